@@ -1,0 +1,1 @@
+"""Feature maps that the head sits on; nothing here knows the head."""

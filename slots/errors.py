@@ -1,0 +1,43 @@
+"""Errors a caller may want to catch; each carries the exit status the command line ends with."""
+
+from __future__ import annotations
+
+
+class SlotsError(Exception):
+    """Base of all errors of this package. A message is one sentence on what was wrong and one on what to do."""
+
+    exit_code = 1
+
+
+class UsageError(SlotsError, ValueError):
+    """An argument or option that cannot be honoured."""
+
+    exit_code = 2
+
+
+class DataError(SlotsError, ValueError):
+    """Data that is missing, damaged or not of the form asked for."""
+
+    exit_code = 3
+
+
+class ModelError(SlotsError):
+    """A model folder that is missing, damaged, foreign or of a newer version."""
+
+    exit_code = 4
+
+
+class EmptyHeadError(ModelError):
+    """A head without slots was asked for an answer."""
+
+
+class StorageError(SlotsError, OSError):
+    """Writing failed: no permission, no space left; what was on disk before is still whole."""
+
+    exit_code = 5
+
+
+class MissingExtraError(SlotsError, ImportError):
+    """An optional dependency is needed; the message names the extra that brings it."""
+
+    exit_code = 2

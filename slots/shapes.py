@@ -1,0 +1,29 @@
+"""The axis vocabulary, and the tensor types that speak it.
+
+Axes are whole words everywhere: ``example`` (a row of a data set or batch), ``view`` (one augmented copy of an
+input), ``slot``, ``candidate`` (a slot not yet chosen), ``feature``, ``label``, ``channel``, ``height``, ``width``.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Features = Float[Tensor, "example feature"]
+"""Raw features, one row an example."""
+
+ViewFeatures = Float[Tensor, "example view feature"]
+"""Raw features of each view of each example."""
+
+SlotVectors = Float[Tensor, "slot feature"]
+"""Unit vectors, one row a slot."""
+
+Similarities = Float[Tensor, "example slot"]
+"""Cosine (in [-1, 1]) or negative squared distance (<= 0) of each example to each slot."""
+
+Thresholds = Float[Tensor, " slot"]
+"""One threshold a slot, on the scale of its similarities."""
+
+Labels = Int[Tensor, " example"]
+SlotLabels = Int[Tensor, " slot"]
+Covers = Bool[Tensor, "candidate example"]
