@@ -1,0 +1,423 @@
+"""A model on disk: a folder whose content changes all at once, or not at all.
+
+::
+
+    MODEL/slots.json             which state is current, and which older ones are kept
+    MODEL/states/000002-1a2b3c4d/
+        model.json               the header, and size and sha256 of every other file
+        head.safetensors         tensors, one file a stem
+    MODEL/.lock                  held while somebody writes
+
+A state is written under a temporary name, forced to disk, renamed, and only then does ``slots.json`` flip to it; so a
+reader, a crash or a full disk finds the old model or the new one, never half of one. A state's name ends in the
+first eight digits of the sha256 of its ``model.json``, so damage to the header shows too. Nothing that is read here can
+run code. Needs a POSIX system (``flock``, and folders that can be forced to disk).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from slots.errors import ModelError, StorageError, UsageError
+
+FORMAT = "neural-slots"
+SCHEMA = 1
+POINTER = "slots.json"
+HEADER = "model.json"
+_STATE = re.compile(r"\d{6,12}-[0-9a-f]{8}")
+_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a model folder held at one moment.
+
+    Attributes
+    ----------
+    header : dict
+        The JSON header as it was written.
+    tensors : dict of dict of tensor
+        For each file stem its tensors by name, on the CPU.
+    path : Path
+        The folder of this state.
+    n_generations : int
+        How many states the model keeps, this one included (count, >= 1).
+    """
+
+    header: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+    path: Path
+    n_generations: int
+
+
+@dataclass(frozen=True)
+class _Pointer:
+    current: str
+    generations: list[str]
+
+
+def write_state(
+    folder: str | Path,
+    *,
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    keep_history: bool = False,
+) -> Path:
+    """Make this the current state of a model folder, all at once; the folder is made if need be.
+
+    Parameters
+    ----------
+    folder : path
+        A model folder, an empty folder, or a path where nothing is yet.
+    header : mapping
+        Anything JSON can hold (no infinity, no not-a-number).
+    tensors : mapping of mapping of tensor
+        For each file stem (letters, digits, ``_`` and ``-``) its tensors by name.
+    keep_history : bool
+        Keep the states that are there for ``read_state(folder, generation)``; otherwise they are removed.
+
+    Returns
+    -------
+    Path
+        The folder of the new state. When this returns, it survives a crash of the machine.
+
+    Raises
+    ------
+    StorageError
+        If the folder holds something else than a model, somebody else is writing, or the disk refuses. What was
+        there before is still whole, and nothing half-written stays.
+    ModelError
+        If the folder's own ``slots.json`` is damaged or was written by a newer version.
+    UsageError
+        If the header is no JSON or a stem is no plain name.
+    """
+    root = Path(folder)
+    files = _serialise(header, tensors)
+    name_end = hashlib.sha256(files[HEADER]).hexdigest()[:8]
+    _refuse_foreign(root)
+    with _storage(root), _made(root), _locked(root):
+        old = _read_pointer(root) if (root / POINTER).exists() else None
+        states = root / "states"
+        states.mkdir(exist_ok=True)
+        _sweep(root, keep=old.generations if old else [])
+        number = int(old.current.split("-")[0]) + 1 if old else 1
+        name = f"{number:06d}-{name_end}"
+        kept = [*old.generations, name] if old and keep_history else [name]
+        try:
+            _write_folder(states, name, files)
+            _write_atomic(root / POINTER, _pointer_bytes(name, kept))
+        except BaseException:
+            _discard(root, name)
+            raise
+        _sweep(root, keep=kept)
+    return states / name
+
+
+def read_state(folder: str | Path, generation: int | None = None) -> State:
+    """Read a state of a model folder, with every size and digest checked.
+
+    Parameters
+    ----------
+    folder : path
+        A folder that `write_state` wrote.
+    generation : int, optional
+        Position among the states that are kept, 0 the oldest, -1 the newest. Default: the current one.
+
+    Returns
+    -------
+    State
+
+    Raises
+    ------
+    ModelError
+        If this is no model folder, a newer version wrote it, a file is missing or damaged, or there is no such
+        generation.
+    """
+    root = Path(folder)
+    while True:
+        pointer = _read_pointer(root)
+        name = pointer.current if generation is None else _generation_name(root, pointer, generation)
+        try:
+            return _load(root / "states" / name, len(pointer.generations))
+        except ModelError:
+            # A writer may have replaced and removed this state since the pointer was read; then there is a newer one.
+            if _read_pointer(root) == pointer:
+                raise
+
+
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write one file so that a reader sees its old content or its new, never a part; its folder is made if need be.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses; what was there before is untouched.
+    """
+    target = Path(path)
+    with _storage(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write_atomic(target, data)
+
+
+def _serialise(header: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, bytes]:
+    """Every file of a state by name; the tensors first, since the header holds their digests."""
+    files = {}
+    for stem, named in tensors.items():
+        if not _STEM.fullmatch(stem):
+            raise UsageError(
+                f"`tensors` must have plain names of letters, digits, _ and - as keys, got {stem!r}. "
+                "Each becomes a file name; choose another."
+            )
+        # A copy each: safetensors refuses tensors that share memory, and tied weights do.
+        own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
+        files[f"{stem}.safetensors"] = safetensors.torch.save(own)
+    digests = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    document = {"format": FORMAT, "schema": SCHEMA, "files": digests, "header": header}
+    try:
+        text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"`header` must hold only what JSON can, got: {error}. Convert it first.") from error
+    files[HEADER] = text.encode()
+    return files
+
+
+def _load(path: Path, n_generations: int) -> State:
+    raw = _read_bytes(path / HEADER)
+    if hashlib.sha256(raw).hexdigest()[:8] != path.name.split("-")[1]:
+        raise _damaged(path / HEADER, "its content does not match its folder's name")
+    document = _parse(raw, path / HEADER)
+    tensors = {name.partition(".")[0]: _load_tensors(path / name, *record) for name, record in _files(document, path)}
+    return State(document["header"], tensors, path, n_generations)
+
+
+def _files(document: Mapping[str, Any], path: Path) -> list[tuple[str, tuple[int, str]]]:
+    """Name, size and digest of the files that a header lists; none can lie outside the state's folder."""
+    header, listed = document.get("header"), document.get("files")
+    if not isinstance(header, dict) or not isinstance(listed, dict):
+        raise _damaged(path / HEADER, "it does not list its files")
+    try:
+        files = [(name, (int(record["bytes"]), str(record["sha256"]))) for name, record in listed.items()]
+    except (TypeError, ValueError, KeyError) as error:
+        raise _damaged(path / HEADER, "it does not list its files") from error
+    for name, _record in files:
+        stem, dot, ending = name.partition(".")
+        if not _STEM.fullmatch(stem) or dot + ending != ".safetensors":
+            raise _damaged(path / HEADER, f"it names a file {name!r}")
+    return files
+
+
+def _load_tensors(path: Path, n_bytes: int, sha256: str) -> dict[str, Tensor]:
+    # The size first, so that a file of another size is not read whole; the digest of the very bytes that are parsed.
+    if path.is_file() and path.stat().st_size != n_bytes:
+        raise _damaged(path, f"it has {path.stat().st_size} bytes, not {n_bytes}")
+    data = _read_bytes(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise _damaged(path, "its content does not match its sha256")
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _read_pointer(root: Path) -> _Pointer:
+    if not (root / POINTER).is_file():
+        raise ModelError(f"`{root}` must be a model folder, got one without {POINTER}. Name a folder that a fit wrote.")
+    document = _parse(_read_bytes(root / POINTER), root / POINTER)
+    current, generations = document.get("current"), document.get("generations")
+    names = generations if isinstance(generations, list) else []
+    if current not in names or not all(isinstance(name, str) and _STATE.fullmatch(name) for name in names):
+        raise _damaged(root / POINTER, "it does not name its states")
+    return _Pointer(str(current), names)
+
+
+def _parse(raw: bytes, path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "it is no JSON") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ModelError(f"`{path}` must say format {FORMAT!r}; it belongs to something else. Name a model folder.")
+    schema = document.get("schema")
+    if not isinstance(schema, int) or schema < 1:
+        raise _damaged(path, f"its schema is {schema!r}")
+    if schema > SCHEMA:
+        raise ModelError(
+            f"`{path}` must have schema {SCHEMA} or older, got {schema}: a newer version wrote it. "
+            "Upgrade: pip install --upgrade neural-slots."
+        )
+    return document
+
+
+def _generation_name(root: Path, pointer: _Pointer, generation: int) -> str:
+    kept = len(pointer.generations)
+    if not -kept <= generation < kept:
+        raise ModelError(
+            f"`generation` must be below {kept}, got {generation}. `{root}` keeps {kept}; the oldest is number 0."
+        )
+    return pointer.generations[generation]
+
+
+def _pointer_bytes(current: str, generations: list[str]) -> bytes:
+    document = {"format": FORMAT, "schema": SCHEMA, "current": current, "generations": generations}
+    return json.dumps(document, indent=1).encode()
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"`{path}` must exist, and does not: the model is damaged. Use a copy of it.") from error
+    except OSError as error:
+        raise ModelError(f"`{path}` must be readable, got: {error.strerror}. Check its permissions.") from error
+
+
+def _damaged(path: Path, what: str) -> ModelError:
+    return ModelError(f"`{path}` must be as it was written, but {what}: the model is damaged. Use a copy of it.")
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Never write among files that are not ours; what a crash during a first write left behind is ours."""
+    if root.exists() and not root.is_dir():
+        raise StorageError(f"`{root}` must be a folder, got a file. Choose another place for the model.")
+    if not root.is_dir() or (root / POINTER).exists():
+        return
+    try:
+        foreign = sorted(p.name for p in root.iterdir() if p.name not in {".lock", "states"} and not _is_temporary(p))
+    except OSError as error:
+        raise _refused(root, error) from error
+    if foreign:
+        raise StorageError(
+            f"`{root}` must be a model folder or empty, got one that holds {foreign[0]!r}. Choose another folder."
+        )
+
+
+@contextlib.contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    """Turn what the disk says into one sentence."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"`{path}` must be writable, got: {error.strerror or error}. "
+        "What was there before is unchanged; check permissions and free space."
+    )
+
+
+@contextlib.contextmanager
+def _made(root: Path) -> Iterator[None]:
+    """Make the folder; if the first write into it fails, leave nothing of it."""
+    made = [p for p in (root, *root.parents) if not p.exists()]
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if not (root / POINTER).exists():
+                (root / "states").rmdir()
+                (root / ".lock").unlink()
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"`{root}` must be free, but another process is writing to it. Try again when it is done."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write_folder(states: Path, name: str, files: Mapping[str, bytes]) -> None:
+    temporary = _temporary(states / name)
+    temporary.mkdir()
+    try:
+        for file, data in files.items():
+            _write_synced(temporary / file, data)
+        _sync_folder(temporary)
+        temporary.rename(states / name)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_folder(states)
+
+
+def _write_atomic(path: Path, data: bytes) -> None:
+    temporary = _temporary(path)
+    try:
+        _write_synced(temporary, data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _is_temporary(path: Path) -> bool:
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def _discard(root: Path, name: str) -> None:
+    """After a failure: the new state goes, unless the flip had happened already."""
+    with contextlib.suppress(ModelError):
+        if name in _read_pointer(root).generations:
+            return
+    shutil.rmtree(root / "states" / name, ignore_errors=True)
+
+
+def _sweep(root: Path, *, keep: list[str]) -> None:
+    """Remove superseded states and what killed writers left; a leftover that cannot be removed does no harm."""
+    for path in (root / "states").iterdir():
+        if path.name not in keep and (_STATE.fullmatch(path.name) or _is_temporary(path)):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in root.iterdir():
+        if _is_temporary(path) and path.name.startswith(f".{POINTER}."):
+            path.unlink(missing_ok=True)
