@@ -1,0 +1,179 @@
+"""Image files as arrays: single files, flat folders, and folders of class folders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from slots.errors import DataError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+_GREY = {"1", "L", "LA"}
+_COLOUR = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
+_EVERY_NTH_IS_TEST = 5
+
+Part = tuple[NDArray[Any], NDArray[np.int64]]
+"""Examples, and their labels."""
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """List the image files in a folder and below, by name; hidden ones and files of other kinds are left out."""
+    root = Path(folder)
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in IMAGE_ENDINGS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+
+
+def load_images(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    shape: tuple[int, int, int] | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> NDArray[np.uint8]:
+    """Read image files into one array, in the order given (a folder: in the order of `list_images`).
+
+    Parameters
+    ----------
+    paths : path or sequence of paths
+        Image files, or one folder.
+    shape : (height, width, channel), optional
+        What a model takes: images become grey (channel 1) or colour (3), and their size must be this. Default: the
+        first image's size; grey if all are grey.
+    image_size : (height, width), optional
+        Resize each image to this (bilinear, aspect not kept) instead of asking that sizes agree.
+
+    Returns
+    -------
+    uint8 array of shape (example, height, width, channel)
+        0 to 255. Photographs are turned upright; transparency is dropped.
+
+    Raises
+    ------
+    DataError
+        If there is no image, or one cannot be read or has another size; the sentence names the first.
+    """
+    files = _files(paths)
+    headers = [_header(file) for file in files]
+    size, n_channels = _common(files, headers, shape, image_size)
+    images = np.empty((len(files), *size, n_channels), dtype=np.uint8)
+    for image, file in zip(images, files, strict=True):
+        image[...] = _pixels(file, size, "L" if n_channels == 1 else "RGB").reshape(image.shape)
+    return images
+
+
+def load_folder(root: Path, *, image_size: tuple[int, int] | None = None) -> tuple[Part, Part, tuple[str, ...]]:
+    """Read both parts and the class names; `protocols.data.load_data` tells the forms a folder may have."""
+    train, test = _split(root)
+    if not train and not test:
+        raise DataError(
+            f"`{root}` must hold images ({', '.join(IMAGE_ENDINGS)}), got none. "
+            "Name a folder of class folders, or of images."
+        )
+    names = tuple(sorted({name for _, name in train + test if name is not None}))
+    images = load_images([file for file, _ in train + test], image_size=image_size)
+    labels = np.array([-1 if name is None else names.index(name) for _, name in train + test], dtype=np.int64)
+    n_train = len(train)
+    return (images[:n_train], labels[:n_train]), (images[n_train:], labels[n_train:]), names
+
+
+_Named = list[tuple[Path, str | None]]
+
+
+def _split(root: Path) -> tuple[_Named, _Named]:
+    """Sort the files into a training and a test part, each with its class."""
+    if (root / "train").is_dir() or (root / "test").is_dir():
+        return _by_class(root / "train"), _by_class(root / "test")
+    files = _by_class(root)
+    train: _Named = []
+    test: _Named = [(file, name) for file, name in files if name is None]
+    for wanted in sorted({name for _, name in files if name is not None}):
+        of_class = [(file, name) for file, name in files if name == wanted]
+        for position, item in enumerate(of_class):
+            (test if position % _EVERY_NTH_IS_TEST == _EVERY_NTH_IS_TEST - 1 else train).append(item)
+    return train, test
+
+
+def _by_class(part: Path) -> _Named:
+    """List every image of a part with its class, the name of the first folder below; None when it lies in no folder."""
+    named = []
+    for file in list_images(part) if part.is_dir() else []:
+        below = file.relative_to(part).parts
+        named.append((file, below[0] if len(below) > 1 else None))
+    return named
+
+
+def _files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    if not isinstance(paths, str | Path):
+        files = [Path(path) for path in paths]
+    elif Path(paths).is_dir():
+        files = list_images(paths)
+    else:
+        files = [Path(paths)]
+    if not files:
+        raise DataError(
+            f"`paths` must name at least one image, got {paths}. Endings known: {', '.join(IMAGE_ENDINGS)}."
+        )
+    return files
+
+
+def _header(file: Path) -> tuple[str, tuple[int, int]]:
+    """Read colour mode, and (height, width) of the upright image, without decoding it."""
+    with _opened(file) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 lie on their side
+        width, height = image.size
+        return image.mode, (width, height) if turned else (height, width)
+
+
+def _common(
+    files: list[Path],
+    headers: list[tuple[str, tuple[int, int]]],
+    shape: tuple[int, int, int] | None,
+    image_size: tuple[int, int] | None,
+) -> tuple[tuple[int, int], int]:
+    """Find size and channel count of all images, or raise the error that names the first that does not fit."""
+    for file, (mode, _) in zip(files, headers, strict=True):
+        if mode not in _GREY | _COLOUR:
+            raise DataError(f"`{file}` must have 8 bits a channel, got mode {mode}. Convert it first.")
+    n_channels = shape[2] if shape else 1 if all(mode in _GREY for mode, _ in headers) else 3
+    if n_channels not in (1, 3):
+        raise DataError(f"`shape` must end in 1 or 3 channels, got {shape}. Image files are grey or colour.")
+    size = shape[:2] if shape else image_size or headers[0][1]
+    if image_size is not None and (tuple(image_size) != tuple(size) or min(image_size) < 1):
+        raise DataError(f"`image_size` must be positive and fit `shape`, got {image_size} for {shape}. Drop one.")
+    for file, (_, own) in zip(files, headers, strict=True):
+        if image_size is None and own != size:
+            raise DataError(
+                f"`{file}` must be {size[0]} x {size[1]} (height x width) like the others, got {own[0]} x {own[1]}. "
+                f"Pass image_size=({size[0]}, {size[1]}) to resize."
+            )
+    return size, n_channels
+
+
+def _pixels(file: Path, size: tuple[int, int], mode: str) -> NDArray[np.uint8]:
+    with _opened(file) as opened:
+        image = ImageOps.exif_transpose(opened).convert(mode)
+    if (image.height, image.width) != size:
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """Open an image, and name the file in whatever goes wrong until it is closed; decoding happens late."""
+    if not file.is_file():
+        raise DataError(f"`{file}` must be an image file, and does not exist. Check the path.")
+    try:
+        with Image.open(file) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"`{file}` must be a whole image, got: {error}. Remove it or get it again.") from error
