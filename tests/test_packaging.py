@@ -1,0 +1,117 @@
+"""What is installed is complete, is what gets tested, and its examples are true."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import slots
+from slots.errors import MissingExtraError
+
+CHECKOUT = Path(__file__).parent.parent
+PACKAGES = ("slots", "backbones", "protocols")
+WHEEL = os.environ.get("SLOTS_TEST_WHEEL") == "1"
+
+
+def modules():
+    names = ["cli"] if importlib.util.find_spec("cli") else []
+    for package in PACKAGES:
+        path = importlib.import_module(package).__path__
+        names += [package, *(module.name for module in pkgutil.walk_packages(path, f"{package}."))]
+    return names
+
+
+def imported(name):
+    try:
+        return importlib.import_module(name)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", modules())
+def test_each_example_in_a_docstring_is_true(name):
+    options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    assert doctest.testmod(imported(name), optionflags=options).failed == 0
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_is_typed(package):
+    assert (Path(importlib.import_module(package).__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.skipif(not WHEEL, reason="only `make test` installs the wheel")
+@pytest.mark.parametrize("name", [*PACKAGES, "cli"])
+def test_the_installed_wheel_is_what_is_tested(name):
+    site = Path(sysconfig.get_path("purelib")).resolve()
+    assert site in Path(importlib.import_module(name).__file__).resolve().parents
+
+
+@pytest.mark.skipif(not WHEEL, reason="only `make test` installs the wheel")
+def test_the_wheel_holds_our_files_and_no_others():
+    # Files not yet committed count, too: the wheel is built from the folder.
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES, "cli.py"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split()
+    if not tracked:
+        pytest.skip("no git checkout to compare with")
+    installed = {str(file) for file in metadata.files("neural-slots") if "__pycache__" not in file.parts}
+    ours = {file for file in installed if "dist-info" not in file and not file.startswith("..")}
+    assert ours == {file for file in tracked if (CHECKOUT / file).exists()}
+
+
+@pytest.mark.skipif(not WHEEL, reason="only `make test` installs the wheel")
+def test_the_installed_files_are_those_of_the_checkout():
+    for package in PACKAGES:
+        for file in (CHECKOUT / package).rglob("*.py"):
+            relative = file.relative_to(CHECKOUT)
+            assert (Path(slots.__file__).parent.parent / relative).read_bytes() == file.read_bytes(), relative
+
+
+def test_one_version():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == slots.__version__
+    if WHEEL:
+        assert metadata.version("neural-slots") == slots.__version__
+
+
+def test_every_dependency_has_a_pin_that_it_allows():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["faiss-cpu"], *extras["faiss-gpu"], *extras["test"]]
+    lines = [line for line in (CHECKOUT / "constraints.txt").read_text().splitlines() if line[:1] not in {"#", ""}]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)  # no hosts, no options
+    pins = dict(line.lower().split("==") for line in lines)
+    assert len(pins) == len(lines)
+    for requirement in map(Requirement, asked):
+        assert pins[requirement.name.lower()] in requirement.specifier, requirement
+
+
+@pytest.mark.skipif(not WHEEL, reason="only `make test` installs from the pins")
+def test_what_is_installed_is_what_is_pinned():
+    lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.lower().split("==") for line in lines if line[:1] not in {"#", ""})
+    names = {str(d.metadata["Name"]).lower(): d.version.split("+")[0] for d in metadata.distributions()}
+    assert {name: version for name, version in names.items() if pins.get(name, version) != version} == {}
+    assert set(names) - set(pins) <= {"pip", "setuptools", "neural-slots"}
+
+
+def test_the_light_modules_load_nothing_heavy():
+    code = (
+        "import sys, slots, slots.errors, slots.doctor, protocols.data; print({'torch', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
