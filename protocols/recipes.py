@@ -1,0 +1,52 @@
+"""Good defaults: for each backbone, and for each data set on which it was tuned, what to train and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from slots.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options of the backbone and of the training.
+
+    Parameters
+    ----------
+    backbone : dict
+        Keyword options of `backbones.build`.
+    train : TrainConfig
+    """
+
+    backbone: dict[str, Any] = field(default_factory=dict)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+_PIXELS = TrainConfig(epochs=15, slots_per_class=30, slot_lr=1.5e-3, scale=80.0, margin=0.02, views="rotate12*shift1")
+
+RECIPES: dict[tuple[str, str], Recipe] = {
+    ("none", ""): Recipe(train=TrainConfig(epochs=20)),
+    ("pixels", ""): Recipe(train=replace(_PIXELS, views="shift1")),
+    ("pixels", "digits"): Recipe(train=replace(_PIXELS, epochs=60, batch_size=100, slots_per_class=10, views="shift1")),
+    ("pixels", "mnist"): Recipe(train=_PIXELS),
+    ("pixels", "fashion_mnist"): Recipe(train=replace(_PIXELS, slots_per_class=50, views="shift1,flip")),
+}
+"""By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
+
+
+def find_recipe(backbone: str, data: str) -> Recipe:
+    """Recipe for a backbone on a data set: the tuned one, or the backbone's own default.
+
+    Parameters
+    ----------
+    backbone : str
+        A name of `backbones.build`, or ``"none"`` for feature rows.
+    data : str
+        Name of the data set.
+
+    Returns
+    -------
+    Recipe
+    """
+    return RECIPES.get((backbone, data)) or RECIPES.get((backbone, "")) or Recipe()

@@ -1,0 +1,255 @@
+"""`SlotModel`: preprocessing, views, backbone, head and class names, as one thing that predicts, saves and loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slots.deciding import decide
+from slots.errors import ModelError, UsageError
+from slots.hashing import IncrementalNeuralHashing
+from slots.predictions import Prediction
+from slots.preprocessing import Preprocessing
+from slots.store import read_state, write_state
+from slots.views import Views, parse_views
+
+BuildBackbone = Callable[..., nn.Module]
+"""``build(name, *, input_shape, **options)``, for example `backbones.build`."""
+
+_BLOCK_FLOATS = 1 << 24  # numbers in the largest intermediate of a block: 64 MB in float32
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One line of a model's history.
+
+    Parameters
+    ----------
+    number : int
+        0 for the fit.
+    what : str
+        What made it, for example ``"fit"``.
+    n_slots : int
+        Slots after it.
+    figures : dict of str to float, int, str
+        What was measured then.
+    """
+
+    number: int
+    what: str
+    n_slots: int
+    figures: dict[str, Any]
+
+
+class SlotModel(nn.Module):
+    """A backbone with a slot head, and all it takes to use them on raw inputs.
+
+    Parameters
+    ----------
+    preprocessing : Preprocessing
+    head : IncrementalNeuralHashing
+    backbone : nn.Module, optional
+        From (batch, channel, height, width) to (batch, feature). Default: none, the inputs are the features.
+    class_names : sequence of str
+        Name of label ``i`` at place ``i``.
+    views : str, default "none"
+        Views matched beside the input itself, for example ``"shift1"`` (`slots.views.parse_views`).
+    recipe : tuple, optional
+        ``(name, options)`` that rebuild the backbone at load. Default: the backbone's own ``name`` and ``options``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from slots.training import TrainConfig, fit
+    >>> x = np.array([[1, 0], [2, 0.1], [0, 1], [0.1, 3]], dtype=np.float32)
+    >>> model, _ = fit(x, np.array([0, 0, 1, 1]), config=TrainConfig(epochs=1, slots_per_class=1))
+    >>> model.predict(np.array([[5.0, 0.0]], dtype=np.float32)).labels
+    array([0])
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        head: IncrementalNeuralHashing,
+        *,
+        backbone: nn.Module | None = None,
+        class_names: Sequence[str] = (),
+        views: str = "none",
+        recipe: tuple[str, dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.preprocessing, self.head = preprocessing, head
+        self.backbone = nn.Identity() if backbone is None else backbone
+        self.class_names = tuple(class_names)
+        self.views: Views = parse_views(views)
+        if preprocessing.kind == "features" and self.views.n_views > 1:
+            raise UsageError(f"`views` must be 'none' for features, got {views!r}. Views are made from images.")
+        self.recipe = recipe
+        if recipe is None and backbone is not None and hasattr(backbone, "options"):
+            self.recipe = (str(backbone.name), dict(backbone.options))
+        self.history: list[Generation] = []
+        self.thumbnails: npt.NDArray[np.uint8] | None = None
+        """Remembered images, shape (slot, exemplar, height, width, channel); None for features."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the slots lie."""
+        return self.head.weights.device
+
+    def class_name(self, label: int) -> str:
+        """Name of a label; a label beyond the known names is shown as its number."""
+        return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
+
+    def features(self, x: Any) -> Float[Tensor, "example view feature"]:
+        """Raw features of every view of a block of raw inputs (not checked, gradients as the caller set them).
+
+        Parameters
+        ----------
+        x : array of shape (example, ...)
+
+        Returns
+        -------
+        float tensor of shape (example, view, feature)
+        """
+        return self.featurize(
+            self.views(inputs) if (inputs := self.preprocessing(x, self.device)).ndim == 4 else inputs[:, None]
+        )
+
+    def featurize(self, views: Tensor) -> Float[Tensor, "example view feature"]:
+        """Features of inputs that are already scaled and viewed, shape (example, view, ...)."""
+        features: Tensor = self.backbone(views.flatten(0, 1))
+        return features.unflatten(0, views.shape[:2])
+
+    def blocks(self, n: int, *, columns: int = 0) -> Iterator[slice]:
+        """Slices of ``n`` examples whose intermediates stay near 64 MB; ``columns`` when there are more than slots."""
+        row = max(int(np.prod(self.preprocessing.shape)) * 4, self.head.feature_dim, self.head.n_slots, columns, 1)
+        step = max(1, _BLOCK_FLOATS // (row * self.views.n_views))
+        for i in range(0, n, step):
+            yield slice(i, min(n, i + step))
+
+    @torch.no_grad()
+    def predict(self, x: Any) -> Prediction:
+        """Answer raw inputs.
+
+        Parameters
+        ----------
+        x : array
+            uint8 images or float features, as the model was fitted on; an empty batch gives an empty prediction.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        DataError
+            If ``x`` has another kind or shape, or numbers that are not finite.
+        EmptyHeadError
+            If the model has no slots.
+        """
+        self.preprocessing.check(x)
+        self.head.predict(torch.zeros(0, self.head.feature_dim, device=self.device))  # raises on an empty head
+        self.eval()
+        caps = self.head.caps()
+        return Prediction.concatenate([decide(self.features(x[rows]), caps) for rows in self.blocks(len(x))])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model, whole or not at all, over the one that was there.
+
+        Parameters
+        ----------
+        folder : path
+
+        Returns
+        -------
+        Path
+            The model folder.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written; what was there before is still whole.
+        """
+        tensors = {"head": {name: value.contiguous() for name, value in self.head.state_dict().items()}}
+        weights = self.backbone.state_dict()
+        if weights:
+            tensors["backbone"] = weights
+        if self.thumbnails is not None:
+            tensors["exemplars"] = {"images": torch.from_numpy(self.thumbnails)}
+        if self.recipe is None and not isinstance(self.backbone, nn.Identity):
+            raise UsageError("A backbone without a recipe cannot be saved. Pass recipe=(name, options) to SlotModel.")
+        header = {
+            "preprocessing": asdict(self.preprocessing),
+            "head": {key: getattr(self.head, key) for key in ("feature_dim", "scale", "beta", "precision")},
+            "backbone": None if self.recipe is None else {"name": self.recipe[0], "options": self.recipe[1]},
+            "views": self.views.spec,
+            "class_names": list(self.class_names),
+            "history": [asdict(generation) for generation in self.history],
+        }
+        write_state(folder, header=header, tensors=tensors)
+        return Path(folder)
+
+    @staticmethod
+    def load(folder: str | Path, *, build: BuildBackbone | None = None, device: str = "cpu") -> SlotModel:
+        """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        folder : path
+        build : callable, optional
+            Makes the backbone from its recorded name; pass `backbones.build`. Needed for models that have one.
+        device : str, default "cpu"
+
+        Returns
+        -------
+        SlotModel
+
+        Raises
+        ------
+        ModelError
+            If the folder is missing, damaged, foreign or of a newer version, or needs ``build``.
+        """
+        state = read_state(folder)
+        try:
+            return _rebuild(state.header, state.tensors, build).to(device)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"The model in {folder} cannot be rebuilt: {error}. It was written by another version or edited; fit it again."
+            ) from error
+
+
+def _rebuild(header: dict[str, Any], tensors: dict[str, dict[str, Tensor]], build: BuildBackbone | None) -> SlotModel:
+    """Make the model from a stored header and tensors."""
+    shape = tuple(header["preprocessing"]["shape"])
+    scaling = {key: tuple(header["preprocessing"][key]) for key in ("mean", "std")}
+    preprocessing = Preprocessing(header["preprocessing"]["kind"], shape, **scaling)
+    backbone = None
+    recipe = header["backbone"]
+    if recipe is not None:
+        if build is None:
+            raise ModelError(f"The model has the backbone {recipe['name']!r}. Pass build=backbones.build to load it.")
+        backbone = build(recipe["name"], input_shape=shape, **recipe["options"])
+        backbone.load_state_dict(tensors.get("backbone", {}))
+        backbone.eval()
+    head = IncrementalNeuralHashing(**header["head"])
+    head.load_state_dict(tensors["head"])
+    model = SlotModel(
+        preprocessing,
+        head,
+        backbone=backbone,
+        class_names=header["class_names"],
+        views=header["views"],
+        recipe=None if recipe is None else (recipe["name"], recipe["options"]),
+    )
+    model.history = [Generation(**line) for line in header["history"]]
+    if "exemplars" in tensors:
+        model.thumbnails = tensors["exemplars"]["images"].numpy()
+    return model

@@ -1,0 +1,74 @@
+"""What the head answers: one dataclass, three honest kinds of answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Answer(IntEnum):
+    """How sure an answer is, and why.
+
+    ``MATCHED``: slots of one label fire. ``AMBIGUOUS``: slots of two or more labels fire; both are named.
+    ``UNMATCHED``: no slot vouches for the input; the label is the pooled score's and the caller decides.
+    """
+
+    UNMATCHED = 0
+    AMBIGUOUS = 1
+    MATCHED = 2
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answers for a batch of inputs; all arrays have shape (example,).
+
+    Parameters
+    ----------
+    labels : int64 array
+        Predicted label.
+    answers : int8 array
+        `Answer` of each input.
+    slots : int64 array
+        The slot that gave the answer. Of an unmatched input: the most similar slot of the predicted label.
+    margins : float64 array
+        How deep the input lies inside that slot's two caps, in radians; negative outside.
+    runner_up_slots : int64 array
+        The best slot of another label; -1 where there is none.
+    runner_up_margins : float64 array
+        Margin of the runner-up, in radians; minus infinity where there is none.
+    """
+
+    labels: npt.NDArray[np.int64]
+    answers: npt.NDArray[np.int8]
+    slots: npt.NDArray[np.int64]
+    margins: npt.NDArray[np.float64]
+    runner_up_slots: npt.NDArray[np.int64]
+    runner_up_margins: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def matched(self) -> npt.NDArray[np.bool_]:
+        """True where at least one slot fires (matched or ambiguous)."""
+        return self.answers != Answer.UNMATCHED
+
+    @property
+    def ambiguous(self) -> npt.NDArray[np.bool_]:
+        """True where slots of two or more labels fire."""
+        return self.answers == Answer.AMBIGUOUS
+
+    @staticmethod
+    def concatenate(parts: list[Prediction]) -> Prediction:
+        """Join the answers of consecutive batches; no parts give an empty prediction."""
+        kinds = {"labels": np.int64, "answers": np.int8, "slots": np.int64, "margins": np.float64}
+        kinds |= {"runner_up_slots": np.int64, "runner_up_margins": np.float64}
+        return Prediction(
+            **{
+                name: np.concatenate([np.zeros(0, kind), *(getattr(p, name) for p in parts)]).astype(kind)
+                for name, kind in kinds.items()
+            }
+        )

@@ -1,0 +1,401 @@
+"""Training: one visible loop for backbone and head together, or for the head alone on a frozen backbone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slots.checkpoints import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
+from slots.closing import ClosingConfig, ClosingReport, close
+from slots.errors import DataError, UsageError
+from slots.hashing import IncrementalNeuralHashing
+from slots.matching import normalize
+from slots.model import SlotModel
+from slots.preprocessing import Preprocessing
+from slots.views import Views, parse_views
+
+Report = Callable[[str, float], None]
+"""``report(step, share)``: told what is being done, and how much of it is done (0 to 1)."""
+
+_KMEANS_EXAMPLES = 3000  # per class; more moves the centres little and costs time
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; every number can be set from the command line or Python.
+
+    Parameters
+    ----------
+    epochs : int, default 12
+        Passes over the training part, >= 0 (0 keeps the initial slots).
+    batch_size : int, default 500
+        It also decides how many slots the growing way adds: thresholds come from the batch.
+    slots_per_class : int, default 30
+        Slots a class to start with, from k-means on the features. 0: start with none and *grow* them in the first
+        epochs, by covering in each batch what is unmatched (the method's original way).
+    grow_epochs : int, default 1
+        Epochs in which slots are added; only with ``slots_per_class=0``.
+    slot_lr : float, default 3e-3
+        Peak learning rate of the slot weights (Adam; plain SGD with ten times it while growing).
+    scale, beta : float
+        Factor on the pooled cosine, and inverse temperature of the pooling (`IncrementalNeuralHashing`).
+    views : str, default "none"
+        Views matched in training and ever after (`slots.views.parse_views`).
+    sampled_views : int, default 9
+        Views used in a training step, drawn anew for each batch, when there are more.
+    augment : str, default "none"
+        Random changes used in training only, one drawn for each example.
+    backbone_lr, weight_decay : float
+        Peak learning rate and decoupled weight decay of the backbone (AdamW, warm-up over the first fifth).
+    label_smoothing : float, default 0.0
+    margin : float, default 0.0
+        Cosine by which the own class must lead in the loss: wider precision caps, so more is matched.
+    autocast : bool, default False
+        Run the backbone in bfloat16 during training; scores and thresholds stay float32.
+    held_out : float, default 0.05
+        Share of the training data kept aside: it sets the reach of support caps and measures each slot's precision.
+    precision : float in (0, 1], default 1.0
+        Wanted precision of a slot on the training data.
+    standardize : bool, default False
+        Subtract the channels' mean and divide by their deviation before the backbone.
+    closing : ClosingConfig
+    seed : int, default 0
+    device : str, default "cpu"
+    """
+
+    epochs: int = 12
+    batch_size: int = 500
+    slots_per_class: int = 30
+    grow_epochs: int = 1
+    slot_lr: float = 3e-3
+    scale: float = 60.0
+    beta: float = 20.0
+    views: str = "none"
+    sampled_views: int = 9
+    augment: str = "none"
+    backbone_lr: float = 3e-3
+    weight_decay: float = 5e-2
+    label_smoothing: float = 0.0
+    margin: float = 0.0
+    autocast: bool = False
+    held_out: float = 0.05
+    precision: float = 1.0
+    standardize: bool = False
+    closing: ClosingConfig = field(default_factory=ClosingConfig)
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, low in [
+            ("epochs", 0),
+            ("batch_size", 1),
+            ("slots_per_class", 0),
+            ("grow_epochs", 1),
+            ("sampled_views", 1),
+        ]:
+            if getattr(self, name) < low:
+                raise UsageError(f"`{name}` must be >= {low}, got {getattr(self, name)}. Pass a larger number.")
+        if not 0 <= self.held_out < 1:
+            raise UsageError(f"`held_out` must lie in [0, 1), got {self.held_out}. 0.05 keeps one example in twenty.")
+        if self.slots_per_class == 0 and self.epochs == 0:
+            raise UsageError(
+                "`epochs` must be >= 1 when slots are grown, got 0. Pass slots_per_class to start with some."
+            )
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit did.
+
+    Parameters
+    ----------
+    epochs : int
+        Epochs completed, those before a resume included.
+    losses : tuple of float
+        Mean cross-entropy of each epoch.
+    elapsed_s : float
+        Seconds, closing pass included.
+    interrupted : bool
+        Whether ``stop`` ended the training early; the model is closed and usable all the same.
+    closing : ClosingReport
+    """
+
+    epochs: int
+    losses: tuple[float, ...]
+    elapsed_s: float
+    interrupted: bool
+    closing: ClosingReport
+
+
+def fit(
+    x: Any,
+    y: npt.ArrayLike,
+    *,
+    backbone: nn.Module | None = None,
+    config: TrainConfig | None = None,
+    class_names: tuple[str, ...] = (),
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    report: Report | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> tuple[SlotModel, FitResult]:
+    """Fit a slot model.
+
+    Parameters
+    ----------
+    x : array
+        uint8 images of shape (example, height, width[, channel]), or float features of shape (example, feature).
+    y : int array of shape (example,)
+        Labels, >= 0.
+    backbone : nn.Module, optional
+        From (batch, channel, height, width) to (batch, feature). Without parameters that ask for gradients it stays
+        as it is, and only the head is trained. Default: none, the inputs are the features.
+    config : TrainConfig, optional
+    class_names : tuple of str
+    checkpoint : path, optional
+        File written after each epoch; removed when the fit is done.
+    resume : bool, default False
+        Go on from ``checkpoint`` where it exists.
+    report : callable, optional
+        Told the progress.
+    stop : callable, optional
+        Asked after each batch; true ends the training, and the closing pass follows.
+
+    Returns
+    -------
+    model : SlotModel
+    result : FitResult
+
+    Raises
+    ------
+    DataError
+        If the data is empty, of the wrong form, not finite, or has labels that are no whole numbers >= 0.
+    UsageError
+        If the options contradict each other, or a checkpoint belongs to another fit.
+
+    Notes
+    -----
+    On the CPU the result depends on data, config and number of threads only. One class is allowed: its slots are then
+    limited by their support caps alone. Equal inputs with different labels are allowed: no slot will match them.
+    """
+    started = time.monotonic()
+    config = config or TrainConfig()
+    report = report or (lambda step, share: None)
+    labels = check_labels(x, y)
+    torch.manual_seed(config.seed)
+    model = _assemble(x, backbone, config, class_names)
+    held_out = hold_out(len(labels), config.held_out, config.seed)
+    fitted = np.setdiff1d(np.arange(len(labels)), held_out)
+    run = _Run(model, x, torch.from_numpy(labels).to(model.device), fitted, config, report, stop or (lambda: False))
+    losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
+    closing = close(model, x, labels, held_out=held_out, config=config.closing, report=report)
+    if checkpoint is not None:
+        remove_checkpoint(Path(checkpoint))
+    return model, FitResult(len(losses), tuple(losses), time.monotonic() - started, interrupted, closing)
+
+
+def check_labels(x: Any, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Labels as int64, or a `DataError` that says what is wrong with them."""
+    labels = np.asarray(y)
+    if len(x) == 0:
+        raise DataError("`x` must hold at least one example, got none. Check the training part of the data.")
+    if labels.shape != (len(x),):
+        raise DataError(f"`y` must have shape ({len(x)},), got {labels.shape}. Give one label an example.")
+    if not np.issubdtype(labels.dtype, np.integer) or int(labels.min()) < 0:
+        raise DataError(
+            f"`y` must hold whole numbers >= 0, got {labels.dtype} from {labels.min()}. Number the classes from 0."
+        )
+    return labels.astype(np.int64)
+
+
+def hold_out(n: int, share: float, seed: int) -> npt.NDArray[np.int64]:
+    """Ids kept aside, sorted; none when fewer than 10 would be, since they could not calibrate anything."""
+    count = round(n * share)
+    if count < 10:
+        return np.zeros(0, np.int64)
+    return np.sort(np.random.default_rng(seed).choice(n, count, replace=False)).astype(np.int64)
+
+
+def _assemble(x: Any, backbone: nn.Module | None, config: TrainConfig, class_names: tuple[str, ...]) -> SlotModel:
+    """Model without slots, on its device."""
+    preprocessing = Preprocessing.of(x, standardize=config.standardize)
+    preprocessing.check(x)
+    if preprocessing.kind == "images" and backbone is None:
+        raise UsageError(
+            "`backbone` must be given for images, got none. Pass backbones.build('pixels', input_shape=...)."
+        )
+    views = parse_views(config.views)
+    if backbone is None:
+        feature_dim = preprocessing.shape[0]
+    else:
+        backbone.to(config.device).eval()
+        with torch.no_grad():
+            feature_dim = int(backbone(preprocessing(x[:1], config.device)).shape[-1])
+    head = IncrementalNeuralHashing(feature_dim, scale=config.scale, beta=config.beta, precision=config.precision)
+    model = SlotModel(preprocessing, head, backbone=backbone, class_names=class_names, views=views.spec)
+    return model.to(config.device)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One training run: what it works on, and the loop."""
+
+    model: SlotModel
+    x: Any
+    y: Tensor
+    fitted: npt.NDArray[np.int64]
+    config: TrainConfig
+    report: Report
+    stop: Callable[[], bool]
+
+    def train(self, path: Path | None, *, resume: bool) -> tuple[list[float], bool]:
+        """Run the epochs; returns the mean loss of each, and whether ``stop`` ended them."""
+        model, config = self.model, self.config
+        trainable = [p for p in model.backbone.parameters() if p.requires_grad]
+        losses: list[float] = []
+        stored = read_checkpoint(path, config, self.y) if resume and path is not None else None
+        if stored is not None:
+            model.load_state_dict(stored.model)
+            losses = list(stored.losses)
+        elif config.slots_per_class:
+            self._start(train_mode=bool(trainable))
+        optimizer = self._optimizer(trainable)
+        if stored is not None:
+            stored.restore(optimizer)
+        for epoch in range(len(losses), config.epochs):
+            loss = self._epoch(epoch, optimizer, trainable)
+            if loss is None:
+                return losses, True
+            losses.append(loss)
+            if path is not None:
+                write_checkpoint(path, Checkpoint.of(model, optimizer, losses), config, self.y)
+        return losses, False
+
+    def _optimizer(self, trainable: list[nn.Parameter]) -> torch.optim.Optimizer:
+        groups = [{"params": [self.model.head.weights], "weight_decay": 0.0, "peak": self.config.slot_lr, "warm": 0.0}]
+        if trainable:
+            decay = self.config.weight_decay
+            groups.append({"params": trainable, "weight_decay": decay, "peak": self.config.backbone_lr, "warm": 0.2})
+        return torch.optim.AdamW(groups, lr=self.config.slot_lr)
+
+    @torch.no_grad()
+    def _start(self, *, train_mode: bool) -> None:
+        """Initial slots: spherical k-means on the features of each class."""
+        config, head = self.config, self.model.head
+        self.model.train(train_mode)  # untrained batch normalisation needs the statistics of a batch
+        for label in self.y.unique().tolist():
+            ids = self.fitted[(self.y[torch.from_numpy(self.fitted)] == label).cpu().numpy()][:_KMEANS_EXAMPLES]
+            blocks = [
+                self.model.preprocessing(self.x[ids[i : i + 500]], head.weights.device) for i in range(0, len(ids), 500)
+            ]
+            if not blocks:
+                continue
+            unit = normalize(torch.cat([self.model.backbone(block) for block in blocks]).float()).cpu().numpy()
+            self.report("initial slots", (label + 1) / (int(self.y.max()) + 1))
+            centres = _spherical_kmeans(unit, config.slots_per_class, config.seed)
+            if len(centres):
+                head.add_slots(torch.from_numpy(centres), torch.full((len(centres),), label))
+
+    def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, trainable: list[nn.Parameter]) -> float | None:
+        """One pass over the training part; None when stopped."""
+        model, config, head = self.model, self.config, self.model.head
+        model.train(bool(trainable))
+        growing = config.slots_per_class == 0 and epoch < config.grow_epochs
+        total, seen = 0.0, 0
+        for start, batch, views in self._batches(epoch):
+            targets = self.y[torch.from_numpy(batch).to(self.y.device)]
+            with (
+                torch.set_grad_enabled(bool(trainable)),
+                torch.autocast(self.y.device.type, torch.bfloat16, enabled=config.autocast),
+            ):
+                features = model.featurize(views).float()
+            if growing:
+                head.grow(features.detach(), targets, torch.from_numpy(batch).to(targets.device))
+            wanted = columns(head.classes, targets)
+            logits = head(features)
+            if config.margin:
+                logits = logits - head.scale * config.margin * functional.one_hot(wanted, head.n_classes)
+            loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            progress = (epoch + start / len(self.fitted)) / config.epochs
+            _set_rates(optimizer, progress)
+            if growing:
+                head.step_(10 * config.slot_lr)  # and the optimiser, without a gradient, leaves the slots alone
+            optimizer.step()
+            head.renormalize_()
+            if hasattr(model.backbone, "constrain_"):
+                model.backbone.constrain_()
+            total, seen = total + float(loss.detach()) * len(batch), seen + len(batch)
+            self.report(
+                f"epoch {epoch + 1}/{config.epochs}  loss {total / seen:.4f}", (start + len(batch)) / len(self.fitted)
+            )
+            if self.stop():
+                return None
+        if growing:
+            head.prune()
+        return total / max(1, seen)
+
+    def _batches(self, epoch: int) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
+        """Start, ids and viewed inputs of each batch; all chance comes from seed and epoch alone."""
+        config, model = self.config, self.model
+        rng = np.random.default_rng([config.seed, epoch])
+        generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+        augment = parse_views(config.augment)
+        order = rng.permutation(self.fitted)
+        for start in range(0, len(order), config.batch_size):
+            batch = order[start : start + config.batch_size]
+            if len(batch) < 2 and len(order) > 1:
+                continue  # batch normalisation cannot take one example
+            inputs = model.preprocessing(self.x[batch], model.device)
+            if augment.n_views > 1:
+                inputs = augment.sample(inputs, generator)
+            yield start, batch, _some_views(model.views, config.sampled_views, rng)(inputs)
+
+
+def _some_views(views: Views, count: int, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
+    """All views, or ``count`` of them drawn for this batch."""
+    if views.n_views == 1:
+        return lambda inputs: inputs[:, None]
+    if views.n_views <= count:
+        return views
+    drawn = np.sort(rng.choice(views.n_views, count, replace=False))
+    return Views(views.spec, tuple(views.steps[i] for i in drawn))
+
+
+def columns(classes: Tensor, labels: Tensor) -> Tensor:
+    """Score column of each label; ``classes`` need not be sorted."""
+    order = classes.argsort()
+    return order[torch.searchsorted(classes[order], labels)]
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
+    """Cosine decay of each group's peak rate, after a linear warm-up over its ``warm`` share of the training."""
+    for group in optimizer.param_groups:
+        warm = group["warm"]
+        if progress < warm:
+            share = max(progress / warm, 0.01)
+        else:
+            share = 0.5 * (1 + math.cos(math.pi * (progress - warm) / (1 - warm)))
+        group["lr"] = group["peak"] * share
+
+
+def _spherical_kmeans(unit: npt.NDArray[np.float32], k: int, seed: int) -> npt.NDArray[np.float32]:
+    """Up to ``k`` directions of one class; zero rows take no part."""
+    unit = unit[(unit != 0).any(1)]
+    distinct = np.unique(unit, axis=0)
+    if len(distinct) <= k:
+        return distinct
+    centres: npt.NDArray[np.float32] = KMeans(k, n_init=1, max_iter=10, random_state=seed).fit(unit).cluster_centers_
+    return centres[(centres != 0).any(1)]
