@@ -113,5 +113,5 @@ def test_the_light_modules_load_nothing_heavy():
     code = (
         "import sys, slots, slots.errors, slots.doctor, protocols.data; print({'torch', 'sklearn'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

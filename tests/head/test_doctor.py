@@ -266,5 +266,5 @@ def test_diagnose_this_installation(tmp_path):
 
 def test_the_doctor_loads_nothing_heavy():
     code = "import sys, slots.doctor; print({'torch', 'numpy', 'numba', 'faiss'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
