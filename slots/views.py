@@ -10,7 +10,6 @@ import itertools
 import math
 import re
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -76,7 +75,6 @@ class _Turn:
         return turned.to(x.dtype)
 
 
-_Number = TypeVar("_Number", int, float)
 _Steps = tuple[_Flip | _Shift | _Turn, ...]
 
 
@@ -201,9 +199,12 @@ def _term(term: str, spec: str) -> list[_Steps]:
     if plain:
         return [(), (_Flip(),)] if plain == "flip" else [()]
     if grid:
-        return [(), *((_Shift(down, right),) for down, right in _offsets(grid, _positive(int(pixels), 999, term)))]
+        return [
+            (),
+            *((_Shift(down, right),) for down, right in _offsets(grid, int(_positive(float(pixels), 999.0, term)))),
+        ]
     if turn == "rotate":
-        degrees = _positive(float(number), 180, term)
+        degrees = _positive(float(number), 180.0, term)
         return [(), (_Turn(degrees, 1.0),), (_Turn(-degrees, 1.0),)]
     share = _positive(float(number), 99.9, term) / 100
     return [(), (_Turn(0.0, 1 - share),), (_Turn(0.0, 1 + share),)]
@@ -218,7 +219,7 @@ def _offsets(grid: str, n: int) -> list[tuple[int, int]]:
     return [offset for offset in itertools.product(reach, reach) if offset != (0, 0)]
 
 
-def _positive(number: _Number, most: float, term: str) -> _Number:
+def _positive(number: float, most: float, term: str) -> float:
     if not 0 < number <= most:
         raise UsageError(f"`views` must have numbers above 0 and up to {most:g}, got {term!r}. Change the number.")
     return number

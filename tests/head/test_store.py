@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,22 @@ def test_only_the_kept_states_stay(model):
 def test_two_equal_states_have_two_names(model):
     first = read_state(model).path
     assert write_state(model, header=HEADER, tensors=tensors()) != first
+
+
+def test_what_a_crash_before_the_flip_left_is_no_obstacle(model, tmp_path):
+    shutil.copytree(model, tmp_path / "other")
+    unflipped = write_state(tmp_path / "other", header={"n": 2}, tensors=tensors(2.0))
+    shutil.copytree(unflipped, model / "states" / unflipped.name)
+    assert read_state(model).header == HEADER
+    assert write_state(model, header={"n": 2}, tensors=tensors(2.0)).name == unflipped.name
+    assert read_state(model).header == {"n": 2}
+
+
+def test_what_a_crash_in_the_first_write_left_is_no_obstacle(model):
+    (model / "slots.json").rename(model / ".slots.json.0123abcd.tmp")
+    write_state(model, header={"n": 1}, tensors=tensors())
+    assert read_state(model).header == {"n": 1}
+    assert sorted(p.name for p in model.iterdir()) == [".lock", "slots.json", "states"]
 
 
 # Refusing what is not ours
