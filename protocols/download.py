@@ -40,7 +40,7 @@ def download(name: str, path: Path) -> None:
     # torchvision and the writer (which brings torch) take seconds to import, and most runs need neither.
     from torchvision import datasets
 
-    from slots.store import write_file
+    from slots.atomic import write_file
 
     arrays: dict[str, object] = {}
     try:

@@ -22,8 +22,8 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from slots.atomic import is_temporary, refused, replace_file, storage, sync_folder, temporary, write_synced
+from slots.atomic import write_file as write_file
 from slots.errors import ModelError, StorageError, UsageError
 
 FORMAT = "neural-slots"
@@ -41,7 +43,6 @@ POINTER = "slots.json"
 HEADER = "model.json"
 _STATE = re.compile(r"\d{6,12}-[0-9a-f]{8}")
 _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def write_state(
     files = _serialise(header, tensors)
     name_end = hashlib.sha256(files[HEADER]).hexdigest()[:8]
     _refuse_foreign(root)
-    with _storage(root), _made(root), _locked(root):
+    with storage(root), _made(root), _locked(root):
         old = _read_pointer(root) if (root / POINTER).exists() else None
         states = root / "states"
         states.mkdir(exist_ok=True)
@@ -121,7 +122,7 @@ def write_state(
         kept = [*old.generations, name] if old and keep_history else [name]
         try:
             _write_folder(states, name, files)
-            _write_atomic(root / POINTER, _pointer_bytes(name, kept))
+            replace_file(root / POINTER, _pointer_bytes(name, kept))
         except BaseException:
             _discard(root, name)
             raise
@@ -161,18 +162,23 @@ def read_state(folder: str | Path, generation: int | None = None) -> State:
                 raise
 
 
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write one file so that a reader sees its old content or its new, never a part; its folder is made if need be.
+def check_target(folder: str | Path) -> None:
+    """Find out, before the work of making a model, whether `write_state` could write it there; nothing is changed.
 
     Raises
     ------
     StorageError
-        If the disk refuses; what was there before is untouched.
+        If the folder holds something else than a model, or cannot be written to.
+    ModelError
+        If the folder's own ``slots.json`` is damaged or was written by a newer version.
     """
-    target = Path(path)
-    with _storage(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomic(target, data)
+    root = Path(folder)
+    with storage(root):
+        _refuse_foreign(root)
+        if (root / POINTER).exists():
+            _read_pointer(root)
+        nearest = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+        tempfile.TemporaryFile(dir=nearest).close()
 
 
 def _serialise(header: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, bytes]:
@@ -298,31 +304,13 @@ def _refuse_foreign(root: Path) -> None:
     if not root.is_dir() or (root / POINTER).exists():
         return
     try:
-        foreign = sorted(p.name for p in root.iterdir() if p.name not in {".lock", "states"} and not _is_temporary(p))
+        foreign = sorted(p.name for p in root.iterdir() if p.name not in {".lock", "states"} and not is_temporary(p))
     except OSError as error:
-        raise _refused(root, error) from error
+        raise refused(root, error) from error
     if foreign:
         raise StorageError(
             f"`{root}` must be a model folder or empty, got one that holds {foreign[0]!r}. Choose another folder."
         )
-
-
-@contextlib.contextmanager
-def _storage(path: Path) -> Iterator[None]:
-    """Turn what the disk says into one sentence."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise _refused(path, error) from error
-
-
-def _refused(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"`{path}` must be writable, got: {error.strerror or error}. "
-        "What was there before is unchanged; check permissions and free space."
-    )
 
 
 @contextlib.contextmanager
@@ -358,51 +346,17 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _write_folder(states: Path, name: str, files: Mapping[str, bytes]) -> None:
-    temporary = _temporary(states / name)
-    temporary.mkdir()
+    aside = temporary(states / name)
+    aside.mkdir()
     try:
         for file, data in files.items():
-            _write_synced(temporary / file, data)
-        _sync_folder(temporary)
-        temporary.rename(states / name)
+            write_synced(aside / file, data)
+        sync_folder(aside)
+        aside.rename(states / name)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
         raise
-    _sync_folder(states)
-
-
-def _write_atomic(path: Path, data: bytes) -> None:
-    temporary = _temporary(path)
-    try:
-        _write_synced(temporary, data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
-def _is_temporary(path: Path) -> bool:
-    return _TEMPORARY.fullmatch(path.name) is not None
+    sync_folder(states)
 
 
 def _discard(root: Path, name: str) -> None:
@@ -416,8 +370,8 @@ def _discard(root: Path, name: str) -> None:
 def _sweep(root: Path, *, keep: list[str]) -> None:
     """Remove superseded states and what killed writers left; a leftover that cannot be removed does no harm."""
     for path in (root / "states").iterdir():
-        if path.name not in keep and (_STATE.fullmatch(path.name) or _is_temporary(path)):
+        if path.name not in keep and (_STATE.fullmatch(path.name) or is_temporary(path)):
             shutil.rmtree(path, ignore_errors=True)
     for path in root.iterdir():
-        if _is_temporary(path) and path.name.startswith(f".{POINTER}."):
+        if is_temporary(path) and path.name.startswith(f".{POINTER}."):
             path.unlink(missing_ok=True)

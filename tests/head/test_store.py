@@ -16,8 +16,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slots.atomic import write_file
 from slots.errors import ModelError, StorageError, UsageError
-from slots.store import read_state, write_file, write_state
+from slots.store import check_target, read_state, write_state
 
 HEADER = {"classes": ["cat", "dog"], "rate": 0.125, "nothing": None}
 
@@ -128,6 +129,20 @@ def test_a_file_is_no_folder(tmp_path):
         write_state(tmp_path / "file", header=HEADER, tensors=tensors())
     with pytest.raises(StorageError, match="must be writable, got: Not a directory"):
         write_state(tmp_path / "file" / "model", header=HEADER, tensors=tensors())
+
+
+def test_a_target_is_checked_without_a_trace(model, tmp_path):
+    before = everything(tmp_path)
+    check_target(model)
+    check_target(tmp_path / "new" / "model")
+    with pytest.raises(StorageError, match="must be a model folder or empty, got one that holds 'model'"):
+        check_target(tmp_path)
+    with pytest.raises(StorageError, match="must be writable, got: Not a directory"):
+        check_target(model / "slots.json" / "model")
+    assert everything(tmp_path) == before
+    (model / "slots.json").write_text("{")
+    with pytest.raises(ModelError, match="it is no JSON"):
+        check_target(model)
 
 
 def test_foreign_folders_among_the_states_stay(model):

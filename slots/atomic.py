@@ -1,0 +1,89 @@
+"""Writes that a reader sees whole or not at all, and that survive a crash of the machine.
+
+New content goes to a temporary name beside its place, is forced to disk, and is then renamed. Needs a POSIX system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from slots.errors import StorageError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+
+
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write one file so that a reader sees its old content or its new, never a part; its folder is made if need be.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses; what was there before is untouched.
+    """
+    target = Path(path)
+    with storage(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, data)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, then put it in place."""
+    aside = temporary(path)
+    try:
+        write_synced(aside, data)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file and force it to disk."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Force the names in a folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def temporary(path: Path) -> Path:
+    """Make up a free temporary name beside a path."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Tell whether a name is one that `temporary` made up."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+@contextlib.contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turn what the disk says into one sentence."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise refused(path, error) from error
+
+
+def refused(path: Path, error: OSError) -> StorageError:
+    """Make the sentence for what the disk said."""
+    return StorageError(
+        f"`{path}` must be writable, got: {error.strerror or error}. "
+        "What was there before is unchanged; check permissions and free space."
+    )
