@@ -33,9 +33,10 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from slots.atomic import is_temporary, refused, replace_file, storage, sync_folder, temporary, write_synced
-from slots.atomic import write_file as write_file
+from slots.atomic import is_temporary, refused, replace_file, storage, sync_folder, temporary, write_file, write_synced
 from slots.errors import ModelError, StorageError, UsageError
+
+__all__ = ["State", "check_target", "read_state", "write_file", "write_state"]
 
 FORMAT = "neural-slots"
 SCHEMA = 1
