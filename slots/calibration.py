@@ -114,12 +114,13 @@ def precision_thresholds_over(
     step = max(1, _PASS_FLOATS // max(1, n_examples))
     parts = [weights.new_zeros(0)]
     for i in range(0, len(weights), step):
-        scores, labels = [], []
+        scores: list[Tensor] = []
+        found_labels: list[Tensor] = []
         for features, block_labels in blocks():
             scores.append(best_view(normalize(features.float()) @ weights[i : i + step].T)[0])
-            labels.append(block_labels)
+            found_labels.append(block_labels)
         found = precision_thresholds(
-            torch.cat(scores), slot_labels[i : i + step], torch.cat(labels), precision=precision
+            torch.cat(scores), slot_labels[i : i + step], torch.cat(found_labels), precision=precision
         )
         parts.append(strictly_above(found.double()).clamp_min(-1))
     return torch.cat(parts)

@@ -91,7 +91,7 @@ def read_checkpoint(path: Path, config: Any, y: Tensor) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(path, framework="pt") as file:
             fingerprint = (file.metadata() or {}).get("fit")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from slots.deciding import matching_pairs
 from slots.hashing import N_EXEMPLARS
 from slots.matching import best_view, normalize, support_thresholds
 from slots.model import SlotModel
+from slots.predictions import Prediction
+from slots.preprocessing import RawInputs
+from slots.sources import FeatureSource
 
 Ids = npt.NDArray[np.int64]
 Report = Callable[[str, float], None]
@@ -73,18 +76,18 @@ class ClosingReport:
         Slots removed as redundant, and added for what was unmatched.
     slack : float
         Radians by which held-out data widened the support caps.
-    matched : bool array of shape (example,)
-        Training examples that a slot of their own label matches.
     contradictions : int64 array
         Ids of examples that no cap can match at precision 1: the same features stand under another label, or are
         zero.
+    train : Prediction
+        Answers of the closed model on the training data.
     """
 
     n_dropped: int
     n_added: int
     slack: float
-    matched: npt.NDArray[np.bool_]
     contradictions: Ids
+    train: Prediction
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class _Reference:
     """The training data as the closing pass walks through it."""
 
     model: SlotModel
-    x: Any
+    source: FeatureSource
     y: Tensor
     report: Report
 
@@ -101,12 +104,12 @@ class _Reference:
         for rows in self.model.blocks(len(ids)):
             part = ids[rows]
             self.report(step, rows.stop / len(ids))
-            yield part, self.model.features(self.x[part]), self.y[torch.from_numpy(part).to(self.y.device)]
+            yield part, self.source(part), self.y[torch.from_numpy(part).to(self.y.device)]
 
 
 @torch.no_grad()
 def close(
-    model: SlotModel, x: Any, y: npt.NDArray[np.int64], *, held_out: Ids, config: ClosingConfig, report: Report
+    model: SlotModel, x: RawInputs, y: npt.NDArray[np.int64], *, held_out: Ids, config: ClosingConfig, report: Report
 ) -> ClosingReport:
     """Close a fit: see the module's head.
 
@@ -126,8 +129,8 @@ def close(
     -------
     ClosingReport
     """
-    model.eval()
-    data = _Reference(model, x, torch.from_numpy(y).to(model.device), report)
+    source = FeatureSource(model, x, report)
+    data = _Reference(model, source, torch.from_numpy(y).to(model.device), report)
     fitted = np.setdiff1d(np.arange(len(y)), held_out)
     full = config.closing == "full"
     owners, accumulator = _survey(data, fitted)
@@ -141,8 +144,7 @@ def close(
     counts = torch.bincount(owners[owners >= 0], minlength=model.head.n_slots)
     matched, dropped = _drop_redundant(data, np.arange(len(y)), counts >= min_gain)
     added, contradictions = complete(
-        model,
-        x,
+        source,
         y,
         matched=matched,
         min_gain=1 if full else min_gain,
@@ -153,7 +155,8 @@ def close(
     model.thumbnails = (
         thumbnails(x, model.head.exemplars.cpu().numpy()) if model.preprocessing.kind == "images" else None
     )
-    return ClosingReport(dropped, added, slack, matched, contradictions)
+    report("measuring", 0.0)
+    return ClosingReport(dropped, added, slack, contradictions, source.predict())
 
 
 def _survey(data: _Reference, ids: Ids) -> tuple[Tensor, PrecisionAccumulator]:
@@ -225,7 +228,7 @@ def _remember(data: _Reference, example: Tensor, owner: Tensor, score: Tensor) -
 
 
 def _support(data: _Reference, own: tuple[Tensor, Tensor], held_out: Ids, *, quantile: float, share: float) -> float:
-    """Set the support thresholds from owners and scores; returns the slack the held-out examples asked for (radians)."""
+    """Set the support thresholds from owners and scores; returns the slack held-out data asked for (radians)."""
     head = data.model.head
     owner, scores = own
     reach = support_thresholds(scores, owner, head.n_slots, quantile=quantile)
@@ -288,7 +291,7 @@ def _drop_redundant(data: _Reference, ids: Ids, needed: Tensor) -> tuple[npt.NDA
     return matched, int((~keep).sum())
 
 
-def thumbnails(x: Any, exemplars: Ids) -> npt.NDArray[np.uint8]:
+def thumbnails(x: RawInputs, exemplars: Ids) -> npt.NDArray[np.uint8]:
     """Remembered images, shape (slot, exemplar, height, width, channel), at most 64 pixels a side; black where none."""
     images = torch.as_tensor(np.asarray(x[np.maximum(exemplars, 0).ravel()]))
     images = images[..., None] if images.ndim == 3 else images

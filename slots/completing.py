@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from slots.cover import greedy_set_cover, refined_set_cover
 from slots.deciding import SlotCaps, matching_pairs
 from slots.matching import best_view, normalize
 from slots.model import SlotModel
+from slots.sources import FeatureSource
 
 _CHUNK = 2048
 """Candidates whose thresholds are found in one pass over the data; it bounds the memory."""
@@ -33,8 +33,7 @@ class _Candidates:
 
 @torch.no_grad()
 def complete(
-    model: SlotModel,
-    x: Any,
+    source: FeatureSource,
     y: npt.NDArray[np.int64],
     *,
     matched: npt.NDArray[np.bool_],
@@ -44,13 +43,13 @@ def complete(
     report: Callable[[str, float], None],
     refine_s: float = 1.0,
 ) -> tuple[int, npt.NDArray[np.int64]]:
-    """Add the fewest examples as slots that cover the unmatched ones, each at precision 1 on all of ``x``.
+    """Add the fewest examples as slots that cover the unmatched ones, each at precision 1 on all of the data.
 
     Parameters
     ----------
-    model : SlotModel
-        Its head gets the new slots, behind the others, outside the pooled score.
-    x, y : arrays of shape (example, ...) and (example,)
+    source : FeatureSource
+        The training data. The head of its model gets the new slots, behind the others, outside the pooled score.
+    y : int64 array of shape (example,)
     matched : bool array of shape (example,)
         Updated in place: true for what the new slots match.
     min_gain : int
@@ -73,43 +72,50 @@ def complete(
     if len(open_ids) == 0:
         return 0, open_ids
     step = -(-len(open_ids) // max(1, max_candidates))
-    tried = _candidates(model, x, y, open_ids[::step], report)
-    pairs = _pairs(model, x, y, open_ids, tried, report)
+    tried = _candidates(source, y, open_ids[::step], report)
+    pairs = _pairs(source, y, open_ids, tried, report=report)
     added = 0
     for label in np.unique(y[tried.ids]):
-        added += _cover_label(model, tried, pairs, open_ids, matched, (int(label), min_gain, slack, refine_s))
+        added += _cover_label(
+            source.model, tried, pairs, open_ids, matched=matched, settings=(int(label), min_gain, slack, refine_s)
+        )
     itself = np.searchsorted(open_ids, tried.ids)
     selfless = ~np.isin(np.arange(len(tried.ids)), pairs[0][pairs[1] == itself[pairs[0]]])
     return added, tried.ids[selfless]
 
 
 def _candidates(
-    model: SlotModel, x: Any, y: npt.NDArray[np.int64], ids: npt.NDArray[np.int64], report: Callable[[str, float], None]
+    source: FeatureSource,
+    y: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int64],
+    report: Callable[[str, float], None],
 ) -> _Candidates:
     """Candidates with exact precision thresholds over the whole training set."""
+    model = source.model
     device = model.device
     targets = torch.from_numpy(y).to(device)
-    unit = torch.cat([normalize(model.features(x[ids[rows]])[:, 0].float()) for rows in model.blocks(len(ids))])
+    unit = torch.cat([normalize(source(ids[rows])[:, 0].float()) for rows in model.blocks(len(ids))])
     labels = targets[torch.from_numpy(ids).to(device)]
     parts = []
     for i in range(0, len(ids), _CHUNK):
         accumulator = PrecisionAccumulator(unit[i : i + _CHUNK], labels[i : i + _CHUNK])
         for rows in model.blocks(len(y), columns=min(_CHUNK, len(ids))):
             report("candidates", (i + _CHUNK * rows.stop / len(y)) / (len(ids) + _CHUNK))
-            accumulator.update(model.features(x[rows]), targets[rows])
+            accumulator.update(source(rows), targets[rows])
         parts.append(accumulator.thresholds())
     return _Candidates(ids, unit, labels, torch.cat(parts))
 
 
 def _pairs(
-    model: SlotModel,
-    x: Any,
+    source: FeatureSource,
     y: npt.NDArray[np.int64],
     open_ids: npt.NDArray[np.int64],
     tried: _Candidates,
+    *,
     report: Callable[[str, float], None],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Candidate, place among the unmatched, and score, for each pair of one label that matches by the exact rule."""
+    model = source.model
     caps = SlotCaps(
         weights=tried.unit,
         centres=tried.unit,
@@ -124,14 +130,14 @@ def _pairs(
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in model.blocks(len(open_ids), columns=len(tried.ids)):
         report("cover", rows.stop / len(open_ids))
-        features = model.features(x[open_ids[rows]])
+        features = source(open_ids[rows])
         example, candidate = matching_pairs(features, caps)
         own = targets[rows][example] == tried.labels[candidate]
         scores = best_view(normalize(features.float()) @ tried.unit.T)[0]
         example, candidate = example[own], candidate[own]
         found.append((candidate, example + rows.start, scores[example, candidate]))
-    candidate, place, score = (torch.cat(column).cpu().numpy() for column in zip(*found, strict=True))
-    return candidate, place, score
+    candidates, places, values = (torch.cat(column).cpu().numpy() for column in zip(*found, strict=True))
+    return candidates, places, values
 
 
 def _cover_label(
@@ -139,6 +145,7 @@ def _cover_label(
     tried: _Candidates,
     pairs: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
     open_ids: npt.NDArray[np.int64],
+    *,
     matched: npt.NDArray[np.bool_],
     settings: tuple[int, int, float, float],
 ) -> int:

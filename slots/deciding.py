@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -19,6 +20,8 @@ from torch import Tensor
 from slots.matching import class_groups, margins, normalize, softmax_pool
 from slots.predictions import Answer, Prediction
 from slots.shapes import SlotLabels, SlotVectors, Thresholds, ViewFeatures
+
+Rows = npt.NDArray[np.int64]
 
 TOLERANCE = 1e-5
 """Largest difference, in cosine, between a float32 product and the exact score (4e-6 seen at 2,048 features)."""
@@ -210,7 +213,7 @@ def _answer_matched(pairs: Pairs, caps: SlotCaps, out: Prediction) -> None:
     out.answers[rows] = Answer.AMBIGUOUS
 
 
-def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, rows: np.ndarray, out: Prediction) -> None:  # type: ignore[type-arg]
+def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, rows: Rows, out: Prediction) -> None:
     """Fill in inputs that no slot matches by the pooled score of the trained slots, in float64 throughout."""
     device = features.device
     block = features[torch.from_numpy(rows).to(device)]
@@ -234,7 +237,7 @@ def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, rows: np.ndarray, 
     out.labels[rows] = classes[ranked[:, 0]].cpu().numpy()
 
 
-def _row_blocks(rows: np.ndarray, row_cost: int) -> Iterator[np.ndarray]:  # type: ignore[type-arg]
+def _row_blocks(rows: Rows, row_cost: int) -> Iterator[Rows]:
     """Split rows so that a block of scores stays near 32 MB."""
     step = max(1, _PAIR_ELEMENTS // max(1, row_cost))
     for i in range(0, len(rows), step):

@@ -379,4 +379,4 @@ class IncrementalNeuralHashing(nn.Module):
             present = getattr(self, name)
             if stored is not None and stored.ndim == present.ndim and stored.shape[1:] == present.shape[1:]:
                 self._replace(name, torch.empty(stored.shape, dtype=present.dtype, device=present.device))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

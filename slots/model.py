@@ -17,7 +17,7 @@ from slots.deciding import decide
 from slots.errors import ModelError, UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.predictions import Prediction
-from slots.preprocessing import Preprocessing
+from slots.preprocessing import Preprocessing, RawInputs
 from slots.store import read_state, write_state
 from slots.views import Views, parse_views
 
@@ -94,7 +94,8 @@ class SlotModel(nn.Module):
             raise UsageError(f"`views` must be 'none' for features, got {views!r}. Views are made from images.")
         self.recipe = recipe
         if recipe is None and backbone is not None and hasattr(backbone, "options"):
-            self.recipe = (str(backbone.name), dict(backbone.options))
+            options: Any = backbone.options
+            self.recipe = (str(backbone.name), dict(options))
         self.history: list[Generation] = []
         self.thumbnails: npt.NDArray[np.uint8] | None = None
         """Remembered images, shape (slot, exemplar, height, width, channel); None for features."""
@@ -108,7 +109,7 @@ class SlotModel(nn.Module):
         """Name of a label; a label beyond the known names is shown as its number."""
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
-    def features(self, x: Any) -> Float[Tensor, "example view feature"]:
+    def features(self, x: RawInputs) -> Float[Tensor, "example view feature"]:
         """Raw features of every view of a block of raw inputs (not checked, gradients as the caller set them).
 
         Parameters
@@ -126,7 +127,7 @@ class SlotModel(nn.Module):
     def featurize(self, views: Tensor) -> Float[Tensor, "example view feature"]:
         """Features of inputs that are already scaled and viewed, shape (example, view, ...)."""
         features: Tensor = self.backbone(views.flatten(0, 1))
-        return features.unflatten(0, views.shape[:2])
+        return features.reshape(*views.shape[:2], features.shape[-1])
 
     def blocks(self, n: int, *, columns: int = 0) -> Iterator[slice]:
         """Slices of ``n`` examples whose intermediates stay near 64 MB; ``columns`` when there are more than slots."""
@@ -136,7 +137,7 @@ class SlotModel(nn.Module):
             yield slice(i, min(n, i + step))
 
     @torch.no_grad()
-    def predict(self, x: Any) -> Prediction:
+    def predict(self, x: RawInputs) -> Prediction:
         """Answer raw inputs.
 
         Parameters
@@ -222,7 +223,8 @@ class SlotModel(nn.Module):
             return _rebuild(state.header, state.tensors, build).to(device)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(
-                f"The model in {folder} cannot be rebuilt: {error}. It was written by another version or edited; fit it again."
+                f"The model in {folder} cannot be rebuilt: {error}. It was written by another version or edited. "
+                "Fit it again."
             ) from error
 
 

@@ -54,12 +54,12 @@ class Prediction:
     @property
     def matched(self) -> npt.NDArray[np.bool_]:
         """True where at least one slot fires (matched or ambiguous)."""
-        return self.answers != Answer.UNMATCHED
+        return np.not_equal(self.answers, Answer.UNMATCHED)
 
     @property
     def ambiguous(self) -> npt.NDArray[np.bool_]:
         """True where slots of two or more labels fire."""
-        return self.answers == Answer.AMBIGUOUS
+        return np.equal(self.answers, Answer.AMBIGUOUS)
 
     @staticmethod
     def concatenate(parts: list[Prediction]) -> Prediction:

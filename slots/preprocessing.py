@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from slots.errors import DataError
 
 Kind = Literal["images", "features"]
+RawInputs = npt.NDArray[Any] | Tensor
+"""uint8 images or float feature rows, as a user holds them."""
+
 _BLOCK = 4096  # examples converted at once while statistics are taken
 
 
@@ -37,7 +41,7 @@ class Preprocessing:
     std: tuple[float, ...] = ()
 
     @staticmethod
-    def of(x: Any, *, standardize: bool = False) -> Preprocessing:
+    def of(x: RawInputs, *, standardize: bool = False) -> Preprocessing:
         """Find kind and shape from data, and with ``standardize`` the channels' mean and deviation.
 
         Parameters
@@ -56,7 +60,7 @@ class Preprocessing:
             height, width = int(x.shape[1]), int(x.shape[2])
             channels = int(x.shape[3]) if x.ndim == 4 else 1
             found = Preprocessing("images", (channels, height, width))
-            return found._standardized(x) if standardize else found  # noqa: SLF001
+            return found._standardized(x) if standardize else found
         if x.ndim == 2 and "float" in str(x.dtype):
             return Preprocessing("features", (int(x.shape[1]),))
         raise DataError(
@@ -64,7 +68,7 @@ class Preprocessing:
             f"(example, feature), got {x.dtype} of shape {tuple(x.shape)}. Convert it first."
         )
 
-    def _standardized(self, x: Any) -> Preprocessing:
+    def _standardized(self, x: RawInputs) -> Preprocessing:
         """The same with the mean and deviation of each channel of ``x``."""
         pixels = torch.as_tensor(x).reshape(-1, self.shape[0])
         count, total, squares = (
@@ -80,7 +84,7 @@ class Preprocessing:
         std = (squares / count - mean.square()).clamp_min(1e-8).sqrt()
         return Preprocessing(self.kind, self.shape, tuple(mean.tolist()), tuple(std.tolist()))
 
-    def check(self, x: Any) -> Any:
+    def check(self, x: RawInputs) -> RawInputs:
         """Return ``x`` if it has this kind and shape and only finite numbers; raise a `DataError` otherwise."""
         if self.kind == "images":
             channels, height, width = self.shape
@@ -106,7 +110,7 @@ class Preprocessing:
             raise DataError(f"`x` must be finite, got NaN or infinity in row {row}. Drop or impute such rows.")
         return x
 
-    def __call__(self, x: Any, device: torch.device | str = "cpu") -> Tensor:
+    def __call__(self, x: RawInputs, device: torch.device | str = "cpu") -> Tensor:
         """Scale a block of checked inputs.
 
         Parameters

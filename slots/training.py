@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ from slots.errors import DataError, UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
 from slots.model import SlotModel
-from slots.preprocessing import Preprocessing
+from slots.preprocessing import Preprocessing, RawInputs
 from slots.views import Views, parse_views
 
 Report = Callable[[str, float], None]
@@ -139,7 +138,7 @@ class FitResult:
 
 
 def fit(
-    x: Any,
+    x: RawInputs,
     y: npt.ArrayLike,
     *,
     backbone: nn.Module | None = None,
@@ -191,7 +190,7 @@ def fit(
     """
     started = time.monotonic()
     config = config or TrainConfig()
-    report = report or (lambda step, share: None)
+    report = report or _silent
     labels = check_labels(x, y)
     torch.manual_seed(config.seed)
     model = _assemble(x, backbone, config, class_names)
@@ -205,7 +204,11 @@ def fit(
     return model, FitResult(len(losses), tuple(losses), time.monotonic() - started, interrupted, closing)
 
 
-def check_labels(x: Any, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def _silent(_step: str, _share: float) -> None:
+    """Report nothing."""
+
+
+def check_labels(x: RawInputs, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Labels as int64, or a `DataError` that says what is wrong with them."""
     labels = np.asarray(y)
     if len(x) == 0:
@@ -227,7 +230,7 @@ def hold_out(n: int, share: float, seed: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(n, count, replace=False)).astype(np.int64)
 
 
-def _assemble(x: Any, backbone: nn.Module | None, config: TrainConfig, class_names: tuple[str, ...]) -> SlotModel:
+def _assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, class_names: tuple[str, ...]) -> SlotModel:
     """Model without slots, on its device."""
     preprocessing = Preprocessing.of(x, standardize=config.standardize)
     preprocessing.check(x)
@@ -252,7 +255,7 @@ class _Run:
     """One training run: what it works on, and the loop."""
 
     model: SlotModel
-    x: Any
+    x: RawInputs
     y: Tensor
     fitted: npt.NDArray[np.int64]
     config: TrainConfig
@@ -328,15 +331,14 @@ class _Run:
                 logits = logits - head.scale * config.margin * functional.one_hot(wanted, head.n_classes)
             loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             progress = (epoch + start / len(self.fitted)) / config.epochs
             _set_rates(optimizer, progress)
             if growing:
                 head.step_(10 * config.slot_lr)  # and the optimiser, without a gradient, leaves the slots alone
             optimizer.step()
             head.renormalize_()
-            if hasattr(model.backbone, "constrain_"):
-                model.backbone.constrain_()
+            constrain(model.backbone)
             total, seen = total + float(loss.detach()) * len(batch), seen + len(batch)
             self.report(
                 f"epoch {epoch + 1}/{config.epochs}  loss {total / seen:.4f}", (start + len(batch)) / len(self.fitted)
@@ -374,6 +376,13 @@ def _some_views(views: Views, count: int, rng: np.random.Generator) -> Callable[
     return Views(views.spec, tuple(views.steps[i] for i in drawn))
 
 
+def constrain(backbone: nn.Module) -> None:
+    """Let a backbone with constrained weights (``constrain_()``) put them back where they must lie."""
+    rule = getattr(backbone, "constrain_", None)
+    if callable(rule):
+        rule()
+
+
 def columns(classes: Tensor, labels: Tensor) -> Tensor:
     """Score column of each label; ``classes`` need not be sorted."""
     order = classes.argsort()
@@ -397,5 +406,6 @@ def _spherical_kmeans(unit: npt.NDArray[np.float32], k: int, seed: int) -> npt.N
     distinct = np.unique(unit, axis=0)
     if len(distinct) <= k:
         return distinct
-    centres: npt.NDArray[np.float32] = KMeans(k, n_init=1, max_iter=10, random_state=seed).fit(unit).cluster_centers_
-    return centres[(centres != 0).any(1)]
+    found = KMeans(k, n_init=1, max_iter=10, random_state=seed).fit(unit)
+    centres: npt.NDArray[np.float32] = np.asarray(found.cluster_centers_, np.float32)
+    return np.compress((centres != 0).any(1), centres, axis=0)

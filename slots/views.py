@@ -116,7 +116,8 @@ class Views:
             If ``x`` has another form, or is no larger than a shift.
         """
         _check(x)
-        return torch.stack([_apply(steps, x) for steps in self.steps], dim=1)
+        done: dict[_Steps, Tensor] = {(): x}  # a turn that many shifts follow is computed once
+        return torch.stack([_apply_shared(steps, done) for steps in self.steps], dim=1)
 
     def sample(self, x: Images, generator: torch.Generator | None = None) -> Images:
         """Compute one view of each image, drawn evenly: augmentation for training.
@@ -229,6 +230,13 @@ def _apply(steps: _Steps, x: Images) -> Images:
     for step in steps:
         x = step(x)
     return x
+
+
+def _apply_shared(steps: _Steps, done: dict[_Steps, Tensor]) -> Tensor:
+    """Apply the steps; what other views begin with is kept in ``done``."""
+    if steps not in done:
+        done[steps] = steps[-1](_apply_shared(steps[:-1], done))
+    return done[steps]
 
 
 def _check(x: Tensor) -> None:

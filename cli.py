@@ -1,0 +1,315 @@
+"""The ``slots`` command: parse, call one function, print. Results on stdout, progress on stderr.
+
+Heavy imports happen inside the commands, so that ``slots --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+if TYPE_CHECKING:
+    from protocols.data import Dataset
+
+app = typer.Typer(
+    name="slots",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Continual learning and clustering that never forgets and can explain itself.",
+    epilog="Examples:  slots fit --data digits   slots fit --data mnist --json   slots show runs/digits-pixels",
+)
+
+_DATA = "digits, mnist, fashion_mnist, cifar10, an .npz archive, or a folder of class folders of images."
+Data = Annotated[str, typer.Option(help=_DATA)]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where named data sets lie. Default: $SLOTS_DATA_DIR, else a cache folder.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Model = Annotated[Path, typer.Argument(help="A model folder that `slots fit` wrote.")]
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    ctx.obj = debug
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"slots {metadata.version('neural-slots')}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example:  slots fit --backbone pixels --data mnist --out runs/mnist --json")
+def fit(
+    data: Data,
+    backbone: Annotated[
+        str | None, typer.Option(help="pixels, positive, explor; none for feature rows. Default: pixels or none.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Model folder. Default: runs/DATA-BACKBONE.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training part.")] = None,
+    slots_per_class: Annotated[
+        int | None, typer.Option(min=0, help="Slots a class to start with; 0 grows them from the data.")
+    ] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Views matched beside the input, e.g. flip,shift1 or rotate10*shift1.")
+    ] = None,
+    closing: Annotated[
+        str | None,
+        typer.Option(help="compact: only slots that earn their place. full: every training example matched."),
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(help="Wanted precision of a slot on the training data; below 1 against label noise.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of a fit that was killed.")] = False,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, data and threads: same model (on the CPU).")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a model, write it with a report page, and print what it reached.
+
+    The defaults are tuned for each data set. Ctrl-C ends the training early and keeps what was learned.
+    """
+    if closing not in (None, "compact", "full"):
+        raise click.UsageError(f"--closing must be compact or full, got {closing!r}.")
+    from protocols.fitting import command_line, fit_and_save, pick_device, plan
+
+    loaded = _load(data, data_dir)
+    changes = {"epochs": epochs, "slots_per_class": slots_per_class, "views": views, "precision": precision}
+    chosen, recipe = plan(loaded, backbone, closing=closing, device=pick_device(device), seed=seed, **changes)
+    target = out or Path("runs") / f"{loaded.name}-{chosen}"
+    with _progress() as report, _stop_on_signal() as stop:
+        _, summary = fit_and_save(
+            loaded, chosen, recipe, out=target, command=command_line(), resume=resume, report=report, stop=stop
+        )
+    if as_json:
+        _print_json(summary.as_json())
+        return
+    _print_table(
+        f"{summary.data}, backbone {summary.backbone}: {summary.n_slots} slots in {summary.elapsed_s:.0f} s",
+        [
+            ("", "accuracy", "matched", "right when matched"),
+            ("train", summary.train_accuracy, summary.train_matched, summary.train_precision),
+            ("test", summary.test_accuracy, summary.test_matched, summary.test_accuracy_matched),
+        ],
+    )
+    if n := len(summary.contradictions):
+        typer.echo(f"{n} training examples contradict others (same input, another label); --json lists them.")
+    typer.echo(f"Model: {summary.model}\nReport: {summary.report}")
+
+
+@app.command(epilog="Example:  slots evaluate runs/mnist-pixels --data mnist")
+def evaluate(
+    model: Model,
+    data: Data,
+    part: Annotated[str, typer.Option(help="test or train.")] = "test",
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on labelled data."""
+    from dataclasses import asdict
+
+    from protocols.evaluation import evaluate as measure
+    from protocols.fitting import load_model
+    from slots.errors import DataError
+
+    loaded_model, loaded = load_model(model, device=device), _load(data, data_dir)
+    x, y = _part(loaded, part)
+    if len(x) == 0 or (y < 0).any():
+        raise DataError(f"The {part} part of {data!r} must have labelled examples to measure on. Try another --part.")
+    result = measure(loaded_model.predict(x), y)
+    if as_json:
+        _print_json({"model": str(model), "data": loaded.name, "part": part, **asdict(result)})
+        return
+    rows = [("", "accuracy", "matched", "ambiguous", "right when matched", "right when not")]
+    shares = result.accuracy, result.matched, result.ambiguous, result.accuracy_matched, result.accuracy_unmatched
+    _print_table(f"{loaded.name}, {result.n} examples", [*rows, (part, *shares)])
+
+
+@app.command(
+    epilog="Examples:  slots predict runs/m a.png b.png   slots predict runs/m --data new.npz --out answers.csv"
+)
+def predict(
+    model: Model,
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
+    data: Annotated[str | None, typer.Option(help=_DATA)] = None,
+    part: Annotated[str, typer.Option(help="test or train, of --data.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Write the CSV there instead of to stdout.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Answer inputs: label, kind of answer, slot, margin and runner-up, one CSV line each."""
+    from protocols.answers import answers_csv, answers_json, load_inputs
+    from protocols.fitting import load_model
+    from slots.store import write_file
+
+    if bool(images) == (data is not None):
+        raise click.UsageError("Give image files or --data, one of the two.")
+    loaded = load_model(model, device=device)
+    names, x = load_inputs(loaded, images or [], None if data is None else _part(_load(data, data_dir), part)[0])
+    prediction = loaded.predict(x)
+    if as_json:
+        _print_json({"model": str(model), "answers": answers_json(loaded, names, prediction)})
+    elif out is not None:
+        write_file(out, answers_csv(loaded, names, prediction).encode())
+        typer.echo(f"{len(prediction)} answers: {out}")
+    else:
+        typer.echo(answers_csv(loaded, names, prediction), nl=False)
+
+
+@app.command(epilog="Example:  slots show runs/digits-pixels")
+def show(model: Model, as_json: AsJson = False) -> None:
+    """Say what a model is: slots per class, reach of the caps, coverage, history."""
+    from protocols.answers import describe
+    from protocols.fitting import load_model
+
+    description = describe(load_model(model, device="cpu"))
+    if as_json:
+        _print_json({"model": str(model), **description})
+        return
+    for key, value in description.items():
+        if key not in ("classes", "history"):
+            typer.echo(f"{key.replace('_', ' '):>18}  {value}")
+    rows: list[tuple[Any, ...]] = [
+        ("class", "slots", "examples owned", "median radius (degrees)", "held-out precision")
+    ]
+    rows += [tuple(line.values()) for line in description["classes"]]
+    _print_table("", rows)
+    for line in description["history"]:
+        typer.echo(f"generation {line['number']}: {line['what']}, {line['n_slots']} slots")
+
+
+@app.command()
+def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Check the installation: clashing packages, devices, folders. Exits with 1 if something needs mending."""
+    from dataclasses import asdict
+
+    from slots.doctor import diagnose
+
+    findings = diagnose(data_dir=data_dir)
+    if as_json:
+        _print_json({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]})
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.name}: {finding.message}")
+            if not finding.ok and finding.fix:
+                typer.echo(f"      {finding.fix}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _load(data: str, data_dir: Path | None) -> Dataset:
+    from protocols.data import load_data
+
+    return load_data(data, data_dir=data_dir)
+
+
+def _part(data: Dataset, part: str) -> tuple[Any, Any]:
+    """Inputs and labels of one part; a data set without that part gives the other one."""
+    if part not in ("train", "test"):
+        raise click.UsageError(f"--part must be train or test, got {part!r}.")
+    return (data.x_train, data.y_train) if part == "train" else (data.x_test, data.y_test)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, indent=1))
+
+
+def _print_table(title: str, rows: list[tuple[Any, ...]]) -> None:
+    """A plain table on stdout; shares as percentages."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for place, name in enumerate(rows[0]):
+        table.add_column(str(name), justify="left" if place == 0 else "right")
+    for row in rows[1:]:
+        table.add_row(*(_cell(value) for value in row))
+    Console(highlight=False).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f} %" if isinstance(value, float) and 0 <= value <= 1 else str(value)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on stderr, one line that changes; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda step, share: bar.update(task, description=step, completed=share)
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C or termination asks the training to end; the second ends the program."""
+    seen: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+        typer.echo("Stopping: closing the model with what was learned so far. Once more to give up.", err=True)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: 0 ok, 1 a bug, 2 usage, 3 bad data, 4 bad model, 5 storage, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        status = app(args=given, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("Interrupted. A fit goes on from its last epoch with --resume.", err=True)
+        status = 130
+    except Exception as error:  # noqa: BLE001  # the one place where every error becomes a line and a status
+        if debug:
+            traceback.print_exc()
+        status = _status(error)
+        text = " ".join(str(error).split())
+        bug = "" if status != 1 else f"Internal error ({type(error).__name__}), please report it; --debug shows where: "
+        typer.echo(f"Error: {bug}{text}", err=True)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _status(error: Exception) -> int:
+    """Exit status of an error: the package's errors carry theirs."""
+    return int(getattr(error, "exit_code", 1))
+
+
+if __name__ == "__main__":
+    main()
