@@ -6,10 +6,12 @@ import inspect
 from typing import Any, Final
 
 from backbones.base import AbstractBackbone
+from backbones.explor import Explor
 from backbones.pixels import Pixels
 
 BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
     "pixels": Pixels,
+    "explor": Explor,
 }
 """Every backbone by its name."""
 
