@@ -25,12 +25,36 @@ class Recipe:
 
 _PIXELS = TrainConfig(epochs=15, slots_per_class=30, slot_lr=1.5e-3, scale=80.0, margin=0.02, views="rotate12*shift1")
 
+_IMAGES = TrainConfig(
+    epochs=14,
+    batch_size=250,
+    slots_per_class=10,
+    scale=20.0,
+    beta=10.0,
+    views="flip",
+    augment="flip*shift2",
+    backbone_lr=3e-3,
+    weight_decay=5e-2,
+    standardize=True,
+)
+_STROKES = replace(_IMAGES, epochs=6, views="none", augment="shift2", standardize=False)
+
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("none", ""): Recipe(train=TrainConfig(epochs=20)),
     ("pixels", ""): Recipe(train=replace(_PIXELS, views="shift1")),
     ("pixels", "digits"): Recipe(train=replace(_PIXELS, epochs=60, batch_size=100, slots_per_class=10, views="shift1")),
     ("pixels", "mnist"): Recipe(train=_PIXELS),
     ("pixels", "fashion_mnist"): Recipe(train=replace(_PIXELS, slots_per_class=50, views="shift1,flip")),
+    ("explor", ""): Recipe(train=_IMAGES),
+    ("explor", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
+    ("explor", "mnist"): Recipe(train=_STROKES),
+    ("explor", "fashion_mnist"): Recipe(train=replace(_IMAGES, epochs=6, augment="flip*shift1")),
+    ("explor", "cifar10"): Recipe(
+        {"widths": [48, 96, 192], "stem_kernel": 5, "stem_stride": 2, "a_x": 1.0, "a_l": 2.0}, _IMAGES
+    ),
+    ("positive", ""): Recipe(train=_IMAGES),
+    ("positive", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
+    ("positive", "mnist"): Recipe(train=_STROKES),
 }
 """By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
 

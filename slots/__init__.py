@@ -1,5 +1,49 @@
-"""Continual learning and clustering that never forgets and can explain itself."""
+"""Continual learning and clustering that never forgets and can explain itself.
+
+Names are imported when first used, so that ``slots.doctor`` can tell what is wrong with a broken torch.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slots.closing import ClosingConfig as ClosingConfig
+    from slots.cover import greedy_set_cover as greedy_set_cover
+    from slots.cover import refined_set_cover as refined_set_cover
+    from slots.coverage import class_cover as class_cover
+    from slots.hashing import IncrementalNeuralHashing as IncrementalNeuralHashing
+    from slots.model import SlotModel as SlotModel
+    from slots.predictions import Answer as Answer
+    from slots.predictions import Prediction as Prediction
+    from slots.training import FitResult as FitResult
+    from slots.training import TrainConfig as TrainConfig
+    from slots.training import fit as fit
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Answer": "predictions",
+    "ClosingConfig": "closing",
+    "FitResult": "training",
+    "IncrementalNeuralHashing": "hashing",
+    "Prediction": "predictions",
+    "SlotModel": "model",
+    "TrainConfig": "training",
+    "class_cover": "coverage",
+    "fit": "training",
+    "greedy_set_cover": "cover",
+    "refined_set_cover": "cover",
+}
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605  # a list of strings all the same
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"slots.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'slots' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

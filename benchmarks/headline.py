@@ -1,0 +1,115 @@
+"""Write the figures into README.md and docs/results.md from the JSON files in docs/results.
+
+Each JSON is the output of one command, which stands in it; run that to measure again. Usage::
+
+    python benchmarks/headline.py            # rewrite the tables
+    python benchmarks/headline.py --check    # exit 1 if they are stale
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
+FITS = ("fit-mnist", "fit-mnist-full", "fit-digits", "fit-fashion_mnist", "fit-cifar10-explor", "fit-mnist-positive")
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """A result, or None where it was not measured."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage."""
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def mnist_rows() -> str:
+    """Rows of the README's first table."""
+    lines = ["| method | prototypes | test accuracy, % |", "|---|---|---|"]
+    peers, fitted = load("prototypes-mnist"), load("fit-mnist")
+    for row in peers["rows"] if peers else []:
+        lines.append(f"| {row['method']} (scikit-learn) | {row['prototypes']:,} | {percent(row['test_accuracy'])} |")
+    if fitted:
+        answer = f"**{percent(fitted['test_accuracy'])}**"
+        lines.append(f"| **slots** (`slots fit --data mnist`) | **{fitted['n_slots']:,}** | {answer} |")
+    return "\n".join(lines)
+
+
+def headline() -> str:
+    """The README's table of fits."""
+    lines = [
+        "| command | slots | test accuracy | matched | right when matched | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in FITS:
+        if fit := load(name):
+            command = re.sub(r" --(out|data-dir|device) \S+| --json", "", fit["command"])
+            shares = " | ".join(percent(fit[key]) for key in ("test_accuracy", "test_matched", "test_accuracy_matched"))
+            lines.append(f"| `{command}` | {fit['n_slots']:,} | {shares} | {fit['elapsed_s']:.0f} |")
+    return "\n".join(lines)
+
+
+def results_page() -> str:
+    """The page docs/results.md."""
+    parts = ["# Results", "", "Made by `python benchmarks/headline.py` from the JSON files in [results/](results).", ""]
+    parts += ["## Fits", "", headline(), ""]
+    parts += ["Two threads of the CPU named in each file, shares in percent; *matched* includes ambiguous answers.", ""]
+    for name in FITS:
+        if fit := load(name):
+            versions = ", ".join(f"{key} {value}" for key, value in fit["versions"].items())
+            parts += [
+                f"### {name}",
+                "",
+                f"- command: `{fit['command']}`, seed {fit['seed']}, {fit['epochs']} epochs, on {fit['device']}",
+                f"- data digest `{fit['data_digest'][:16]}`; {versions}",
+                f"- training: accuracy {percent(fit['train_accuracy'])}, matched {percent(fit['train_matched'])}, "
+                f"precision of the matched {percent(fit['train_precision'])}",
+                f"- test: ambiguous {percent(fit['test_ambiguous'])}",
+            ]
+            if foreign := load(name.replace("fit-", "foreign-")):
+                parts.append(
+                    f"- of {foreign['data']} ({foreign['n']:,} images) {percent(foreign['matched'])} are matched"
+                )
+            parts.append("")
+    if peers := load("prototypes-mnist"):
+        parts += ["## Peers on the same pixels", "", "| method | prototypes | test accuracy | fit s | predict s |"]
+        parts += ["|---|---|---|---|---|"]
+        for row in peers["rows"]:
+            figures = f"{row['prototypes']:,} | {percent(row['test_accuracy'])} | {row['fit_s']} | {row['predict_s']}"
+            parts.append(f"| {row['method']} | {figures} |")
+        parts += ["", f"`{peers['command']}`, seed {peers['seed']}, commit {peers['commit']}.", ""]
+    return "\n".join(parts)
+
+
+def filled(text: str) -> str:
+    """The README with its tables as the results say."""
+    for mark, table in [("mnist", mnist_rows()), ("headline", headline())]:
+        pattern = rf"<!-- results:{mark} -->\n(.*?)<!-- end -->"
+        block = f"<!-- results:{mark} -->\n{table}\n<!-- end -->"
+        text = re.sub(pattern, lambda _: block, text, flags=re.DOTALL)  # noqa: B023
+    return text
+
+
+def main() -> None:
+    """Rewrite or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    pages = {ROOT / "README.md": filled((ROOT / "README.md").read_text()), ROOT / "docs/results.md": results_page()}
+    stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+    if args.check:
+        sys.exit(f"Stale: {', '.join(p.name for p in stale)}. Run python benchmarks/headline.py." if stale else 0)
+    for path, text in pages.items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

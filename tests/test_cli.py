@@ -1,0 +1,272 @@
+"""The command line as a user meets it: real fits on bundled data, exit statuses, JSON keys, nothing lost on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.command import SLOTS
+
+from cli import main  # noqa: TID251  # the one place that may
+
+FIT_KEYS = [
+    "schema",
+    "command",
+    "data",
+    "backbone",
+    "n_slots",
+    "slots_per_class",
+    "train_accuracy",
+    "train_matched",
+    "train_precision",
+    "test_accuracy",
+    "test_matched",
+    "test_ambiguous",
+    "test_accuracy_matched",
+    "elapsed_s",
+    "epochs",
+    "seed",
+    "device",
+    "model",
+    "versions",
+]
+
+
+def run(capsys, *arguments, status=0):
+    """Run a command in this process; returns what it printed."""
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    printed = capsys.readouterr()
+    assert end.value.code == status, printed.err
+    return printed
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A model of the bundled digits, fitted once, with the JSON that the fit printed."""
+    folder = tmp_path_factory.mktemp("models") / "digits"
+    done = subprocess.run(
+        [*SLOTS, "fit", "--data", "digits", "--out", str(folder), "--json", "--device", "cpu"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return folder, json.loads(done.stdout)
+
+
+def test_fit_prints_the_promised_keys_and_reaches_what_the_readme_says(digits):
+    folder, printed = digits
+    assert set(FIT_KEYS) <= set(printed)
+    assert printed["data"] == "digits"
+    assert printed["backbone"] == "pixels"
+    assert printed["model"] == str(folder)
+    assert sum(printed["slots_per_class"].values()) == printed["n_slots"]
+    assert printed["train_precision"] == 1.0
+    assert printed["test_accuracy"] >= 0.97
+    assert printed["test_accuracy_matched"] >= 0.98
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert not list(folder.parent.glob(".*checkpoint*"))
+
+
+def test_evaluate_agrees_with_the_fit(digits, capsys):
+    folder, printed = digits
+    result = json.loads(run(capsys, "evaluate", folder, "--data", "digits", "--json").out)
+    assert result["accuracy"] == printed["test_accuracy"]
+    assert result["matched"] == printed["test_matched"]
+    train = json.loads(run(capsys, "evaluate", folder, "--data", "digits", "--part", "train", "--json").out)
+    assert train["accuracy"] == printed["train_accuracy"]
+    assert "matched" in run(capsys, "evaluate", folder, "--data", "digits").out
+
+
+def test_predict_answers_image_files_and_data_sets_alike(digits, capsys, tmp_path):
+    from protocols.data import load_data
+
+    folder, _ = digits
+    images = load_data("digits").x_test[:3]
+    files = []
+    for i, image in enumerate(images):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(image[..., 0]).save(files[-1])
+    by_file = json.loads(run(capsys, "predict", folder, *files, "--json").out)["answers"]
+    by_row = json.loads(run(capsys, "predict", folder, "--data", "digits", "--json").out)["answers"]
+    assert [{**a, "input": None} for a in by_file] == [{**a, "input": None} for a in by_row[:3]]
+    assert by_file[0]["answer"] in {"matched", "ambiguous", "unmatched"}
+    lines = run(capsys, "predict", folder, files[0]).out.splitlines()
+    assert lines[0].startswith("input,label,answer,slot,margin")
+    assert len(lines) == 2
+    target = tmp_path / "deep" / "answers.csv"
+    run(capsys, "predict", folder, "--data", "digits", "--out", target)
+    assert len(target.read_text().splitlines()) == 361
+
+
+def test_show_tells_slots_and_history(digits, capsys):
+    folder, printed = digits
+    shown = json.loads(run(capsys, "show", folder, "--json").out)
+    assert shown["slots"] == printed["n_slots"]
+    assert [line["slots"] for line in shown["classes"]] == list(printed["slots_per_class"].values())
+    assert shown["history"] == [{"number": 0, "what": "fit", "n_slots": printed["n_slots"]}]
+    assert "generation 0: fit" in run(capsys, "show", folder).out
+
+
+def test_doctor_finds_this_installation_in_order_or_says_what_to_do(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert end.value.code == (0 if document["ok"] else 1)
+    assert {"python", "packages", "torch", "faiss"} <= {finding["name"] for finding in document["findings"]}
+
+
+def test_help_is_quick_and_does_not_import_torch():
+    code = "import sys, cli\ntry: cli.main(['fit', '--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("False")
+    assert "--slots-per-class" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["fit"], 2, "Missing option '--data'"),
+        (["fit", "--data", "digits", "--closing", "half"], 2, "--closing must be compact or full"),
+        (["fit", "--data", "digits", "--backbone", "nonsense"], 2, "nonsense"),
+        (["fit", "--data", "digits", "--backbone", "none"], 2, "must be a backbone such as pixels for images"),
+        (["fit", "--data", "digits", "--views", "wiggle"], 2, "wiggle"),
+        (["fit", "--data", "digits", "--device", "cuda:99"], 2, "`device` must be auto, cpu or a CUDA device"),
+        (["fit", "--data", "digits", "--epochs", "-1"], 2, "-1"),
+        (["fit", "--data", "digits", "--precision", "1.5"], 2, "`precision` must lie in (0, 1]"),
+        (["fit", "--data", "nowhere.npz"], 3, "nowhere.npz"),
+        (["show", "nowhere"], 4, "nowhere"),
+        (["predict", "nowhere"], 2, "Give image files or --data"),
+    ],
+)
+def test_a_wrong_call_gives_one_line_and_its_status(arguments, status, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = run(capsys, *arguments, status=status)
+    assert says in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def archive(path, x, y):
+    np.savez(path, x_train=x, y_train=y, x_test=x[:0], y_test=y[:0])
+    return path
+
+
+def test_bad_data_has_its_own_status(capsys, tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    y = np.arange(40) % 2
+    broken = x.copy()
+    broken[3, 2] = np.nan
+    for name, data, labels, says in [
+        ("nan", broken, y, "nan.npz"),
+        ("short", x, y[:-1], "short.npz"),
+        ("empty", x[:0], y[:0], "labelled training part"),
+        ("unlabelled", x, np.full(40, -1), "labelled training part"),
+    ]:
+        printed = run(
+            capsys, "fit", "--data", archive(tmp_path / f"{name}.npz", data, labels), "--out", tmp_path / "m", status=3
+        )
+        assert says in printed.err
+        assert not (tmp_path / "m").exists()
+
+
+def test_one_class_and_contradictions_are_documented_behaviour(capsys, tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    alone = json.loads(
+        run(
+            capsys,
+            "fit",
+            "--data",
+            archive(tmp_path / "one.npz", x, np.zeros(60, int)),
+            "--out",
+            tmp_path / "one",
+            "--json",
+        ).out
+    )
+    assert alone["train_accuracy"] == 1.0
+    x[30:] = x[:30]
+    y = np.repeat([0, 1], 30)
+    y[:20] = y[30:50] = np.arange(20) % 2  # the last ten pairs contradict each other
+    source = archive(tmp_path / "two.npz", x, y)
+    both = json.loads(
+        run(capsys, "fit", "--data", source, "--out", tmp_path / "two", "--closing", "full", "--json").out
+    )
+    assert both["contradictions"] == [*range(20, 30), *range(50, 60)]
+    assert both["train_matched"] == pytest.approx(40 / 60)
+    assert both["train_precision"] == 1.0
+
+
+def test_a_folder_that_is_no_model_is_left_alone(capsys, tmp_path):
+    precious = tmp_path / "thesis"
+    precious.mkdir()
+    (precious / "chapter.txt").write_text("1")
+    run(capsys, "fit", "--data", "digits", "--out", precious, status=5)
+    assert [file.name for file in precious.iterdir()] == ["chapter.txt"]
+
+
+def test_a_damaged_model_is_told_apart(digits, capsys, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(digits[0], tmp_path / "copy")
+    weights = next(folder.glob("states/*/head.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(bytes(data))
+    assert "head.safetensors" in run(capsys, "predict", folder, "--data", "digits", status=4).err
+
+
+def test_a_model_refuses_inputs_of_another_shape(digits, capsys, tmp_path):
+    rows = archive(tmp_path / "rows.npz", np.ones((3, 7), np.float32), np.zeros(3, int))
+    assert "`x` must be" in run(capsys, "predict", digits[0], "--data", rows, "--part", "train", status=3).err
+
+
+def start_fit(folder, *more):
+    command = [*SLOTS, "fit", "--data", "digits", "--out", str(folder), "--device", "cpu", *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, seconds: float = 60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def test_a_killed_fit_leaves_the_old_model_and_goes_on_with_resume(digits, capsys, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(digits[0], tmp_path / "model")
+    before = run(capsys, "show", folder, "--json").out
+    fit = start_fit(folder, "--epochs", "2000", "--seed", "1")
+    wait_for(tmp_path / ".model.checkpoint.safetensors")
+    fit.kill()
+    fit.communicate()
+    assert run(capsys, "show", folder, "--json").out == before
+    again = start_fit(folder, "--epochs", "2000", "--seed", "1", "--resume", "--json")
+    time.sleep(1)
+    os.kill(again.pid, 0)
+    wait_for(tmp_path / ".model.checkpoint.safetensors")
+    time.sleep(6)
+    again.send_signal(signal.SIGINT)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert "Stopping" in err
+    stopped = json.loads(out)
+    assert stopped["interrupted"] is True
+    assert 0 < stopped["epochs"] < 2000
+    assert json.loads(run(capsys, "evaluate", folder, "--data", "digits", "--json").out)["accuracy"] > 0.9
+    assert not (tmp_path / ".model.checkpoint.safetensors").exists()
+
+
+def test_a_checkpoint_of_other_options_is_refused(capsys, tmp_path):
+    fit = start_fit(tmp_path / "model", "--epochs", "2000")
+    wait_for(tmp_path / ".model.checkpoint.safetensors")
+    fit.kill()
+    fit.communicate()
+    printed = run(capsys, "fit", "--data", "digits", "--out", tmp_path / "model", "--resume", status=2)
+    assert "belongs to a fit with other data or options" in printed.err

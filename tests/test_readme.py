@@ -1,0 +1,53 @@
+"""The README is run: its Python as doctests, its shell line by line, its options looked up in the help."""
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+from support.command import SLOTS
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_python_examples_are_true():
+    with warnings.catch_warnings():
+        result = doctest.testfile(str(README), module_relative=False)
+    assert result.attempted > 15
+    assert result.failed == 0
+
+
+def shell_lines():
+    """Commands of the five-minute tour, in order."""
+    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("slots ")]
+
+
+def test_shell_examples_run(tmp_path):
+    lines = shell_lines()
+    assert [shlex.split(line)[1] for line in lines] == ["fit", "show", "evaluate", "predict", "doctor"]
+    for line in lines[:-1]:
+        words = shlex.split(line, comments=True)[1:]
+        done = subprocess.run([*SLOTS, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "runs/digits/report.html").exists()
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 361
+
+
+def test_options_named_in_the_readme_exist():
+    env = {**os.environ, "COLUMNS": "200"}
+    help_text = "".join(
+        subprocess.run([*SLOTS, name, "--help"], capture_output=True, text=True, env=env, check=True).stdout
+        for name in ("fit", "evaluate", "predict", "show", "doctor")
+    )
+    for option in set(re.findall(r"--[a-z][a-z-]+", README.read_text())):
+        assert option in help_text, option
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README.read_text()))
+def test_links_lead_somewhere(target):
+    assert (README.parent / target).exists(), target
