@@ -1,4 +1,4 @@
-"""Greedy set cover: the fewest candidates, one after the other, that match every example.
+"""Set cover: few candidates that together match every example.
 
 Greedy picks are canonical: integer gains, ties to the lowest index. So equal input gives equal output on a CPU, on a
 GPU and on any number of processes.
@@ -7,7 +7,9 @@ GPU and on any number of processes.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +17,19 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from slots.cover_kernels import greedy_rows
+from slots.cover_kernels import (
+    Ints,
+    Listed,
+    Words,
+    greedy_rows,
+    listed,
+    rarest_first,
+    reverse_delete,
+    sparse_rows,
+)
+from slots.cover_reductions import Component, reduce_cover
 from slots.cover_rounds import greedy_rounds
+from slots.cover_search import search_components
 from slots.coverage import CoverBlock, as_words, pack_bits, unpack_bits
 from slots.shapes import Covers
 
@@ -70,13 +83,7 @@ def greedy_set_cover(
     tensor([0, 1])
     """
     matrix = _matrix(covers)
-    block = CoverBlock(
-        label=0,
-        candidates=torch.arange(matrix.shape[0], device=matrix.device),
-        examples=torch.arange(matrix.shape[1], device=matrix.device),
-        words=pack_bits(matrix),
-    )
-    return greedy_set_cover_packed([block], max_slots=max_slots, min_gain=min_gain, coverage=coverage)
+    return greedy_set_cover_packed([_whole(matrix)], max_slots=max_slots, min_gain=min_gain, coverage=coverage)
 
 
 def greedy_set_cover_packed(
@@ -119,17 +126,178 @@ def greedy_set_cover_packed(
         picks, gains = (torch.cat(column) for column in zip(*found, strict=True))
     else:
         picks, gains = _greedy_blocks_rounds(blocks, min_gain)
-    order = picks.argsort()
-    order = order[gains[order].argsort(descending=True, stable=True)]
+    order = _greedy_order(picks, gains)
     picks, gains = picks[order][:limit], gains[order][:limit]
     return picks[gains.cumsum(0) - gains < target]
+
+
+def refined_set_cover(
+    covers: Covers | npt.NDArray[np.bool_],
+    *,
+    time_budget_s: float = 1.0,
+    seed: int = 0,
+    max_steps: int | None = None,
+) -> Int[Tensor, " slot"]:
+    """Cover everything that can be covered with fewer candidates than greedy, given time.
+
+    Forced picks and dominated candidates and examples are settled first; the parts that are left are searched one by
+    one, from the better of two constructions: greedy, and rarest example first.
+
+    Parameters
+    ----------
+    covers : bool tensor or array of shape (candidate, example)
+        ``covers[i, j]`` is true when candidate ``i`` covers example ``j``.
+    time_budget_s : float, default 1.0
+        Seconds from the call after which no further search step is taken (>= 0). With 0 there are no reductions and no
+        search: only the two constructions, each without what it turned out not to need.
+    seed : int, default 0
+        Start of the search's random numbers (>= 0).
+    max_steps : int, optional
+        Search steps each independent part may take (count, >= 0).
+
+    Returns
+    -------
+    int64 tensor of shape (slot,)
+        Candidate indices, those first that cover most of what is still open, on the device of ``covers``. Never more
+        than `greedy_set_cover` needs.
+
+    Raises
+    ------
+    ValueError
+        If ``covers`` is not a bool matrix or a number is out of its range.
+
+    Notes
+    -----
+    The search is row weighting [1]_. It ends before the budget does when every part is proved smallest, or has gone
+    300,000 steps without progress, or ``max_steps``; then the picks depend on the input and the seed alone. When the
+    clock ends it they depend on the machine's speed too: for picks that repeat pass ``max_steps`` and
+    ``time_budget_s=math.inf``. It runs on the CPU wherever ``covers`` is.
+
+    References
+    ----------
+    .. [1] C. Gao, T. Weise, J. Li, "An efficient local search heuristic with row weighting for the unicost set covering
+       problem", European Journal of Operational Research 246, 2015.
+
+    Examples
+    --------
+    >>> covers = torch.tensor(
+    ...     [[True, True, True, True, False, False], [True, True, False, False, True, False],
+    ...      [False, False, True, True, False, True]])
+    >>> greedy_set_cover(covers), refined_set_cover(covers)
+    (tensor([0, 1, 2]), tensor([1, 2]))
+    """
+    matrix = _matrix(covers)
+    picks = refined_set_cover_packed(
+        [_whole(matrix.cpu())], time_budget_s=time_budget_s, seed=seed, max_steps=max_steps
+    )
+    return picks.to(matrix.device)
+
+
+def refined_set_cover_packed(
+    blocks: Sequence[CoverBlock], *, time_budget_s: float = 1.0, seed: int = 0, max_steps: int | None = None
+) -> Int[Tensor, " slot"]:
+    """`refined_set_cover` of a matrix that is block diagonal by class, given as packed bits.
+
+    Parameters
+    ----------
+    blocks : sequence of CoverBlock
+        No candidate and no example stands in two of them.
+    time_budget_s, seed, max_steps
+        As in `refined_set_cover`; the time is for all blocks together.
+
+    Returns
+    -------
+    int64 tensor of shape (slot,)
+        Places of candidates in the whole set.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+    """
+    if not time_budget_s >= 0:
+        raise ValueError(f"`time_budget_s` must be at least 0, got {time_budget_s}. 0 means no search.")
+    if seed < 0:
+        raise ValueError(f"`seed` must be at least 0, got {seed}. Any other whole number will do.")
+    if max_steps is not None and max_steps < 0:
+        raise ValueError(f"`max_steps` must be at least 0, got {max_steps}. Leave it out for no bound.")
+    deadline = time.perf_counter() + time_budget_s
+    all_listed = [_ListedBlock.of(block) for block in blocks]
+    chosen = [block.constructed() for block in all_listed]
+    if time_budget_s > 0:
+        forced, parts = zip(*[block.reduced() for block in all_listed], strict=True) if all_listed else ((), ())
+        covers = iter(
+            search_components([c for part in parts for c in part], deadline=deadline, seed=seed, max_steps=max_steps)
+        )
+        for n, part in enumerate(parts):
+            found = np.concatenate([forced[n], *(next(covers) for _ in part)])
+            chosen[n] = min(chosen[n], found, key=len)
+    return _most_useful_first(all_listed, chosen)
+
+
+@dataclass(frozen=True)
+class _ListedBlock:
+    """A block with the lists of its set bits."""
+
+    block: CoverBlock
+    rows: Words
+    cover: Listed
+
+    @classmethod
+    def of(cls, block: CoverBlock) -> _ListedBlock:
+        rows = as_words(block.words.cpu())
+        return cls(block, rows, listed(*sparse_rows(rows), len(block.examples)))
+
+    def constructed(self) -> Ints:
+        """The smaller of the greedy and the rarest-example-first cover, without what they do not need."""
+        order = np.argsort(np.diff(self.cover.column_starts), kind="stable")
+        greedy, _ = greedy_rows(self.rows, _all_open(self.rows), 1, _NO_LIMIT, _NO_LIMIT)
+        rarest = rarest_first(self.cover, order)
+        return min((reverse_delete(self.cover, picks) for picks in (greedy, rarest)), key=len)
+
+    def reduced(self) -> tuple[Ints, list[Component]]:
+        """Forced picks and what is left to search."""
+        return reduce_cover(self.rows, self.cover)
+
+
+def _most_useful_first(blocks: Sequence[_ListedBlock], chosen: Sequence[Ints]) -> Tensor:
+    """The chosen candidates of all blocks in the order in which a greedy would take them."""
+    picks, gains = [torch.zeros(0, dtype=torch.long)], [torch.zeros(0, dtype=torch.long)]
+    for one, found in zip(blocks, chosen, strict=True):
+        ids = np.sort(found)
+        rows = one.rows[ids]
+        order, gains_there = greedy_rows(rows, _all_open(rows), 1, _NO_LIMIT, _NO_LIMIT)
+        picks.append(one.block.candidates.cpu()[torch.from_numpy(ids[order])])
+        gains.append(torch.from_numpy(gains_there))
+    all_picks = torch.cat(picks)
+    return all_picks[_greedy_order(all_picks, torch.cat(gains))]
+
+
+def _greedy_order(picks: Tensor, gains: Tensor) -> Tensor:
+    """Order by gain, largest first, then by index."""
+    order = picks.argsort()
+    return order[gains[order].argsort(descending=True, stable=True)]
+
+
+def _all_open(rows: Words) -> Words:
+    """Words for which no example is covered yet."""
+    return np.full(rows.shape[1], np.iinfo(np.uint64).max, np.uint64)
+
+
+def _whole(matrix: Tensor) -> CoverBlock:
+    """A whole matrix as one block."""
+    return CoverBlock(
+        label=0,
+        candidates=torch.arange(matrix.shape[0], device=matrix.device),
+        examples=torch.arange(matrix.shape[1], device=matrix.device),
+        words=pack_bits(matrix),
+    )
 
 
 def _greedy_block(block: CoverBlock, *, min_gain: int, max_slots: int, target: int) -> tuple[Tensor, Tensor]:
     """Picks (places in the whole set) and gains of one class, on the CPU."""
     rows = as_words(block.words)
-    uncovered = np.full(rows.shape[1], np.iinfo(np.uint64).max, np.uint64)
-    picks, gains = greedy_rows(rows, uncovered, min_gain, max_slots, target)
+    picks, gains = greedy_rows(rows, _all_open(rows), min_gain, max_slots, target)
     return block.candidates[torch.from_numpy(picks)], torch.from_numpy(gains)
 
 
