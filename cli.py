@@ -187,9 +187,9 @@ def show(model: Model, as_json: AsJson = False) -> None:
         return
     for key, value in description.items():
         if key not in ("classes", "history"):
-            typer.echo(f"{key.replace('_', ' '):>18}  {value}")
+            typer.echo(f"{key.replace('_', ' '):>18}  {_cell(value)}")
     rows: list[tuple[Any, ...]] = [
-        ("class", "slots", "examples owned", "median radius (degrees)", "held-out precision")
+        ("class", "slots", "training matches", "median radius (degrees)", "held-out precision")
     ]
     rows += [tuple(line.values()) for line in description["classes"]]
     _print_table("", rows)
@@ -202,9 +202,10 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Check the installation: clashing packages, devices, folders. Exits with 1 if something needs mending."""
     from dataclasses import asdict
 
+    from protocols.data import default_data_dir
     from slots.doctor import diagnose
 
-    findings = diagnose(data_dir=data_dir)
+    findings = diagnose(data_dir=data_dir or default_data_dir())
     if as_json:
         _print_json({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]})
     else:

@@ -194,11 +194,8 @@ def fit_and_save(
         report("measuring", 0.0)
     labelled = data.y_test >= 0
     prediction = model.predict(data.x_test[labelled])
-    measured = (
-        evaluate(result.closing.train, data.y_train),
-        evaluate(prediction, data.y_test[labelled]),
-    )
-    summary = _summarize(model, data, result, measured, name=name, seed=config.seed, out=out, command=command)
+    on_test = evaluate(prediction, data.y_test[labelled])
+    summary = _summarize(model, data, result, on_test, name=name, seed=config.seed, out=out, command=command)
     model.history.append(Generation(0, "fit", model.head.n_slots, summary.as_json()))
     model.save(out)
     write_report(model, data, prediction, summary, out / "report.html")
@@ -214,14 +211,14 @@ def _summarize(
     model: SlotModel,
     data: Dataset,
     result: FitResult,
-    measured: tuple[Evaluation, Evaluation],
+    on_test: Evaluation,
     *,
     name: str,
     seed: int,
     out: Path,
     command: str,
 ) -> FitSummary:
-    on_train, on_test = measured
+    right, matched = result.closing.labels == data.y_train, result.closing.matched
     counts = np.bincount(model.head.labels.cpu().numpy(), minlength=len(data.class_names))
     device = str(model.device)
     if device.startswith("cuda"):
@@ -234,9 +231,9 @@ def _summarize(
         backbone=name,
         n_slots=model.head.n_slots,
         slots_per_class={model.class_name(label): int(count) for label, count in enumerate(counts)},
-        train_accuracy=on_train.accuracy,
-        train_matched=on_train.matched,
-        train_precision=on_train.accuracy_matched,
+        train_accuracy=float(right.mean()),
+        train_matched=float(matched.mean()),
+        train_precision=float(right[matched].mean()) if matched.any() else None,
         test_accuracy=on_test.accuracy,
         test_matched=on_test.matched,
         test_ambiguous=on_test.ambiguous,

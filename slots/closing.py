@@ -25,7 +25,6 @@ from slots.deciding import matching_pairs
 from slots.hashing import N_EXEMPLARS
 from slots.matching import best_view, normalize, support_thresholds
 from slots.model import SlotModel
-from slots.predictions import Prediction
 from slots.preprocessing import RawInputs
 from slots.sources import FeatureSource
 
@@ -79,15 +78,18 @@ class ClosingReport:
     contradictions : int64 array
         Ids of examples that no cap can match at precision 1: the same features stand under another label, or are
         zero.
-    train : Prediction
+    labels : int64 array of shape (example,)
         Answers of the closed model on the training data.
+    matched : bool array of shape (example,)
+        Training examples that some slot matches.
     """
 
     n_dropped: int
     n_added: int
     slack: float
     contradictions: Ids
-    train: Prediction
+    labels: Ids
+    matched: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ def close(
     _judge(data, held_out, accumulator)
     min_gain = config.min_gain or max(2, len(y) // 5000)
     counts = torch.bincount(owners[owners >= 0], minlength=model.head.n_slots)
-    matched, dropped = _drop_redundant(data, np.arange(len(y)), counts >= min_gain)
+    matched, foreign, dropped = _drop_redundant(data, np.arange(len(y)), counts >= min_gain)
+    matched_before = matched.copy()
     added, contradictions = complete(
         source,
         y,
@@ -155,8 +158,13 @@ def close(
     model.thumbnails = (
         thumbnails(x, model.head.exemplars.cpu().numpy()) if model.preprocessing.kind == "images" else None
     )
-    report("measuring", 0.0)
-    return ClosingReport(dropped, added, slack, contradictions, source.predict())
+    labels = y.copy()
+    unsure = np.flatnonzero(~matched_before | foreign)  # all others have matches, and of their own label alone
+    answers = source.predict(unsure, report)
+    labels[unsure] = answers.labels
+    matched = np.ones(len(y), bool)
+    matched[unsure] = answers.matched
+    return ClosingReport(dropped, added, slack, contradictions, labels, matched)
 
 
 def _survey(data: _Reference, ids: Ids) -> tuple[Tensor, PrecisionAccumulator]:
@@ -264,14 +272,21 @@ def _judge(data: _Reference, held_out: Ids, accumulator: PrecisionAccumulator) -
         head.precision_thresholds = _precision(data, np.arange(len(data.y)), accumulator)
 
 
-def _drop_redundant(data: _Reference, ids: Ids, needed: Tensor) -> tuple[npt.NDArray[np.bool_], int]:
-    """Drop slots that neither the cover needs nor enough examples; returns who is matched, and how many went."""
+def _drop_redundant(
+    data: _Reference, ids: Ids, needed: Tensor
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
+    """Drop slots that neither the cover needs nor enough examples own.
+
+    Returns who is matched by a slot of its own label, who by one of another (none at precision 1), and how many went.
+    """
     head = data.model.head
     covered: list[tuple[Tensor, Tensor]] = []
+    foreign = np.zeros(len(ids), bool)
     head.hits.zero_()
     for part, features, labels in data.blocks(ids, "matching"):
         example, slot = matching_pairs(features, head.caps())
         own = labels[example] == head.labels[slot]
+        foreign[part[example[~own].cpu().numpy()]] = True
         covered.append((torch.from_numpy(part).to(example.device)[example[own]], slot[own]))
     example, slot = torch.cat([c[0] for c in covered]), torch.cat([c[1] for c in covered])
     head.hits += torch.bincount(slot, minlength=head.n_slots)
@@ -288,7 +303,7 @@ def _drop_redundant(data: _Reference, ids: Ids, needed: Tensor) -> tuple[npt.NDA
     matched = np.zeros(len(ids), bool)
     matched[example.cpu().numpy()] = True
     head.drop_slots(keep)
-    return matched, int((~keep).sum())
+    return matched, foreign, int((~keep).sum())
 
 
 def thumbnails(x: RawInputs, exemplars: Ids) -> npt.NDArray[np.uint8]:

@@ -54,7 +54,11 @@ class FeatureSource:
     def _compute(self, rows: slice | npt.NDArray[np.int64]) -> ViewFeatures:
         return self.model.features(self.x[rows])
 
-    def predict(self) -> Prediction:
-        """Answers of the model on the whole data set."""
+    def predict(self, ids: npt.NDArray[np.int64], report: Callable[[str, float], None]) -> Prediction:
+        """Answers of the model to some examples."""
         caps = self.model.head.caps()
-        return Prediction.concatenate([decide(self(rows), caps) for rows in self.model.blocks(len(self))])
+        parts = []
+        for rows in self.model.blocks(len(ids)):
+            report("measuring", rows.stop / len(ids))
+            parts.append(decide(self(ids[rows]), caps))
+        return Prediction.concatenate(parts)
