@@ -50,7 +50,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("explor", "mnist"): Recipe(train=_STROKES),
     ("explor", "fashion_mnist"): Recipe(train=replace(_IMAGES, epochs=6, augment="flip*shift1")),
     ("explor", "cifar10"): Recipe(
-        {"widths": [48, 96, 192], "stem_kernel": 5, "stem_stride": 2, "a_x": 1.0, "a_l": 2.0}, _IMAGES
+        {"widths": [48, 96, 192], "stem_kernel": 5, "stem_stride": 2, "a_x": 0.5, "a_l": 1.0}, _IMAGES
     ),
     ("positive", ""): Recipe(train=_IMAGES),
     ("positive", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
