@@ -24,18 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.dobble import dobble_sets
+from backbones.explor_chances import KEY_LIMIT, chances_and_values, inverse_rms
 from backbones.grp import AbstractGatedLayer
 
 KEYS: Final = ("rms", "detached", "raw")
 LOGITS: Final = ("random", "dobble", "zeros")
-KEY_LIMIT: Final = 8.0
 _SMALLEST_DENOMINATOR: Final = {torch.float32: 1e-20, torch.float64: 1e-200}
-
-
-def rms_key(x: Float[Tensor, "batch input ..."]) -> Float[Tensor, "batch input ..."]:
-    """``x`` over its root mean square along axis 1; does not change when ``x`` is scaled, and is 0 where ``x`` is."""
-    # A floor, not an added epsilon: above it the key is exactly independent of the input's scale.
-    return x * x.square().mean(1, keepdim=True).clamp_min(1e-12).rsqrt()
 
 
 @contextmanager
@@ -82,15 +76,19 @@ class AbstractExplor(AbstractGatedLayer):
         self.weight = nn.Parameter(torch.randn(shape) * math.sqrt(2.0))
         self.logits = nn.Parameter(initial_logits(logits, shape))
 
-    def chances(self, x: Float[Tensor, "batch input ..."]) -> tuple[Tensor, Tensor | float]:
-        """``e = exp(a_x k(x) - shift)`` of the shape of ``x``, and the shift: of shape (batch, 1, ...), or 0."""
+    def chances(self, x: Float[Tensor, "batch *place input"]) -> tuple[Tensor, Tensor, Tensor | float]:
+        """``e = exp(a_x k(x) - shift)``, ``e * x``, and the shift: of shape (batch, 1, ...), or 0."""
+        is_sharp = self.a_x * KEY_LIMIT > 40  # exp(40) and its square are far from the largest float32
+        if self.key == "rms" and not self.hold_gate and not is_sharp:
+            return *chances_and_values(x, self.a_x), 0.0
         held = x.detach() if self.hold_gate or self.key == "detached" else x
-        key = held if self.key == "raw" else rms_key(held)
+        key = held if self.key == "raw" else held * inverse_rms(held)
         scores = self.a_x * key.clamp(-KEY_LIMIT, KEY_LIMIT)
-        if self.a_x * KEY_LIMIT <= 40:  # exp(40) and its square are far from the largest float32: nothing to subtract
-            return scores.exp(), 0.0
-        shift = scores.detach().amax(tuple(range(1, x.ndim)), keepdim=True)
-        return (scores - shift).exp(), shift
+        shift: Tensor | float = 0.0
+        if is_sharp and len(x) > 0:
+            shift = scores.detach().amax(tuple(range(1, x.ndim)), keepdim=True)
+        chances = (scores - shift).exp()
+        return chances, chances * x, shift
 
     def odds(self, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """``E = exp(a_l l - shift)`` of the shape of the logits, and the shift: the maximum over the given axes."""
@@ -141,10 +139,10 @@ class ExplORLinear(AbstractExplor):
     def forward(self, x: Float[Tensor, "batch input"]) -> Float[Tensor, "batch neuron"]:
         """The neurons' values, of shape (batch, neuron)."""
         with full_precision(x) as wide:
-            chance, x_shift = self.chances(wide)
+            chances, values, x_shift = self.chances(wide)
             odds, l_shift = self.odds((1,))
-            numerator = functional.linear(chance * wide, odds * self.weight)
-            return self.ratio(numerator, functional.linear(chance, odds), x_shift + l_shift.T)
+            numerator = functional.linear(values, odds * self.weight)
+            return self.ratio(numerator, functional.linear(chances, odds), x_shift + l_shift.T)
 
 
 class ExplOR2d(AbstractExplor):
@@ -189,14 +187,33 @@ class ExplOR2d(AbstractExplor):
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch neuron row column"]:
         """The neurons' values at each place of the window."""
         with full_precision(x) as wide:
-            chance, x_shift = self.chances(wide)
+            chances, values, x_shift = self.chances(self._gather(wide))
             odds, l_shift = self.odds((1, 2, 3))
-            numerator = self._convolve(chance * wide, odds * self.weight)
-            denominator = self._convolve(chance, odds)
-            return self.ratio(numerator, denominator, x_shift + l_shift.view(1, -1, 1, 1))
+            numerator = self._convolve(values, odds * self.weight)
+            denominator = self._convolve(chances, odds)
+            return self.ratio(numerator, denominator, x_shift + l_shift.view(-1)).permute(0, 3, 1, 2)
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
+    @property
+    def _is_tiling(self) -> bool:
+        """Whether each input place belongs to one window only: then a convolution is one matrix product."""
+        return self.stride == self.window and self.padding == 0
+
+    def _gather(self, x: Float[Tensor, "batch channel height width"]) -> Tensor:
+        """Channels last; if windows tile the input, of shape (batch, row, column, place in the window, channel)."""
+        if not self._is_tiling:
+            return x.permute(0, 2, 3, 1)
+        rows, columns = x.shape[2] // self.window, x.shape[3] // self.window
+        tiles = x[:, :, : rows * self.window, : columns * self.window].permute(0, 2, 3, 1)
+        tiles = tiles.unflatten(2, (columns, self.window)).unflatten(1, (rows, self.window))
+        gathered: Tensor = tiles.transpose(2, 3).flatten(3, 4)
+        return gathered
+
+    def _convolve(self, gathered: Tensor, weight: Float[Tensor, "neuron channel row column"]) -> Tensor:
+        """The convolution of what `_gather` gave, of shape (batch, row, column, neuron)."""
+        if self._is_tiling:
+            return functional.linear(gathered.flatten(3), weight.permute(0, 2, 3, 1).flatten(1))
+        maps = functional.conv2d(gathered.permute(0, 3, 1, 2), weight, stride=self.stride, padding=self.padding)
+        return maps.permute(0, 2, 3, 1)
 
 
 class ExplORConv2d(AbstractExplor):
@@ -235,12 +252,12 @@ class ExplORConv2d(AbstractExplor):
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch neuron row column"]:
         """The neurons' values at each place of the kernel."""
         with full_precision(x) as wide:
-            chance, x_shift = self.chances(wide)
+            chances, values, x_shift = self.chances(wide.permute(0, 2, 3, 1))
             odds, l_shift = self.odds((1,))
-            numerator = functional.conv2d(chance * wide, _as_pointwise(odds * self.weight))
-            denominator = functional.conv2d(chance, _as_pointwise(odds))
-            chosen = self.ratio(numerator, denominator, x_shift + _as_pointwise(l_shift).view(1, -1, 1, 1))
-        return self._gather(chosen)
+            numerator = functional.linear(values, _by_position(odds * self.weight))
+            denominator = functional.linear(chances, _by_position(odds))
+            chosen = self.ratio(numerator, denominator, x_shift + _by_position(l_shift).view(-1))
+        return self._gather(chosen.permute(0, 3, 1, 2))
 
     def _gather(self, chosen: Tensor) -> Tensor:
         """Sum over kernel positions of their maps (batch, position * neuron, height, width), each at its place."""
@@ -256,9 +273,9 @@ class ExplORConv2d(AbstractExplor):
         return total
 
 
-def _as_pointwise(kernel: Float[Tensor, "neuron input row column"]) -> Float[Tensor, "position_neuron input 1 1"]:
-    """One pointwise neuron for each position and neuron of a kernel, positions first."""
-    return kernel.permute(2, 3, 0, 1).reshape(-1, kernel.shape[1], 1, 1)
+def _by_position(kernel: Float[Tensor, "neuron input row column"]) -> Float[Tensor, "position_neuron input"]:
+    """One row for each position and neuron of a kernel, positions first."""
+    return kernel.permute(2, 3, 0, 1).reshape(-1, kernel.shape[1])
 
 
 def initial_logits(kind: str, shape: tuple[int, ...]) -> Float[Tensor, "neuron input ..."]:

@@ -39,12 +39,27 @@ class SiLUBatchNorm(AbstractGatedLayer):
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
         """Gate and scale a batch of maps."""
-        norm = self.norm
+        if self.norm.training and x.numel() <= x.shape[1]:
+            raise ValueError(
+                f"`x` must hold more than one value a channel in training, got shape {tuple(x.shape)}. "
+                "Train on larger batches, or call eval()."
+            )
         held = x.detach() if self.hold_gate or self.gate == "detached" else x
+        gate, inverse_deviation = self._normalise(held)
+        scale = self.norm.weight * inverse_deviation
+        return torch.sigmoid(gate) * (x * scale.view(1, -1, 1, 1).to(x.dtype))
+
+    def _normalise(self, x: Tensor) -> tuple[Tensor, Float[Tensor, " channel"]]:
+        """Batch normalisation, and the ``1 / sqrt(var + eps)`` it used: its kernel has both, so one pass less."""
+        norm = self.norm
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        assert norm.momentum is not None
         if norm.training:
-            variance = x.detach().float().var((0, 2, 3), unbiased=False)
-        else:
-            assert norm.running_var is not None
-            variance = norm.running_var
-        scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        return torch.sigmoid(norm(held)) * (x * scale.view(1, -1, 1, 1).to(x.dtype))
+            norm.num_batches_tracked.add_(1)
+        normal, _, inverse_deviation = torch.native_batch_norm(
+            x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.training, norm.momentum, norm.eps
+        )
+        if not norm.training:
+            return normal, torch.rsqrt(norm.running_var + norm.eps)
+        return normal, inverse_deviation.detach()
