@@ -8,9 +8,11 @@ from typing import Any, Final
 from backbones.base import AbstractBackbone
 from backbones.explor import Explor
 from backbones.pixels import Pixels
+from backbones.positive import Positive
 
 BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
     "pixels": Pixels,
+    "positive": Positive,
     "explor": Explor,
 }
 """Every backbone by its name."""

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from backbones.base import AbstractBackbone, check_input_shape
-from backbones.explor_layers import ExplOR2d, check_choice
+from backbones.checks import check_choice, check_count, check_widths
+from backbones.explor_layers import ExplOR2d
 from backbones.silu_batchnorm import SiLUBatchNorm
 
 WINDOW = 2
@@ -65,7 +66,7 @@ class Explor(AbstractBackbone):
         stride = stem_stride if stem_stride is not None else 1 + (side > 32)
         check_count("stem_kernel", stem_kernel)
         check_count("stem_stride", stride)
-        side = (side + 2 * (stem_kernel // 2) - stem_kernel) // stride + 1
+        side = (side + 2 * (stem_kernel // 2) - stem_kernel) // stride + 1  # of the stem's maps
         chosen = check_widths(default_widths(24, side) if widths is None else widths, side=side)
         options = {
             "widths": chosen,
@@ -108,31 +109,3 @@ def default_widths(first: int, side: int) -> list[int]:
         widths.append(2 * widths[-1])
         side //= WINDOW
     return widths
-
-
-def check_widths(widths: object, *, side: int) -> list[int]:
-    """The widths as a list of positive ints, one more than halvings that the side allows at most.
-
-    Raises
-    ------
-    ValueError
-        If they are anything else.
-    """
-    chosen = list(widths) if isinstance(widths, (list, tuple)) else []
-    most = side.bit_length()
-    if not 1 <= len(chosen) <= most or not all(_is_count(width) for width in chosen):
-        raise ValueError(
-            f"`widths` must be a list of 1 to {most} positive integers, got {widths!r}. "
-            "Each after the first halves the picture."
-        )
-    return chosen
-
-
-def check_count(name: str, value: object) -> None:
-    """Raise a ValueError unless the value is a positive int."""
-    if not _is_count(value):
-        raise ValueError(f"`{name}` must be a positive integer, got {value!r}. Leave it out for the default.")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

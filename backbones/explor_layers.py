@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backbones.checks import check_choice, check_sharpness
 from backbones.dobble import dobble_sets
 from backbones.explor_chances import KEY_LIMIT, chances_and_values, inverse_rms
 from backbones.grp import AbstractGatedLayer
@@ -286,15 +287,3 @@ def initial_logits(kind: str, shape: tuple[int, ...]) -> Float[Tensor, "neuron i
         return torch.zeros(shape)
     sets = dobble_sets(shape[1], shape[0]).T.float()
     return sets.view(shape[0], shape[1], *[1] * (len(shape) - 2)).expand(shape).clone()
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise a ValueError unless the value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}. Choose one of them.")
-
-
-def check_sharpness(name: str, value: object) -> None:
-    """Raise a ValueError unless the value is a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}. 2 is a good start.")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from backbones.explor_layers import check_choice
+from backbones.checks import check_choice
 from backbones.grp import AbstractGatedLayer
 
 GATES: Final = ("full", "detached")

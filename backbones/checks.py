@@ -1,0 +1,45 @@
+"""Options are checked where a backbone or layer is made, and named in the sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import math
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}. Choose one of them.")
+
+
+def check_sharpness(name: str, value: object) -> None:
+    """Raise a ValueError unless the value is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}. 2 is a good start.")
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise a ValueError unless the value is a positive int."""
+    if not _is_count(value):
+        raise ValueError(f"`{name}` must be a positive integer, got {value!r}. Leave it out for the default.")
+
+
+def check_widths(widths: object, *, side: int) -> list[int]:
+    """The widths as a list of positive ints, at most one more than the side can be halved.
+
+    Raises
+    ------
+    ValueError
+        If they are anything else.
+    """
+    chosen = list(widths) if isinstance(widths, (list, tuple)) else []
+    most = side.bit_length()
+    if not 1 <= len(chosen) <= most or not all(_is_count(width) for width in chosen):
+        raise ValueError(
+            f"`widths` must be a list of 1 to {most} positive integers, got {widths!r}. "
+            "Each after the first halves the picture."
+        )
+    return chosen
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
