@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 if TYPE_CHECKING:
@@ -41,18 +40,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.
 Model = Annotated[Path, typer.Argument(help="A model folder that `slots fit` wrote.")]
 
 
-@app.callback()
-def _options(
-    ctx: typer.Context,
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    ctx.obj = debug
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         from importlib import metadata
 
         typer.echo(f"slots {metadata.version('neural-slots')}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del debug, version  # `main` reads --debug itself, since an error may come before the parser has
 
 
 @app.command(epilog="Example:  slots fit --backbone pixels --data mnist --out runs/mnist --json")
@@ -87,7 +90,7 @@ def fit(
     The defaults are tuned for each data set. Ctrl-C ends the training early and keeps what was learned.
     """
     if closing not in (None, "compact", "full"):
-        raise click.UsageError(f"--closing must be compact or full, got {closing!r}.")
+        raise _usage(f"--closing must be compact or full, got {closing!r}.")
     from protocols.fitting import command_line, fit_and_save, pick_device, plan
 
     loaded = _load(data, data_dir)
@@ -162,7 +165,7 @@ def predict(
     from slots.store import write_file
 
     if bool(images) == (data is not None):
-        raise click.UsageError("Give image files or --data, one of the two.")
+        raise _usage("Give image files or --data, one of the two.")
     loaded = load_model(model, device=device)
     names, x = load_inputs(loaded, images or [], None if data is None else _part(_load(data, data_dir), part)[0])
     prediction = loaded.predict(x)
@@ -226,7 +229,7 @@ def _load(data: str, data_dir: Path | None) -> Dataset:
 def _part(data: Dataset, part: str) -> tuple[Any, Any]:
     """Inputs and labels of one part; a data set without that part gives the other one."""
     if part not in ("train", "test"):
-        raise click.UsageError(f"--part must be train or test, got {part!r}.")
+        raise _usage(f"--part must be train or test, got {part!r}.")
     return (data.x_train, data.y_train) if part == "train" else (data.x_test, data.y_test)
 
 
@@ -291,25 +294,30 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     try:
         status = app(args=given, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("Interrupted. A fit goes on from its last epoch with --resume.", err=True)
         status = 130
     except Exception as error:  # noqa: BLE001  # the one place where every error becomes a line and a status
         if debug:
             traceback.print_exc()
-        status = _status(error)
-        text = " ".join(str(error).split())
-        bug = "" if status != 1 else f"Internal error ({type(error).__name__}), please report it; --debug shows where: "
-        typer.echo(f"Error: {bug}{text}", err=True)
+        status = int(getattr(error, "exit_code", 1))  # the package's errors and typer's carry theirs
+        typer.echo(f"Error: {_message(error, status)}", err=True)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _status(error: Exception) -> int:
-    """Exit status of an error: the package's errors carry theirs."""
-    return int(getattr(error, "exit_code", 1))
+def _message(error: Exception, status: int) -> str:
+    """One line on an error; what nobody foresaw is called a bug."""
+    describe = getattr(error, "format_message", None)  # the parser's errors
+    text = " ".join(str(describe() if callable(describe) else error).split())
+    if status == 1:
+        return f"Internal error ({type(error).__name__}), please report it; --debug shows where: {text}"
+    return text
+
+
+def _usage(sentence: str) -> Exception:
+    from slots.errors import UsageError
+
+    return UsageError(sentence)
 
 
 if __name__ == "__main__":

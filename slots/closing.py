@@ -50,7 +50,7 @@ class ClosingConfig:
         match that many that nobody matched. ``full``: every training example is matched, at precision 1.
     quantile : float, default 0.01
         Share of a slot's own examples left outside its support cap; ``full`` leaves none.
-    support_share : float, default 0.99
+    support_share : float, default 0.97
         Share of held-out data, of that inside a precision cap of its own label, which the support caps must keep.
     min_gain : int, optional
         Default: 1 in 5,000 training examples, at least 2.
@@ -60,7 +60,7 @@ class ClosingConfig:
 
     closing: Literal["compact", "full"] = "compact"
     quantile: float = 0.01
-    support_share: float = 0.99
+    support_share: float = 0.97
     min_gain: int | None = None
     max_candidates: int = 500
 

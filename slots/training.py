@@ -107,6 +107,10 @@ class TrainConfig:
                 raise UsageError(f"`{name}` must be >= {low}, got {getattr(self, name)}. Pass a larger number.")
         if not 0 <= self.held_out < 1:
             raise UsageError(f"`held_out` must lie in [0, 1), got {self.held_out}. 0.05 keeps one example in twenty.")
+        if not 0 < self.precision <= 1:
+            raise UsageError(f"`precision` must lie in (0, 1], got {self.precision}. Pass 1.0 for no tolerance.")
+        if self.scale <= 0 or self.slot_lr <= 0 or min(self.beta, self.margin, self.backbone_lr) < 0:
+            raise UsageError("`scale` and `slot_lr` must be > 0, `beta`, `margin` and `backbone_lr` >= 0. Change them.")
         if self.slots_per_class == 0 and self.epochs == 0:
             raise UsageError(
                 "`epochs` must be >= 1 when slots are grown, got 0. Pass slots_per_class to start with some."

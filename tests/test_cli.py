@@ -120,6 +120,12 @@ def test_doctor_finds_this_installation_in_order_or_says_what_to_do(capsys):
     assert {"python", "packages", "torch", "faiss"} <= {finding["name"] for finding in document["findings"]}
 
 
+def test_version_is_that_of_the_distribution(capsys):
+    from importlib.metadata import version
+
+    assert run(capsys, "--version").out == f"slots {version('neural-slots')}\n"
+
+
 def test_help_is_quick_and_does_not_import_torch():
     code = "import sys, cli\ntry: cli.main(['fit', '--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -136,7 +142,7 @@ def test_help_is_quick_and_does_not_import_torch():
         (["fit", "--data", "digits", "--backbone", "none"], 2, "must be a backbone such as pixels for images"),
         (["fit", "--data", "digits", "--views", "wiggle"], 2, "wiggle"),
         (["fit", "--data", "digits", "--device", "cuda:99"], 2, "`device` must be auto, cpu or a CUDA device"),
-        (["fit", "--data", "digits", "--epochs", "-1"], 2, "-1"),
+        (["fit", "--data", "digits", "--epochs", "-1"], 2, "--epochs"),
         (["fit", "--data", "digits", "--precision", "1.5"], 2, "`precision` must lie in (0, 1]"),
         (["fit", "--data", "nowhere.npz"], 3, "nowhere.npz"),
         (["show", "nowhere"], 4, "nowhere"),
@@ -165,7 +171,7 @@ def test_bad_data_has_its_own_status(capsys, tmp_path):
     for name, data, labels, says in [
         ("nan", broken, y, "nan.npz"),
         ("short", x, y[:-1], "short.npz"),
-        ("empty", x[:0], y[:0], "labelled training part"),
+        ("empty", x[:0], y[:0], "at least one example"),
         ("unlabelled", x, np.full(40, -1), "labelled training part"),
     ]:
         printed = run(
