@@ -87,7 +87,7 @@ def living_sizes(cover: Listed, alive: Flags, columns_alive: Flags) -> tuple[Int
     """Living columns of each living row, and living rows of each living column."""
     sizes = np.zeros(len(alive), np.int64)
     degrees = np.zeros(len(columns_alive), np.int64)
-    for i in range(len(alive)):  # noqa: SIM110  (numba compiles no generators)
+    for i in range(len(alive)):
         if alive[i]:
             for place in range(cover.starts[i], cover.starts[i + 1]):
                 if columns_alive[cover.lists[place]]:
@@ -106,7 +106,7 @@ def drop_dominated(rows: Words, cover: Listed, alive: Flags, columns_alive: Flag
     sizes, degrees = living_sizes(cover, alive, columns_alive)
     words_alive = packed_flags(columns_alive)
     n_living = alive.sum()
-    for i in range(len(alive)):  # noqa: SIM110  (numba compiles no generators)
+    for i in range(len(alive)):
         if not alive[i]:
             continue
         rarest = -1

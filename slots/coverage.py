@@ -1,14 +1,33 @@
-"""Who covers whom, as bits: a cap covers an example when the score lies above the cap's threshold."""
+"""Who covers whom, as bits: a cap covers an example when the score lies above the cap's threshold.
+
+The matrix of scores is never held whole: a tile of it is made, compared and packed, then forgotten. Tiles are
+float32; whatever lies within 1e-5 of a threshold (or of a maximum) is computed again in float64. So the bits do not
+depend on the size of a tile, on threads or on the device.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from slots.calibration import strictly_above
+from slots.shapes import Features, Labels, SlotLabels, SlotVectors, Thresholds, ViewFeatures
+
+NEAR = 1e-5
+"""Scores closer than this to what they are compared with are computed again in float64."""
+
+_ROUNDING = 1e-12  # above by less is equal: a candidate's own score is 1 give or take 1e-16, and 1 may be its threshold
+_BLOCK = 2048
+_PAIRS_AT_ONCE = 4096
+_MOSTLY_NEAR = 16  # when more than one in this many scores of a tile is near, the whole tile is made in float64
 
 
 @dataclass(frozen=True)
@@ -82,3 +101,282 @@ def unpack_bits(words: Int[Tensor, "candidate word"], n_examples: int) -> Bool[T
 def as_words(words: Int[Tensor, "candidate word"]) -> npt.NDArray[np.uint64]:
     """View packed rows as the kernels want them; copies only what is not contiguous."""
     return np.ascontiguousarray(words.numpy()).view(np.uint64)
+
+
+@torch.no_grad()
+def cap_thresholds(
+    candidates: SlotVectors, candidate_labels: SlotLabels, examples: Features, labels: Labels, *, block: int = _BLOCK
+) -> Thresholds:
+    """Precision threshold of each candidate: just above its largest cosine to any example of another label.
+
+    Parameters
+    ----------
+    candidates : float tensor of shape (candidate, feature)
+        Normalised here. When these and their labels are the same tensors as the examples', each tile serves both ways.
+    candidate_labels : int64 tensor of shape (candidate,)
+    examples : float tensor of shape (example, feature)
+        Normalised here.
+    labels : int64 tensor of shape (example,)
+    block : int, default 2048
+        Rows and columns of a tile (count, >= 64).
+
+    Returns
+    -------
+    float32 tensor of shape (candidate,)
+        A cap covers what scores strictly above it; minus infinity where there is no other label.
+
+    Raises
+    ------
+    ValueError
+        If ``block`` is smaller than 64.
+
+    Notes
+    -----
+    The largest float64 score, rounded up: the example that sets a threshold never fires, in whatever order its score is
+    summed. The radius of the class cover catch digraph (Priebe et al. 2003) on the sphere.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
+    >>> cap_thresholds(x, torch.tensor([0, 0, 1]), x, torch.tensor([0, 0, 1]))
+    tensor([0.6000, 0.8000, 0.8000])
+    """
+    _check_block(block)
+    rows = _Side.by_label(candidates, candidate_labels)
+    symmetric = candidates is examples and candidate_labels is labels
+    columns = rows if symmetric else _Side.by_label(examples, labels)
+    top = torch.full((len(candidates),), -math.inf, dtype=torch.float64, device=candidates.device)
+    with _full_precision():
+        for a, b in _tiles(len(candidates), len(examples), block, symmetric=symmetric):
+            if rows.only_label(a) is not None and rows.only_label(a) == columns.only_label(b):
+                continue
+            tile = rows.unit[a] @ columns.unit[b].T
+            if rows.shares_label(a, columns, b):
+                tile.masked_fill_(rows.labels[a][:, None] == columns.labels[b], -math.inf)
+            _raise_top(top[a], tile, _Tile(rows, a, columns, b))
+            if symmetric and a != b:
+                _raise_top(top[b], tile.T, _Tile(rows, b, rows, a))
+    found = torch.where(top > -math.inf, strictly_above(top), torch.full_like(top, -math.inf, dtype=torch.float32))
+    return torch.empty_like(found).index_copy_(0, rows.order, found)
+
+
+@torch.no_grad()
+def coverage_bits(
+    candidates: SlotVectors,
+    candidate_labels: SlotLabels,
+    thresholds: Thresholds,
+    examples: Features | ViewFeatures,
+    labels: Labels,
+    *,
+    centres: SlotVectors | None = None,
+    support_thresholds: Thresholds | None = None,
+    margin: float = 0.0,
+    block: int = _BLOCK,
+) -> list[CoverBlock]:
+    """Which candidate covers which example of its own label.
+
+    Parameters
+    ----------
+    candidates : float tensor of shape (candidate, feature)
+        Normalised here. When these and their labels are the same tensors as the examples', each tile serves both ways.
+    candidate_labels : int64 tensor of shape (candidate,)
+    thresholds : float tensor of shape (candidate,)
+        A cap contains what scores strictly above its threshold.
+    examples : float tensor of shape (example, feature) or (example, view, feature)
+        Normalised here. One view inside is enough.
+    labels : int64 tensor of shape (example,)
+    centres : float tensor of shape (candidate, feature), optional
+        Axes of second caps: the same view must lie in both caps of the candidate.
+    support_thresholds : float tensor of shape (candidate,), optional
+        Thresholds of the second caps.
+    margin : float, default 0.0
+        How deep inside each cap an example must lie (radians, >= 0).
+    block : int, default 2048
+        Rows and columns of a tile (count, >= 64).
+
+    Returns
+    -------
+    list of CoverBlock
+        One a label of the examples, ascending; together they are the block-diagonal coverage matrix.
+
+    Raises
+    ------
+    ValueError
+        If ``block`` or ``margin`` is out of range, or one of ``centres`` and ``support_thresholds`` is missing.
+    """
+    _check_block(block)
+    if not margin >= 0:
+        raise ValueError(f"`margin` must be at least 0, got {margin}. It is an angle in radians.")
+    if (centres is None) != (support_thresholds is None):
+        raise ValueError("`centres` must come with `support_thresholds`, got one of them. Pass both or neither.")
+    caps = [(candidates, _shrunk(thresholds, margin))]
+    if centres is not None and support_thresholds is not None:
+        caps.append((centres, _shrunk(support_thresholds, margin)))
+    symmetric = candidates is examples and centres is None and candidate_labels is labels
+    blocks = []
+    for label in labels.unique().tolist():
+        mine = (candidate_labels == label).nonzero()[:, 0]
+        own = (labels == label).nonzero()[:, 0]
+        columns = _Side.of(examples[own].reshape(-1, examples.shape[-1]))
+        sides = [columns if symmetric else _Side.of(axes[mine]) for axes, _ in caps]
+        limits = [limit[mine] for _, limit in caps]
+        views = examples.shape[1] if examples.ndim == 3 else 1
+        with _full_precision():
+            words = _block_words(sides, limits, columns, views, block)
+        blocks.append(CoverBlock(label, mine, own, words))
+    return blocks
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Vectors on one side of the matrix: as given, their lengths in float64, of unit length in float32."""
+
+    raw: Float[Tensor, "row feature"]
+    length: Float[Tensor, " row"]
+    unit: Float[Tensor, "row feature"]
+    labels: Int[Tensor, " row"]
+    label_list: list[int]  # the same on the host
+    order: Int[Tensor, " row"]
+
+    @classmethod
+    def of(cls, raw: Tensor) -> _Side:
+        """Without labels, in the order given."""
+        order = torch.arange(len(raw), device=raw.device)
+        return cls(raw, *_unit(raw), torch.zeros_like(order), [], order)
+
+    @classmethod
+    def by_label(cls, raw: Tensor, labels: Tensor) -> _Side:
+        """Sorted by label."""
+        order = labels.argsort(stable=True)
+        return cls(raw[order], *_unit(raw[order]), labels[order], labels[order].tolist(), order)
+
+    def only_label(self, part: slice) -> int | None:
+        """The label of a part, if it has one only."""
+        first, last = self.label_list[part.start], self.label_list[part.stop - 1]
+        return first if first == last else None
+
+    def shares_label(self, part: slice, other: _Side, other_part: slice) -> bool:
+        """Whether a label may stand in both parts."""
+        mine, theirs = self.label_list[part], other.label_list[other_part]
+        return mine[0] <= theirs[-1] and theirs[0] <= mine[-1]
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Where a tile lies in the matrix."""
+
+    rows: _Side
+    row_part: slice
+    columns: _Side
+    column_part: slice
+
+    def exact(self, i: Tensor, j: Tensor) -> Tensor:
+        """Float64 cosines of pairs; ``i`` and ``j`` count within the tile."""
+        i, j = i + self.row_part.start, j + self.column_part.start
+        parts = [torch.zeros(0, dtype=torch.float64, device=i.device)]
+        for p in range(0, len(i), _PAIRS_AT_ONCE):
+            left, right = i[p : p + _PAIRS_AT_ONCE], j[p : p + _PAIRS_AT_ONCE]
+            products = (self.rows.raw[left].double() * self.columns.raw[right].double()).sum(-1)
+            parts.append(products / (self.rows.length[left] * self.columns.length[right]))
+        return torch.cat(parts)
+
+    def exact_all(self) -> Tensor:
+        """Float64 cosines of the whole tile."""
+        a, b = self.row_part, self.column_part
+        left = self.rows.raw[a].double() / self.rows.length[a][:, None]
+        return left @ (self.columns.raw[b].double() / self.columns.length[b][:, None]).T
+
+
+def _unit(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths in float64 (1 for a zero row, which stays zero) and unit rows in float32."""
+    lengths, units = [raw.new_zeros(0, dtype=torch.float64)], [raw.new_zeros(0, raw.shape[1], dtype=torch.float32)]
+    for part in raw.split(4 * _PAIRS_AT_ONCE):  # in parts, so that no float64 copy of everything is made
+        length = torch.linalg.vector_norm(part.double(), dim=1)
+        length = torch.where(length > 0, length, torch.ones_like(length))
+        lengths.append(length)
+        units.append((part.double() / length[:, None]).float())
+    return torch.cat(lengths), torch.cat(units)
+
+
+def _raise_top(top: Tensor, tile: Tensor, place: _Tile) -> None:
+    """Raise each row's exact maximum (in place) by the tile; minus infinity in the tile is no score."""
+    best = tile.amax(1).double()
+    rows = ((best >= top - NEAR) & (best > -math.inf)).nonzero()[:, 0]
+    floor = (torch.maximum(best, top)[rows] - NEAR).float()
+    near = (tile[rows] >= floor[:, None]).nonzero()
+    if _MOSTLY_NEAR * len(near) > tile.numel():
+        top.copy_(torch.maximum(top, place.exact_all().masked_fill_(tile == -math.inf, -math.inf).amax(1)))
+        return
+    i, j = rows[near[:, 0]], near[:, 1]
+    top.scatter_reduce_(0, i, place.exact(i, j), "amax")
+
+
+def _block_words(
+    sides: list[_Side], limits: list[Tensor], columns: _Side, views: int, block: int
+) -> Int[Tensor, "candidate word"]:
+    """Packed coverage of one label's examples by its candidates."""
+    n, n_examples = len(limits[0]), len(columns.raw) // views
+    words = torch.zeros(n, -(-n_examples // 64), dtype=torch.int64, device=limits[0].device)
+    symmetric = sides[0] is columns
+    row_step = 64 * (block // 64)  # a tile begins at the first bit of a word
+    column_step = 64 * max(1, block // (64 * views))
+    for a, b in _tiles(n, n_examples, row_step, column_step, symmetric=symmetric):
+        wide = slice(b.start * views, b.stop * views)
+        inside = torch.ones((), dtype=torch.bool, device=words.device)
+        for side, limit in zip(sides, limits, strict=True):
+            tile = side.unit[a] @ columns.unit[wide].T
+            if symmetric and a != b:
+                mirrored = _inside(tile.T.contiguous(), limit[b], _Tile(side, b, columns, a))
+                words[b, a.start // 64 : -(-a.stop // 64)] = pack_bits(mirrored)
+            inside = inside & _inside(tile, limit[a], _Tile(side, a, columns, wide))
+        covers = inside.view(inside.shape[0], -1, views).any(-1) if views > 1 else inside
+        words[a, b.start // 64 : -(-b.stop // 64)] = pack_bits(covers)
+    return words
+
+
+def _inside(tile: Tensor, limits: Tensor, place: _Tile) -> Bool[Tensor, "row column"]:
+    """Scores strictly above the threshold of their row, by the exact rule; writes over the tile."""
+    distance = tile.sub_(limits.float()[:, None])
+    inside = distance > 0
+    near = (distance.abs_() <= NEAR).nonzero()
+    if _MOSTLY_NEAR * len(near) > tile.numel():
+        return place.exact_all() > limits[:, None] + _ROUNDING
+    i, j = near[:, 0], near[:, 1]
+    inside[i, j] = place.exact(i, j) > limits[i] + _ROUNDING
+    return inside
+
+
+def _tiles(
+    n_rows: int, n_columns: int, step: int, column_step: int | None = None, *, symmetric: bool
+) -> Iterator[tuple[slice, slice]]:
+    """Tiles of the matrix; of a symmetric one those on and above the diagonal."""
+    column_step = step if column_step is None else column_step
+    for i in range(0, n_rows, step):
+        for j in range(i if symmetric else 0, n_columns, column_step):
+            yield slice(i, min(i + step, n_rows)), slice(j, min(j + column_step, n_columns))
+
+
+def _shrunk(thresholds: Tensor, margin: float) -> Float[Tensor, " candidate"]:
+    """Thresholds of caps whose radius is smaller by ``margin`` radians; 2, above every cosine, for caps that vanish."""
+    exact = thresholds.double()
+    if margin == 0:
+        return exact
+    radius = exact.clamp(-1, 1).arccos() - margin
+    return torch.where((radius > 0) & (exact <= 1), radius.clamp_min(0).cos(), torch.full_like(exact, 2.0))
+
+
+def _check_block(block: int) -> None:
+    """Raise for tiles that cannot be packed."""
+    if block < 64:
+        raise ValueError(f"`block` must be at least 64, got {block}. A word of packed coverage holds 64 examples.")
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep float32 products float32: TensorFloat-32 or bfloat16 would be off by more than `NEAR`."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -35,3 +35,27 @@ def smallest_cover_size(covers):
             if np.array_equal(covers[list(subset)].any(0), coverable):
                 return size
     raise AssertionError("all candidates together cover what can be covered")
+
+
+def cosines(a, b):
+    """Cosine of every row to every row, in float64; 0 for zero rows."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
+    return np.divide(a @ b.T, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+
+
+def caps(candidates, candidate_labels, examples, labels):
+    """Float32 just above the largest cosine to another label (by 1e-9, then to the next float)."""
+    scores = cosines(candidates, examples)
+    thresholds = np.full(len(scores), -np.inf, np.float32)
+    for i in range(len(scores)):
+        foreign = scores[i][labels != candidate_labels[i]]
+        if len(foreign):
+            thresholds[i] = np.nextafter(np.float32(foreign.max() + 1e-9), np.float32(np.inf))
+    return thresholds
+
+
+def inside(candidates, thresholds, views):
+    """Whether some view of an example lies above a candidate's threshold by more than float64 rounding."""
+    scores = np.stack([cosines(candidates, views[:, v]) for v in range(views.shape[1])])
+    return (scores > np.asarray(thresholds, np.float64)[:, None] + 1e-12).any(0)
