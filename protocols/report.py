@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MATRIX = 25
 """Classes up to which the whole confusion matrix is shown; beyond, the largest confusions."""
 
-_CONFUSIONS, _WRONG, _UNMATCHED, _CONTRADICTIONS = 40, 40, 60, 24  # shown at most
+_HIGHLIGHTS, _CONFUSIONS, _WRONG, _UNMATCHED, _CONTRADICTIONS = 20, 40, 40, 60, 24  # shown at most
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,16 @@ class ClassRow:
     held_out_seen: int
     held_out_right: int
     radius: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of the confusion matrix: on its diagonal or off it, count, share of the row, strength of the colour."""
+
+    kind: str
+    count: int
+    share: float
+    strength: float
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,7 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
     sample = cards.evenly(unmatched, _UNMATCHED)
     sample = sample[np.argsort(right[sample], kind="stable")]
     shown = cards.gallery_slots(model)
+    groups = _by_class(cards.slot_cards(model, data.x_train, shown))
     counts = confusion(prediction, y, _n_classes(model, y))
     return _template().render(
         summary=summary,
@@ -108,7 +119,8 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
         backbone=model.recipe[0] if model.recipe else "none",
         outcomes=outcomes(prediction, right),
         classes=class_rows(model, y, prediction),
-        groups=_by_class(cards.slot_cards(model, data.x_train, shown)),
+        groups=groups,
+        highlights=[slots[0] for _, slots in groups[:_HIGHLIGHTS]],
         n_shown=len(shown),
         shown=set(shown.tolist()),
         names=[model.class_name(label) for label in range(len(counts))],
@@ -199,11 +211,17 @@ def largest_confusions(model: SlotModel, counts: npt.NDArray[np.int64], *, limit
     ]
 
 
-def _matrix(counts: npt.NDArray[np.int64]) -> list[list[tuple[int, float]]]:
-    """Counts with their share of the row."""
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+def _matrix(counts: npt.NDArray[np.int64]) -> list[list[Cell]]:
+    """Cells of the confusion matrix; few wrong answers are shown stronger than their share, or nobody saw them."""
+    totals = np.maximum(counts.sum(axis=1), 1)
     return [
-        list(zip(row.tolist(), share.tolist(), strict=True)) for row, share in zip(counts, counts / totals, strict=True)
+        [
+            Cell("hit", int(count), count / total, count / total)
+            if truth == answer
+            else Cell("off", int(count), count / total, float(0.06 + 0.94 * (count / total) ** 0.5))
+            for answer, count in enumerate(row)
+        ]
+        for truth, (row, total) in enumerate(zip(counts, totals, strict=True))
     ]
 
 
@@ -234,13 +252,13 @@ def _template() -> jinja2.Template:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share as text: ``98.3 %``; a dash where there was nothing to measure; 100 only where nothing is missing."""
+    """A share as text, ``98.3 %``; a dash where there was nothing to measure; 100 only where nothing is missing."""
     if share is None:
         return "–"
     text = f"{100 * share:.{digits}f}"
     if share < 1 and float(text) >= 100:
         text = f"{100 - 10.0**-digits:.{digits}f}"
-    return f"{text} %"
+    return f"{text}\N{NO-BREAK SPACE}%"
 
 
 def duration(seconds: float) -> str:

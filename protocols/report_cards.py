@@ -21,7 +21,7 @@ Ids = npt.NDArray[np.int64]
 GALLERY = 600
 """Slots shown at most."""
 
-_SHOWN_SIDE = 84  # about how long a picture's longer side is on the page (CSS pixels)
+_SHOWN_SIDE, _SMALL_SIDE = 84, 64  # about how long a picture's longer side is on the page (CSS pixels)
 _STORED_SIDE = 48  # larger pictures are averaged down: a page of megabytes helps nobody
 _FURTHER_BYTES = 1 << 20  # raw bytes of second to fourth exemplars in the page; past it only the nearest is shown
 _BLOCK = 64  # templates drawn at once
@@ -45,6 +45,8 @@ class SlotCard:
     ----------
     slot, name : int, str
         Index, and the name of its class.
+    nearest : int
+        Training example nearest to it; -1 where it remembers none.
     generation, hits : int
         Update that made it; training examples that it matches.
     seen, right : int
@@ -63,6 +65,7 @@ class SlotCard:
 
     slot: int
     name: str
+    nearest: int
     generation: int
     hits: int
     seen: int
@@ -78,7 +81,7 @@ class SlotCard:
 
 @dataclass(frozen=True)
 class ExampleCard:
-    """One test example and its answer; margins in degrees, positive inside the slot's caps."""
+    """One test example and its answer; margins in degrees, positive inside the slot's caps, None if not finite."""
 
     index: int
     picture: Picture | None
@@ -87,7 +90,7 @@ class ExampleCard:
     is_right: bool
     is_ambiguous: bool
     slot: int
-    margin: float
+    margin: float | None
     slot_picture: Picture | None
     rival: str | None
     rival_slot: int
@@ -134,6 +137,8 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
     bounds = wilson_lower(head.held_out[:, 1], head.held_out[:, 0]).tolist()
     templates = slot_templates(model, x_train, shown)
     with_further = model.thumbnails is not None and 3 * len(shown) * model.thumbnails[0, 0].size <= _FURTHER_BYTES
+    rich = any(len(pictures) > 1 for pictures in templates)
+    side = _SMALL_SIDE if rich else _SHOWN_SIDE
     cards = []
     for place, slot in enumerate(shown.tolist()):
         seen, right = head.held_out[slot].tolist()
@@ -141,6 +146,7 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
             SlotCard(
                 slot=slot,
                 name=model.class_name(int(head.labels[slot])),
+                nearest=int(head.exemplars[slot, 0]),
                 generation=int(head.generations[slot]),
                 hits=int(head.hits[slot]),
                 seen=seen,
@@ -149,7 +155,7 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
                 radius=_degrees(float(head.support_thresholds[slot])),
                 reach=_degrees(float(head.precision_thresholds[slot])),
                 trained=bool(head.trained[slot]),
-                exemplar=exemplar_picture(model, slot),
+                exemplar=exemplar_picture(model, slot, shown_side=side),
                 further=_further(model, slot) if with_further else None,
                 templates=templates[place],
             )
@@ -186,12 +192,14 @@ def slot_templates(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> l
     return pictures
 
 
-def exemplar_picture(model: SlotModel, slot: int) -> Picture | None:
+def exemplar_picture(model: SlotModel, slot: int, *, shown_side: int = _SHOWN_SIDE) -> Picture | None:
     """The nearest remembered example of a slot; None for features and for a slot that remembers none."""
     if model.thumbnails is None or int(model.head.exemplars[slot, 0]) < 0:
         return None
     name = model.class_name(int(model.head.labels[slot]))
-    return picture(model.thumbnails[slot, 0], f"Nearest training example of slot {slot}, class {name}")
+    return picture(
+        model.thumbnails[slot, 0], f"Nearest training example of slot {slot}, class {name}", shown_side=shown_side
+    )
 
 
 def example_cards(
@@ -216,7 +224,6 @@ def example_cards(
     cards = []
     for row in rows.tolist():
         slot, rival = int(prediction.slots[row]), int(prediction.runner_up_slots[row])
-        rival_margin = float(prediction.runner_up_margins[row])
         truth = model.class_name(int(y[row]))
         cards.append(
             ExampleCard(
@@ -227,11 +234,11 @@ def example_cards(
                 is_right=bool(prediction.labels[row] == y[row]),
                 is_ambiguous=bool(prediction.ambiguous[row]),
                 slot=slot,
-                margin=math.degrees(float(prediction.margins[row])),
+                margin=_finite_degrees(prediction.margins[row]),
                 slot_picture=exemplar_picture(model, slot),
                 rival=model.class_name(int(model.head.labels[rival])) if rival >= 0 else None,
                 rival_slot=rival,
-                rival_margin=math.degrees(rival_margin) if math.isfinite(rival_margin) else None,
+                rival_margin=_finite_degrees(prediction.runner_up_margins[row]),
             )
         )
     return cards
@@ -279,10 +286,18 @@ def _further(model: SlotModel, slot: int) -> Picture | None:
 
 def _template_pictures(template: npt.NDArray[np.float32], slot: int) -> tuple[Picture, ...]:
     """A template (channel, height, width) as pictures."""
-    signed = picture(diverging(signed_sum(template)), f"Template of slot {slot}: red for it, blue against it")
-    if template.shape[0] != 3:
+    coloured = template.shape[0] == 3
+    side = _SMALL_SIDE if coloured else _SHOWN_SIDE
+    words = f"Template of slot {slot}: red for it, blue against it"
+    signed = picture(diverging(signed_sum(template)), words, shown_side=side)
+    if not coloured:
         return (signed,)
-    return signed, picture(in_colour(template), f"Colours that slot {slot} looks for, around grey")
+    return signed, picture(in_colour(template), f"Colours that slot {slot} looks for, around grey", shown_side=side)
+
+
+def _finite_degrees(margin: float) -> float | None:
+    """A margin in degrees; None for a slot that matches nothing, which is infinitely far."""
+    return math.degrees(margin) if math.isfinite(margin) else None
 
 
 def _degrees(threshold: float) -> float | None:

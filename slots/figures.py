@@ -16,6 +16,7 @@ Pixels = UInt8[np.ndarray, "height width"] | UInt8[np.ndarray, "height width cha
 
 _FOR = np.array([198.0, 40.0, 32.0])  # red; what speaks against is its mirror image, red and blue exchanged
 _LIMIT_QUANTILE = 0.995  # a single extreme pixel must not make the rest of a template pale
+_STEPS = 63  # shades to either side of zero: no eye sees more, and twice as many cost a third more bytes
 _PALETTE = 256
 
 
@@ -29,7 +30,7 @@ def png(pixels: Pixels) -> bytes:
     Returns
     -------
     bytes
-        A PNG file. An image of at most 256 colours is stored by palette, which is a third of the size.
+        A PNG file. An image of at most 256 colours is stored by palette where that is smaller.
 
     Raises
     ------
@@ -112,7 +113,8 @@ def diverging(values: Float[np.ndarray, "height width"]) -> UInt8[np.ndarray, "h
         )
     share = _scaled(values)[..., None]
     end = np.where(share >= 0, _FOR, _FOR[::-1])
-    return np.rint(255 + np.abs(share) * (end - 255)).astype(np.uint8)
+    coloured: npt.NDArray[np.uint8] = np.rint(255 + np.abs(share) * (end - 255)).astype(np.uint8)
+    return coloured
 
 
 def signed_sum(template: Float[np.ndarray, "channel height width"]) -> Float[np.ndarray, "height width"]:
@@ -205,12 +207,12 @@ def shrink(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
 
 
 def _scaled(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Numbers over the quantile of their sizes, clipped to [-1, 1]; all zeros stay zeros."""
+    """Numbers over the quantile of their sizes, clipped to [-1, 1] and rounded; all zeros stay zeros."""
     if not np.isfinite(values).all():
         raise ValueError("A template must be finite, got NaN or infinity. Check the backbone's weights.")
     wide = values.astype(np.float64)
     sizes = np.abs(wide)
     limit = np.quantile(sizes, _LIMIT_QUANTILE) if sizes.size else 0.0
     limit = limit or sizes.max(initial=0.0) or 1.0  # a template of few pixels has a quantile of 0
-    share: npt.NDArray[np.float64] = np.clip(wide / limit, -1, 1)
+    share: npt.NDArray[np.float64] = np.rint(np.clip(wide / limit, -1, 1) * _STEPS) / _STEPS
     return share
