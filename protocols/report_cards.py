@@ -21,7 +21,7 @@ Ids = npt.NDArray[np.int64]
 GALLERY = 600
 """Slots shown at most."""
 
-_SHOWN_SIDE, _SMALL_SIDE = 84, 64  # about how long a picture's longer side is on the page (CSS pixels)
+_SHOWN_SIDE = 90  # a picture's longer side on the page is at most this (CSS pixels)
 _STORED_SIDE = 48  # larger pictures are averaged down: a page of megabytes helps nobody
 _FURTHER_BYTES = 1 << 20  # raw bytes of second to fourth exemplars in the page; past it only the nearest is shown
 _BLOCK = 64  # templates drawn at once
@@ -137,8 +137,6 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
     bounds = wilson_lower(head.held_out[:, 1], head.held_out[:, 0]).tolist()
     templates = slot_templates(model, x_train, shown)
     with_further = model.thumbnails is not None and 3 * len(shown) * model.thumbnails[0, 0].size <= _FURTHER_BYTES
-    rich = any(len(pictures) > 1 for pictures in templates)
-    side = _SMALL_SIDE if rich else _SHOWN_SIDE
     cards = []
     for place, slot in enumerate(shown.tolist()):
         seen, right = head.held_out[slot].tolist()
@@ -155,7 +153,7 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
                 radius=_degrees(float(head.support_thresholds[slot])),
                 reach=_degrees(float(head.precision_thresholds[slot])),
                 trained=bool(head.trained[slot]),
-                exemplar=exemplar_picture(model, slot, shown_side=side),
+                exemplar=exemplar_picture(model, slot),
                 further=_further(model, slot) if with_further else None,
                 templates=templates[place],
             )
@@ -192,14 +190,12 @@ def slot_templates(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> l
     return pictures
 
 
-def exemplar_picture(model: SlotModel, slot: int, *, shown_side: int = _SHOWN_SIDE) -> Picture | None:
+def exemplar_picture(model: SlotModel, slot: int) -> Picture | None:
     """The nearest remembered example of a slot; None for features and for a slot that remembers none."""
     if model.thumbnails is None or int(model.head.exemplars[slot, 0]) < 0:
         return None
     name = model.class_name(int(model.head.labels[slot]))
-    return picture(
-        model.thumbnails[slot, 0], f"Nearest training example of slot {slot}, class {name}", shown_side=shown_side
-    )
+    return picture(model.thumbnails[slot, 0], f"Nearest training example of slot {slot}, class {name}")
 
 
 def example_cards(
@@ -258,8 +254,8 @@ def picture(image: npt.NDArray[np.uint8], alt: str, *, shown_side: int = _SHOWN_
     alt : str
         Words for those who do not see it.
     shown_side : int
-        About how long its longer side shall be on the page (CSS pixels); a whole multiple of small images, so that
-        every pixel stays a square.
+        How long its longer side may be on the page (CSS pixels). It becomes the largest whole multiple of the image
+        that fits, so that every pixel stays a square, and the image itself where none fits.
     images : int
         How many images it holds beside each other.
 
@@ -269,7 +265,7 @@ def picture(image: npt.NDArray[np.uint8], alt: str, *, shown_side: int = _SHOWN_
     """
     stored = image if images > 1 else shrink(image, _STORED_SIDE)
     height, width = stored.shape[:2]
-    factor = max(1, round(shown_side / max(height, width / images)))
+    factor = max(1, int(shown_side // max(height, width / images)))
     return Picture(data_uri(png(stored)), width * factor, height * factor, alt)
 
 
@@ -281,18 +277,15 @@ def _further(model: SlotModel, slot: int) -> Picture | None:
     if len(images) == 0:
         return None
     row = side_by_side(np.stack([shrink(image, _STORED_SIDE) for image in images]))
-    return picture(row, f"{len(images)} more of its training examples", shown_side=28, images=len(images))
+    return picture(row, f"{len(images)} more of its training examples", shown_side=_SHOWN_SIDE // 3, images=len(images))
 
 
 def _template_pictures(template: npt.NDArray[np.float32], slot: int) -> tuple[Picture, ...]:
     """A template (channel, height, width) as pictures."""
-    coloured = template.shape[0] == 3
-    side = _SMALL_SIDE if coloured else _SHOWN_SIDE
-    words = f"Template of slot {slot}: red for it, blue against it"
-    signed = picture(diverging(signed_sum(template)), words, shown_side=side)
-    if not coloured:
+    signed = picture(diverging(signed_sum(template)), f"Template of slot {slot}: red for it, blue against it")
+    if template.shape[0] != 3:
         return (signed,)
-    return signed, picture(in_colour(template), f"Colours that slot {slot} looks for, around grey", shown_side=side)
+    return signed, picture(in_colour(template), f"Colours that slot {slot} looks for, around grey")
 
 
 def _finite_degrees(margin: float) -> float | None:
