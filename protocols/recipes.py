@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from slots.training import TrainConfig
+from slots.train_config import TrainConfig
 
 
 @dataclass(frozen=True)

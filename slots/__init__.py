@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from slots.model import SlotModel as SlotModel
     from slots.predictions import Answer as Answer
     from slots.predictions import Prediction as Prediction
+    from slots.train_config import TrainConfig as TrainConfig
     from slots.training import FitResult as FitResult
-    from slots.training import TrainConfig as TrainConfig
     from slots.training import fit as fit
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ _HOMES = {
     "IncrementalNeuralHashing": "hashing",
     "Prediction": "predictions",
     "SlotModel": "model",
-    "TrainConfig": "training",
+    "TrainConfig": "train_config",
     "class_cover": "coverage",
     "fit": "training",
     "greedy_set_cover": "cover",
