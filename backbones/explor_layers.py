@@ -77,17 +77,18 @@ class AbstractExplor(AbstractGatedLayer):
         self.weight = nn.Parameter(torch.randn(shape) * math.sqrt(2.0))
         self.logits = nn.Parameter(initial_logits(logits, shape))
 
-    def chances(self, x: Float[Tensor, "batch *place input"]) -> tuple[Tensor, Tensor, Tensor | float]:
-        """``e = exp(a_x k(x) - shift)``, ``e * x``, and the shift: of shape (batch, 1, ...), or 0."""
+    def chances(self, x: Float[Tensor, "... input"], dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor | float]:
+        """``e = exp(a_x k(x) - shift)``, ``e * x``, and the shift: the maximum over the given axes, kept; or 0.
+
+        No softmax may reach beyond the given axes, since each entry along the others has its own shift.
+        """
         is_sharp = self.a_x * KEY_LIMIT > 40  # exp(40) and its square are far from the largest float32
         if self.key == "rms" and not self.hold_gate and not is_sharp:
             return *chances_and_values(x, self.a_x), 0.0
         held = x.detach() if self.hold_gate or self.key == "detached" else x
         key = held if self.key == "raw" else held * inverse_rms(held)
         scores = self.a_x * key.clamp(-KEY_LIMIT, KEY_LIMIT)
-        shift: Tensor | float = 0.0
-        if is_sharp and len(x) > 0:
-            shift = scores.detach().amax(tuple(range(1, x.ndim)), keepdim=True)
+        shift = scores.detach().amax(dims, keepdim=True) if is_sharp else 0.0
         chances = (scores - shift).exp()
         return chances, chances * x, shift
 
@@ -140,7 +141,7 @@ class ExplORLinear(AbstractExplor):
     def forward(self, x: Float[Tensor, "batch input"]) -> Float[Tensor, "batch neuron"]:
         """The neurons' values, of shape (batch, neuron)."""
         with full_precision(x) as wide:
-            chances, values, x_shift = self.chances(wide)
+            chances, values, x_shift = self.chances(wide, (1,))
             odds, l_shift = self.odds((1,))
             numerator = functional.linear(values, odds * self.weight)
             return self.ratio(numerator, functional.linear(chances, odds), x_shift + l_shift.T)
@@ -188,7 +189,10 @@ class ExplOR2d(AbstractExplor):
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch neuron row column"]:
         """The neurons' values at each place of the window."""
         with full_precision(x) as wide:
-            chances, values, x_shift = self.chances(self._gather(wide))
+            # Tiles do not share inputs, so each has its own maximum; windows that overlap share their picture's.
+            chances, values, x_shift = self.chances(self._gather(wide), (3, 4) if self._is_tiling else (1, 2, 3))
+            if isinstance(x_shift, Tensor):
+                x_shift = x_shift.flatten(3)
             odds, l_shift = self.odds((1, 2, 3))
             numerator = self._convolve(values, odds * self.weight)
             denominator = self._convolve(chances, odds)
@@ -253,7 +257,7 @@ class ExplORConv2d(AbstractExplor):
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch neuron row column"]:
         """The neurons' values at each place of the kernel."""
         with full_precision(x) as wide:
-            chances, values, x_shift = self.chances(wide.permute(0, 2, 3, 1))
+            chances, values, x_shift = self.chances(wide.permute(0, 2, 3, 1), (3,))
             odds, l_shift = self.odds((1,))
             numerator = functional.linear(values, _by_position(odds * self.weight))
             denominator = functional.linear(chances, _by_position(odds))

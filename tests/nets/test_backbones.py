@@ -1,0 +1,116 @@
+"""Every backbone keeps the contract, at every shape; and the sentences that name what is wrong."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_sample_images
+from support import contract
+
+import backbones
+
+SHAPES = [(1, 8, 8), (3, 9, 13), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
+VARIANTS = [
+    ("pixels", {}),
+    ("positive", {}),
+    ("positive", {"activation": "silu", "pooling": "mean", "widths": [8, 12]}),
+    ("explor", {}),
+    ("explor", {"key": "detached", "gate": "detached", "logits": "dobble", "widths": [10, 14], "stem_kernel": 4}),
+    ("explor", {"a_x": 8.0, "a_l": 0.5, "logits": "zeros", "stem_stride": 2}),
+]
+CHECKS = [check for name, check in vars(contract).items() if name.startswith("check_")]
+
+
+def natural(shape, count=4):
+    """Patches of pictures: colour ones of a photograph, grey ones of written digits where they are large enough."""
+    channels, height, width = shape
+    if shape == (1, 8, 8):
+        return torch.tensor(load_digits().images[:count] / 16.0, dtype=torch.float32)[:, None]
+    photograph = torch.tensor(load_sample_images().images[0] / 255.0, dtype=torch.float32).permute(2, 0, 1)
+    corners = torch.randint(0, 300, (count, 2)).tolist()
+    patches = torch.stack([photograph[:channels, top : top + height, left : left + width] for top, left in corners])
+    return (patches - photograph.mean()) / photograph.std()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+def test_contract(name, options, shape, check):
+    backbone = backbones.build(name, input_shape=shape, **options)
+    check(backbone, torch.randn(4, *shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)], ids=str)
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+def test_gradients_explain_pictures_too(name, options, shape):
+    contract.check_grp(backbones.build(name, input_shape=shape, **options), natural(shape))
+
+
+def test_contract_covers_every_backbone():
+    assert {name for name, _ in VARIANTS} == set(backbones.BACKBONES)
+    assert all(kind.name == name for name, kind in backbones.BACKBONES.items())
+
+
+@pytest.mark.parametrize("name", backbones.BACKBONES)
+def test_smallest_input(name):
+    backbone = backbones.build(name, input_shape=(2, 1, 1)).eval()
+    assert backbone(torch.randn(3, 2, 1, 1)).shape == (3, backbone.feature_dim)
+
+
+def test_pixels_are_the_input():
+    x = torch.arange(24.0).view(2, 3, 2, 2)
+    backbone = backbones.build("pixels", input_shape=(3, 2, 2))
+    assert torch.equal(backbone(x), torch.stack([torch.arange(12.0), torch.arange(12.0, 24.0)]))
+    direction = torch.randn(12)
+    assert torch.equal(backbone.template(x, direction), direction.view(1, 3, 2, 2).expand(2, -1, -1, -1))
+
+
+def test_same_seed_same_weights():
+    twins = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        twins.append(backbones.build("explor", input_shape=(1, 8, 8)).state_dict())
+    assert all(torch.equal(value, twins[1][key]) for key, value in twins[0].items())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "message"),
+    [
+        ("vgg", (1, 8, 8), {}, r"`name` must be one of pixels, positive, explor, got 'vgg'\. Choose one"),
+        ("pixels", (1, 8, 8), {"depth": 3}, r"An option of pixels must be left out, got depth\."),
+        ("positive", (1, 8, 8), {"depth": 3}, r"must be one of widths, pooling, activation, got depth\."),
+        ("pixels", (8, 8), {}, r"`input_shape` must be three positive integers .*, got \(8, 8\)\."),
+        ("explor", (1, 8, 0), {}, r"`input_shape` must be three positive integers .*, got \(1, 8, 0\)\."),
+        ("explor", (1, 8, 8.0), {}, r"`input_shape` must be three positive integers .*, got \(1, 8, 8\.0\)\."),
+        ("explor", (1, 8, 8), {"widths": [4] * 5}, r"`widths` must be a list of 1 to 4 positive integers, got"),
+        ("explor", (1, 8, 8), {"widths": []}, r"`widths` must be a list of 1 to 4 positive integers, got \[\]"),
+        ("explor", (1, 8, 8), {"widths": 24}, r"`widths` must be a list of 1 to 4 positive integers, got 24"),
+        ("positive", (1, 4, 9), {"widths": [8, 0]}, r"`widths` must be a list of 1 to 3 .*, got \[8, 0\]"),
+        ("explor", (1, 8, 8), {"logits": "ones"}, r"`logits` must be one of random, dobble, zeros, got 'ones'\."),
+        ("explor", (1, 8, 8), {"key": "raw"}, r"`key` must be one of rms, detached, got 'raw'\."),
+        ("explor", (1, 8, 8), {"gate": "open"}, r"`gate` must be one of full, detached, got 'open'\."),
+        ("explor", (1, 8, 8), {"a_x": -1.0}, r"`a_x` must be a finite number of at least 0, got -1\.0\."),
+        ("explor", (1, 8, 8), {"a_l": float("nan")}, r"`a_l` must be a finite number of at least 0, got nan\."),
+        ("explor", (1, 8, 8), {"stem_kernel": 0}, r"`stem_kernel` must be a positive integer, got 0\."),
+        ("explor", (1, 8, 8), {"stem_stride": 1.5}, r"`stem_stride` must be a positive integer, got 1\.5\."),
+        ("positive", (1, 8, 8), {"pooling": "sum"}, r"`pooling` must be one of max, mean, got 'sum'\."),
+        ("positive", (1, 8, 8), {"activation": "gelu"}, r"`activation` must be one of relu, silu, got 'gelu'\."),
+    ],
+)
+def test_sentences(name, shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        backbones.build(name, input_shape=shape, **options)
+
+
+def test_positive_weights():
+    backbone = backbones.build("positive", input_shape=(3, 16, 16))
+    weights = [layer.weight for layer in backbone.positive]
+    assert all(weight.min() >= 0 and weight.max() <= 2 / weight[0].numel() for weight in weights)
+    # The mean of a neuron's weights is 1 / fan_in: it starts as an average of its inputs.
+    assert all(abs(weight.flatten(1).sum(1).mean() - 1) < 0.05 for weight in weights)
+    first = backbone.first.weight.detach().clone()
+    assert (first < 0).any()
+    with torch.no_grad():
+        for weight in weights:
+            weight[0].sub_(0.5)
+    backbone.constrain_()
+    assert all((weight[0] == 0).all() and (weight[1:] > 0).float().mean() > 0.99 for weight in weights)
+    assert torch.equal(backbone.first.weight, first)
