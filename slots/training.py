@@ -22,7 +22,7 @@ from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
 from slots.model import SlotModel
 from slots.preprocessing import Preprocessing, RawInputs
-from slots.train_config import TrainConfig as TrainConfig
+from slots.train_config import TrainConfig
 from slots.views import Views, parse_views
 
 Report = Callable[[str, float], None]

@@ -1,0 +1,72 @@
+"""Recipes: each can be built on the shapes it is for, and the user's changes win."""
+
+import numpy as np
+import pytest
+import torch
+
+import backbones
+from protocols.data import Dataset
+from protocols.fitting import build_backbone, pick_device, plan
+from protocols.recipes import RECIPES, Recipe, find_recipe
+from slots.errors import UsageError
+from slots.views import parse_views
+
+SHAPES = {
+    "digits": (8, 8, 1),
+    "mnist": (28, 28, 1),
+    "fashion_mnist": (28, 28, 1),
+    "cifar10": (32, 32, 3),
+    "": (64, 64, 3),
+}
+
+
+def images(name, shape):
+    x = np.zeros((2, *shape), np.uint8)
+    return Dataset(name, x, np.array([0, 1]), x, np.array([0, 1]), ("a", "b"), "digest")
+
+
+@pytest.mark.parametrize(("backbone", "data"), [key for key in RECIPES if key[0] != "none"])
+def test_every_recipe_builds_and_its_views_parse(backbone, data):
+    source = images(data or "holiday", SHAPES[data])
+    name, recipe = plan(source, backbone)
+    net = build_backbone(name, source, recipe, seed=0)
+    assert name == backbone
+    height, width, channels = SHAPES[data]
+    x = torch.zeros(2, channels, height, width)
+    assert net.eval()(x).shape == (2, net.feature_dim)
+    parse_views(recipe.train.views)(x)
+    parse_views(recipe.train.augment).sample(x)
+
+
+def test_recipes_name_backbones_that_exist():
+    assert {name for name, _ in RECIPES} - {"none"} <= set(backbones.BACKBONES)
+
+
+def test_a_data_set_without_a_recipe_gets_the_backbones_own():
+    assert find_recipe("pixels", "holiday") is RECIPES["pixels", ""]
+    assert find_recipe("nonsense", "holiday") == Recipe()
+
+
+def test_the_users_changes_win_over_the_recipe():
+    _, recipe = plan(images("mnist", (28, 28, 1)), None, epochs=3, views=None, closing="full", seed=7)
+    assert (recipe.train.epochs, recipe.train.seed, recipe.train.closing.closing) == (3, 7, "full")
+    assert recipe.train.views == RECIPES["pixels", "mnist"].train.views
+
+
+def test_the_same_seed_draws_the_same_weights():
+    source = images("mnist", (28, 28, 1))
+    name, recipe = plan(source, "explor")
+    first, second, other = (build_backbone(name, source, recipe, seed=s).state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_messages():
+    rows = np.zeros((2, 5), np.float32)
+    source = Dataset("rows", rows, np.array([0, 1]), rows, np.array([0, 1]), (), "digest")
+    with pytest.raises(UsageError, match="must be none for features, got 'pixels'"):
+        plan(source, "pixels")
+    with pytest.raises(UsageError, match="`name` must be one of"):
+        build_backbone("nonsense", images("mnist", (28, 28, 1)), Recipe(), seed=0)
+    with pytest.raises(UsageError, match="`device` must be auto, cpu or a CUDA device"):
+        pick_device("abacus")
