@@ -39,6 +39,12 @@ class SiLUBatchNorm(AbstractGatedLayer):
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
         """Gate and scale a batch of maps."""
+        # The kernel below trusts its caller: other shapes would write outside of its memory.
+        if x.ndim != 4 or x.shape[1] != self.norm.num_features:
+            raise ValueError(
+                f"`x` must have shape (batch, {self.norm.num_features}, height, width), got {tuple(x.shape)}. "
+                "The layer was made for another number of channels."
+            )
         if self.norm.training and x.numel() <= x.shape[1]:
             raise ValueError(
                 f"`x` must hold more than one value a channel in training, got shape {tuple(x.shape)}. "

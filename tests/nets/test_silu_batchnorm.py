@@ -65,4 +65,7 @@ def test_sentences():
         SiLUBatchNorm(3, gate="open")
     with pytest.raises(ValueError, match=r"`x` must hold more than one value a channel in training, got .*eval\(\)\."):
         SiLUBatchNorm(3)(torch.ones(1, 3, 1, 1))
+    for wrong in (torch.ones(2, 3), torch.ones(2, 4, 5, 5)):
+        with pytest.raises(ValueError, match=r"`x` must have shape \(batch, 3, height, width\), got \(2, "):
+            SiLUBatchNorm(3)(wrong)
     assert SiLUBatchNorm(3).eval()(torch.ones(1, 3, 1, 1)).shape == (1, 3, 1, 1)
