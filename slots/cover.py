@@ -270,7 +270,7 @@ def class_cover(
     max_slots: int | None = None,
     min_gain: int = 1,
     coverage: float = 1.0,
-    block: int = 2048,
+    block: int = 1024,
 ) -> CoverResult:
     """Choose few examples whose caps match every example of their label and none of another.
 
@@ -288,7 +288,7 @@ def class_cover(
         For ``"refined"``; the time is for all classes together, and counts from when the coverage is known.
     max_slots, min_gain, coverage
         For ``"greedy"``, as in `greedy_set_cover`.
-    block : int, default 2048
+    block : int, default 1024
         Rows and columns of a tile (count, >= 64); it changes the memory needed, never the result.
 
     Returns

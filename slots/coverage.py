@@ -25,8 +25,9 @@ NEAR = 1e-5
 """Scores closer than this to what they are compared with are computed again in float64."""
 
 _ROUNDING = 1e-12  # above by less is equal: a candidate's own score is 1 give or take 1e-16, and 1 may be its threshold
-_BLOCK = 2048
-_PAIRS_AT_ONCE = 4096
+_BLOCK = 1024
+_CACHED = 1 << 17  # numbers that stay in a cache while pairs are computed again
+_MOST_WAITING = 1 << 20
 _MOSTLY_NEAR = 16  # when more than one in this many scores of a tile is near, the whole tile is made in float64
 
 
@@ -117,7 +118,7 @@ def cap_thresholds(
     examples : float tensor of shape (example, feature)
         Normalised here.
     labels : int64 tensor of shape (example,)
-    block : int, default 2048
+    block : int, default 1024
         Rows and columns of a tile (count, >= 64).
 
     Returns
@@ -145,7 +146,7 @@ def cap_thresholds(
     rows = _Side.by_label(candidates, candidate_labels)
     symmetric = candidates is examples and candidate_labels is labels
     columns = rows if symmetric else _Side.by_label(examples, labels)
-    top = torch.full((len(candidates),), -math.inf, dtype=torch.float64, device=candidates.device)
+    running = _RunningMax(rows, columns)
     with _full_precision():
         for a, b in _tiles(len(candidates), len(examples), block, symmetric=symmetric):
             if rows.only_label(a) is not None and rows.only_label(a) == columns.only_label(b):
@@ -153,9 +154,10 @@ def cap_thresholds(
             tile = rows.unit[a] @ columns.unit[b].T
             if rows.shares_label(a, columns, b):
                 tile.masked_fill_(rows.labels[a][:, None] == columns.labels[b], -math.inf)
-            _raise_top(top[a], tile, _Tile(rows, a, columns, b))
+            running.update(tile, a, b)
             if symmetric and a != b:
-                _raise_top(top[b], tile.T, _Tile(rows, b, rows, a))
+                running.update(tile.T, b, a)
+    top = running.result()
     found = torch.where(top > -math.inf, strictly_above(top), torch.full_like(top, -math.inf, dtype=torch.float32))
     return torch.empty_like(found).index_copy_(0, rows.order, found)
 
@@ -191,7 +193,7 @@ def coverage_bits(
         Thresholds of the second caps.
     margin : float, default 0.0
         How deep inside each cap an example must lie (radians, >= 0).
-    block : int, default 2048
+    block : int, default 1024
         Rows and columns of a tile (count, >= 64).
 
     Returns
@@ -261,36 +263,26 @@ class _Side:
         return mine[0] <= theirs[-1] and theirs[0] <= mine[-1]
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """Where a tile lies in the matrix."""
+def _exact_pairs(rows: _Side, i: Tensor, columns: _Side, j: Tensor) -> Tensor:
+    """Float64 cosines of pairs."""
+    step = max(1, (_CACHED if i.device.type == "cpu" else 64 * _CACHED) // rows.raw.shape[1])
+    parts = [torch.zeros(0, dtype=torch.float64, device=i.device)]
+    for left, right in zip(i.split(step), j.split(step), strict=True):
+        products = (rows.raw[left].double() * columns.raw[right].double()).sum(-1)
+        parts.append(products / (rows.length[left] * columns.length[right]))
+    return torch.cat(parts)
 
-    rows: _Side
-    row_part: slice
-    columns: _Side
-    column_part: slice
 
-    def exact(self, i: Tensor, j: Tensor) -> Tensor:
-        """Float64 cosines of pairs; ``i`` and ``j`` count within the tile."""
-        i, j = i + self.row_part.start, j + self.column_part.start
-        parts = [torch.zeros(0, dtype=torch.float64, device=i.device)]
-        for p in range(0, len(i), _PAIRS_AT_ONCE):
-            left, right = i[p : p + _PAIRS_AT_ONCE], j[p : p + _PAIRS_AT_ONCE]
-            products = (self.rows.raw[left].double() * self.columns.raw[right].double()).sum(-1)
-            parts.append(products / (self.rows.length[left] * self.columns.length[right]))
-        return torch.cat(parts)
-
-    def exact_all(self) -> Tensor:
-        """Float64 cosines of the whole tile."""
-        a, b = self.row_part, self.column_part
-        left = self.rows.raw[a].double() / self.rows.length[a][:, None]
-        return left @ (self.columns.raw[b].double() / self.columns.length[b][:, None]).T
+def _exact_tile(rows: _Side, a: slice, columns: _Side, b: slice) -> Tensor:
+    """Float64 cosines of a whole tile."""
+    left = rows.raw[a].double() / rows.length[a][:, None]
+    return left @ (columns.raw[b].double() / columns.length[b][:, None]).T
 
 
 def _unit(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Lengths in float64 (1 for a zero row, which stays zero) and unit rows in float32."""
     lengths, units = [raw.new_zeros(0, dtype=torch.float64)], [raw.new_zeros(0, raw.shape[1], dtype=torch.float32)]
-    for part in raw.split(4 * _PAIRS_AT_ONCE):  # in parts, so that no float64 copy of everything is made
+    for part in raw.split(_BLOCK):  # in parts, so that no float64 copy of everything is made
         length = torch.linalg.vector_norm(part.double(), dim=1)
         length = torch.where(length > 0, length, torch.ones_like(length))
         lengths.append(length)
@@ -298,17 +290,43 @@ def _unit(raw: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(lengths), torch.cat(units)
 
 
-def _raise_top(top: Tensor, tile: Tensor, place: _Tile) -> None:
-    """Raise each row's exact maximum (in place) by the tile; minus infinity in the tile is no score."""
-    best = tile.amax(1).double()
-    rows = ((best >= top - NEAR) & (best > -math.inf)).nonzero()[:, 0]
-    floor = (torch.maximum(best, top)[rows] - NEAR).float()
-    near = (tile[rows] >= floor[:, None]).nonzero()
-    if _MOSTLY_NEAR * len(near) > tile.numel():
-        top.copy_(torch.maximum(top, place.exact_all().masked_fill_(tile == -math.inf, -math.inf).amax(1)))
-        return
-    i, j = rows[near[:, 0]], near[:, 1]
-    top.scatter_reduce_(0, i, place.exact(i, j), "amax")
+class _RunningMax:
+    """Largest score of each row, exact, over tiles that come one after the other.
+
+    Pairs within `NEAR` of the float32 maximum so far wait; what is still near the maximum when many wait, or at the
+    end, is computed in float64.
+    """
+
+    def __init__(self, rows: _Side, columns: _Side) -> None:
+        self._rows, self._columns = rows, columns
+        device = rows.unit.device
+        self._rough = torch.full((len(rows.unit),), -math.inf, device=device)
+        self._exact = torch.full((len(rows.unit),), -math.inf, dtype=torch.float64, device=device)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def update(self, tile: Tensor, a: slice, b: slice) -> None:
+        """Take in a tile of scores; minus infinity is none."""
+        best, rough = tile.amax(1), self._rough[a]
+        torch.maximum(rough, best, out=rough)
+        rows = ((best >= rough - NEAR) & (best > -math.inf)).nonzero()[:, 0]
+        near = (tile[rows] >= (rough[rows] - NEAR)[:, None]).nonzero()
+        if _MOSTLY_NEAR * len(near) > tile.numel():
+            exact = _exact_tile(self._rows, a, self._columns, b).masked_fill_(tile == -math.inf, -math.inf)
+            self._exact[a] = torch.maximum(self._exact[a], exact.amax(1))
+            return
+        i, j = rows[near[:, 0]], near[:, 1]
+        self._waiting.append((i + a.start, j + b.start, tile[i, j]))
+        if sum(len(i) for i, _, _ in self._waiting) > _MOST_WAITING:
+            self.result()
+
+    def result(self) -> Float[Tensor, " row"]:
+        """Maxima of what was taken in, float64."""
+        for i, j, scores in self._waiting:
+            near = scores >= self._rough[i] - NEAR
+            exact = _exact_pairs(self._rows, i[near], self._columns, j[near])
+            self._exact.scatter_reduce_(0, i[near], exact, "amax")
+        self._waiting.clear()
+        return self._exact
 
 
 def _block_words(
@@ -326,23 +344,24 @@ def _block_words(
         for side, limit in zip(sides, limits, strict=True):
             tile = side.unit[a] @ columns.unit[wide].T
             if symmetric and a != b:
-                mirrored = _inside(tile.T.contiguous(), limit[b], _Tile(side, b, columns, a))
+                mirrored = _inside(tile.T.contiguous(), limit[b], (side, b, columns, a))
                 words[b, a.start // 64 : -(-a.stop // 64)] = pack_bits(mirrored)
-            inside = inside & _inside(tile, limit[a], _Tile(side, a, columns, wide))
+            inside = inside & _inside(tile, limit[a], (side, a, columns, wide))
         covers = inside.view(inside.shape[0], -1, views).any(-1) if views > 1 else inside
         words[a, b.start // 64 : -(-b.stop // 64)] = pack_bits(covers)
     return words
 
 
-def _inside(tile: Tensor, limits: Tensor, place: _Tile) -> Bool[Tensor, "row column"]:
-    """Scores strictly above the threshold of their row, by the exact rule; writes over the tile."""
+def _inside(tile: Tensor, limits: Tensor, place: tuple[_Side, slice, _Side, slice]) -> Bool[Tensor, "row column"]:
+    """Scores above the threshold of their row, by the exact rule; writes over the tile."""
+    rows, a, columns, b = place
     distance = tile.sub_(limits.float()[:, None])
     inside = distance > 0
     near = (distance.abs_() <= NEAR).nonzero()
     if _MOSTLY_NEAR * len(near) > tile.numel():
-        return place.exact_all() > limits[:, None] + _ROUNDING
+        return _exact_tile(*place) > limits[:, None] + _ROUNDING
     i, j = near[:, 0], near[:, 1]
-    inside[i, j] = place.exact(i, j) > limits[i] + _ROUNDING
+    inside[i, j] = _exact_pairs(rows, i + a.start, columns, j + b.start) > limits[i] + _ROUNDING
     return inside
 
 
