@@ -40,16 +40,31 @@ def reduce_cover(rows: Words, cover: Listed) -> tuple[Ints, list[Component]]:
 
     ``rows`` and ``cover`` are the same coverage, packed and listed.
     """
-    by_column = Listed(cover.column_starts, cover.column_lists, cover.starts, cover.lists)
-    columns = packed_lists(cover.column_starts, cover.column_lists, len(rows))
-    alive, open_examples = np.ones(len(rows), np.bool_), np.diff(cover.column_starts) > 0
-    forced = np.zeros(len(rows), np.bool_)
+    candidates = np.arange(len(rows))
+    settled = [candidates[:0]]
     changed = True
     while changed:
+        by_column = Listed(cover.column_starts, cover.column_lists, cover.starts, cover.lists)
+        columns = packed_lists(cover.column_starts, cover.column_lists, len(rows))
+        alive, open_examples = np.ones(len(rows), np.bool_), np.diff(cover.column_starts) > 0
+        forced = np.zeros(len(rows), np.bool_)
         changed = drop_dominated(rows, cover, alive, open_examples, False) > 0
         changed |= drop_dominated(columns, by_column, open_examples, alive, True) > 0
         changed |= take_forced(cover, alive, open_examples, forced) > 0
-    return np.flatnonzero(forced), _components(cover, alive, open_examples)
+        settled.append(candidates[forced])
+        candidates, cover = candidates[alive], _living(cover, alive, open_examples)
+        rows = packed_lists(cover.starts, cover.lists, len(cover.column_starts) - 1)
+    return np.sort(np.concatenate(settled)), _components(candidates, cover)
+
+
+def _living(cover: Listed, alive: Flags, open_examples: Flags) -> Listed:
+    """The living rows and columns, numbered anew: later rounds work on little."""
+    owners = np.repeat(np.arange(len(alive)), np.diff(cover.starts))
+    left = alive[owners] & open_examples[cover.lists]
+    sizes = np.bincount(owners[left], minlength=len(alive))[alive]
+    names = np.cumsum(open_examples, dtype=np.int32) - np.int32(1)
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return listed(starts, names[cover.lists[left]], int(open_examples.sum()))
 
 
 @compiled
@@ -181,20 +196,14 @@ def component_labels(cover: Listed) -> Ints:
     return labels
 
 
-def _components(cover: Listed, alive: Flags, open_examples: Flags) -> list[Component]:
+def _components(candidates: Ints, cover: Listed) -> list[Component]:
     """Split what is left into parts that share nothing, each with its own numbering."""
-    owners = np.repeat(np.arange(len(alive)), np.diff(cover.starts))
-    left = alive[owners] & open_examples[cover.lists]
-    candidates, row = np.unique(owners[left], return_inverse=True)
-    examples, column = np.unique(cover.lists[left], return_inverse=True)
-    row_starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(candidates)))]).astype(np.int64)
-    columns = column.astype(np.int32)
-    labels = component_labels(listed(row_starts, columns, len(examples)))
+    labels = component_labels(cover)
     parts = []
     by_label = np.argsort(labels, kind="stable")
     for members in np.split(by_label, np.cumsum(np.bincount(labels))[:-1]) if len(labels) else []:
-        own = np.concatenate([columns[row_starts[i] : row_starts[i + 1]] for i in members])
+        own = np.concatenate([cover.lists[cover.starts[i] : cover.starts[i + 1]] for i in members])
         mine, renumbered = np.unique(own, return_inverse=True)
-        own_starts = np.concatenate([[0], np.cumsum(np.diff(row_starts)[members])]).astype(np.int64)
-        parts.append(Component(candidates[members], own_starts, renumbered.astype(np.int32), len(mine)))
+        starts = np.concatenate([[0], np.cumsum(np.diff(cover.starts)[members])]).astype(np.int64)
+        parts.append(Component(candidates[members], starts, renumbered.astype(np.int32), len(mine)))
     return parts
