@@ -78,7 +78,7 @@ class GrpGap:
 
 
 def grp_gap(
-    model: Callable[[Tensor], Tensor], x: Float[Tensor, "batch *shape"], *, max_units: int | None = None
+    model: Callable[[Tensor], Tensor], x: Float[Tensor, "batch ..."], *, max_units: int | None = None
 ) -> GrpGap:
     """Measure how far a model is from ``f(x) = <grad f(x), x>``.
 
