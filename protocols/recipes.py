@@ -23,10 +23,11 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-_PIXELS = TrainConfig(epochs=15, slots_per_class=30, slot_lr=1.5e-3, scale=80.0, margin=0.02, views="rotate12*shift1")
+_PIXELS = TrainConfig(epochs=20, slots_per_class=30, slot_lr=2e-3, scale=80.0, margin=0.02, views="shift1")
+_MNIST = replace(_PIXELS, scale=100.0, margin=0.005, views="rotate12*shift1", augment="zoom8*rotate5")
 
 _IMAGES = TrainConfig(
-    epochs=14,
+    epochs=12,
     batch_size=250,
     slots_per_class=10,
     scale=20.0,
@@ -41,9 +42,9 @@ _STROKES = replace(_IMAGES, epochs=6, views="none", augment="shift2", standardiz
 
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("none", ""): Recipe(train=TrainConfig(epochs=20)),
-    ("pixels", ""): Recipe(train=replace(_PIXELS, views="shift1")),
-    ("pixels", "digits"): Recipe(train=replace(_PIXELS, epochs=60, batch_size=100, slots_per_class=10, views="shift1")),
-    ("pixels", "mnist"): Recipe(train=_PIXELS),
+    ("pixels", ""): Recipe(train=_PIXELS),
+    ("pixels", "digits"): Recipe(train=replace(_PIXELS, epochs=60, batch_size=100, slots_per_class=10)),
+    ("pixels", "mnist"): Recipe(train=_MNIST),
     ("pixels", "fashion_mnist"): Recipe(train=replace(_PIXELS, slots_per_class=50, views="shift1,flip")),
     ("explor", ""): Recipe(train=_IMAGES),
     ("explor", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
