@@ -111,3 +111,63 @@ def silu_batchnorm(x: Tensor, gain: Tensor, offset: Tensor, *, eps: float = 1e-5
         gate = 1 / (1 + torch.exp(-(gain[c] * (channel - mean) / deviation + offset[c])))
         out[:, c] = gain[c] * channel / deviation * gate
     return out
+
+
+def convolution(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
+    """Bias-free convolution, place by place; positions outside of the picture add nothing."""
+    corners = places(*x.shape[2:], weight.shape[2], stride, padding)
+    out = torch.zeros(len(x), len(weight), corners[-1][0] + 1, corners[-1][1] + 1, dtype=x.dtype)
+    for i, j, top, left in corners:
+        for r in range(weight.shape[2]):
+            for c in range(weight.shape[3]):
+                if 0 <= top + r < x.shape[2] and 0 <= left + c < x.shape[3]:
+                    out[:, :, i, j] += x[:, :, top + r, left + c] @ weight[:, :, r, c].detach().T
+    return out
+
+
+def halved(x: Tensor) -> Tensor:
+    """Largest value of each 2x2 tile; an odd last row or column is left out."""
+    out = torch.zeros(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2, dtype=x.dtype)
+    for i in range(out.shape[2]):
+        for j in range(out.shape[3]):
+            out[:, :, i, j] = x[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].flatten(2).max(2).values
+    return out
+
+
+def rectified_batchnorm(x: Tensor, gain: Tensor, offset: Tensor, *, eps: float = 1e-5) -> Tensor:
+    """In training: ReLU of the ordinary batch normalisation."""
+    gain, offset = gain.detach(), offset.detach()
+    out = torch.zeros_like(x)
+    for c in range(x.shape[1]):
+        mean = x[:, c].mean()
+        deviation = ((x[:, c] - mean) ** 2).mean().add(eps).sqrt()
+        out[:, c] = (gain[c] * (x[:, c] - mean) / deviation + offset[c]).clamp_min(0.0)
+    return out
+
+
+def positive_net(x: Tensor, kernels: list[Tensor], norms: list[tuple[Tensor, Tensor]], *, silu: bool, pool) -> Tensor:
+    """`positive` in training: 5x5, then 3x3 convolutions after halving, each normalised and gated; pooled places."""
+    gated = silu_batchnorm if silu else rectified_batchnorm
+    for layer, (kernel, (gain, offset)) in enumerate(zip(kernels, norms, strict=True)):
+        x = convolution(halved(x) if layer else x, kernel, padding=1 if layer else 2)
+        x = gated(x, gain, offset)
+    return torch.stack([torch.stack([pool(maps.flatten()) for maps in row]) for row in x])
+
+
+def explor_net(
+    x: Tensor,
+    kernels: list[Tensor],
+    norms: list[tuple[Tensor, Tensor]],
+    choices: list[tuple[Tensor, Tensor]],
+    *,
+    stride: int,
+    **sharpness,
+) -> Tensor:
+    """`explor` in training: blocks of convolution, gated normalisation and 2x2 choice; a last pair; the mean."""
+    for layer, (kernel, (gain, offset)) in enumerate(zip(kernels, norms, strict=True)):
+        geometry = {"stride": 1, "padding": 1} if layer else {"stride": stride, "padding": kernel.shape[2] // 2}
+        x = silu_batchnorm(convolution(x, kernel, **geometry), gain, offset)
+        if layer < len(choices):
+            weight, logits = choices[layer]
+            x = explor_window(x, weight, logits, stride=2, **sharpness)
+    return x.mean((2, 3))
