@@ -414,8 +414,8 @@ def _greedy_blocks_rounds(blocks: Sequence[CoverBlock], min_gain: int) -> tuple[
     pairs = [unpack_bits(block.words, len(block.examples)).nonzero() for block in blocks]
     candidates = torch.cat([block.candidates[pair[:, 0]] for block, pair in zip(blocks, pairs, strict=True)])
     examples = torch.cat([block.examples[pair[:, 1]] for block, pair in zip(blocks, pairs, strict=True)])
-    n_candidates = max(int(block.candidates.max()) + 1 for block in blocks if len(block.candidates))
-    n_examples = max(int(block.examples.max()) + 1 for block in blocks if len(block.examples))
+    n_candidates = 1 + max((int(block.candidates.max()) for block in blocks if len(block.candidates)), default=-1)
+    n_examples = 1 + max((int(block.examples.max()) for block in blocks if len(block.examples)), default=-1)
     return greedy_rounds(candidates, examples, n_candidates=n_candidates, n_examples=n_examples, min_gain=min_gain)
 
 

@@ -76,10 +76,17 @@ def pack_bits(covers: Bool[Tensor, "candidate example"]) -> Int[Tensor, "candida
         octets = np.zeros((n, 8 * width), np.uint8)
         octets[:, : -(-columns // 8)] = np.packbits(covers.numpy(), axis=1, bitorder="little")
         return torch.from_numpy(octets.view("<i8").astype(np.int64, copy=False))
-    padded = torch.zeros(n, 64 * width, dtype=torch.bool, device=covers.device)
+    return _pack_on_device(covers)
+
+
+def _pack_on_device(covers: Bool[Tensor, "candidate example"]) -> Int[Tensor, "candidate word"]:
+    """`pack_bits` in plain torch, for devices where NumPy cannot go."""
+    n, columns = covers.shape
+    padded = torch.zeros(n, 64 * -(-columns // 64), dtype=torch.uint8, device=covers.device)
     padded[:, :columns] = covers
-    octets_there = (padded.view(n, 8 * width, 8) << torch.arange(8, device=covers.device)).sum(-1).to(torch.uint8)
-    return octets_there.view(torch.int64)
+    weights = 2 ** torch.arange(8, device=covers.device, dtype=torch.uint8)
+    octets = (padded.view(n, padded.shape[1] // 8, 8) * weights).sum(-1, dtype=torch.uint8)
+    return octets.view(torch.int64) if octets.numel() else octets.long()
 
 
 def unpack_bits(words: Int[Tensor, "candidate word"], n_examples: int) -> Bool[Tensor, "candidate example"]:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support.reference_cover import greedy, smallest_cover_size
 
-from slots.cover import greedy_set_cover, greedy_set_cover_packed
+from slots import cover_kernels
+from slots.cover import _greedy_blocks_rounds, greedy_set_cover, greedy_set_cover_packed
 from slots.cover_rounds import greedy_rounds
-from slots.coverage import CoverBlock, pack_bits, unpack_bits
+from slots.coverage import CoverBlock, _pack_on_device, pack_bits, unpack_bits
 
 
 def matrices(max_candidates=9, max_examples=12):
@@ -132,6 +133,32 @@ def test_blocks_by_class_equal_the_whole_matrix(limits):
     assert picks.tolist() == greedy(covers, **limits)
 
 
+def test_blocks_by_class_in_rounds_as_on_a_gpu():
+    rng = np.random.default_rng(3)
+    labels, example_labels = rng.integers(0, 3, 80), rng.integers(0, 4, 150)
+    covers = random_matrix(4, 80, 150, 0.3) & (labels[:, None] == example_labels)
+    blocks = list(blocks_of(covers, labels, example_labels))
+    picks, gains = _greedy_blocks_rounds(blocks, 2)
+    assert picks.tolist() == greedy(covers, min_gain=2)
+    assert int(gains.sum()) == int(covers[picks.numpy()].any(0).sum())
+    assert (
+        _greedy_blocks_rounds([CoverBlock(0, picks[:0], picks[:0], torch.zeros(0, 0, dtype=torch.long))], 1)[0].tolist()
+        == []
+    )
+
+
+def test_without_a_folder_for_compiled_code_it_is_kept_in_memory(monkeypatch):
+    compile_ = cover_kernels.numba.njit
+
+    def without_folder(**options):
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return compile_(**options)
+
+    monkeypatch.setattr(cover_kernels.numba, "njit", without_folder)
+    assert cover_kernels.compiled(lambda x: x + 1)(2) == 3
+
+
 def test_no_blocks_give_no_picks():
     assert greedy_set_cover_packed([]).tolist() == []
 
@@ -142,6 +169,7 @@ def test_packing_comes_back(covers):
     words = pack_bits(torch.from_numpy(covers))
     assert words.shape == (covers.shape[0], -(-covers.shape[1] // 64))
     assert np.array_equal(unpack_bits(words, covers.shape[1]).numpy(), covers)
+    assert torch.equal(_pack_on_device(torch.from_numpy(covers)), words)
 
 
 @pytest.mark.parametrize("covers", [torch.zeros(2, 2), torch.zeros(3, dtype=torch.bool)])
