@@ -163,7 +163,7 @@ def class_rows(model: SlotModel, y: npt.NDArray[np.int64], prediction: Predictio
     rows = []
     for label in present.tolist():
         mine, test = labels == label, y == label
-        limited = mine & (cosines >= -1)
+        limited = mine & (np.abs(cosines) <= 1)
         seen, right = held_out[mine].sum(0).tolist()
         rows.append(
             ClassRow(
@@ -175,9 +175,7 @@ def class_rows(model: SlotModel, y: npt.NDArray[np.int64], prediction: Predictio
                 right=float((prediction.labels[test] == label).mean()) if test.any() else None,
                 held_out_seen=seen,
                 held_out_right=right,
-                radius=float(np.degrees(np.median(np.arccos(np.clip(cosines[limited], -1, 1)))))
-                if limited.any()
-                else None,
+                radius=float(np.degrees(np.median(np.arccos(cosines[limited])))) if limited.any() else None,
             )
         )
     return rows

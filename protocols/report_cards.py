@@ -53,8 +53,8 @@ class SlotCard:
         Held-out examples that it matched, and those of its class.
     bound : float
         Lower end of Wilson's 95 % interval of ``right / seen``; 0 where nothing was seen.
-    radius, reach : float or None
-        Angular radius of its support and precision cap in degrees; None where it has no limit.
+    radius : str
+        How far it reaches around the mean of its examples, in degrees; or that it has no limit, or owns nothing.
     trained : bool
         Whether its weight was trained; otherwise it is a remembered example.
     exemplar, further : Picture or None
@@ -71,8 +71,7 @@ class SlotCard:
     seen: int
     right: int
     bound: float
-    radius: float | None
-    reach: float | None
+    radius: str
     trained: bool
     exemplar: Picture | None
     further: Picture | None
@@ -150,8 +149,7 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
                 seen=seen,
                 right=right,
                 bound=bounds[slot],
-                radius=_degrees(float(head.support_thresholds[slot])),
-                reach=_degrees(float(head.precision_thresholds[slot])),
+                radius=_radius(float(head.support_thresholds[slot])),
                 trained=bool(head.trained[slot]),
                 exemplar=exemplar_picture(model, slot),
                 further=_further(model, slot) if with_further else None,
@@ -293,9 +291,11 @@ def _finite_degrees(margin: float) -> float | None:
     return math.degrees(margin) if math.isfinite(margin) else None
 
 
-def _degrees(threshold: float) -> float | None:
-    """Radius of a cap from its cosine; None for a cap without limit."""
-    return math.degrees(math.acos(max(-1.0, min(1.0, threshold)))) if threshold >= -1 else None
+def _radius(threshold: float) -> str:
+    """Radius of a support cap from its cosine; the head marks a cap without limit by -2, an empty one by 2."""
+    if -1 <= threshold <= 1:
+        return f"{math.degrees(math.acos(threshold)):.1f}°"
+    return "no limit" if threshold < -1 else "never fires"
 
 
 def evenly(rows: Ids, limit: int) -> Ids:

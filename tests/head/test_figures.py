@@ -97,7 +97,7 @@ class TestDiverging:
 
     def test_one_lit_pixel_among_very_many_is_still_seen(self):
         values = np.zeros((40, 40))
-        values[7, 9] = -2.0
+        values[7, 9] = -0.25
         assert diverging(values)[7, 9].tolist() == BLUE
         assert (diverging(values) != 255).any(axis=2).sum() == 1
 

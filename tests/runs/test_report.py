@@ -188,6 +188,13 @@ class TestCounts:
             counted[truth][answer] += 1
         lines = page.by_id("confusion").all("tbody")[0].all("tr")
         assert [[int(cell.text or 0) for cell in line.all("td")] for line in lines] == counted
+        for truth, line in enumerate(lines):
+            for answer, cell in enumerate(line.all("td")):
+                if counted[truth][answer]:
+                    strength = float(cell.attributes["style"].removeprefix("--share:"))
+                    share = counted[truth][answer] / sum(counted[truth])
+                    expected = share if truth == answer else 0.06 + 0.94 * share**0.5
+                    assert strength == pytest.approx(expected, abs=6e-4)
 
     def test_the_five_outcomes_add_up(self, digits):
         _, data, prediction, page = digits
@@ -232,7 +239,7 @@ class TestCounts:
             assert card.all("b")[0].text == model.class_name(data.y_test[row])
             assert card.all("b")[1].text == model.class_name(prediction.labels[row])
             assert f"slot {slot}" in card.text
-            assert f"{np.degrees(prediction.margins[row]):.2f}°" in card.text
+            assert f"margin {np.degrees(prediction.margins[row]):.2f}°" in card.text
 
 
 class TestTemplates:
@@ -288,7 +295,19 @@ class TestTemplates:
         model.head.support_thresholds[1] = -2
         card = page_of(model, data).by_id("slot-1")
         assert card.all("img") == []
-        assert "no limit" in card.text
+        assert "no limit, trained" in card.text
+
+    def test_radii_are_those_of_slots_that_have_one(self):
+        data = toy()
+        model = fitted(data)
+        head = model.head
+        mine = (head.labels == 0).nonzero()[:, 0].tolist()
+        assert len(mine) == 3
+        head.support_thresholds[mine] = torch.tensor([-2.0, 2.0, 0.5])
+        page = page_of(model, data)
+        cards = [page.by_id(f"slot-{slot}").text for slot in mine]
+        assert ["no limit" in cards[0], "never fires" in cards[1], "radius 60.0°" in cards[2]] == [True] * 3
+        assert page.by_id("classes").all("tbody")[0].all("tr")[0].all("td")[5].text == "60.0°"
 
     def test_large_images_are_stored_small(self):
         data = toy(side=100, n=30)
@@ -402,7 +421,7 @@ class TestOtherData:
     def test_a_slot_that_matches_nothing_is_at_no_finite_distance(self):
         data = toy(noise=1)
         model = fitted(data)
-        model.head.precision_thresholds.fill_(1.5)
+        model.head.support_thresholds.fill_(2.0)
         page = page_of(model, data)
         assert len(page.by_id("unmatched").all("li", cls="card")) == 30
         assert "inf" not in page.by_id("unmatched").text
