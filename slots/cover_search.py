@@ -16,8 +16,8 @@ from slots.cover_kernels import Ints, Listed, compiled, listed, rarest_first, re
 from slots.cover_reductions import Component
 
 _STEP, _N_CHOSEN, _N_OPEN, _TABU, _RANDOM, _N_BEST = range(6)
-_PATIENCE = 300_000
-"""Steps without progress, of one component, after which the search gives up on it."""
+_PATIENCE, _PATIENCE_EACH = 100_000, 1000
+"""Steps without progress after which the search gives up on a component: so many, and so many for each candidate."""
 
 
 class SearchState(NamedTuple):
@@ -219,7 +219,12 @@ class ComponentSearch:
     @property
     def finished(self) -> bool:
         """Whether the best cover is proved smallest, or patience is over."""
-        return self.size <= self.lower_bound or self.idle_steps >= _PATIENCE
+        return self.size <= self.lower_bound or self.idle_steps >= self.patience
+
+    @property
+    def patience(self) -> int:
+        """Steps without progress that are put up with."""
+        return _PATIENCE + _PATIENCE_EACH * len(self.component.candidates)
 
     @property
     def size(self) -> int:
@@ -263,7 +268,7 @@ def search_components(components: list[Component], *, deadline: float, seed: int
     running = [one for one in searches if not one.finished]
     while running and time.perf_counter() < deadline:
         for one in running:
-            left = _PATIENCE if max_steps is None else max_steps - one.taken_steps
+            left = one.patience if max_steps is None else max_steps - one.taken_steps
             one.advance(min(left, 50 + len(one.component.candidates)))
             if time.perf_counter() >= deadline:
                 break

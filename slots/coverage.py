@@ -86,7 +86,7 @@ def _pack_on_device(covers: Bool[Tensor, "candidate example"]) -> Int[Tensor, "c
     padded[:, :columns] = covers
     weights = 2 ** torch.arange(8, device=covers.device, dtype=torch.uint8)
     octets = (padded.view(n, padded.shape[1] // 8, 8) * weights).sum(-1, dtype=torch.uint8)
-    return octets.view(torch.int64) if octets.numel() else octets.long()
+    return octets.view(torch.int64) if octets.numel() else octets.new_zeros(n, octets.shape[1] // 8).long()
 
 
 def unpack_bits(words: Int[Tensor, "candidate word"], n_examples: int) -> Bool[Tensor, "candidate example"]:
