@@ -171,9 +171,9 @@ def refined_set_cover(
     Notes
     -----
     The search is row weighting [1]_. It ends before the budget does when every part is proved smallest, or has gone
-    100,000 steps and 1,000 for each of its candidates without progress, or ``max_steps`` in all; then the picks depend on the input and the seed alone. When the
-    clock ends it they depend on the machine's speed too: for picks that repeat pass ``max_steps`` and
-    ``time_budget_s=math.inf``. It runs on the CPU wherever ``covers`` is.
+    100,000 steps and 1,000 for each of its candidates without progress, or ``max_steps`` in all; then the picks depend
+    on the input and the seed alone. When the clock ends it they depend on the machine's speed too: for picks that
+    repeat pass ``max_steps`` and ``time_budget_s=math.inf``. It runs on the CPU wherever ``covers`` is.
 
     References
     ----------
