@@ -53,7 +53,8 @@ class IncrementalNeuralHashing(nn.Module):
     Attributes
     ----------
     weights : parameter of shape (slot, feature)
-        Unit vectors that carry the class evidence.
+        Unit vectors that carry the class evidence. A new parameter whenever the number of slots changes: make an
+        optimiser after growing, or use `step_`.
     centres : buffer of shape (slot, feature)
         Unit mean of the slot's own examples: its memory.
     labels, generations, hits : int64 buffers of shape (slot,)
@@ -333,6 +334,8 @@ class IncrementalNeuralHashing(nn.Module):
         covers = (scores[open_rows] > own) & (labels[open_rows][:, None] == labels[open_rows])
         picked = greedy_set_cover(covers.T.contiguous()).to(open_rows.device)
         chosen = open_rows[picked]
+        if len(chosen) == 0:  # what is left contradicts other examples of the batch
+            return 0
         self.add_slots(
             candidates[chosen],
             labels[chosen],
@@ -365,10 +368,13 @@ class IncrementalNeuralHashing(nn.Module):
             raise EmptyHeadError("The head has no slots yet. Fit it, or call add_slots first.")
 
     def _replace(self, name: str, value: Tensor) -> None:
-        """Give a parameter or buffer a new value of another size; the parameter object stays the same."""
+        """Give a parameter or buffer a new value of another size.
+
+        The weights become a new parameter: a graph of an earlier step that is still alive would go on to expect
+        gradients of the old size for the old one. An optimiser has to be told (`slots.training` does).
+        """
         if name == "weights":
-            self.weights.grad = None
-            self.weights.data = value
+            self.weights = nn.Parameter(value, requires_grad=self.weights.requires_grad)
         else:
             setattr(self, name, value)
 

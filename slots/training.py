@@ -248,6 +248,7 @@ class _Run:
             if config.margin:
                 logits = logits - head.scale * config.margin * functional.one_hot(wanted, head.n_classes)
             loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
+            follow(optimizer, head)
             optimizer.zero_grad()
             loss.backward()
             progress = (epoch + start / len(self.fitted)) / config.epochs
@@ -265,6 +266,7 @@ class _Run:
                 return None
         if growing:
             head.prune()
+            follow(optimizer, head)
         return total / max(1, seen)
 
     def _batches(self, epoch: int) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
@@ -292,6 +294,14 @@ def _some_views(views: Views, count: int, rng: np.random.Generator) -> Callable[
         return views
     drawn = np.sort(rng.choice(views.n_views, count, replace=False))
     return Views(views.spec, tuple(views.steps[i] for i in drawn))
+
+
+def follow(optimizer: torch.optim.Optimizer, head: IncrementalNeuralHashing) -> None:
+    """Hand the optimiser the slot weights that growing or pruning replaced."""
+    params = optimizer.param_groups[0]["params"]
+    if params[0] is not head.weights:
+        optimizer.state.pop(params[0], None)
+        params[0] = head.weights
 
 
 def constrain(backbone: nn.Module) -> None:
