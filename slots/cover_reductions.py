@@ -140,7 +140,7 @@ def drop_dominated(rows: Words, cover: Listed, alive: Flags, columns_alive: Flag
                 alive[k if drop_larger else i] = False
                 if not drop_larger:
                     break
-    return n_living - alive.sum()
+    return int(n_living - alive.sum())
 
 
 @compiled
