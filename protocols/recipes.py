@@ -50,14 +50,18 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("pixels", "fashion_mnist"): Recipe(train=replace(_PIXELS, slots_per_class=50, views="shift1,flip")),
     ("explor", ""): Recipe(train=_IMAGES),
     ("explor", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
-    ("explor", "mnist"): Recipe(train=_STROKES),
+    ("explor", "mnist"): Recipe(
+        {"widths": [24, 48, 96], "stem_kernel": 5, "stem_stride": 2, "a_x": 0.5, "a_l": 1.0}, _STROKES
+    ),
     ("explor", "fashion_mnist"): Recipe(train=replace(_IMAGES, epochs=6, augment="flip*shift1")),
     ("explor", "cifar10"): Recipe(
         {"widths": [48, 96, 192], "stem_kernel": 5, "stem_stride": 2, "a_x": 0.5, "a_l": 1.0}, _IMAGES
     ),
-    ("positive", ""): Recipe(train=_IMAGES),
+    ("positive", ""): Recipe({"widths": [32, 64, 128]}, train=replace(_IMAGES, backbone_lr=1e-2)),
     ("positive", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
-    ("positive", "mnist"): Recipe(train=_STROKES),
+    ("positive", "mnist"): Recipe(
+        {"widths": [32, 64, 128]}, replace(_STROKES, scale=100.0, beta=20.0, backbone_lr=1e-2)
+    ),
 }
 """By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
 

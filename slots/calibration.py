@@ -15,6 +15,9 @@ from slots.shapes import Labels, SlotLabels, SlotVectors, Thresholds, ViewFeatur
 Blocks = Callable[[], Iterator[tuple[ViewFeatures, Labels]]]
 """Starts a pass over a reference set: blocks of view features with their labels."""
 
+FLOAT32_GAP = 2e-6
+"""What a float32 cosine may be off, with room to spare."""
+
 _RIVALS = 4  # other-label examples kept a slot; more than one because float32 may order near ties wrongly
 _SAFETY = 1e-9  # far above float64 rounding of a cosine (1e-15), far below float32's (6e-8)
 _PASS_FLOATS = 1 << 26  # scores held at once when precision < 1: 256 MB
@@ -82,6 +85,9 @@ class PrecisionAccumulator:
         """Return float32 thresholds strictly above every other-label score seen; -1 where there was none."""
         exact = (normalize(self._rows.double()) * normalize(self._weights.double())).sum(-1)
         exact = exact.masked_fill(self._scores == -math.inf, -math.inf).amax(0)
+        # Where all that were kept tie within float32 error, a higher one may have been left out.
+        crowded = self._scores[-1] > self._scores[0] - 2 * FLOAT32_GAP
+        exact = torch.where(crowded, exact + FLOAT32_GAP, exact)
         return torch.where(exact == -math.inf, torch.full_like(self._scores[0], -1.0), strictly_above(exact))
 
 
@@ -149,8 +155,8 @@ def slack_for(outside: Float[Tensor, " example"], share: float) -> float:
 
     Examples
     --------
-    >>> slack_for(torch.tensor([-0.2, 0.1, 0.3]), 0.5)
-    0.1
+    >>> slack_for(torch.tensor([-0.2, 0.25, 0.3]), 0.5)
+    0.25
     """
     if not 0 < share < 1:
         raise ValueError(f"`share` must lie in (0, 1), got {share}. 0.99 keeps all but one in a hundred.")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.calibration import PrecisionAccumulator, precision_thresholds_over, slack_for, strictly_below
+from slots.calibration import FLOAT32_GAP, PrecisionAccumulator, precision_thresholds_over, slack_for, strictly_below
 from slots.completing import complete
 from slots.cover import greedy_set_cover
 from slots.deciding import matching_pairs
@@ -31,9 +31,6 @@ from slots.sources import FeatureSource
 Ids = npt.NDArray[np.int64]
 Report = Callable[[str, float], None]
 """``report(step, share)``: told what is being done, and how much of it is done (0 to 1)."""
-
-FLOAT32_GAP = 1e-6
-"""What a float32 cosine may be off; support caps are wider by it, so that their own outermost example stays inside."""
 
 THUMBNAIL = 64
 """Longest side of a remembered image, pixels; larger ones are averaged down."""
@@ -142,7 +139,7 @@ def close(
     quantile = 0.0 if full else config.quantile
     slack = _support(data, (owner[fires], inside[fires]), held_out, quantile=quantile, share=config.support_share)
     _judge(data, held_out, accumulator)
-    min_gain = config.min_gain or max(2, len(y) // 5000)
+    min_gain = max(2, len(y) // 5000) if config.min_gain is None else config.min_gain
     counts = torch.bincount(owners[owners >= 0], minlength=model.head.n_slots)
     matched, foreign, dropped = _drop_redundant(data, np.arange(len(y)), counts >= min_gain)
     matched_before = matched.copy()
@@ -232,6 +229,7 @@ def _remember(data: _Reference, example: Tensor, owner: Tensor, score: Tensor) -
     counts = torch.bincount(owner, minlength=head.n_slots)
     rank = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
     first = rank < N_EXEMPLARS
+    head.exemplars[counts > 0] = -1
     head.exemplars[owner[first], rank[first]] = example[first]
 
 
@@ -243,7 +241,9 @@ def _support(data: _Reference, own: tuple[Tensor, Tensor], held_out: Ids, *, qua
     outside = [_outside(data, features, labels, reach) for _, features, labels in data.blocks(held_out, "held-out")]
     slack = slack_for(torch.cat(outside), share) if outside else 0.0
     wide = support_thresholds(scores, owner, head.n_slots, quantile=quantile, slack=slack)
-    head.support_thresholds = torch.where(wide > 1, torch.full_like(wide, 2.0), strictly_below(wide - FLOAT32_GAP))
+    head.support_thresholds = torch.where(
+        wide > 1, torch.full_like(wide, 2.0), strictly_below(wide - FLOAT32_GAP)
+    )  # the outermost example stays inside
     return slack
 
 
@@ -259,7 +259,10 @@ def _outside(data: _Reference, features: Tensor, labels: Tensor, reach: Tensor) 
 
 
 def _judge(data: _Reference, held_out: Ids, accumulator: PrecisionAccumulator) -> None:
-    """Count each slot's held-out matches, right and all; then fold the held-out examples into the thresholds."""
+    """Count each slot's held-out matches, right and all; then fold the held-out examples into the thresholds.
+
+    The slots were not trained on these examples; the one number taken from them before is the common slack.
+    """
     head = data.model.head
     head.held_out.zero_()
     for _, features, labels in data.blocks(held_out, "held-out"):

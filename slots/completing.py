@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.calibration import PrecisionAccumulator, strictly_below
+from slots.calibration import FLOAT32_GAP, PrecisionAccumulator, strictly_below
 from slots.cover import greedy_set_cover, refined_set_cover
 from slots.deciding import SlotCaps, matching_pairs
 from slots.matching import best_view, normalize
@@ -171,7 +171,7 @@ def _cover_label(
     inside = best > -np.inf
     reach = np.full(len(chosen), 1.0)
     np.minimum.at(reach, owner[inside], best[inside])
-    radius = np.minimum(np.arccos(np.clip(reach - 1e-6, -1, 1)) + slack, np.pi)
+    radius = np.minimum(np.arccos(np.clip(reach - FLOAT32_GAP, -1, 1)) + slack, np.pi)
     rows = torch.from_numpy(mine[chosen]).to(tried.unit.device)
     model.head.add_slots(
         tried.unit[rows],

@@ -142,7 +142,7 @@ def check_labels(x: RawInputs, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 def hold_out(n: int, share: float, seed: int) -> npt.NDArray[np.int64]:
     """Ids kept aside, sorted; none when fewer than 10 would be, since they could not calibrate anything."""
-    count = round(n * share)
+    count = min(round(n * share), n // 2)
     if count < 10:
         return np.zeros(0, np.int64)
     return np.sort(np.random.default_rng(seed).choice(n, count, replace=False)).astype(np.int64)

@@ -151,6 +151,19 @@ def test_thresholds_over_blocks_are_the_float64_maximum(block):
         assert most < found < most + 2e-7
 
 
+def test_a_crowd_of_equal_rivals_never_fires():
+    torch.manual_seed(2)
+    weight = normalize(torch.randn(1, 50))
+    rivals = (weight + 0.3 * normalize(torch.randn(1, 50))).repeat(500, 1)
+    rivals = rivals * (1 + 1e-7 * torch.randn(500, 50))  # equal but for the last bits
+    for block in (1, 9, 500):
+        accumulator = PrecisionAccumulator(weight, torch.tensor([1]))
+        for i in range(0, 500, block):
+            accumulator.update(rivals[i : i + block, None], torch.zeros(len(rivals[i : i + block])).long())
+        exact = normalize(rivals.double()) @ normalize(weight.double()).T
+        assert (exact.max() < accumulator.thresholds().double()).all()
+
+
 def test_lower_precision_over_groups_of_slots_is_the_plain_rule(monkeypatch):
     x, y = blobs(150, spread=1.5)
     features, labels = torch.from_numpy(x)[:, None], torch.from_numpy(y)
