@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from slots.closing import ClosingConfig
 from slots.train_config import TrainConfig
 
 
@@ -24,7 +25,14 @@ class Recipe:
 
 
 _PIXELS = TrainConfig(epochs=20, slots_per_class=30, slot_lr=2e-3, scale=80.0, margin=0.02, views="shift1")
-_MNIST = replace(_PIXELS, scale=100.0, margin=0.005, views="rotate12*shift1", augment="zoom8*rotate5")
+_MNIST = replace(
+    _PIXELS,
+    scale=100.0,
+    margin=0.005,
+    views="rotate12*shift1",
+    augment="zoom8*rotate5",
+    closing=ClosingConfig(min_gain=30),  # 1 in 2,000
+)
 
 _IMAGES = TrainConfig(
     epochs=12,
