@@ -61,7 +61,7 @@ def results_page() -> str:
     """The page docs/results.md."""
     parts = ["# Results", "", "Made by `python benchmarks/headline.py` from the JSON files in [results/](results).", ""]
     parts += ["## Fits", "", headline(), ""]
-    parts += ["Two threads of the CPU named in each file, shares in percent; *matched* includes ambiguous answers.", ""]
+    parts += ["AMD EPYC (Zen 4), 2 cores, no GPU; shares in percent; *matched* includes ambiguous answers.", ""]
     for name in FITS:
         if fit := load(name):
             versions = ", ".join(f"{key} {value}" for key, value in fit["versions"].items())
@@ -74,6 +74,7 @@ def results_page() -> str:
                 f"precision of the matched {percent(fit['train_precision'])}",
                 f"- test: ambiguous {percent(fit['test_ambiguous'])}",
             ]
+            parts += [f"- {fit['note']}"] if "note" in fit else []
             if foreign := load(name.replace("fit-", "foreign-")):
                 parts.append(
                     f"- of {foreign['data']} ({foreign['n']:,} images) {percent(foreign['matched'])} are matched"
