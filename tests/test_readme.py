@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -51,3 +52,9 @@ def test_options_named_in_the_readme_exist():
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README.read_text()))
 def test_links_lead_somewhere(target):
     assert (README.parent / target).exists(), target
+
+
+def test_figures_are_those_of_the_results():
+    script = README.parent / "benchmarks" / "headline.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
