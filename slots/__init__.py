@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slots.closing import ClosingConfig as ClosingConfig
-    from slots.cover import class_cover as class_cover
     from slots.cover import greedy_set_cover as greedy_set_cover
     from slots.cover import refined_set_cover as refined_set_cover
+    from slots.covering import class_cover as class_cover
     from slots.hashing import IncrementalNeuralHashing as IncrementalNeuralHashing
     from slots.model import SlotModel as SlotModel
     from slots.predictions import Answer as Answer
@@ -31,7 +31,7 @@ _HOMES = {
     "Prediction": "predictions",
     "SlotModel": "model",
     "TrainConfig": "train_config",
-    "class_cover": "cover",
+    "class_cover": "covering",
     "fit": "training",
     "greedy_set_cover": "cover",
     "refined_set_cover": "cover",

@@ -10,12 +10,11 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from slots.cover_kernels import (
@@ -31,11 +30,10 @@ from slots.cover_kernels import (
 from slots.cover_reductions import Component, reduce_cover
 from slots.cover_rounds import greedy_rounds
 from slots.cover_search import search_components
-from slots.coverage import CoverBlock, as_words, cap_thresholds, coverage_bits, pack_bits, unpack_bits
-from slots.shapes import Covers, Features, Labels, Thresholds
+from slots.coverage import CoverBlock, as_words, pack_bits, unpack_bits
+from slots.shapes import Covers
 
 _NO_LIMIT = np.iinfo(np.int64).max
-_ROWS_UNPACKED = 256
 
 
 def greedy_set_cover(
@@ -114,7 +112,7 @@ def greedy_set_cover_packed(
     ValueError
         If a limit is out of its range.
     """
-    _check_limits(max_slots, min_gain, coverage)
+    check_limits(max_slots, min_gain, coverage)
     if not blocks:
         return torch.zeros(0, dtype=torch.long)
     target = _target(coverage, sum(len(block.examples) for block in blocks))
@@ -217,7 +215,7 @@ def refined_set_cover_packed(
     ValueError
         If a number is out of its range.
     """
-    _check_search(time_budget_s, seed, max_steps)
+    check_search(time_budget_s, seed, max_steps)
     deadline = time.perf_counter() + time_budget_s
     all_listed = [_ListedBlock.of(block) for block in blocks]
     chosen = [block.constructed() for block in all_listed]
@@ -230,117 +228,6 @@ def refined_set_cover_packed(
             found = np.concatenate([forced[n], *(next(covers) for _ in part)])
             chosen[n] = min(chosen[n], found, key=len)
     return _most_useful_first(all_listed, chosen)
-
-
-@dataclass(frozen=True)
-class CoverResult:
-    """A cover of labelled examples by caps around some of them.
-
-    Parameters
-    ----------
-    picked : int64 tensor of shape (slot,)
-        The examples that became slots, in the order of picking.
-    thresholds : float32 tensor of shape (slot,)
-        Cosine above which each slot matches; no example of another label reaches it.
-    covered : bool tensor of shape (example,)
-        Which examples some slot of their label matches.
-    contradictions : int64 tensor
-        Examples that not even the cap around themselves covers: the same features stand under another label, or are
-        zero.
-    """
-
-    picked: Int[Tensor, " slot"]
-    thresholds: Thresholds
-    covered: Bool[Tensor, " example"]
-    contradictions: Int[Tensor, " contradiction"]
-
-    @property
-    def n_covered(self) -> int:
-        """Number of examples covered."""
-        return int(self.covered.sum())
-
-
-def class_cover(
-    features: Features,
-    labels: Labels,
-    *,
-    mode: Literal["greedy", "refined"] = "greedy",
-    time_budget_s: float = 1.0,
-    seed: int = 0,
-    max_slots: int | None = None,
-    min_gain: int = 1,
-    coverage: float = 1.0,
-    block: int = 1024,
-) -> CoverResult:
-    """Choose few examples whose caps match every example of their label and none of another.
-
-    The cap of an example reaches to just short of the most similar example of another label. The coverage of each class
-    by itself is made tile by tile, as packed bits; no matrix of scores is held.
-
-    Parameters
-    ----------
-    features : float tensor of shape (example, feature)
-        Raw features; normalised here, scores are cosines.
-    labels : int64 tensor of shape (example,)
-    mode : {"greedy", "refined"}
-        `greedy_set_cover` or `refined_set_cover`.
-    time_budget_s, seed
-        For ``"refined"``; the time is for all classes together, and counts from when the coverage is known.
-    max_slots, min_gain, coverage
-        For ``"greedy"``, as in `greedy_set_cover`.
-    block : int, default 1024
-        Rows and columns of a tile (count, >= 64); it changes the memory needed, never the result.
-
-    Returns
-    -------
-    CoverResult
-
-    Raises
-    ------
-    ValueError
-        If a number is out of its range, the shapes disagree, the mode is unknown, or ``"refined"`` is asked to stop
-        early.
-
-    Examples
-    --------
-    >>> x = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.1, 0.9], [0.0, 1.0]])
-    >>> class_cover(x, torch.tensor([0, 0, 1, 1])).picked
-    tensor([0, 2])
-    """
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"`features` must have shape (example, feature) with a label each, got {tuple(features.shape)} and "
-            f"{tuple(labels.shape)} labels. Flatten images first."
-        )
-    _check_limits(max_slots, min_gain, coverage)
-    if mode not in ("greedy", "refined"):
-        raise ValueError(f"`mode` must be 'greedy' or 'refined', got {mode!r}. Choose one of the two.")
-    if mode == "refined" and (max_slots is not None or min_gain > 1 or coverage < 1):
-        raise ValueError("`mode` must be 'greedy' for a cover with limits, got 'refined'. It covers everything.")
-    _check_search(time_budget_s, seed, None)
-    thresholds = cap_thresholds(features, labels, features, labels, block=block)
-    blocks = coverage_bits(features, labels, thresholds, features, labels, block=block)
-    if mode == "refined":
-        picked = refined_set_cover_packed(blocks, time_budget_s=time_budget_s, seed=seed).to(labels.device)
-    else:
-        picked = greedy_set_cover_packed(blocks, max_slots=max_slots, min_gain=min_gain, coverage=coverage)
-    covered, selfless = _outcome(blocks, picked, len(labels))
-    return CoverResult(picked, thresholds[picked], covered, selfless.nonzero()[:, 0])
-
-
-def _outcome(blocks: Sequence[CoverBlock], picked: Tensor, n_examples: int) -> tuple[Tensor, Tensor]:
-    """Which examples the picks cover, and which do not cover themselves; candidates are the examples."""
-    chosen = torch.zeros(n_examples, dtype=torch.bool, device=picked.device)
-    chosen[picked] = True
-    covered, selfless = torch.zeros_like(chosen), torch.zeros_like(chosen)
-    for block in blocks:
-        rows = block.words[chosen[block.candidates]]
-        for part in rows.split(_ROWS_UNPACKED):
-            covered[block.examples] |= unpack_bits(part, len(block.examples)).any(0)
-        place = torch.arange(len(block.examples), device=picked.device)
-        own = (block.words[place, place // 64] >> (place % 64)) & 1
-        selfless[block.examples] = own == 0
-    return covered, selfless
 
 
 @dataclass(frozen=True)
@@ -430,7 +317,7 @@ def _matrix(covers: Covers | npt.NDArray[np.bool_]) -> Tensor:
     return matrix
 
 
-def _check_limits(max_slots: int | None, min_gain: int, coverage: float) -> None:
+def check_limits(max_slots: int | None, min_gain: int, coverage: float) -> None:
     """Raise for limits outside their range."""
     if max_slots is not None and max_slots < 1:
         raise ValueError(f"`max_slots` must be at least 1, got {max_slots}. Leave it out for no bound.")
@@ -440,7 +327,7 @@ def _check_limits(max_slots: int | None, min_gain: int, coverage: float) -> None
         raise ValueError(f"`coverage` must lie in (0, 1], got {coverage}. 1.0 covers all that can be covered.")
 
 
-def _check_search(time_budget_s: float, seed: int, max_steps: int | None) -> None:
+def check_search(time_budget_s: float, seed: int, max_steps: int | None) -> None:
     """Raise for numbers of the search outside their range."""
     if not time_budget_s >= 0:
         raise ValueError(f"`time_budget_s` must be at least 0, got {time_budget_s}. 0 means no search.")

@@ -115,3 +115,11 @@ def test_the_light_modules_load_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_every_name_of_the_package_is_what_it_says_also_when_asked_twice():
+    code = "import slots\nfor _ in range(2):\n    for name in slots.__all__: print(type(getattr(slots, name)).__name__)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    kinds = done.stdout.split()
+    assert "module" not in kinds
+    assert len(kinds) == 24

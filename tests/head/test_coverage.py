@@ -7,8 +7,9 @@ import pytest
 import torch
 from support.reference_cover import caps, greedy, inside
 
-from slots.cover import class_cover, greedy_set_cover_packed, refined_set_cover_packed
+from slots.cover import greedy_set_cover_packed, refined_set_cover_packed
 from slots.coverage import cap_thresholds, coverage_bits, unpack_bits
+from slots.covering import class_cover
 
 
 def dense(blocks, n_candidates, n_examples):
