@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from slots.views import Views, parse_views
 Report = Callable[[str, float], None]
 """``report(step, share)``: told what is being done, and how much of it is done (0 to 1)."""
 
+_SMALL_WORK = 5e7  # multiplications a batch: a millisecond of one thread
 _KMEANS_EXAMPLES = 3000  # per class; more moves the centres little and costs time
 
 
@@ -115,11 +117,26 @@ def fit(
     held_out = hold_out(len(labels), config.held_out, config.seed)
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
     run = _Run(model, x, torch.from_numpy(labels).to(model.device), fitted, config, report, stop or (lambda: False))
-    losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
-    closing = close(model, x, labels, held_out=held_out, config=config.closing, report=report)
+    with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
+        losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
+        closing = close(model, x, labels, held_out=held_out, config=config.closing, report=report)
     if checkpoint is not None:
         remove_checkpoint(Path(checkpoint))
     return model, FitResult(len(losses), tuple(losses), time.monotonic() - started, interrupted, closing)
+
+
+@contextmanager
+def _threads_for(model: SlotModel, backbone: nn.Module | None, config: TrainConfig, *, n_labels: int) -> Iterator[None]:
+    """One thread where a batch is small work: threads that wait for each other cost more, above all on a busy machine."""
+    before = torch.get_num_threads()
+    rows = config.batch_size * min(model.views.n_views, config.sampled_views)
+    work = rows * model.head.feature_dim * max(1, config.slots_per_class) * n_labels
+    learns = backbone is not None and any(p.requires_grad for p in backbone.parameters())
+    torch.set_num_threads(1 if work < _SMALL_WORK and not learns else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _silent(_step: str, _share: float) -> None:

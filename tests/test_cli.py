@@ -276,3 +276,21 @@ def test_a_checkpoint_of_other_options_is_refused(capsys, tmp_path):
     fit.communicate()
     printed = run(capsys, "fit", "--data", "digits", "--out", tmp_path / "model", "--resume", status=2)
     assert "belongs to a fit with other data or options" in printed.err
+
+
+def test_a_full_disk_keeps_the_old_model(digits, capsys, tmp_path):
+    import resource
+    import shutil
+
+    folder = shutil.copytree(digits[0], tmp_path / "model")
+    before = run(capsys, "show", folder, "--json").out
+    done = subprocess.run(
+        [*SLOTS, "fit", "--data", "digits", "--epochs", "1", "--out", str(folder), "--device", "cpu"],
+        capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert "must be writable" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert run(capsys, "show", folder, "--json").out == before
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
