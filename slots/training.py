@@ -127,7 +127,7 @@ def fit(
 
 @contextmanager
 def _threads_for(model: SlotModel, backbone: nn.Module | None, config: TrainConfig, *, n_labels: int) -> Iterator[None]:
-    """One thread where a batch is small work: threads that wait for each other cost more, above all on a busy machine."""
+    """One thread where a batch is small work: waiting for each other costs threads more, above all on busy machines."""
     before = torch.get_num_threads()
     rows = config.batch_size * min(model.views.n_views, config.sampled_views)
     work = rows * model.head.feature_dim * max(1, config.slots_per_class) * n_labels
