@@ -5,16 +5,14 @@ Heavy imports happen inside the commands, so that ``slots --help`` is quick.
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from protocols.terminal import cell, print_json, print_table, progress, stop_on_signal
 
 if TYPE_CHECKING:
     from protocols.data import Dataset
@@ -97,14 +95,14 @@ def fit(
     changes = {"epochs": epochs, "slots_per_class": slots_per_class, "views": views, "precision": precision}
     chosen, recipe = plan(loaded, backbone, closing=closing, device=pick_device(device), seed=seed, **changes)
     target = out or Path("runs") / f"{loaded.name}-{chosen}"
-    with _progress() as report, _stop_on_signal() as stop:
+    with progress() as report, stop_on_signal() as stop:
         _, summary = fit_and_save(
             loaded, chosen, recipe, out=target, command=command_line(), resume=resume, report=report, stop=stop
         )
     if as_json:
-        _print_json(summary.as_json())
+        print_json(summary.as_json())
         return
-    _print_table(
+    print_table(
         f"{summary.data}, backbone {summary.backbone}: {summary.n_slots} slots in {summary.elapsed_s:.0f} s",
         [
             ("", "accuracy", "matched", "right when matched"),
@@ -139,11 +137,11 @@ def evaluate(
         raise DataError(f"The {part} part of {data!r} must have labelled examples to measure on. Try another --part.")
     result = measure(loaded_model.predict(x), y)
     if as_json:
-        _print_json({"model": str(model), "data": loaded.name, "part": part, **asdict(result)})
+        print_json({"model": str(model), "data": loaded.name, "part": part, **asdict(result)})
         return
     rows = [("", "accuracy", "matched", "ambiguous", "right when matched", "right when not")]
     shares = result.accuracy, result.matched, result.ambiguous, result.accuracy_matched, result.accuracy_unmatched
-    _print_table(f"{loaded.name}, {result.n} examples", [*rows, (part, *shares)])
+    print_table(f"{loaded.name}, {result.n} examples", [*rows, (part, *shares)])
 
 
 @app.command(
@@ -170,7 +168,7 @@ def predict(
     names, x = load_inputs(loaded, images or [], None if data is None else _part(_load(data, data_dir), part)[0])
     prediction = loaded.predict(x)
     if as_json:
-        _print_json({"model": str(model), "answers": answers_json(loaded, names, prediction)})
+        print_json({"model": str(model), "answers": answers_json(loaded, names, prediction)})
     elif out is not None:
         write_file(out, answers_csv(loaded, names, prediction).encode())
         typer.echo(f"{len(prediction)} answers: {out}")
@@ -186,16 +184,16 @@ def show(model: Model, as_json: AsJson = False) -> None:
 
     description = describe(load_model(model, device="cpu"))
     if as_json:
-        _print_json({"model": str(model), **description})
+        print_json({"model": str(model), **description})
         return
     for key, value in description.items():
         if key not in ("classes", "history"):
-            typer.echo(f"{key.replace('_', ' '):>18}  {_cell(value)}")
+            typer.echo(f"{key.replace('_', ' '):>18}  {cell(value)}")
     rows: list[tuple[Any, ...]] = [
         ("class", "slots", "training matches", "median radius (degrees)", "held-out precision")
     ]
     rows += [tuple(line.values()) for line in description["classes"]]
-    _print_table("", rows)
+    print_table("", rows)
     for line in description["history"]:
         typer.echo(f"generation {line['number']}: {line['what']}, {line['n_slots']} slots")
 
@@ -210,7 +208,7 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     findings = diagnose(data_dir=data_dir or default_data_dir())
     if as_json:
-        _print_json({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]})
+        print_json({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]})
     else:
         for finding in findings:
             typer.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.name}: {finding.message}")
@@ -231,61 +229,6 @@ def _part(data: Dataset, part: str) -> tuple[Any, Any]:
     if part not in ("train", "test"):
         raise _usage(f"--part must be train or test, got {part!r}.")
     return (data.x_train, data.y_train) if part == "train" else (data.x_test, data.y_test)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps(document, indent=1))
-
-
-def _print_table(title: str, rows: list[tuple[Any, ...]]) -> None:
-    """A plain table on stdout; shares as percentages."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for place, name in enumerate(rows[0]):
-        table.add_column(str(name), justify="left" if place == 0 else "right")
-    for row in rows[1:]:
-        table.add_row(*(_cell(value) for value in row))
-    Console(highlight=False).print(table)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.2f} %" if isinstance(value, float) and 0 <= value <= 1 else str(value)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on stderr, one line that changes; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda step, share: bar.update(task, description=step, completed=share)
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or termination asks the training to end; the second ends the program."""
-    seen: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-        typer.echo("Stopping: closing the model with what was learned so far. Once more to give up.", err=True)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main(arguments: list[str] | None = None) -> None:
