@@ -18,7 +18,7 @@ from slots.errors import ModelError, UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.predictions import Prediction
 from slots.preprocessing import Preprocessing, RawInputs
-from slots.store import read_state, write_state
+from slots.store import State, read_state, write_state
 from slots.views import Views, parse_views
 
 BuildBackbone = Callable[..., nn.Module]
@@ -99,6 +99,11 @@ class SlotModel(nn.Module):
         self.history: list[Generation] = []
         self.thumbnails: npt.NDArray[np.uint8] | None = None
         """Remembered images, shape (slot, exemplar, height, width, channel); None for features."""
+        self.support: Tensor | None = None
+        """Unit features of the remembered examples, float16 of shape (slot, exemplar, feature), zero rows where there
+        is none: 8 bytes a slot and feature. None in a model that was put together by hand."""
+        self.clusters: frozenset[int] = frozenset()
+        """Labels that stand for a cluster nobody has named yet."""
 
     @property
     def device(self) -> torch.device:
@@ -108,6 +113,39 @@ class SlotModel(nn.Module):
     def class_name(self, label: int) -> str:
         """Name of a label; a label beyond the known names is shown as its number."""
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
+
+    @property
+    def generation(self) -> int:
+        """Number of the last line of the history; 0 before there is one."""
+        return self.history[-1].number if self.history else 0
+
+    @property
+    def n_labels(self) -> int:
+        """Label ids given out so far; the next new label gets this number. Ids are never given out twice."""
+        top = int(self.head.labels.max()) if self.head.n_slots else -1
+        return max(len(self.class_names), 1 + top)
+
+    def label_id(self, name: str, *, create: bool = False) -> int:
+        """Id of the label with this name.
+
+        Parameters
+        ----------
+        name : str
+        create : bool, default False
+            Give an unknown name the next id.
+
+        Raises
+        ------
+        UsageError
+            If there is no such label and ``create`` is false.
+        """
+        names = [self.class_name(label) for label in range(self.n_labels)]
+        if name in names:
+            return names.index(name)
+        if not create:
+            raise UsageError(f"`name` must be a label of the model, got {name!r}. It knows {', '.join(names)}.")
+        self.class_names = (*names, name)
+        return len(names)
 
     def features(self, x: RawInputs) -> Float[Tensor, "example view feature"]:
         """Raw features of every view of a block of raw inputs (not checked, gradients as the caller set them).
@@ -162,12 +200,14 @@ class SlotModel(nn.Module):
         caps = self.head.caps()
         return Prediction.concatenate([decide(self.features(x[rows]), caps) for rows in self.blocks(len(x))])
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, keep_history: bool = False) -> Path:
         """Write the model, whole or not at all, over the one that was there.
 
         Parameters
         ----------
         folder : path
+        keep_history : bool, default False
+            Keep the generations that the folder holds, for `load` and ``slots undo``; otherwise they go.
 
         Returns
         -------
@@ -185,6 +225,8 @@ class SlotModel(nn.Module):
             tensors["backbone"] = weights
         if self.thumbnails is not None:
             tensors["exemplars"] = {"images": torch.from_numpy(self.thumbnails)}
+        if self.support is not None:
+            tensors["support"] = {"features": self.support}
         if self.recipe is None and not isinstance(self.backbone, nn.Identity):
             raise UsageError("A backbone without a recipe cannot be saved. Pass recipe=(name, options) to SlotModel.")
         header = {
@@ -193,18 +235,28 @@ class SlotModel(nn.Module):
             "backbone": None if self.recipe is None else {"name": self.recipe[0], "options": self.recipe[1]},
             "views": self.views.spec,
             "class_names": list(self.class_names),
+            "clusters": sorted(self.clusters),
+            "generation": self.generation,
             "history": [asdict(generation) for generation in self.history],
         }
-        write_state(folder, header=header, tensors=tensors)
+        write_state(folder, header=header, tensors=tensors, keep_history=keep_history)
         return Path(folder)
 
     @staticmethod
-    def load(folder: str | Path, *, build: BuildBackbone | None = None, device: str = "cpu") -> SlotModel:
+    def load(
+        folder: str | Path,
+        *,
+        generation: int | None = None,
+        build: BuildBackbone | None = None,
+        device: str = "cpu",
+    ) -> SlotModel:
         """Read a model that `save` wrote.
 
         Parameters
         ----------
         folder : path
+        generation : int, optional
+            Number of the generation to read, as ``slots log`` lists it. Default: the current one.
         build : callable, optional
             Makes the backbone from its recorded name; pass `backbones.build`. Needed for models that have one.
         device : str, default "cpu"
@@ -218,7 +270,7 @@ class SlotModel(nn.Module):
         ModelError
             If the folder is missing, damaged, foreign or of a newer version, or needs ``build``.
         """
-        state = read_state(folder)
+        state = read_state(folder) if generation is None else _state_of(folder, generation)
         try:
             return _rebuild(state.header, state.tensors, build).to(device)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -226,6 +278,19 @@ class SlotModel(nn.Module):
                 f"The model in {folder} cannot be rebuilt: {error}. It was written by another version or edited. "
                 "Fit it again."
             ) from error
+
+
+def _state_of(folder: str | Path, generation: int) -> State:
+    """The newest state that holds a generation."""
+    known = []
+    for place in reversed(range(read_state(folder).n_generations)):
+        state = read_state(folder, place)
+        history = state.header.get("history", [])
+        known.append(history[-1]["number"] if history else 0)
+        if known[-1] == generation:
+            return state
+    numbers = ", ".join(map(str, sorted(set(known))))
+    raise ModelError(f"`generation` must be one that `{folder}` keeps, got {generation}. It keeps {numbers}.")
 
 
 def _rebuild(header: dict[str, Any], tensors: dict[str, dict[str, Tensor]], build: BuildBackbone | None) -> SlotModel:
@@ -254,4 +319,7 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, dict[str, Tensor]], buil
     model.history = [Generation(**line) for line in header["history"]]
     if "exemplars" in tensors:
         model.thumbnails = tensors["exemplars"]["images"].numpy()
+    if "support" in tensors:
+        model.support = tensors["support"]["features"]
+    model.clusters = frozenset(header.get("clusters", ()))
     return model
