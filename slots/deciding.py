@@ -176,8 +176,9 @@ def decide(features: ViewFeatures, caps: SlotCaps) -> Prediction:
 
     Notes
     -----
-    Matched: among the slots of the oldest generation that fire the one of largest margin, ties to the lowest slot;
-    so a later generation can never change an answer that an earlier one gave.
+    Matched: the oldest generation that has a slot which fires answers, alone: the slot of largest margin in it, ties
+    to the lowest slot; ambiguous when slots of two labels *of that generation* fire. So a later generation can never
+    change any part of an answer that an earlier one gave, for no input whatever.
     """
     n = len(features)
     out = Prediction(
@@ -201,7 +202,11 @@ def _answer_matched(pairs: Pairs, caps: SlotCaps, out: Prediction) -> None:
     labels, generations = caps.labels.cpu().numpy(), caps.generations.cpu().numpy()
     example, slot = pairs.examples.cpu().numpy(), pairs.slots.cpu().numpy()
     margin = pairs.margins.cpu().numpy()
-    order = np.lexsort((slot, -margin, generations[slot], example))
+    oldest = np.full(len(out), np.iinfo(np.int64).max)
+    np.minimum.at(oldest, example, generations[slot])
+    speaks = generations[slot] == oldest[example]
+    example, slot, margin = example[speaks], slot[speaks], margin[speaks]
+    order = np.lexsort((slot, -margin, example))
     example, slot, margin = example[order], slot[order], margin[order]
     rows, first = np.unique(example, return_index=True)
     out.labels[rows], out.slots[rows], out.margins[rows] = labels[slot[first]], slot[first], margin[first]

@@ -12,8 +12,11 @@ import numpy.typing as npt
 class Answer(IntEnum):
     """How sure an answer is, and why.
 
-    ``MATCHED``: slots of one label fire. ``AMBIGUOUS``: slots of two or more labels fire; both are named.
-    ``UNMATCHED``: no slot vouches for the input; the label is the pooled score's and the caller decides.
+    The oldest generation that has a slot which fires gives the answer, and none after it is asked.
+
+    ``MATCHED``: its slots of one label fire. ``AMBIGUOUS``: its slots of two or more labels fire; both are named.
+    ``UNMATCHED``: no slot of any generation vouches for the input; the label is the pooled score's and the caller
+    decides.
     """
 
     UNMATCHED = 0
@@ -36,7 +39,7 @@ class Prediction:
     margins : float64 array
         How deep the input lies inside that slot's two caps, in radians; negative outside.
     runner_up_slots : int64 array
-        The best slot of another label; -1 where there is none.
+        The best slot of another label (of a matched input: in the same generation); -1 where there is none.
     runner_up_margins : float64 array
         Margin of the runner-up, in radians; minus infinity where there is none.
     """

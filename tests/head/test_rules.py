@@ -1,6 +1,7 @@
 """Matching and deciding against literal loops, by hand on a few points, and on what must not matter."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -189,9 +190,13 @@ def test_an_older_generation_wins_over_a_deeper_match():
     )
     answer = decide(torch.tensor([[[0.6, 0.8]]]), caps)
     assert answer.labels.tolist() == [4]
-    assert answer.answers.tolist() == [Answer.AMBIGUOUS]
-    assert answer.runner_up_slots.tolist() == [1]
-    assert answer.runner_up_margins[0] > answer.margins[0] > 0
+    assert answer.answers.tolist() == [Answer.MATCHED], "a later generation is not asked"
+    assert answer.runner_up_slots.tolist() == [-1]
+    same = decide(torch.tensor([[[0.6, 0.8]]]), replace(caps, generations=torch.tensor([1, 1])))
+    assert same.labels.tolist() == [9]
+    assert same.answers.tolist() == [Answer.AMBIGUOUS]
+    assert same.runner_up_slots.tolist() == [0]
+    assert same.margins[0] > same.runner_up_margins[0] > 0
 
 
 def test_nothing_in_nothing_out():

@@ -68,7 +68,8 @@ def decide_one(views, caps):
             fired.append((generations[slot], -depth, slot))
     if fired:
         slot = min(fired)[2]
-        kind = 2 if len({labels[k] for _, _, k in fired}) == 1 else 1
+        oldest = min(fired)[0]
+        kind = 2 if len({labels[k] for generation, _, k in fired if generation == oldest}) == 1 else 1
         return labels[slot], kind, slot
     best = {}
     for label in sorted(set(labels)):
