@@ -77,6 +77,10 @@ def fit(
     precision: Annotated[
         float | None, typer.Option(help="Wanted precision of a slot on the training data; below 1 against label noise.")
     ] = None,
+    reach: Annotated[
+        float | None,
+        typer.Option(help="Share of matches kept when the caps are made tight for classes to come; 0.8 is a good one."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of a fit that was killed.")] = False,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -93,7 +97,9 @@ def fit(
 
     loaded = _load(data, data_dir)
     changes = {"epochs": epochs, "slots_per_class": slots_per_class, "views": views, "precision": precision}
-    chosen, recipe = plan(loaded, backbone, closing=closing, device=pick_device(device), seed=seed, **changes)
+    chosen, recipe = plan(
+        loaded, backbone, closing=closing, reach=reach, device=pick_device(device), seed=seed, **changes
+    )
     target = out or Path("runs") / f"{loaded.name}-{chosen}"
     with progress() as report, stop_on_signal() as stop:
         _, summary = fit_and_save(

@@ -103,7 +103,8 @@ def plan(data: Dataset, backbone: str | None, **changes: Any) -> tuple[str, Reci
     backbone : str, optional
         Default: ``pixels`` for images, ``none`` for feature rows.
     **changes
-        Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` is the mode.
+        Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode) and ``reach`` are fields of
+        its `ClosingConfig`.
 
     Returns
     -------
@@ -120,8 +121,8 @@ def plan(data: Dataset, backbone: str | None, **changes: Any) -> tuple[str, Reci
         choice = "a backbone such as pixels" if name == "none" else "none"
         raise UsageError(f"`backbone` must be {choice} for {data.kind}, got {name!r}. Change --backbone.")
     recipe = find_recipe(name, data.name)
-    mode = changes.pop("closing", None)
-    closing = recipe.train.closing if mode is None else replace(recipe.train.closing, closing=mode)
+    wanted = {name: changes.pop(name, None) for name in ("closing", "reach")}
+    closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
     kept = {key: value for key, value in changes.items() if value is not None}
     return name, replace(recipe, train=replace(recipe.train, closing=closing, **kept))
 

@@ -22,11 +22,13 @@ from slots.calibration import FLOAT32_GAP, PrecisionAccumulator, precision_thres
 from slots.completing import complete
 from slots.cover import greedy_set_cover
 from slots.deciding import matching_pairs
+from slots.errors import UsageError
 from slots.hashing import N_EXEMPLARS
 from slots.matching import best_view, normalize, support_thresholds
 from slots.model import SlotModel
 from slots.preprocessing import RawInputs
 from slots.sources import FeatureSource
+from slots.tightening import tighten
 
 Ids = npt.NDArray[np.int64]
 Report = Callable[[str, float], None]
@@ -53,6 +55,9 @@ class ClosingConfig:
         Default: 1 in 5,000 training examples, at least 2.
     max_candidates : int, default 500
         Unmatched examples tried as new slots by ``compact``; ``full`` tries all.
+    reach : float in (0, 1], default 1.0
+        Share of the matches that is kept when, at the end, all support caps are made smaller by one angle: less is
+        matched, and less of a class that comes later is swallowed. 0.8 suits a model that will meet new classes.
     """
 
     closing: Literal["compact", "full"] = "compact"
@@ -60,6 +65,11 @@ class ClosingConfig:
     support_share: float = 0.97
     min_gain: int | None = None
     max_candidates: int = 500
+    reach: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reach <= 1:
+            raise UsageError(f"`reach` must lie in (0, 1], got {self.reach}. 0.8 gives up one match in five.")
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,9 @@ def close(
     model.support = support_features(source, model.head.exemplars)
     labels = y.copy()
     unsure = np.flatnonzero(~matched_before | foreign)  # all others have matches, and of their own label alone
+    if config.reach < 1:
+        tighten(source, held_out, reach=config.reach, report=report)
+        unsure = np.arange(len(y))
     answers = source.predict(unsure, report)
     labels[unsure] = answers.labels
     matched = np.ones(len(y), bool)

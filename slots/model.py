@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,10 @@ from slots.predictions import Prediction
 from slots.preprocessing import Preprocessing, RawInputs
 from slots.store import State, read_state, write_state
 from slots.views import Views, parse_views
+
+if TYPE_CHECKING:
+    from slots.proposing import Proposal
+    from slots.updating import GivenLabels, UpdateReport
 
 BuildBackbone = Callable[..., nn.Module]
 """``build(name, *, input_shape, **options)``, for example `backbones.build`."""
@@ -199,6 +203,18 @@ class SlotModel(nn.Module):
         self.eval()
         caps = self.head.caps()
         return Prediction.concatenate([decide(self.features(x[rows]), caps) for rows in self.blocks(len(x))])
+
+    def propose(self, x: RawInputs, **options: Any) -> Proposal:
+        """What the slots do not match in new data, and the few examples to ask about: `slots.proposing.propose`."""
+        from slots.proposing import propose
+
+        return propose(self, x, **options)
+
+    def update(self, x: RawInputs, labels: GivenLabels | None = None, **options: Any) -> UpdateReport:
+        """Add slots for what no slot matches, and change no answer that a slot gives: `slots.updating.update`."""
+        from slots.updating import update
+
+        return update(self, x, labels, **options)
 
     def save(self, folder: str | Path, *, keep_history: bool = False) -> Path:
         """Write the model, whole or not at all, over the one that was there.

@@ -28,13 +28,17 @@ class FeatureSource:
     x : array of shape (example, ...)
     report : callable
         ``report(step, share)``, told the progress of the first pass.
+    keep : bool, default True
+        False where only a few examples will be asked for.
     """
 
-    def __init__(self, model: SlotModel, x: RawInputs, report: Callable[[str, float], None]) -> None:
+    def __init__(
+        self, model: SlotModel, x: RawInputs, report: Callable[[str, float], None], *, keep: bool = True
+    ) -> None:
         model.eval()
         self.model, self.x = model, x
         self._kept: ViewFeatures | None = None
-        if len(x) and len(x) * model.views.n_views * model.head.feature_dim * 4 <= KEPT_BYTES:
+        if keep and len(x) and len(x) * model.views.n_views * model.head.feature_dim * 4 <= KEPT_BYTES:
             parts = []
             for rows in model.blocks(len(x)):
                 report("features", rows.stop / len(x))

@@ -1,0 +1,211 @@
+"""Where new slots go: seeds, the means of what is nearest to them, and the caps around those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from slots.calibration import FLOAT32_GAP, strictly_above, strictly_below
+from slots.cover import greedy_set_cover
+from slots.deciding import SlotCaps
+from slots.disjoint import free_radius
+from slots.matching import best_view, normalize, precision_thresholds, support_thresholds
+from slots.shapes import SlotLabels, SlotVectors, Thresholds
+from slots.sources import FeatureSource
+
+Ids = npt.NDArray[np.int64]
+
+_SEEDS_AT_ONCE = 2000
+
+
+@dataclass(frozen=True)
+class Placed:
+    """New slots before they join the head, over the unmatched examples that they came from.
+
+    Parameters
+    ----------
+    seeds : int64 tensor of shape (slot,)
+        Place of each slot's seed among the unmatched.
+    centres : float tensor of shape (slot, feature)
+        Unit mean of the slot's members.
+    labels : int64 tensor of shape (slot,)
+    """
+
+    seeds: Int[Tensor, " slot"]
+    centres: SlotVectors
+    labels: SlotLabels
+
+
+def thin_seeds(unit: Float[Tensor, "example feature"], labels: Ids, radius: float) -> Ids:
+    """The fewest labelled examples whose caps hold all labelled ones, each cap free of other labels.
+
+    Parameters
+    ----------
+    unit : float tensor of shape (example, feature)
+        Unit features of the unmatched.
+    labels : int64 array of shape (example,)
+        -1 where unknown.
+    radius : float
+        Largest radius of a cap.
+
+    Returns
+    -------
+    int64 array
+        Places, those that cover most first within each label.
+    """
+    known = np.flatnonzero((labels >= 0) & (unit != 0).any(1).cpu().numpy())
+    rows, marks = unit[torch.from_numpy(known).to(unit.device)], torch.from_numpy(labels[known]).to(unit.device)
+    picked = [np.zeros(0, np.int64)]
+    for label in np.unique(labels[known]):
+        mine = (marks == int(label)).nonzero()[:, 0]
+        tried = mine[:: max(1, -(-len(mine) // _SEEDS_AT_ONCE))]
+        scores = rows[tried] @ rows.T
+        others = scores[:, marks != int(label)]
+        limit = torch.full((len(tried),), float(np.cos(radius)), device=rows.device)
+        if others.shape[1]:
+            limit = torch.maximum(limit, others.amax(1))
+        covers = scores[:, mine] > limit[:, None]
+        covers[torch.arange(len(tried)), torch.searchsorted(mine, tried)] = True
+        picked.append(known[tried[greedy_set_cover(covers).to(tried.device)].cpu().numpy()])
+    return np.concatenate(picked)
+
+
+@torch.no_grad()
+def settle(unit: Float[Tensor, "example feature"], known: Tensor, placed: Placed, *, moves: int) -> Placed:
+    """Move each slot to the mean of the examples nearest to it, a few times; labelled ones count for their label only.
+
+    Parameters
+    ----------
+    unit : float tensor of shape (example, feature)
+    known : int64 tensor of shape (example,)
+        Labels, -1 where unknown.
+    placed : Placed
+    moves : int
+        Few: with many the slots drift away from the examples whose labels they carry.
+
+    Returns
+    -------
+    Placed
+    """
+    centres = placed.centres
+    for _ in range(moves):
+        total = torch.zeros_like(centres, dtype=torch.float64)
+        for i in range(0, len(unit), 4096):
+            rows, labels = unit[i : i + 4096], known[i : i + 4096]
+            scores = rows @ centres.T
+            foreign = (labels[:, None] >= 0) & (labels[:, None] != placed.labels)
+            owner = scores.masked_fill(foreign, -2.0).argmax(1)
+            fits = ~foreign[torch.arange(len(rows)), owner]
+            total.index_add_(0, owner[fits], rows[fits].double())
+        total.index_add_(0, torch.arange(len(centres), device=unit.device), unit[placed.seeds].double())
+        empty = (total == 0).all(1, keepdim=True)
+        centres = torch.where(empty, centres, normalize(total).float())
+    return Placed(placed.seeds, centres, placed.labels)
+
+
+@dataclass(frozen=True)
+class Caps:
+    """Thresholds of new slots, and who lies nearest to each.
+
+    Parameters
+    ----------
+    precision, support : float tensors of shape (slot,)
+    exemplars : int64 tensor of shape (slot, 4)
+        Places among the unmatched, the nearest members first; -1 pads.
+    members : int64 tensor of shape (slot,)
+        Unmatched examples nearest to each slot, of its label as far as that is known.
+    """
+
+    precision: Thresholds
+    support: Thresholds
+    exemplars: Int[Tensor, "slot exemplar"]
+    members: Int[Tensor, " slot"]
+
+
+@torch.no_grad()
+def make_caps(
+    source: FeatureSource,
+    weights: SlotVectors,
+    placed: Placed,
+    labels: Tensor,
+    *,
+    known: Tensor,
+    old: SlotCaps,
+    memory: tuple[Tensor, Tensor],
+    precision: float,
+    radius: float,
+    disjoint: bool,
+) -> Caps:
+    """Precision and support thresholds of new slots from the unmatched examples and the old slots' memory.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The unmatched examples.
+    weights : float tensor of shape (slot, feature)
+    placed : Placed
+    labels : int64 tensor of shape (example,)
+        Labels of the unmatched, asked or taken from the nearest slot.
+    known : int64 tensor of shape (example,)
+        The asked ones alone, -1 elsewhere: no cap holds one of another label.
+    old : SlotCaps
+    memory : pair of tensors of shape (memory, feature) and (memory,)
+        Unit features and labels of support examples: no cap holds one of another label.
+    precision : float
+        Share of the taken labels above the threshold that must be the slot's.
+    radius : float
+        Largest support radius.
+    disjoint : bool
+        Cut support caps so that they meet no old slot of another label.
+
+    Returns
+    -------
+    Caps
+    """
+    scores, near = [], []
+    for rows in source.model.blocks(len(source), columns=len(weights)):
+        unit = normalize(source(rows).float())
+        scores.append(best_view(unit @ weights.T)[0])
+        near.append(best_view(unit @ placed.centres.T)[0])
+    by_weight, by_centre = torch.cat(scores), torch.cat(near)
+    limits = precision_thresholds(by_weight, placed.labels, labels, precision=precision)
+    features, marks = memory
+    for values, truth in ((by_weight, known), (features @ weights.T, marks)):
+        foreign = (truth[:, None] >= 0) & (truth[:, None] != placed.labels)
+        if len(values):
+            worst = values.masked_fill(~foreign, -1.0).amax(0)
+            limits = torch.maximum(limits, strictly_above(worst.double() + FLOAT32_GAP))
+    limits = limits.clamp_min(-1.0)
+    owner = by_centre.masked_fill(labels[:, None] != placed.labels, -2.0).max(1)
+    mine = owner.values > -2.0
+    reach = support_thresholds(owner.values[mine], owner.indices[mine], len(weights), quantile=0.05)
+    angle = torch.where(reach > 1, torch.zeros_like(reach), (reach - FLOAT32_GAP).clamp(-1, 1).arccos()).double()
+    angle = angle.clamp(max=radius)
+    if disjoint:
+        angle = torch.minimum(angle, free_radius(placed.centres, placed.labels, old)).clamp_min(0.0)
+    return Caps(
+        precision=limits.float(),
+        support=strictly_below(angle.cos()) if not disjoint else strictly_above(angle.cos()),
+        exemplars=_nearest(by_centre, owner.indices.masked_fill(~mine, -1), len(weights)),
+        members=torch.bincount(owner.indices[mine], minlength=len(weights)),
+    )
+
+
+def _nearest(scores: Tensor, owner: Tensor, n_slots: int, count: int = 4) -> Tensor:
+    """The few members nearest to each slot, -1 where there are fewer."""
+    exemplars = torch.full((n_slots, count), -1, dtype=torch.long, device=scores.device)
+    rows = (owner >= 0).nonzero()[:, 0]
+    own = scores[rows, owner[rows]]
+    order = own.argsort(descending=True, stable=True)
+    order = order[owner[rows][order].argsort(stable=True)]
+    rows, slots = rows[order], owner[rows][order]
+    counts = torch.bincount(slots, minlength=n_slots)
+    rank = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[slots]
+    first = rank < count
+    exemplars[slots[first], rank[first]] = rows[first]
+    return exemplars

@@ -1,0 +1,78 @@
+"""Smaller support caps for a model that will meet classes it has not seen.
+
+Precision caps know the other classes of the training data only. An input of a class that comes later falls into the
+slots it resembles; the one thing that keeps it out is the support cap. So whoever wants to go on learning gives up
+some matches at fit, and wins them back with interest at the first update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.calibration import strictly_below
+from slots.deciding import exact_scores, matching_pairs
+from slots.sources import FeatureSource
+
+
+@torch.no_grad()
+def tighten(
+    source: FeatureSource, held_out: npt.NDArray[np.int64], *, reach: float, report: Callable[[str, float], None]
+) -> float:
+    """Shrink every support cap by one angle, so that a share ``reach`` of the matched held-out data stays matched.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The training data; the head of its model is changed in place.
+    held_out : int64 array
+        Examples that placed no slot; where there are none, all examples are used.
+    reach : float in (0, 1]
+    report : callable
+
+    Returns
+    -------
+    float
+        The angle in radians, >= 0.
+
+    Notes
+    -----
+    One angle for all slots, because a slot's own examples say how far its class reaches, and nothing about how near an
+    unseen class may lie. Measured on MNIST (pixels, fitted on 0-7): at ``reach=0.8`` the share of nines that a slot
+    of 4 or 7 swallows falls from 36 to 10 %.
+    """
+    head = source.model.head
+    ids = held_out if len(held_out) else np.arange(len(source))
+    found = [source.model.head.precision_thresholds.new_zeros(0).double()]
+    for rows in source.model.blocks(len(ids)):
+        report("reach", rows.stop / len(ids))
+        depth = support_depth(source, ids[rows])
+        found.append(depth[depth > 0])
+    depths = torch.cat(found).sort().values
+    if len(depths) == 0:
+        return 0.0
+    angle = float(depths[min(len(depths) - 1, math.floor((1 - reach) * len(depths)))]) if reach < 1 else 0.0
+    limit = head.support_thresholds.double()
+    radius = (limit.clamp(-1, 1).arccos() - angle).clamp_min(0)
+    head.support_thresholds = torch.where(limit > 1, limit.float(), strictly_below(radius.cos()))
+    return angle
+
+
+def support_depth(source: FeatureSource, ids: npt.NDArray[np.int64]) -> Tensor:
+    """Radians inside the deepest support cap among the slots that match, shape (example,); minus infinity for none."""
+    head = source.model.head
+    caps, features = head.caps(), source(ids)
+    example, slot = matching_pairs(features, caps)
+    depth = torch.full((len(ids),), -math.inf, dtype=torch.float64, device=features.device)
+    for view in range(features.shape[1]):
+        pairs = (example, torch.full_like(example, view), slot)
+        fires = exact_scores(features, caps.weights, pairs) > caps.precision[slot].double()
+        centre = exact_scores(features, caps.centres, pairs).clamp(-1, 1)
+        inside = caps.support[slot].double().clamp(-1, 1).arccos() - centre.arccos()
+        depth.scatter_reduce_(0, example[fires], inside[fires], "amax")
+    return depth

@@ -1,0 +1,410 @@
+"""The update: new data in, new slots out, and no answer that a slot ever gave is changed.
+
+Nothing is trained but the new slots. The backbone and the old slots stay bit for bit as they are, and the oldest
+generation that fires answers alone (`slots.deciding`); so for every possible input, seen or not, what the model matched
+before the update it answers in the same way after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.closing import support_features, thumbnails
+from slots.errors import DataError, UsageError
+from slots.matching import normalize
+from slots.model import Generation, SlotModel
+from slots.placing import Caps, Placed, make_caps, settle, thin_seeds
+from slots.preprocessing import RawInputs
+from slots.proposing import Proposal, Report, propose, unit_features
+from slots.refining import Lesson, refine
+from slots.sources import FeatureSource
+
+Ids = npt.NDArray[np.int64]
+GivenLabels = npt.NDArray[Any] | Mapping[int, int | str]
+"""Label ids, one an example and -1 for unknown; or example -> label id or name."""
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """How new slots are made.
+
+    Parameters
+    ----------
+    moves : int, default 3
+        Times that each new slot moves to the mean of the examples nearest to it.
+    epochs : int, default 15
+        Passes over the new data in which the new slots are refined beside the old ones; 0 leaves them as they lie.
+    slot_lr : float, default 2e-3
+        Peak learning rate of the refinement.
+    rehearsal : int, default 3000
+        Matched new examples that take part in it with the answers they got (count, >= 0).
+    precision : float in (0, 1], default 0.99
+        Share of a new precision cap that must have its label, by labels taken from the nearest slot. Of labels that
+        were given, and of remembered examples, no cap holds a foreign one.
+    disjoint : bool, default False
+        Cut new support caps so far that they meet no old slot of another label as balls on the sphere. Without it a
+        new slot answers for its cap less what older slots match, which gives the same guarantee and is far larger.
+    seed : int, default 0
+    """
+
+    moves: int = 3
+    epochs: int = 15
+    slot_lr: float = 2e-3
+    rehearsal: int = 3000
+    precision: float = 0.99
+    disjoint: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("moves", "epochs", "rehearsal"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"`{name}` must be >= 0, got {getattr(self, name)}. Pass 0 to leave it out.")
+        if not 0 < self.precision <= 1 or self.slot_lr <= 0:
+            raise UsageError(
+                f"`precision` must lie in (0, 1] and `slot_lr` be > 0, got {self.precision} and {self.slot_lr}. "
+                "Try 0.99 and 0.002."
+            )
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A given label that speaks against a slot; the slot's answer stands.
+
+    Parameters
+    ----------
+    example : int
+        Row of the new data.
+    label : int
+        The label given.
+    answer : int
+        The label of the slot that matched.
+    slot : int
+        That slot; `slots.editing` can relabel or delete it.
+    """
+
+    example: int
+    label: int
+    answer: int
+    slot: int
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What an update did.
+
+    Parameters
+    ----------
+    generation : int
+        Number of the new generation; that of the model before, when nothing was added.
+    n_examples, n_unmatched : int
+        New examples, and those no slot matched.
+    labels_used : int
+        Given labels that stand behind a new slot or limit one.
+    slots_added, clusters_added : int
+        New slots, and how many of them stand for a cluster without a name.
+    slots : int64 array
+        The new slots' places in the head.
+    contradictions : tuple of Contradiction
+        Given labels of matched examples that differ from the answer.
+    proposal : Proposal
+    """
+
+    generation: int
+    n_examples: int
+    n_unmatched: int
+    labels_used: int
+    slots_added: int
+    clusters_added: int
+    slots: Ids
+    contradictions: tuple[Contradiction, ...]
+    proposal: Proposal
+
+
+def update(
+    model: SlotModel,
+    x: RawInputs,
+    labels: GivenLabels | None = None,
+    *,
+    proposal: Proposal | None = None,
+    budget: int | None = None,
+    config: UpdateConfig | None = None,
+    report: Report | None = None,
+) -> UpdateReport:
+    """Add slots for what the model does not match: labelled where a label is given, else as clusters with fresh ids.
+
+    Parameters
+    ----------
+    model : SlotModel
+        Changed in place, all at once at the end: an error leaves it as it was.
+    x : array of shape (example, ...)
+        New inputs, as the model was fitted on.
+    labels : int array of shape (example,), or mapping from row to label, optional
+        Label ids, -1 for unknown; a mapping may also hold names, and new names get the next ids.
+    proposal : Proposal, optional
+        What `propose` found for these inputs. Its queries without a label become clusters. Default: with labels, only
+        they make slots; without, a proposal is made.
+    budget : int, optional
+        Largest number of clusters, when a proposal is made here.
+    config : UpdateConfig, optional
+    report : callable, optional
+        ``report(step, share)``, told the progress.
+
+    Returns
+    -------
+    UpdateReport
+
+    Raises
+    ------
+    DataError
+        If inputs or labels have another shape or kind than they must.
+
+    Notes
+    -----
+    Each label (or query) seeds a slot; the slots move to the mean of the unmatched examples nearest to them; each
+    unmatched example takes the label of the nearest slot, old or new; on these labels, on matched new examples and on
+    the old slots' support examples the new weights are refined (`slots.refining`); last come the caps. Where at least
+    half of the unmatched are labelled, the seeds are thinned by set cover. Time and memory grow with the new data and
+    the number of slots, not with the old training data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from slots.training import TrainConfig, fit
+    >>> x = np.array([[1, 0, 0], [2, 0.1, 0], [0, 1, 0], [0.1, 3, 0]], dtype=np.float32)
+    >>> model, _ = fit(x, np.array([0, 0, 1, 1]), config=TrainConfig(epochs=1, slots_per_class=1))
+    >>> done = model.update(np.array([[0, 0, 1], [0, 0.1, 2]], dtype=np.float32), {0: "up"})
+    >>> done.slots_added, done.generation, model.class_name(int(model.predict(np.float32([[0, 0, 3]])).labels[0]))
+    (1, 1, 'up')
+    """
+    config, report = config or UpdateConfig(), report or _silent
+    given, names = _given_labels(model, len(x), labels)
+    if proposal is None:
+        asked = labels is not None and bool((given >= 0).any())
+        proposal = propose(model, x, budget=0 if asked else budget, report=report)
+    elif len(proposal.prediction) != len(x):
+        raise DataError(
+            f"`proposal` must be for the same inputs, got one for {len(proposal.prediction)} and {len(x)} inputs. "
+            "Call propose again."
+        )
+    contradictions = _contradictions(proposal, given)
+    made = _make_slots(model, x, given, proposal, first_free=len(names), config=config, report=report)
+    used = int((given[proposal.unmatched] >= 0).sum())
+    done = UpdateReport(
+        generation=model.generation,
+        n_examples=len(x),
+        n_unmatched=len(proposal.unmatched),
+        labels_used=used,
+        slots_added=0,
+        clusters_added=0,
+        slots=np.zeros(0, np.int64),
+        contradictions=contradictions,
+        proposal=proposal,
+    )
+    return done if made is None else _commit(model, x, made, done, names)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """New slots, ready to join the head."""
+
+    weights: Tensor
+    placed: Placed
+    caps: Caps
+    clusters: Ids
+    unmatched: Ids
+
+
+def _make_slots(
+    model: SlotModel,
+    x: RawInputs,
+    given: Ids,
+    proposal: Proposal,
+    *,
+    first_free: int,
+    config: UpdateConfig,
+    report: Report,
+) -> _Made | None:
+    """All the work of an update, on a model that stays as it is; None when there is nothing to add."""
+    unmatched, head = proposal.unmatched, model.head
+    if len(unmatched) == 0:
+        return None
+    source = FeatureSource(model, x[unmatched], report)
+    unit = unit_features(source)
+    known = given[unmatched]
+    seeds, labels, clusters = _seeds(unit, known, proposal, first_free=first_free)
+    if len(seeds) == 0:
+        return None
+    places = torch.from_numpy(seeds).to(model.device)
+    start = Placed(places, unit[places], torch.from_numpy(labels).to(model.device))
+    marks = torch.from_numpy(known).to(model.device)
+    placed = settle(unit, marks, start, moves=config.moves)
+    taken = _taken_labels(model, source, proposal, placed, marks)
+    memory, memory_labels = _memory(model)
+    rehearsed = _rehearsed(proposal, given, config)
+    lesson = Lesson(
+        x=x[np.concatenate([unmatched, rehearsed])],
+        labels=torch.cat([taken, torch.from_numpy(proposal.prediction.labels[rehearsed]).to(taken)]),
+        memory=memory,
+        memory_labels=memory_labels,
+    )
+    options = {"epochs": config.epochs, "lr": config.slot_lr, "seed": config.seed}
+    weights = refine(model, placed.centres, placed.labels, lesson, report=report, **options)  # type: ignore[arg-type]
+    caps = make_caps(
+        source,
+        weights,
+        placed,
+        taken,
+        known=marks,
+        old=head.caps(),
+        memory=(memory, memory_labels),
+        precision=config.precision,
+        radius=proposal.radius,
+        disjoint=config.disjoint,
+    )
+    return _Made(weights, placed, caps, clusters, unmatched)
+
+
+def _seeds(unit: Tensor, known: Ids, proposal: Proposal, *, first_free: int) -> tuple[Ids, Ids, Ids]:
+    """Places among the unmatched that seed a slot, their labels, and the ids of the clusters among these."""
+    labelled = np.flatnonzero((known >= 0) & (unit != 0).any(1).cpu().numpy())
+    if 2 * len(labelled) >= len(known):
+        labelled = thin_seeds(unit, known, proposal.radius)
+    queries = np.searchsorted(proposal.unmatched, proposal.queries)
+    nameless = queries[known[queries] < 0]
+    clusters = first_free + np.arange(len(nameless))
+    return np.concatenate([labelled, nameless]), np.concatenate([known[labelled], clusters]), clusters
+
+
+def _taken_labels(model: SlotModel, source: FeatureSource, proposal: Proposal, placed: Placed, known: Tensor) -> Tensor:
+    """A label for each unmatched example: the given one, else the nearest new slot's if it lies nearer than every old.
+
+    Otherwise the answer of the old slots stands.
+    """
+    old = torch.from_numpy(proposal.prediction.labels[proposal.unmatched]).to(placed.labels)
+    parts = []
+    for rows in model.blocks(len(source), columns=len(placed.labels)):
+        features = normalize(source(rows).float())
+        nearest, slot = (features @ placed.centres.T).amax(1).max(1)
+        present = (features @ model.head.centres.T).amax((1, 2))
+        parts.append(torch.where(nearest > present, placed.labels[slot], old[rows]))
+    taken = torch.cat(parts)
+    taken[placed.seeds] = placed.labels
+    return torch.where(known >= 0, known, taken)
+
+
+def _memory(model: SlotModel) -> tuple[Tensor, Tensor]:
+    """Remembered examples of the old slots with their labels; the centres where there are none."""
+    head = model.head
+    if model.support is None:
+        return head.centres, head.labels
+    slot, place = (model.support != 0).any(2).nonzero(as_tuple=True)
+    features = normalize(model.support[slot, place].float()).to(model.device)
+    return features, head.labels[slot.to(head.labels.device)]
+
+
+def _rehearsed(proposal: Proposal, given: Ids, config: UpdateConfig) -> Ids:
+    """Matched new examples for the refinement, evenly spread; not those whose given label says otherwise."""
+    agrees = (given < 0) | (given == proposal.prediction.labels)
+    ids = np.flatnonzero(proposal.prediction.matched & agrees)
+    if len(ids) == 0 or config.rehearsal == 0:
+        return ids[:0]
+    return np.asarray(ids[:: -(-len(ids) // config.rehearsal)], np.int64)
+
+
+def _commit(model: SlotModel, x: RawInputs, made: _Made, done: UpdateReport, names: list[str]) -> UpdateReport:
+    """Put the new slots into the model."""
+    head, first = model.head, model.head.n_slots
+    number = model.generation + 1
+    exemplars = made.caps.exemplars.cpu().numpy()
+    ids = np.where(exemplars >= 0, made.unmatched[exemplars], -1)
+    voters = bool(head.trained.any()) or head.n_slots == 0
+    images = thumbnails(x, ids) if model.preprocessing.kind == "images" and model.thumbnails is not None else None
+    kept = model.thumbnails
+    head.add_slots(
+        made.weights,
+        made.placed.labels,
+        centres=made.placed.centres,
+        precision_thresholds=made.caps.precision,
+        support_thresholds=made.caps.support,
+        exemplars=torch.from_numpy(ids).to(model.device),
+        generation=number,
+        trained=voters,
+    )
+    head.hits[first:] = made.caps.members
+    fresh = support_features(FeatureSource(model, x, _silent, keep=False), head.exemplars[first:])
+    old = model.support if model.support is not None else torch.zeros(first, *fresh.shape[1:], dtype=fresh.dtype)
+    model.support = torch.cat([old, fresh])
+    if images is not None and kept is not None:
+        model.thumbnails = np.concatenate([kept, images])
+    model.class_names = (*names, *(f"cluster {label}" for label in made.clusters.tolist()))
+    model.clusters = model.clusters | set(made.clusters.tolist())
+    done = replace(
+        done,
+        generation=number,
+        slots_added=head.n_slots - first,
+        clusters_added=len(made.clusters),
+        slots=np.arange(first, head.n_slots),
+    )
+    model.history.append(Generation(number, "update", head.n_slots, _figures(done)))
+    return done
+
+
+def _figures(done: UpdateReport) -> dict[str, Any]:
+    """What the history says of an update."""
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "n_examples": done.n_examples,
+        "unmatched": done.n_unmatched,
+        "labels_used": done.labels_used,
+        "slots_added": done.slots_added,
+        "clusters_added": done.clusters_added,
+        "contradictions": [[c.example, c.label, c.answer, c.slot] for c in done.contradictions],
+    }
+
+
+def _given_labels(model: SlotModel, n: int, labels: GivenLabels | None) -> tuple[Ids, list[str]]:
+    """Label ids of all new examples, -1 where unknown, and the names of all labels, the new ones last."""
+    given = np.full(n, -1, np.int64)
+    names = [model.class_name(label) for label in range(model.n_labels)]
+    if labels is None:
+        return given, names
+    if isinstance(labels, Mapping):
+        for row, label in labels.items():
+            if not 0 <= int(row) < n:
+                raise DataError(f"`labels` must be for rows 0 to {n - 1}, got row {row}. Is it for other data?")
+            if isinstance(label, str):
+                if label not in names:
+                    names.append(label)
+                given[int(row)] = names.index(label)
+            elif int(label) < 0:
+                raise DataError(f"`labels` must be names or numbers >= 0, got {label} for row {row}. Leave it out.")
+            else:
+                given[int(row)] = int(label)
+    else:
+        array = np.asarray(labels)
+        if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer) or (n and int(array.min()) < -1):
+            raise DataError(
+                f"`labels` must be whole numbers >= -1 of shape ({n},), got {array.dtype} of shape {array.shape}. "
+                "Give one label an example, -1 where it is unknown."
+            )
+        given = array.astype(np.int64)
+    names += [str(label) for label in range(len(names), 1 + int(given.max(initial=-1)))]
+    return given, names
+
+
+def _contradictions(proposal: Proposal, given: Ids) -> tuple[Contradiction, ...]:
+    answers = proposal.prediction
+    rows = np.flatnonzero(answers.matched & (given >= 0) & (given != answers.labels))
+    return tuple(Contradiction(int(i), int(given[i]), int(answers.labels[i]), int(answers.slots[i])) for i in rows)
+
+
+def _silent(_step: str, _share: float) -> None:
+    """Report nothing."""
