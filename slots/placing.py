@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from slots.calibration import FLOAT32_GAP, strictly_above, strictly_below
@@ -34,11 +34,15 @@ class Placed:
     centres : float tensor of shape (slot, feature)
         Unit mean of the slot's members.
     labels : int64 tensor of shape (slot,)
+    voters : bool tensor of shape (slot,)
+        Slots that stand for enough examples to move, to be refined and to vote on what nothing matches. The others
+        remember one labelled example as it is, and answer for what lies close to it.
     """
 
     seeds: Int[Tensor, " slot"]
     centres: SlotVectors
     labels: SlotLabels
+    voters: Bool[Tensor, " slot"]
 
 
 def thin_seeds(unit: Float[Tensor, "example feature"], labels: Ids, radius: float) -> Ids:
@@ -76,8 +80,59 @@ def thin_seeds(unit: Float[Tensor, "example feature"], labels: Ids, radius: floa
 
 
 @torch.no_grad()
+def find_voters(
+    source: FeatureSource,
+    unit: Float[Tensor, "example feature"],
+    known: Tensor,
+    *,
+    seeds: Tensor,
+    labels: SlotLabels,
+    radius: float,
+) -> Bool[Tensor, " slot"]:
+    """Which seeds stand for enough of the unmatched: greedy cover again, among the seeds alone.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The unmatched examples.
+    unit : float tensor of shape (example, feature)
+        Unit features of the examples themselves.
+    known : int64 tensor of shape (example,)
+        Labels, -1 where unknown.
+    seeds, labels : int64 tensors of shape (slot,)
+    radius : float
+
+    Returns
+    -------
+    bool tensor of shape (slot,)
+        True for a gain of at least 1 in 500 of the examples (and 2), and for the most useful seed of each label.
+
+    Notes
+    -----
+    New slots must be about as coarse as the old ones: of two classes the one with the finer slots wins wherever
+    nothing matches, whatever is true. On MNIST (fitted on 0-7, then all ten, 500 labels) a vote for every label gives
+    95.5 %, this rule 96.3.
+    """
+    covers = torch.zeros(len(seeds), len(unit), dtype=torch.bool)
+    for rows in source.model.blocks(len(unit), columns=len(seeds)):
+        inside = (normalize(source(rows).float()) @ unit[seeds].T).amax(1).T > np.cos(radius)
+        truth = known[rows]
+        covers[:, rows] = (inside & ((truth < 0) | (truth == labels[:, None]))).cpu()
+    covers[torch.arange(len(seeds)), seeds.cpu()] = True
+    picks = greedy_set_cover(covers, min_gain=max(2, len(unit) // 500))
+    voters = torch.zeros(len(seeds), dtype=torch.bool, device=unit.device)
+    voters[picks.to(unit.device)] = True
+    sizes = covers.sum(1).to(unit.device)
+    for label in labels.unique():
+        mine = (labels == label).nonzero()[:, 0]
+        if not bool(voters[mine].any()):
+            voters[mine[sizes[mine].argmax()]] = True
+    return voters
+
+
+@torch.no_grad()
 def settle(unit: Float[Tensor, "example feature"], known: Tensor, placed: Placed, *, moves: int) -> Placed:
-    """Move each slot to the mean of the examples nearest to it, a few times; labelled ones count for their label only.
+    """Move each voter to the mean of the examples nearest to it, a few times; labelled ones count for their label only.
 
     Parameters
     ----------
@@ -92,20 +147,22 @@ def settle(unit: Float[Tensor, "example feature"], known: Tensor, placed: Placed
     -------
     Placed
     """
-    centres = placed.centres
+    labels_of, seeds, centres = placed.labels[placed.voters], placed.seeds[placed.voters], placed.centres[placed.voters]
     for _ in range(moves):
         total = torch.zeros_like(centres, dtype=torch.float64)
         for i in range(0, len(unit), 4096):
             rows, labels = unit[i : i + 4096], known[i : i + 4096]
             scores = rows @ centres.T
-            foreign = (labels[:, None] >= 0) & (labels[:, None] != placed.labels)
+            foreign = (labels[:, None] >= 0) & (labels[:, None] != labels_of)
             owner = scores.masked_fill(foreign, -2.0).argmax(1)
             fits = ~foreign[torch.arange(len(rows)), owner]
             total.index_add_(0, owner[fits], rows[fits].double())
-        total.index_add_(0, torch.arange(len(centres), device=unit.device), unit[placed.seeds].double())
+        total.index_add_(0, torch.arange(len(centres), device=unit.device), unit[seeds].double())
         empty = (total == 0).all(1, keepdim=True)
         centres = torch.where(empty, centres, normalize(total).float())
-    return Placed(placed.seeds, centres, placed.labels)
+    moved = placed.centres.clone()
+    moved[placed.voters] = centres
+    return Placed(placed.seeds, moved, placed.labels, placed.voters)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from slots.closing import support_features, thumbnails
 from slots.errors import DataError, UsageError
 from slots.matching import normalize
 from slots.model import Generation, SlotModel
-from slots.placing import Caps, Placed, make_caps, settle, thin_seeds
+from slots.placing import Caps, Placed, find_voters, make_caps, settle, thin_seeds
 from slots.preprocessing import RawInputs
 from slots.proposing import Proposal, Report, propose, unit_features
 from slots.refining import Lesson, refine
@@ -168,7 +168,8 @@ def update(
 
     Notes
     -----
-    Each label (or query) seeds a slot; the slots move to the mean of the unmatched examples nearest to them; each
+    Each label (or query) seeds a slot; those that stand for enough of the unmatched (`slots.placing.find_voters`) move
+    to the mean of the examples nearest to them, the others remember their example as it is. Each
     unmatched example takes the label of the nearest slot, old or new; on these labels, on matched new examples and on
     the old slots' support examples the new weights are refined (`slots.refining`); last come the caps. Where at least
     half of the unmatched are labelled, the seeds are thinned by set cover. Time and memory grow with the new data and
@@ -243,8 +244,9 @@ def _make_slots(
     if len(seeds) == 0:
         return None
     places = torch.from_numpy(seeds).to(model.device)
-    start = Placed(places, unit[places], torch.from_numpy(labels).to(model.device))
-    marks = torch.from_numpy(known).to(model.device)
+    marks, of_slots = torch.from_numpy(known).to(model.device), torch.from_numpy(labels).to(model.device)
+    voters = find_voters(source, unit, marks, seeds=places, labels=of_slots, radius=proposal.radius)
+    start = Placed(places, unit[places], of_slots, voters)
     placed = settle(unit, marks, start, moves=config.moves)
     taken = _taken_labels(model, source, proposal, placed, marks)
     memory, memory_labels = _memory(model)
@@ -256,7 +258,9 @@ def _make_slots(
         memory_labels=memory_labels,
     )
     options = {"epochs": config.epochs, "lr": config.slot_lr, "seed": config.seed}
-    weights = refine(model, placed.centres, placed.labels, lesson, report=report, **options)  # type: ignore[arg-type]
+    weights = placed.centres.clone()
+    refined = refine(model, weights[voters], placed.labels[voters], lesson, report=report, **options)  # type: ignore[arg-type]
+    weights[voters] = refined
     caps = make_caps(
         source,
         weights,
@@ -289,12 +293,12 @@ def _taken_labels(model: SlotModel, source: FeatureSource, proposal: Proposal, p
     Otherwise the answer of the old slots stands.
     """
     old = torch.from_numpy(proposal.prediction.labels[proposal.unmatched]).to(placed.labels)
-    parts = []
-    for rows in model.blocks(len(source), columns=len(placed.labels)):
+    centres, labels, parts = placed.centres[placed.voters], placed.labels[placed.voters], []
+    for rows in model.blocks(len(source), columns=len(labels)):
         features = normalize(source(rows).float())
-        nearest, slot = (features @ placed.centres.T).amax(1).max(1)
+        nearest, slot = (features @ centres.T).amax(1).max(1)
         present = (features @ model.head.centres.T).amax((1, 2))
-        parts.append(torch.where(nearest > present, placed.labels[slot], old[rows]))
+        parts.append(torch.where(nearest > present, labels[slot], old[rows]))
     taken = torch.cat(parts)
     taken[placed.seeds] = placed.labels
     return torch.where(known >= 0, known, taken)
@@ -325,7 +329,7 @@ def _commit(model: SlotModel, x: RawInputs, made: _Made, done: UpdateReport, nam
     number = model.generation + 1
     exemplars = made.caps.exemplars.cpu().numpy()
     ids = np.where(exemplars >= 0, made.unmatched[exemplars], -1)
-    voters = bool(head.trained.any()) or head.n_slots == 0
+    pooling = bool(head.trained.any()) or head.n_slots == 0
     images = thumbnails(x, ids) if model.preprocessing.kind == "images" and model.thumbnails is not None else None
     kept = model.thumbnails
     head.add_slots(
@@ -336,8 +340,10 @@ def _commit(model: SlotModel, x: RawInputs, made: _Made, done: UpdateReport, nam
         support_thresholds=made.caps.support,
         exemplars=torch.from_numpy(ids).to(model.device),
         generation=number,
-        trained=voters,
+        trained=False,
     )
+    if pooling:  # a head whose slots all stand outside the pooled score goes on to vote with all of them
+        head.trained[first:] = made.placed.voters
     head.hits[first:] = made.caps.members
     fresh = support_features(FeatureSource(model, x, _silent, keep=False), head.exemplars[first:])
     old = model.support if model.support is not None else torch.zeros(first, *fresh.shape[1:], dtype=fresh.dtype)
