@@ -115,7 +115,7 @@ def find_voters(
     """
     covers = torch.zeros(len(seeds), len(unit), dtype=torch.bool)
     for rows in source.model.blocks(len(unit), columns=len(seeds)):
-        inside = (normalize(source(rows).float()) @ unit[seeds].T).amax(1).T > np.cos(radius)
+        inside = np.cos(radius) < (normalize(source(rows).float()) @ unit[seeds].T).amax(1).T
         truth = known[rows]
         covers[:, rows] = (inside & ((truth < 0) | (truth == labels[:, None]))).cpu()
     covers[torch.arange(len(seeds)), seeds.cpu()] = True
