@@ -1,0 +1,156 @@
+"""The list of examples to label: a CSV to fill in, a page that shows them, and the filled-in list read again."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+
+from slots.closing import thumbnails
+from slots.errors import DataError
+from slots.figures import data_uri, png
+from slots.model import SlotModel
+from slots.preprocessing import RawInputs
+from slots.proposing import Proposal
+
+COLUMNS = ("example", "label", "guess", "covers", "check")
+"""Columns of ``queries.csv``: row of the data, the label to fill in, the model's own guess, how many of the unmatched
+this label covers that those above do not, and a check sum of the example."""
+
+
+def queries_csv(model: SlotModel, x: RawInputs, proposal: Proposal) -> str:
+    """The query list as CSV, best first, with an empty column for the labels.
+
+    Parameters
+    ----------
+    model : SlotModel
+    x : array of shape (example, ...)
+    proposal : Proposal
+        For ``x``.
+
+    Returns
+    -------
+    str
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row, gain in zip(proposal.queries.tolist(), proposal.gains.tolist(), strict=True):
+        guess = model.class_name(int(proposal.prediction.labels[row]))
+        writer.writerow((row, "", guess, gain, check_sum(x, row)))
+    return text.getvalue()
+
+
+def check_sum(x: RawInputs, row: int) -> str:
+    """Eight hex digits that tell whether a row is still the same example."""
+    return hashlib.sha256(np.ascontiguousarray(np.asarray(x[row])).tobytes()).hexdigest()[:8]
+
+
+def read_labels(path: Path, x: RawInputs) -> tuple[dict[int, str], npt.NDArray[np.int64]]:
+    """Read a filled-in query list; other CSV files with the columns ``example`` and ``label`` will do as well.
+
+    Parameters
+    ----------
+    path : Path
+    x : array of shape (example, ...)
+        The data that the list was made for.
+
+    Returns
+    -------
+    labels : dict of int to str
+        Name of the label of each example that got one.
+    unlabelled : int64 array
+        Examples of the list without a label.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, lacks a column, names a row that is not there or names one twice, or was made for
+        other data.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"`labels` must be a readable CSV file, got {path}: {error}. Check the path.") from error
+    if rows and not {"example", "label"} <= set(rows[0]):
+        raise DataError(
+            f"`{path}` must have the columns example and label, got {', '.join(map(str, rows[0]))}. "
+            "Fill in the queries.csv of `slots update`."
+        )
+    labels: dict[int, str] = {}
+    unlabelled, seen = [], set[int]()
+    for line, row in enumerate(rows, 2):
+        example = _row_number(row["example"], len(x), f"{path}, line {line}")
+        if example in seen:
+            raise DataError(f"`{path}` must name each example once, got {example} again in line {line}. Drop one.")
+        seen.add(example)
+        if (check := (row.get("check") or "").strip()) and check != check_sum(x, example):
+            raise DataError(
+                f"`{path}` must be for this data, but example {example} (line {line}) is another one. "
+                "Name the data, and the --part, that the list was made for."
+            )
+        name = (row["label"] or "").strip()
+        if name:
+            labels[example] = name
+        else:
+            unlabelled.append(example)
+    return labels, np.array(unlabelled, np.int64)
+
+
+def queries_page(model: SlotModel, x: RawInputs, proposal: Proposal, *, command: str) -> str:
+    """A page with the picture of each query and a field for its label; it can save the filled-in list by itself.
+
+    Parameters
+    ----------
+    model : SlotModel
+    x : array of shape (example, ...)
+    proposal : Proposal
+    command : str
+        What to run with the saved list.
+
+    Returns
+    -------
+    str
+        HTML that asks for no other file and no network.
+    """
+    pictures = [""] * len(proposal.queries)
+    if model.preprocessing.kind == "images":
+        images = thumbnails(x, proposal.queries[:, None])
+        pictures = [data_uri(png(image[0])) for image in images]
+    rows = [
+        {
+            "example": int(row),
+            "guess": model.class_name(int(proposal.prediction.labels[row])),
+            "covers": int(gain),
+            "check": check_sum(x, int(row)),
+            "picture": picture,
+        }
+        for row, gain, picture in zip(proposal.queries, proposal.gains, pictures, strict=True)
+    ]
+    names = [
+        name
+        for label, name in enumerate(model.class_names)
+        if label not in model.clusters  # a person names things; a cluster has no name yet
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("protocols"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("queries.html").render(
+        rows=rows, names=names, proposal=proposal, columns=COLUMNS, command=command
+    )
+
+
+def _row_number(text: str | None, n: int, place: str) -> int:
+    try:
+        row = int(text or "")
+    except ValueError:
+        row = -1
+    if not 0 <= row < n:
+        raise DataError(f"`example` must be a row of the data, 0 to {n - 1}, got {text!r} ({place}). Correct it.")
+    return row

@@ -1,0 +1,275 @@
+"""What ``slots update`` does: propose or learn, prove that no matched answer changed, measure, and save."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.data import Dataset
+from protocols.queries import queries_csv, queries_page, read_labels
+from slots.errors import UsageError
+from slots.model import SlotModel
+from slots.predictions import Prediction
+from slots.preprocessing import RawInputs
+from slots.proposing import Proposal, propose
+from slots.store import write_file
+from slots.updating import UpdateConfig, UpdateReport, update
+
+SCHEMA = 1
+"""Version of the JSON that `UpdateSummary.as_json` writes."""
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Accuracy on one labelled set; shares in [0, 1].
+
+    Parameters
+    ----------
+    n : int
+        Examples with a known label.
+    before, after : float
+        By the model before and after the update.
+    control : float
+        By the model before, with the asked labels known and no slot added.
+    """
+
+    n: int
+    before: float
+    after: float
+    control: float
+
+
+@dataclass(frozen=True)
+class UpdateSummary:
+    """What an update did and reached, in the order it is printed.
+
+    ``stream`` is all of the new data, ``never_queried`` what of it was not asked about, ``held_out`` the other part
+    of the data set; None where no label is known to measure with. Known labels are never learned from.
+    """
+
+    schema: int
+    command: str
+    data: str
+    data_digest: str
+    part: str
+    n_examples: int
+    unmatched: int
+    queries: int
+    covered: float
+    bound: float
+    labels_used: int
+    contradictions: list[dict[str, Any]]
+    slots_added: int
+    clusters_added: int
+    generation: int
+    changed_matched_answers: int
+    stream: Figures | None
+    never_queried: Figures | None
+    held_out: Figures | None
+    queries_file: str | None
+    page: str | None
+    dry_run: bool
+    elapsed_s: float
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as a dict that JSON can hold."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """What the user asked for.
+
+    Parameters
+    ----------
+    part : {"train", "test"}
+        Part of the data that is new.
+    budget : int, optional
+        Largest number of queries.
+    labels : Path, optional
+        A filled-in query list.
+    dry_run : bool
+        Ask, and change nothing.
+    source : str
+        How the user named the data, for the command on the page.
+    """
+
+    part: str
+    budget: int | None = None
+    labels: Path | None = None
+    dry_run: bool = False
+    source: str = ""
+
+
+def update_and_save(
+    model: SlotModel,
+    data: Dataset,
+    plan: UpdatePlan,
+    *,
+    folder: Path,
+    command: str,
+    config: UpdateConfig | None = None,
+    report: Callable[[str, float], None] | None = None,
+) -> UpdateSummary:
+    """Update a model with one part of a data set and save it as its next generation.
+
+    Parameters
+    ----------
+    model : SlotModel
+        As it lies in ``folder``.
+    data : Dataset
+    plan : UpdatePlan
+    folder : Path
+        The model folder; ``queries.csv`` and ``queries.html`` go there too.
+    command : str
+        Recorded with the result.
+    config : UpdateConfig, optional
+    report : callable, optional
+        ``report(step, share)``, told the progress.
+
+    Returns
+    -------
+    UpdateSummary
+
+    Raises
+    ------
+    DataError
+        If data or labels do not fit the model.
+    UsageError
+        If the options contradict each other.
+    """
+    if plan.labels is not None and plan.budget is not None:
+        raise UsageError("`budget` must be left out with labels, got both. The list says what was asked.")
+    started = time.monotonic()
+    x, held_x = (data.x_train, data.x_test) if plan.part == "train" else (data.x_test, data.x_train)
+    y, held_y = (data.y_train, data.y_test) if plan.part == "train" else (data.y_test, data.y_train)
+    held_before = model.predict(held_x) if bool((held_y >= 0).any()) and not plan.dry_run else None
+    proposal, given = _ask(model, x, plan, report)
+    asked = np.array(sorted(given), np.int64)
+    paths = (None, None) if given else _write_queries(model, x, proposal, folder, plan)
+    done = None
+    if not plan.dry_run:
+        done = update(model, x, dict(given), proposal=proposal, config=config, report=report)
+    after = model.predict(x) if done and done.slots_added else proposal.prediction
+    changed = len(changed_matched(proposal.prediction, after))
+    held_after = model.predict(held_x) if held_before is not None else None
+    if held_before is not None and held_after is not None:
+        changed += len(changed_matched(held_before, held_after))
+    truth, held_truth = _truth(model, data, y), _truth(model, data, held_y)  # now that the new names are known
+    everything = np.arange(len(x))
+    summary = UpdateSummary(
+        schema=SCHEMA,
+        command=command,
+        data=data.name,
+        data_digest=data.digest,
+        part=plan.part,
+        n_examples=len(x),
+        unmatched=len(proposal.unmatched),
+        queries=len(proposal.queries),
+        covered=proposal.covered / max(1, len(proposal.unmatched)),
+        bound=proposal.bound / max(1, len(proposal.unmatched)),
+        labels_used=done.labels_used if done else 0,
+        contradictions=_contradictions(model, done),
+        slots_added=done.slots_added if done else 0,
+        clusters_added=done.clusters_added if done else 0,
+        generation=model.generation,
+        changed_matched_answers=changed,
+        stream=_figures(proposal.prediction, after, truth, everything, asked),
+        never_queried=_figures(proposal.prediction, after, truth, np.setdiff1d(everything, asked), asked[:0]),
+        held_out=None
+        if held_before is None or held_after is None
+        else _figures(held_before, held_after, held_truth, np.arange(len(held_x)), asked[:0]),
+        queries_file=paths[0],
+        page=paths[1],
+        dry_run=plan.dry_run,
+        elapsed_s=round(time.monotonic() - started, 2),
+    )
+    if done and done.slots_added:
+        line = model.history[-1]
+        model.history[-1] = replace(line, figures={**line.figures, **summary.as_json()})
+        model.save(folder, keep_history=True)
+    return summary
+
+
+def changed_matched(before: Prediction, after: Prediction) -> Ids:
+    """Rows that were matched before and whose answer is not the same in every field.
+
+    Parameters
+    ----------
+    before, after : Prediction
+        Of the same inputs.
+
+    Returns
+    -------
+    int64 array
+        Empty after every update; explicit edits may change answers.
+    """
+    fields = ("labels", "answers", "slots", "margins", "runner_up_slots", "runner_up_margins")
+    same = np.ones(len(before), bool)
+    for field in fields:
+        same &= getattr(before, field) == getattr(after, field)
+    return np.flatnonzero(before.matched & ~same)
+
+
+def _ask(
+    model: SlotModel, x: RawInputs, plan: UpdatePlan, report: Callable[[str, float], None] | None
+) -> tuple[Proposal, dict[int, str]]:
+    """The proposal and the labels given: of a list, its own examples without a label stay as queries."""
+    if plan.labels is None:
+        return propose(model, x, budget=plan.budget, report=report), {}
+    labels, open_rows = read_labels(plan.labels, x)
+    proposal = propose(model, x, budget=0, report=report)
+    open_rows = np.intersect1d(open_rows, proposal.unmatched)
+    return replace(proposal, queries=open_rows, gains=np.zeros(len(open_rows), np.int64)), labels
+
+
+def _write_queries(
+    model: SlotModel, x: RawInputs, proposal: Proposal, folder: Path, plan: UpdatePlan
+) -> tuple[str, str]:
+    """Write the list and its page into the model folder."""
+    table, page = folder / "queries.csv", folder / "queries.html"
+    again = ["slots", "update", str(folder), "--data", plan.source, "--part", plan.part, "--labels", "labels.csv"]
+    write_file(table, queries_csv(model, x, proposal).encode())
+    write_file(page, queries_page(model, x, proposal, command=shlex.join(again)).encode())
+    return str(table), str(page)
+
+
+def _truth(model: SlotModel, data: Dataset, y: Ids) -> Ids:
+    """The data's labels as label ids of the model, by name; -1 where unknown, below for names the model lacks."""
+    names = [model.class_name(label) for label in range(model.n_labels)]
+    ids = np.array([names.index(n) if n in names else -2 - i for i, n in enumerate(data.class_names)], np.int64)
+    return np.where(y >= 0, ids[np.maximum(y, 0)], -1) if len(ids) else np.full(len(y), -1, np.int64)
+
+
+def _figures(before: Prediction, after: Prediction, truth: Ids, rows: Ids, asked: Ids) -> Figures | None:
+    rows = rows[truth[rows] != -1]
+    if len(rows) == 0:
+        return None
+    right = before.labels[rows] == truth[rows]
+    control = right | np.isin(rows, asked)
+    return Figures(
+        len(rows), float(right.mean()), float((after.labels[rows] == truth[rows]).mean()), float(control.mean())
+    )
+
+
+def _contradictions(model: SlotModel, done: UpdateReport | None) -> list[dict[str, Any]]:
+    if done is None:
+        return []
+    return [
+        {
+            "example": it.example,
+            "label": model.class_name(it.label),
+            "answer": model.class_name(it.answer),
+            "slot": it.slot,
+        }
+        for it in done.contradictions
+    ]
