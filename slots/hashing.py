@@ -287,6 +287,13 @@ class IncrementalNeuralHashing(nn.Module):
         for name in _PER_SLOT:
             self._replace(name, getattr(self, name)[keep])
 
+    @torch.no_grad()
+    def relabel_slots(self, slots: Int[Tensor, " slot"], label: int) -> None:
+        """Give some slots another label; a label not seen before gets a column of the scores."""
+        self.labels[slots] = label
+        if not bool((self.classes == label).any()):
+            self._replace("classes", torch.cat([self.classes, self.classes.new_tensor([label])]))
+
     def prune(self, *, min_hits: int = 1) -> int:
         """Drop slots that matched fewer than ``min_hits`` examples this epoch, zero the counts; returns how many."""
         keep = self.hits >= min_hits

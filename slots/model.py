@@ -18,7 +18,7 @@ from slots.errors import ModelError, UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.predictions import Prediction
 from slots.preprocessing import Preprocessing, RawInputs
-from slots.store import State, read_state, write_state
+from slots.store import State, read_headers, read_state, write_state
 from slots.views import Views, parse_views
 
 if TYPE_CHECKING:
@@ -298,15 +298,17 @@ class SlotModel(nn.Module):
 
 def _state_of(folder: str | Path, generation: int) -> State:
     """The newest state that holds a generation."""
-    known = []
-    for place in reversed(range(read_state(folder).n_generations)):
-        state = read_state(folder, place)
-        history = state.header.get("history", [])
-        known.append(history[-1]["number"] if history else 0)
-        if known[-1] == generation:
-            return state
-    numbers = ", ".join(map(str, sorted(set(known))))
-    raise ModelError(f"`generation` must be one that `{folder}` keeps, got {generation}. It keeps {numbers}.")
+    numbers = [generation_of(header) for header in read_headers(folder)]
+    if generation not in numbers:
+        known = ", ".join(map(str, sorted(set(numbers))))
+        raise ModelError(f"`generation` must be one that `{folder}` keeps, got {generation}. It keeps {known}.")
+    return read_state(folder, len(numbers) - 1 - numbers[::-1].index(generation))
+
+
+def generation_of(header: dict[str, Any]) -> int:
+    """Number of the generation that a stored header describes."""
+    history = header.get("history", [])
+    return int(history[-1]["number"]) if history else 0
 
 
 def _rebuild(header: dict[str, Any], tensors: dict[str, dict[str, Tensor]], build: BuildBackbone | None) -> SlotModel:

@@ -10,8 +10,10 @@
 
 A state is written under a temporary name, forced to disk, renamed, and only then does ``slots.json`` flip to it; so a
 reader, a crash or a full disk finds the old model or the new one, never half of one. A state's name ends in the
-first eight digits of the sha256 of its ``model.json``, so damage to the header shows too. Nothing that is read here can
-run code. Needs a POSIX system (``flock``, and folders that can be forced to disk).
+first eight digits of the sha256 of its ``model.json``, so damage to the header shows too. A file that is byte for byte
+that of the state before is a second name of it (a hard link), so an unchanged backbone costs nothing however many
+states are kept. Nothing that is read here can run code. Needs a POSIX system (``flock``, and folders that can be forced
+to disk).
 """
 
 from __future__ import annotations
@@ -24,19 +26,31 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from slots.atomic import is_temporary, refused, replace_file, storage, sync_folder, temporary, write_file, write_synced
+from slots.atomic import (
+    is_temporary,
+    link_same,
+    refused,
+    replace_file,
+    storage,
+    sync_folder,
+    temporary,
+    write_file,
+    write_synced,
+)
 from slots.errors import ModelError, StorageError, UsageError
 
-__all__ = ["State", "check_target", "read_state", "write_file", "write_state"]
+__all__ = ["State", "check_target", "read_headers", "read_state", "restore_state", "write_file", "write_state"]
+
+_Read = TypeVar("_Read")
 
 FORMAT = "neural-slots"
 SCHEMA = 1
@@ -92,7 +106,8 @@ def write_state(
     tensors : mapping of mapping of tensor
         For each file stem (letters, digits, ``_`` and ``-``) its tensors by name.
     keep_history : bool
-        Keep the states that are there for ``read_state(folder, generation)``; otherwise they are removed.
+        Keep the states that are there for ``read_state(folder, generation)``; otherwise they are removed. The
+        ``history`` in the header, a list, must then begin with that of the current state.
 
     Returns
     -------
@@ -102,33 +117,61 @@ def write_state(
     Raises
     ------
     StorageError
-        If the folder holds something else than a model, somebody else is writing, or the disk refuses. What was
-        there before is still whole, and nothing half-written stays.
+        If the folder holds something else than a model, somebody else is writing or, with ``keep_history``, has
+        written since, or the disk refuses. What was there before is still whole, and nothing half-written stays.
     ModelError
         If the folder's own ``slots.json`` is damaged or was written by a newer version.
     UsageError
         If the header is no JSON or a stem is no plain name.
     """
     root = Path(folder)
-    files = _serialise(header, tensors)
-    name_end = hashlib.sha256(files[HEADER]).hexdigest()[:8]
+    files = _serialise_tensors(tensors)
+    files[HEADER] = _serialise_header(header, _digests(files))  # the tensors first: it holds their digests
     _refuse_foreign(root)
     with storage(root), _made(root), _locked(root):
         old = _read_pointer(root) if (root / POINTER).exists() else None
-        states = root / "states"
-        states.mkdir(exist_ok=True)
-        _sweep(root, keep=old.generations if old else [])
-        number = int(old.current.split("-")[0]) + 1 if old else 1
-        name = f"{number:06d}-{name_end}"
-        kept = [*old.generations, name] if old and keep_history else [name]
-        try:
-            _write_folder(states, name, files)
-            replace_file(root / POINTER, _pointer_bytes(name, kept))
-        except BaseException:
-            _discard(root, name)
-            raise
-        _sweep(root, keep=kept)
-    return states / name
+        if old and keep_history:
+            _refuse_fork(root, old, files[HEADER])
+        like = root / "states" / old.current if old else None
+        return _put(root, old, files, like=like, keep_history=keep_history)
+
+
+def restore_state(folder: str | Path, place: int, *, header: Mapping[str, Any]) -> Path:
+    """Make an older state's tensors current again under a new header; all states that are there stay.
+
+    Parameters
+    ----------
+    folder : path
+        A folder that `write_state` wrote.
+    place : int
+        Position of the older state among those that are kept, 0 the oldest.
+    header : mapping
+        As in `write_state`; its ``history`` must begin with that of the current state.
+
+    Returns
+    -------
+    Path
+        The folder of the new state; its tensor files are the older one's, under a second name.
+
+    Raises
+    ------
+    StorageError
+        If somebody else is writing or has written since, or the disk refuses. Nothing has changed then.
+    ModelError
+        If this is no model folder, it keeps no such state, or that state is damaged.
+    UsageError
+        If the header is no JSON.
+    """
+    root = Path(folder)
+    old = _read_pointer(root)
+    source = root / "states" / _generation_name(root, old, place)
+    with storage(root), _locked(root):
+        old = _read_pointer(root)
+        records = _files(_load_document(source), source)
+        files = {name: _checked_bytes(source / name, *record) for name, record in records}
+        files[HEADER] = _serialise_header(header, _digests(files))
+        _refuse_fork(root, old, files[HEADER])
+        return _put(root, old, files, like=source, keep_history=True)
 
 
 def read_state(folder: str | Path, generation: int | None = None) -> State:
@@ -152,15 +195,32 @@ def read_state(folder: str | Path, generation: int | None = None) -> State:
         generation.
     """
     root = Path(folder)
-    while True:
-        pointer = _read_pointer(root)
+
+    def read(pointer: _Pointer) -> State:
         name = pointer.current if generation is None else _generation_name(root, pointer, generation)
-        try:
-            return _load(root / "states" / name, len(pointer.generations))
-        except ModelError:
-            # A writer may have replaced and removed this state since the pointer was read; then there is a newer one.
-            if _read_pointer(root) == pointer:
-                raise
+        return _load(root / "states" / name, len(pointer.generations))
+
+    return _read_settled(root, read)
+
+
+def read_headers(folder: str | Path) -> list[dict[str, Any]]:
+    """Headers of all states that a model folder keeps, oldest first, the current one last; tensors are left alone.
+
+    Raises
+    ------
+    ModelError
+        If this is no model folder, a newer version wrote it, or a header is missing or damaged.
+    """
+    root = Path(folder)
+
+    def read(pointer: _Pointer) -> list[dict[str, Any]]:
+        paths = [root / "states" / name for name in pointer.generations]
+        documents = [(path, _load_document(path)) for path in paths]
+        for path, document in documents:
+            _files(document, path)  # raises on a header that is none
+        return [document["header"] for _path, document in documents]
+
+    return _read_settled(root, read)
 
 
 def check_target(folder: str | Path) -> None:
@@ -182,8 +242,19 @@ def check_target(folder: str | Path) -> None:
         tempfile.TemporaryFile(dir=nearest).close()
 
 
-def _serialise(header: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, bytes]:
-    """Every file of a state by name; the tensors first, since the header holds their digests."""
+def _read_settled(root: Path, read: Callable[[_Pointer], _Read]) -> _Read:
+    """Read what the pointer names, once more if a writer replaced and removed it in the meantime."""
+    while True:
+        pointer = _read_pointer(root)
+        try:
+            return read(pointer)
+        except ModelError:
+            if _read_pointer(root) == pointer:
+                raise
+
+
+def _serialise_tensors(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, bytes]:
+    """One file a stem."""
     files = {}
     for stem, named in tensors.items():
         if not _STEM.fullmatch(stem):
@@ -194,23 +265,33 @@ def _serialise(header: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Ten
         # A copy each: safetensors refuses tensors that share memory, and tied weights do.
         own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
         files[f"{stem}.safetensors"] = safetensors.torch.save(own)
-    digests = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    return files
+
+
+def _digests(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    return {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+
+
+def _serialise_header(header: Mapping[str, Any], digests: dict[str, dict[str, Any]]) -> bytes:
     document = {"format": FORMAT, "schema": SCHEMA, "files": digests, "header": header}
     try:
         text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UsageError(f"`header` must hold only what JSON can, got: {error}. Convert it first.") from error
-    files[HEADER] = text.encode()
-    return files
+    return text.encode()
 
 
 def _load(path: Path, n_generations: int) -> State:
+    document = _load_document(path)
+    tensors = {name.partition(".")[0]: _load_tensors(path / name, *record) for name, record in _files(document, path)}
+    return State(document["header"], tensors, path, n_generations)
+
+
+def _load_document(path: Path) -> dict[str, Any]:
     raw = _read_bytes(path / HEADER)
     if hashlib.sha256(raw).hexdigest()[:8] != path.name.split("-")[1]:
         raise _damaged(path / HEADER, "its content does not match its folder's name")
-    document = _parse(raw, path / HEADER)
-    tensors = {name.partition(".")[0]: _load_tensors(path / name, *record) for name, record in _files(document, path)}
-    return State(document["header"], tensors, path, n_generations)
+    return _parse(raw, path / HEADER)
 
 
 def _files(document: Mapping[str, Any], path: Path) -> list[tuple[str, tuple[int, str]]]:
@@ -230,16 +311,21 @@ def _files(document: Mapping[str, Any], path: Path) -> list[tuple[str, tuple[int
 
 
 def _load_tensors(path: Path, n_bytes: int, sha256: str) -> dict[str, Tensor]:
-    # The size first, so that a file of another size is not read whole; the digest of the very bytes that are parsed.
+    data = _checked_bytes(path, n_bytes, sha256)
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _checked_bytes(path: Path, n_bytes: int, sha256: str) -> bytes:
+    # The size first, so that a file of another size is not read whole; the digest of the very bytes that are used.
     if path.is_file() and path.stat().st_size != n_bytes:
         raise _damaged(path, f"it has {path.stat().st_size} bytes, not {n_bytes}")
     data = _read_bytes(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise _damaged(path, "its content does not match its sha256")
-    try:
-        return safetensors.torch.load(data)
-    except (SafetensorError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+    return data
 
 
 def _read_pointer(root: Path) -> _Pointer:
@@ -346,18 +432,63 @@ def _locked(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write_folder(states: Path, name: str, files: Mapping[str, bytes]) -> None:
+def _refuse_fork(root: Path, old: _Pointer, document: bytes) -> None:
+    """Whoever keeps the history must go on from the current state, or what others wrote since it was read is undone."""
+    try:
+        past = _load_document(root / "states" / old.current)["header"]["history"]
+    except (ModelError, KeyError, TypeError):  # damaged or without a history: nothing to go on from
+        return
+    if json.loads(document)["header"].get("history", [])[: len(past)] != past:
+        raise StorageError(
+            f"`{root}` must be as it was read, but another generation was written since. "
+            "Load the model again and repeat the change."
+        )
+
+
+def _put(
+    root: Path, old: _Pointer | None, files: Mapping[str, bytes], *, like: Path | None, keep_history: bool
+) -> Path:
+    """Write a state beside the others and flip to it; the caller holds the lock."""
+    states = root / "states"
+    states.mkdir(exist_ok=True)
+    _sweep(root, keep=old.generations if old else [])
+    number = int(old.current.split("-")[0]) + 1 if old else 1
+    name = f"{number:06d}-{hashlib.sha256(files[HEADER]).hexdigest()[:8]}"
+    kept = [*old.generations, name] if old and keep_history else [name]
+    try:
+        _write_folder(states, name, files, like)
+        replace_file(root / POINTER, _pointer_bytes(name, kept))
+    except BaseException:
+        _discard(root, name)
+        raise
+    _sweep(root, keep=kept)
+    return states / name
+
+
+def _write_folder(states: Path, name: str, files: Mapping[str, bytes], like: Path | None) -> None:
     aside = temporary(states / name)
     aside.mkdir()
     try:
         for file, data in files.items():
-            write_synced(aside / file, data)
+            if like is None or not link_same(aside / file, like / file, data):
+                write_synced(aside / file, data)
         sync_folder(aside)
         aside.rename(states / name)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     sync_folder(states)
+
+
+def _linked(old: Path, new: Path, data: bytes) -> bool:
+    """Whether the old file holds just this and could be linked to; it was forced to disk when it was written."""
+    try:
+        if old.stat().st_size != len(data) or old.read_bytes() != data:
+            return False
+        os.link(old, new)
+    except OSError:
+        return False
+    return True
 
 
 def _discard(root: Path, name: str) -> None:

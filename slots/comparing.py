@@ -1,0 +1,202 @@
+"""What changed between two generations, and whether it can have changed an answer: `slots diff`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from slots.deciding import decide
+from slots.errors import ModelError
+from slots.model import SlotModel
+from slots.predictions import Prediction
+from slots.preprocessing import RawInputs
+
+Ids = npt.NDArray[np.int64]
+
+_SLOT = ("weights", "centres", "precision_thresholds", "support_thresholds", "labels", "generations")
+"""What of a slot takes part in a matched answer."""
+
+
+@dataclass(frozen=True)
+class ChangedAnswer:
+    """An input whose matched answer is not what it was.
+
+    Parameters
+    ----------
+    example : int
+        Row of the data, or number of the remembered example.
+    before, after : str
+        The labels.
+    slot_before, slot_after : int
+        The slots that gave them, by their numbers in each generation.
+    """
+
+    example: int
+    before: str
+    after: str
+    slot_before: int
+    slot_after: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from one generation to another.
+
+    Parameters
+    ----------
+    old, new : int
+        Numbers of the generations.
+    added : tuple of int
+        Slots of the new one that the old one did not have.
+    removed : tuple of int
+        Slots of the old one that are gone or moved.
+    relabelled : tuple of tuple (slot, before, after)
+    renamed : tuple of tuple (label id, before, after)
+        Names of labels; new names are not listed.
+    proven : bool
+        True: for every possible input, what the old generation matched has the same answer in the new one.
+    reasons : tuple of str
+        Why it is not proven; empty when it is.
+    n_compared : int
+        Inputs that the old generation matched, of the remembered examples and the given data.
+    changed : tuple of ChangedAnswer
+        Those of them whose answer is another one now.
+    """
+
+    old: int
+    new: int
+    added: tuple[int, ...]
+    removed: tuple[int, ...]
+    relabelled: tuple[tuple[int, str, str], ...]
+    renamed: tuple[tuple[int, str, str], ...]
+    proven: bool
+    reasons: tuple[str, ...]
+    n_compared: int
+    changed: tuple[ChangedAnswer, ...]
+
+
+@torch.no_grad()
+def diff(old: SlotModel, new: SlotModel, x: RawInputs | None = None) -> Difference:
+    """Compare two generations of a model.
+
+    Parameters
+    ----------
+    old, new : SlotModel
+    x : array of shape (example, ...), optional
+        Inputs to compare the answers on, beside the examples that the old slots remember.
+
+    Returns
+    -------
+    Difference
+
+    Raises
+    ------
+    ModelError
+        If the two take different inputs.
+
+    Notes
+    -----
+    The proof. A matched answer depends on the features of the input and on the slots of the oldest generation that
+    fires, and on nothing else (`slots.deciding.decide`). If preprocessing, views and backbone are bit for bit the same,
+    so are the features. If the old slots are the first rows of the new head, unchanged in vectors, thresholds, labels
+    and generations, and every further slot has a later generation than all of them, then the oldest generation that
+    fires is an old one whenever it was one before, with the same slots in the same order. So the answer is the same.
+    """
+    if old.preprocessing.shape != new.preprocessing.shape or old.preprocessing.kind != new.preprocessing.kind:
+        raise ModelError(
+            f"`new` must take the same inputs as `old`, got {new.preprocessing.shape} and {old.preprocessing.shape}. "
+            "Compare generations of one model."
+        )
+    where = _places(old, new)
+    added = np.setdiff1d(np.arange(new.head.n_slots), where[where >= 0])
+    labels_old, labels_new = old.head.labels.tolist(), new.head.labels.tolist()
+    relabelled = tuple(
+        (int(row), old.class_name(labels_old[row]), new.class_name(labels_new[place]))
+        for row, place in enumerate(where.tolist())
+        if place >= 0 and labels_old[row] != labels_new[place]
+    )
+    renamed = tuple(
+        (label, old.class_name(label), new.class_name(label))
+        for label in range(len(old.class_names))
+        if old.class_name(label) != new.class_name(label)
+    )
+    reasons = _reasons(old, new, renamed)
+    changed, n_compared = _changed(old, new, x)
+    return Difference(
+        old=old.generation,
+        new=new.generation,
+        added=tuple(added.tolist()),
+        removed=tuple(np.flatnonzero(where < 0).tolist()),
+        relabelled=relabelled,
+        renamed=renamed,
+        proven=not reasons,
+        reasons=reasons,
+        n_compared=n_compared,
+        changed=changed,
+    )
+
+
+def _places(old: SlotModel, new: SlotModel) -> Ids:
+    """For each old slot the new slot with the same vectors and thresholds, -1 where there is none."""
+    keys = ("weights", "centres", "precision_thresholds", "support_thresholds")
+
+    def rows(model: SlotModel) -> list[bytes]:
+        parts = [getattr(model.head, key).detach().cpu().reshape(model.head.n_slots, -1).numpy() for key in keys]
+        return [np.ascontiguousarray(row).tobytes() for row in np.concatenate(parts, 1)]
+
+    known: dict[bytes, list[int]] = {}
+    for place, row in enumerate(rows(new)):
+        known.setdefault(row, []).append(place)
+    return np.array([known[row].pop(0) if known.get(row) else -1 for row in rows(old)], np.int64)
+
+
+def _reasons(old: SlotModel, new: SlotModel, renamed: tuple[tuple[int, str, str], ...]) -> tuple[str, ...]:
+    """What stands against the proof."""
+    reasons = []
+    if old.preprocessing != new.preprocessing or old.views.spec != new.views.spec:
+        reasons.append("preprocessing or views differ")
+    first, second = old.backbone.state_dict(), new.backbone.state_dict()
+    if (
+        old.recipe != new.recipe
+        or first.keys() != second.keys()
+        or not all(torch.equal(value.cpu(), second[name].cpu()) for name, value in first.items())
+    ):
+        reasons.append("the backbone differs")
+    n = old.head.n_slots
+    if new.head.n_slots < n:
+        reasons.append("slots are gone")
+    else:
+        same = [torch.equal(getattr(old.head, key).cpu(), getattr(new.head, key)[:n].cpu()) for key in _SLOT]
+        if not all(same):
+            wrong = ", ".join(key for key, equal in zip(_SLOT, same, strict=True) if not equal)
+            reasons.append(f"old slots are not as they were ({wrong})")
+        later = new.head.generations[n:]
+        if len(later) and n and int(later.min()) <= int(old.head.generations.max()):
+            reasons.append("a new slot has no later generation than the old ones")
+    if renamed:
+        reasons.append("labels have other names")
+    return tuple(reasons)
+
+
+def _changed(old: SlotModel, new: SlotModel, x: RawInputs | None) -> tuple[tuple[ChangedAnswer, ...], int]:
+    """Matched answers that differ, on the remembered examples and then on the data."""
+    pairs: list[tuple[Prediction, Prediction]] = []
+    if old.support is not None and old.head.n_slots and new.head.n_slots:
+        slot, place = (old.support != 0).any(2).nonzero(as_tuple=True)
+        features = old.support[slot, place][:, None].float()
+        pairs.append(
+            (decide(features.to(old.device), old.head.caps()), decide(features.to(new.device), new.head.caps()))
+        )
+    if x is not None:
+        pairs.append((old.predict(x), new.predict(x)))
+    found, n = [], 0
+    for before, after in pairs:
+        n += int(before.matched.sum())
+        names = np.array([old.class_name(int(label)) for label in before.labels], dtype=object)
+        later = np.array([new.class_name(int(label)) for label in after.labels], dtype=object)
+        rows = np.flatnonzero(before.matched & ((names != later) | (before.answers != after.answers)))
+        found += [ChangedAnswer(int(i), names[i], later[i], int(before.slots[i]), int(after.slots[i])) for i in rows]
+    return tuple(found), n

@@ -1,0 +1,239 @@
+"""Explicit edits: the only way to change an answer that a slot gave, each with the list of what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from slots.deciding import decide
+from slots.errors import UsageError
+from slots.model import Generation, SlotModel
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ChangedExample:
+    """A remembered example whose answer an edit changes.
+
+    Parameters
+    ----------
+    slot, place : int
+        The slot that remembers it (its number before the edit), and its place among the slot's examples.
+    before, after : str
+        The answers.
+    edited : bool
+        Whether the slot is one of those the edit was about; the others are changed in passing.
+    """
+
+    slot: int
+    place: int
+    before: str
+    after: str
+    edited: bool
+
+
+@dataclass(frozen=True)
+class EditReport:
+    """What an edit did.
+
+    Parameters
+    ----------
+    what : str
+        relabel, merge or delete.
+    generation : int
+        Number of the new generation.
+    slots : tuple of int
+        The slots edited, by their numbers before the edit.
+    labels_before : tuple of str
+        Their labels.
+    label_after : str or None
+        The label they have now; None when they are gone.
+    changed : tuple of ChangedExample
+        Remembered examples that are answered otherwise from now on.
+    """
+
+    what: str
+    generation: int
+    slots: tuple[int, ...]
+    labels_before: tuple[str, ...]
+    label_after: str | None
+    changed: tuple[ChangedExample, ...]
+
+    @property
+    def n_in_passing(self) -> int:
+        """Changed examples of slots that the edit was not about."""
+        return sum(not it.edited for it in self.changed)
+
+
+def relabel(model: SlotModel, slots: Sequence[int], name: str) -> EditReport:
+    """Give slots another label.
+
+    Parameters
+    ----------
+    model : SlotModel
+        Changed in place, all at once.
+    slots : sequence of int
+        Their numbers, as ``slots predict`` shows them.
+    name : str
+        A label of the model, or a new one, which gets the next id.
+
+    Returns
+    -------
+    EditReport
+
+    Raises
+    ------
+    UsageError
+        If there is no such slot or the name is empty.
+    """
+    rows = _rows(model, slots)
+    if not name.strip():
+        raise UsageError("`name` must not be empty, got an empty label. Name the class.")
+
+    def change() -> Ids:
+        label = model.label_id(name, create=True)
+        model.head.relabel_slots(torch.from_numpy(rows).to(model.device), label)
+        model.clusters = model.clusters & set(model.head.labels.tolist()) - {label}
+        return np.arange(model.head.n_slots)
+
+    return _edit(model, "relabel", rows, name, change)
+
+
+def merge(model: SlotModel, names: Sequence[str], into: str) -> EditReport:
+    """Make one label of several: all their slots get the label ``into``.
+
+    Naming a cluster is the same with one name: where ``into`` is new, the cluster's own id takes it.
+
+    Parameters
+    ----------
+    model : SlotModel
+        Changed in place, all at once.
+    names : sequence of str
+        Labels or clusters of the model, for example ``["cluster 12", "cluster 15"]``.
+    into : str
+        A label of the model, or a new one.
+
+    Returns
+    -------
+    EditReport
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, or ``into`` is empty.
+    """
+    if not names:
+        raise UsageError("`names` must hold at least one label, got none. Name what is to be merged.")
+    if not into.strip():
+        raise UsageError("`into` must not be empty, got an empty label. Name the class.")
+    labels = [model.label_id(name) for name in names]
+    rows = np.flatnonzero(np.isin(model.head.labels.cpu().numpy(), labels)).astype(np.int64)
+
+    def change() -> Ids:
+        known = [model.class_name(label) for label in range(model.n_labels)]
+        if into not in known:  # the first id goes on under the new name
+            known[labels[0]] = into
+            model.class_names = tuple(known)
+        label = model.label_id(into)
+        model.head.relabel_slots(torch.from_numpy(rows).to(model.device), label)
+        model.clusters = model.clusters - {*labels, label}
+        return np.arange(model.head.n_slots)
+
+    return _edit(model, "merge", rows, into, change)
+
+
+def delete(model: SlotModel, slots: Sequence[int]) -> EditReport:
+    """Forget slots; those behind them move up. What only they matched is unmatched from now on.
+
+    Parameters
+    ----------
+    model : SlotModel
+        Changed in place, all at once.
+    slots : sequence of int
+
+    Returns
+    -------
+    EditReport
+
+    Raises
+    ------
+    UsageError
+        If there is no such slot, or none would be left.
+    """
+    rows = _rows(model, slots)
+    if len(rows) == model.head.n_slots:
+        raise UsageError(f"`slots` must leave at least one slot, got all {len(rows)}. Remove the model folder instead.")
+
+    def change() -> Ids:
+        keep = np.setdiff1d(np.arange(model.head.n_slots), rows)
+        mask = torch.zeros(model.head.n_slots, dtype=torch.bool, device=model.device)
+        mask[torch.from_numpy(keep)] = True
+        model.head.drop_slots(mask)
+        if model.support is not None:
+            model.support = model.support[torch.from_numpy(keep)]
+        if model.thumbnails is not None:
+            model.thumbnails = model.thumbnails[keep]
+        return keep
+
+    return _edit(model, "delete", rows, None, change)
+
+
+def _edit(model: SlotModel, what: str, rows: Ids, after: str | None, change: Callable[[], Ids]) -> EditReport:
+    """Do it, with the answers to remembered examples before and after, and a line of history."""
+    before_names = tuple(model.class_name(int(label)) for label in model.head.labels[torch.from_numpy(rows)])
+    support = model.support
+    before = stored_answers(model, support)
+    change()
+    later = stored_answers(model, support)
+    changed = tuple(
+        ChangedExample(slot, place, name, later[slot, place], bool(np.isin(slot, rows)))
+        for (slot, place), name in before.items()
+        if later[slot, place] != name
+    )
+    number = model.generation + 1
+    shown = ", ".join(map(str, rows[:8].tolist())) + (", ..." if len(rows) > 8 else "")
+    figures = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "detail": f"slots {shown}" + (f" to {after}" if after else ""),
+        "slots": rows.tolist(),
+        "labels_before": list(before_names),
+        "label_after": after,
+        "changed_examples": len(changed),
+    }
+    model.history.append(Generation(number, what, model.head.n_slots, figures))
+    return EditReport(what, number, tuple(rows.tolist()), before_names, after, changed)
+
+
+def stored_answers(model: SlotModel, support: torch.Tensor | None) -> dict[tuple[int, int], str]:
+    """Answer to each remembered example, by slot and place; "?" stands behind the guess where nothing matches.
+
+    Parameters
+    ----------
+    model : SlotModel
+    support : float tensor of shape (slot, exemplar, feature), optional
+        Remembered features, zero rows where there are none; None for nothing remembered.
+    """
+    if support is None or model.head.n_slots == 0:
+        return {}
+    slot, place = (support != 0).any(2).nonzero(as_tuple=True)
+    answers = decide(support[slot, place][:, None].float().to(model.device), model.head.caps())
+    names = [
+        model.class_name(int(label)) + ("" if matched else "?")
+        for label, matched in zip(answers.labels, answers.matched, strict=True)
+    ]
+    return dict(zip(zip(slot.tolist(), place.tolist(), strict=True), names, strict=True))
+
+
+def _rows(model: SlotModel, slots: Sequence[int]) -> Ids:
+    rows = np.unique(np.asarray(list(slots), np.int64))
+    if len(rows) == 0 or rows[0] < 0 or rows[-1] >= model.head.n_slots:
+        raise UsageError(
+            f"`slots` must be numbers from 0 to {model.head.n_slots - 1}, got {list(slots)}. slots predict shows them."
+        )
+    return rows
