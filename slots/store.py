@@ -480,17 +480,6 @@ def _write_folder(states: Path, name: str, files: Mapping[str, bytes], like: Pat
     sync_folder(states)
 
 
-def _linked(old: Path, new: Path, data: bytes) -> bool:
-    """Whether the old file holds just this and could be linked to; it was forced to disk when it was written."""
-    try:
-        if old.stat().st_size != len(data) or old.read_bytes() != data:
-            return False
-        os.link(old, new)
-    except OSError:
-        return False
-    return True
-
-
 def _discard(root: Path, name: str) -> None:
     """After a failure: the new state goes, unless the flip had happened already."""
     with contextlib.suppress(ModelError):
