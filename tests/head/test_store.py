@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from slots.atomic import write_file
 from slots.errors import ModelError, StorageError, UsageError
-from slots.store import check_target, read_state, write_state
+from slots.store import check_target, read_headers, read_state, restore_state, write_state
 
 HEADER = {"classes": ["cat", "dog"], "rate": 0.125, "nothing": None}
 
@@ -102,6 +102,103 @@ def test_what_a_crash_in_the_first_write_left_is_no_obstacle(model):
     write_state(model, header={"n": 1}, tensors=tensors())
     assert read_state(model).header == {"n": 1}
     assert sorted(p.name for p in model.iterdir()) == [".lock", "slots.json", "states"]
+
+
+# Files that several states share
+
+
+def inodes(folder):
+    return {path.name: path.stat().st_ino for path in folder.iterdir()}
+
+
+def test_an_unchanged_file_is_kept_once(tmp_path):
+    model, big = tmp_path / "model", {"w": torch.randn(1_000_000)}
+    paths = [
+        write_state(model, header={"n": n}, tensors={"backbone": big, "head": {"w": torch.ones(n)}}, keep_history=True)
+        for n in range(100)
+    ]
+    assert len({inodes(path)["backbone.safetensors"] for path in paths}) == 1
+    assert len({inodes(path)["head.safetensors"] for path in paths}) == 100
+    on_disk = {path.stat().st_ino: path.stat().st_blocks * 512 for path in model.rglob("*")}
+    assert sum(on_disk.values()) < 6_000_000  # 4 MB once, and a hundred small files
+    assert torch.equal(read_state(model, 42).tensors["backbone"]["w"], big["w"])
+
+
+def test_a_shared_file_outlives_the_state_that_wrote_it(model):
+    write_state(model, header={"n": 2}, tensors=tensors())
+    third = write_state(model, header={"n": 3}, tensors=tensors())
+    assert states(model) == [third.name]
+    assert torch.equal(read_state(model).tensors["head"]["weights"], tensors()["head"]["weights"])
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-1] + bytes([data[-1] ^ 1])])
+def test_damage_does_not_spread_to_the_next_state(model, damage):
+    file = read_state(model).path / "backbone.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    write_state(model, header={"n": 2}, tensors=tensors(), keep_history=True)
+    assert torch.equal(read_state(model).tensors["backbone"]["half"], tensors()["backbone"]["half"])
+    with pytest.raises(ModelError, match="the model is damaged"):
+        read_state(model, 0)
+
+
+def test_a_file_system_without_links_gets_copies(model, monkeypatch):
+    def refuse(*_names):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    first, second = read_state(model), write_state(model, header={"n": 2}, tensors=tensors(), keep_history=True)
+    assert not set(inodes(first.path).values()) & set(inodes(second).values())
+    assert read_state(model).header == {"n": 2}
+    restore_state(model, 0, header={"n": 3})
+    assert torch.equal(read_state(model).tensors["head"]["weights"], tensors()["head"]["weights"])
+
+
+# Headers, and the way back
+
+
+def test_headers_are_read_without_tensors(model):
+    write_state(model, header={"n": 2}, tensors=tensors(2.0), keep_history=True)
+    (read_state(model).path / "head.safetensors").unlink()
+    assert read_headers(model) == [HEADER, {"n": 2}]
+    (model / "states" / states(model)[0] / "model.json").write_text("{}")
+    with pytest.raises(ModelError, match="does not match its folder's name"):
+        read_headers(model)
+
+
+def test_an_older_state_becomes_current_under_a_new_header(model):
+    write_state(model, header={"n": 2}, tensors=tensors(2.0), keep_history=True)
+    path = restore_state(model, 0, header={"n": 3})
+    assert [header.get("n") for header in read_headers(model)] == [None, 2, 3]
+    assert torch.equal(read_state(model).tensors["head"]["weights"], tensors()["head"]["weights"])
+    assert inodes(path)["head.safetensors"] == inodes(read_state(model, 0).path)["head.safetensors"]
+    with pytest.raises(ModelError, match=r"`generation` must be below 3, got 3"):
+        restore_state(model, 3, header={})
+    with pytest.raises(UsageError, match="`header` must hold only what JSON can"):
+        restore_state(model, 0, header={"n": {1}})
+
+
+def test_a_damaged_state_is_not_made_current(model):
+    file = read_state(model).path / "head.safetensors"
+    write_state(model, header={"n": 2}, tensors=tensors(2.0), keep_history=True)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    before = everything(model)
+    with pytest.raises(ModelError, match="does not match its sha256"):
+        restore_state(model, 0, header={"n": 3})
+    assert everything(model) == before
+
+
+def test_who_keeps_the_history_goes_on_from_the_current_state(model):
+    write_state(model, header={"history": ["fit"]}, tensors=tensors())
+    write_state(model, header={"history": ["fit", "first"]}, tensors=tensors(), keep_history=True)
+    before = everything(model)
+    with pytest.raises(StorageError, match="must be as it was read, but another generation was written since"):
+        write_state(model, header={"history": ["fit", "second"]}, tensors=tensors(), keep_history=True)
+    with pytest.raises(StorageError, match=r"another generation was written since\. Load the model again"):
+        restore_state(model, 0, header={"history": ["fit", "undo"]})
+    assert everything(model) == before
+    write_state(model, header={"history": ["fit", "first", "third"]}, tensors=tensors(), keep_history=True)
+    write_state(model, header={"history": ["a new fit"]}, tensors=tensors())
+    assert read_headers(model) == [{"history": ["a new fit"]}]
 
 
 # Refusing what is not ours
@@ -312,7 +409,7 @@ def test_a_disk_that_fails_at_any_step(tmp_path, monkeypatch, is_new):
     assert read_state(folder).header == {"n": "new"}
     monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append(descriptor), synced(descriptor)))
     calls.clear()
-    write_state(folder, header={"n": "last"}, tensors=tensors(2.0))
+    write_state(folder, header={"n": "last"}, tensors=tensors(3.0))
     assert len(calls) == 7
     assert read_state(folder).header == {"n": "last"}
     assert len(states(folder)) == 1
