@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from slots.deciding import decide
+from slots.disjoint import free_radius
 from slots.errors import ModelError
 from slots.model import SlotModel
 from slots.predictions import Prediction
@@ -26,14 +27,17 @@ class ChangedAnswer:
 
     Parameters
     ----------
+    source : str
+        ``"remembered"`` or ``"data"``.
     example : int
-        Row of the data, or number of the remembered example.
+        Row of the data; of a remembered example its place, four a slot (`SlotModel.support`, flattened).
     before, after : str
         The labels.
     slot_before, slot_after : int
         The slots that gave them, by their numbers in each generation.
     """
 
+    source: str
     example: int
     before: str
     after: str
@@ -50,10 +54,13 @@ class Difference:
     old, new : int
         Numbers of the generations.
     added : tuple of int
-        Slots of the new one that the old one did not have.
+        Slots of the new one that the old one did not have, with these vectors and thresholds.
     removed : tuple of int
         Slots of the old one that are gone or moved.
+    n_disjoint : int
+        Added slots whose support cap meets no old slot of another label on the sphere.
     relabelled : tuple of tuple (slot, before, after)
+        By the slots' numbers in the old one.
     renamed : tuple of tuple (label id, before, after)
         Names of labels; new names are not listed.
     proven : bool
@@ -61,7 +68,7 @@ class Difference:
     reasons : tuple of str
         Why it is not proven; empty when it is.
     n_compared : int
-        Inputs that the old generation matched, of the remembered examples and the given data.
+        Inputs that the old generation matched, of its remembered examples and the given data.
     changed : tuple of ChangedAnswer
         Those of them whose answer is another one now.
     """
@@ -70,6 +77,7 @@ class Difference:
     new: int
     added: tuple[int, ...]
     removed: tuple[int, ...]
+    n_disjoint: int
     relabelled: tuple[tuple[int, str, str], ...]
     renamed: tuple[tuple[int, str, str], ...]
     proven: bool
@@ -123,13 +131,15 @@ def diff(old: SlotModel, new: SlotModel, x: RawInputs | None = None) -> Differen
         for label in range(len(old.class_names))
         if old.class_name(label) != new.class_name(label)
     )
-    reasons = _reasons(old, new, renamed)
-    changed, n_compared = _changed(old, new, x)
+    of_features = _feature_reasons(old, new)
+    reasons = (*of_features, *_slot_reasons(old, new), *(("labels have other names",) if renamed else ()))
+    changed, n_compared = _changed(old, new, x, same_features=not of_features)
     return Difference(
         old=old.generation,
         new=new.generation,
         added=tuple(added.tolist()),
         removed=tuple(np.flatnonzero(where < 0).tolist()),
+        n_disjoint=_n_disjoint(old, new, added),
         relabelled=relabelled,
         renamed=renamed,
         proven=not reasons,
@@ -153,8 +163,8 @@ def _places(old: SlotModel, new: SlotModel) -> Ids:
     return np.array([known[row].pop(0) if known.get(row) else -1 for row in rows(old)], np.int64)
 
 
-def _reasons(old: SlotModel, new: SlotModel, renamed: tuple[tuple[int, str, str], ...]) -> tuple[str, ...]:
-    """What stands against the proof."""
+def _feature_reasons(old: SlotModel, new: SlotModel) -> tuple[str, ...]:
+    """Why an input may have other features now."""
     reasons = []
     if old.preprocessing != new.preprocessing or old.views.spec != new.views.spec:
         reasons.append("preprocessing or views differ")
@@ -165,6 +175,12 @@ def _reasons(old: SlotModel, new: SlotModel, renamed: tuple[tuple[int, str, str]
         or not all(torch.equal(value.cpu(), second[name].cpu()) for name, value in first.items())
     ):
         reasons.append("the backbone differs")
+    return tuple(reasons)
+
+
+def _slot_reasons(old: SlotModel, new: SlotModel) -> tuple[str, ...]:
+    """Why the same features may meet other slots now."""
+    reasons = []
     n = old.head.n_slots
     if new.head.n_slots < n:
         reasons.append("slots are gone")
@@ -176,27 +192,40 @@ def _reasons(old: SlotModel, new: SlotModel, renamed: tuple[tuple[int, str, str]
         later = new.head.generations[n:]
         if len(later) and n and int(later.min()) <= int(old.head.generations.max()):
             reasons.append("a new slot has no later generation than the old ones")
-    if renamed:
-        reasons.append("labels have other names")
     return tuple(reasons)
 
 
-def _changed(old: SlotModel, new: SlotModel, x: RawInputs | None) -> tuple[tuple[ChangedAnswer, ...], int]:
-    """Matched answers that differ, on the remembered examples and then on the data."""
-    pairs: list[tuple[Prediction, Prediction]] = []
-    if old.support is not None and old.head.n_slots and new.head.n_slots:
-        slot, place = (old.support != 0).any(2).nonzero(as_tuple=True)
-        features = old.support[slot, place][:, None].float()
-        pairs.append(
-            (decide(features.to(old.device), old.head.caps()), decide(features.to(new.device), new.head.caps()))
-        )
+def _n_disjoint(old: SlotModel, new: SlotModel, added: Ids) -> int:
+    """Added slots that cannot fire where an old slot of another label does."""
+    if old.head.feature_dim != new.head.feature_dim:
+        return 0
+    rows = torch.from_numpy(added).to(new.device)
+    radii = new.head.support_thresholds[rows].double().clamp(-1, 1).arccos()
+    room = free_radius(new.head.centres[rows].to(old.device), new.head.labels[rows].to(old.device), old.head.caps())
+    return int((radii.to(room) <= room).sum())
+
+
+def _changed(
+    old: SlotModel, new: SlotModel, x: RawInputs | None, *, same_features: bool
+) -> tuple[tuple[ChangedAnswer, ...], int]:
+    """Matched answers that differ, on the remembered examples (if features mean the same) and then on the data."""
+    pairs: list[tuple[str, npt.NDArray[np.int64], Prediction, Prediction]] = []
+    if same_features and old.support is not None and old.head.n_slots and new.head.n_slots:
+        flat = old.support.flatten(0, 1)
+        ids = (flat != 0).any(1).nonzero()[:, 0]
+        features = flat[ids][:, None].float()
+        before = decide(features.to(old.device), old.head.caps())
+        pairs.append(("remembered", ids.numpy(), before, decide(features.to(new.device), new.head.caps())))
     if x is not None:
-        pairs.append((old.predict(x), new.predict(x)))
+        pairs.append(("data", np.arange(len(x)), old.predict(x), new.predict(x)))
     found, n = [], 0
-    for before, after in pairs:
+    for source, examples, before, after in pairs:
         n += int(before.matched.sum())
         names = np.array([old.class_name(int(label)) for label in before.labels], dtype=object)
         later = np.array([new.class_name(int(label)) for label in after.labels], dtype=object)
         rows = np.flatnonzero(before.matched & ((names != later) | (before.answers != after.answers)))
-        found += [ChangedAnswer(int(i), names[i], later[i], int(before.slots[i]), int(after.slots[i])) for i in rows]
+        found += [
+            ChangedAnswer(source, int(examples[i]), names[i], later[i], int(before.slots[i]), int(after.slots[i]))
+            for i in rows
+        ]
     return tuple(found), n

@@ -1,8 +1,14 @@
-"""Explicit edits: the only way to change an answer that a slot gave, each with the list of what it changes."""
+"""Explicit edits: the only way to change an answer that a slot gave, each with the list of what it changes.
+
+A slot is named by its number, its row in the head, which is what predictions show; there is no second numbering. Only
+`delete` changes numbers: the slots behind the deleted ones move up. So a number belongs to the generation it was read
+in, and `slots.comparing` finds a slot again by its vectors, not by its number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +19,7 @@ import torch
 from slots.deciding import decide
 from slots.errors import UsageError
 from slots.model import Generation, SlotModel
+from slots.predictions import Answer
 
 Ids = npt.NDArray[np.int64]
 
@@ -26,7 +33,7 @@ class ChangedExample:
     slot, place : int
         The slot that remembers it (its number before the edit), and its place among the slot's examples.
     before, after : str
-        The answers.
+        The answers; ", ambiguous" or ", unmatched" stands behind a label that is not a plain match.
     edited : bool
         Whether the slot is one of those the edit was about; the others are changed in passing.
     """
@@ -54,8 +61,10 @@ class EditReport:
         Their labels.
     label_after : str or None
         The label they have now; None when they are gone.
+    n_remembered : int
+        Remembered examples that were asked before and after.
     changed : tuple of ChangedExample
-        Remembered examples that are answered otherwise from now on.
+        Those of them that are answered otherwise from now on.
     """
 
     what: str
@@ -63,6 +72,7 @@ class EditReport:
     slots: tuple[int, ...]
     labels_before: tuple[str, ...]
     label_after: str | None
+    n_remembered: int
     changed: tuple[ChangedExample, ...]
 
     @property
@@ -79,7 +89,7 @@ def relabel(model: SlotModel, slots: Sequence[int], name: str) -> EditReport:
     model : SlotModel
         Changed in place, all at once.
     slots : sequence of int
-        Their numbers, as ``slots predict`` shows them.
+        Their numbers, as ``slots predict`` shows them; these stay as they are.
     name : str
         A label of the model, or a new one, which gets the next id.
 
@@ -91,24 +101,37 @@ def relabel(model: SlotModel, slots: Sequence[int], name: str) -> EditReport:
     ------
     UsageError
         If there is no such slot or the name is empty.
+
+    Notes
+    -----
+    A slot keeps its caps and its generation, so it goes on answering what it answered, with the new label. What was
+    counted for the old label on held-out data is forgotten. To name a cluster under its own id, use `merge`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from slots.training import TrainConfig, fit
+    >>> x = np.array([[1, 0], [2, 0.1], [0, 1], [0.1, 3]], dtype=np.float32)
+    >>> model, _ = fit(x, np.array([0, 0, 1, 1]), config=TrainConfig(epochs=1, slots_per_class=1))
+    >>> done = relabel(model, [1], "cat")
+    >>> done.labels_before, done.label_after, model.class_name(int(model.predict(x[3:]).labels[0]))
+    (('1',), 'cat', 'cat')
     """
     rows = _rows(model, slots)
     if not name.strip():
         raise UsageError("`name` must not be empty, got an empty label. Name the class.")
 
-    def change() -> Ids:
-        label = model.label_id(name, create=True)
-        model.head.relabel_slots(torch.from_numpy(rows).to(model.device), label)
-        model.clusters = model.clusters & set(model.head.labels.tolist()) - {label}
-        return np.arange(model.head.n_slots)
+    def change() -> None:
+        _move(model, rows, model.label_id(name, create=True))
 
     return _edit(model, "relabel", rows, name, change)
 
 
 def merge(model: SlotModel, names: Sequence[str], into: str) -> EditReport:
-    """Make one label of several: all their slots get the label ``into``.
+    """Make one label of several: all their slots get the label ``into``. The slots themselves are not merged.
 
-    Naming a cluster is the same with one name: where ``into`` is new, the cluster's own id takes it.
+    Naming a cluster is the same with one name. Where ``into`` is new, the first label's id goes on under that name;
+    the other ids stay taken, without slots.
 
     Parameters
     ----------
@@ -135,21 +158,21 @@ def merge(model: SlotModel, names: Sequence[str], into: str) -> EditReport:
     labels = [model.label_id(name) for name in names]
     rows = np.flatnonzero(np.isin(model.head.labels.cpu().numpy(), labels)).astype(np.int64)
 
-    def change() -> Ids:
+    def change() -> None:
         known = [model.class_name(label) for label in range(model.n_labels)]
         if into not in known:  # the first id goes on under the new name
             known[labels[0]] = into
             model.class_names = tuple(known)
-        label = model.label_id(into)
-        model.head.relabel_slots(torch.from_numpy(rows).to(model.device), label)
-        model.clusters = model.clusters - {*labels, label}
-        return np.arange(model.head.n_slots)
+            model.clusters = model.clusters - {labels[0]}
+        _move(model, rows, model.label_id(into))
 
     return _edit(model, "merge", rows, into, change)
 
 
 def delete(model: SlotModel, slots: Sequence[int]) -> EditReport:
     """Forget slots; those behind them move up. What only they matched is unmatched from now on.
+
+    Their labels stay taken: no id is given out twice.
 
     Parameters
     ----------
@@ -170,7 +193,7 @@ def delete(model: SlotModel, slots: Sequence[int]) -> EditReport:
     if len(rows) == model.head.n_slots:
         raise UsageError(f"`slots` must leave at least one slot, got all {len(rows)}. Remove the model folder instead.")
 
-    def change() -> Ids:
+    def change() -> None:
         keep = np.setdiff1d(np.arange(model.head.n_slots), rows)
         mask = torch.zeros(model.head.n_slots, dtype=torch.bool, device=model.device)
         mask[torch.from_numpy(keep)] = True
@@ -179,18 +202,42 @@ def delete(model: SlotModel, slots: Sequence[int]) -> EditReport:
             model.support = model.support[torch.from_numpy(keep)]
         if model.thumbnails is not None:
             model.thumbnails = model.thumbnails[keep]
-        return keep
+        model.clusters = model.clusters & set(model.head.labels.tolist())
 
     return _edit(model, "delete", rows, None, change)
 
 
-def _edit(model: SlotModel, what: str, rows: Ids, after: str | None, change: Callable[[], Ids]) -> EditReport:
+def _move(model: SlotModel, rows: Ids, label: int) -> None:
+    """Give slots a label id; a cluster that has no slots any more is none."""
+    head = model.head
+    places = torch.from_numpy(rows).to(model.device)
+    head.held_out[places[head.labels[places] != label]] = 0
+    head.relabel_slots(places, label)
+    model.clusters = model.clusters & set(head.labels.tolist())
+
+
+@contextmanager
+def _all_or_nothing(model: SlotModel) -> Iterator[None]:
+    """Put the model back as it was if anything goes wrong."""
+    head = {name: value.clone() for name, value in model.head.state_dict().items()}
+    rest = {name: getattr(model, name) for name in ("class_names", "clusters", "support", "thumbnails")}
+    try:
+        yield
+    except BaseException:
+        model.head.load_state_dict(head)
+        for name, value in rest.items():
+            setattr(model, name, value)
+        raise
+
+
+def _edit(model: SlotModel, what: str, rows: Ids, after: str | None, change: Callable[[], None]) -> EditReport:
     """Do it, with the answers to remembered examples before and after, and a line of history."""
     before_names = tuple(model.class_name(int(label)) for label in model.head.labels[torch.from_numpy(rows)])
     support = model.support
     before = stored_answers(model, support)
-    change()
-    later = stored_answers(model, support)
+    with _all_or_nothing(model):
+        change()
+        later = stored_answers(model, support)
     changed = tuple(
         ChangedExample(slot, place, name, later[slot, place], bool(np.isin(slot, rows)))
         for (slot, place), name in before.items()
@@ -207,11 +254,11 @@ def _edit(model: SlotModel, what: str, rows: Ids, after: str | None, change: Cal
         "changed_examples": len(changed),
     }
     model.history.append(Generation(number, what, model.head.n_slots, figures))
-    return EditReport(what, number, tuple(rows.tolist()), before_names, after, changed)
+    return EditReport(what, number, tuple(rows.tolist()), before_names, after, len(before), changed)
 
 
 def stored_answers(model: SlotModel, support: torch.Tensor | None) -> dict[tuple[int, int], str]:
-    """Answer to each remembered example, by slot and place; "?" stands behind the guess where nothing matches.
+    """Answer to each remembered example, by slot and place, as in `ChangedExample`.
 
     Parameters
     ----------
@@ -224,8 +271,8 @@ def stored_answers(model: SlotModel, support: torch.Tensor | None) -> dict[tuple
     slot, place = (support != 0).any(2).nonzero(as_tuple=True)
     answers = decide(support[slot, place][:, None].float().to(model.device), model.head.caps())
     names = [
-        model.class_name(int(label)) + ("" if matched else "?")
-        for label, matched in zip(answers.labels, answers.matched, strict=True)
+        model.class_name(int(label)) + ("" if kind == Answer.MATCHED else f", {Answer(int(kind)).name.lower()}")
+        for label, kind in zip(answers.labels, answers.answers, strict=True)
     ]
     return dict(zip(zip(slot.tolist(), place.tolist(), strict=True), names, strict=True))
 

@@ -28,6 +28,8 @@ class LogEntry:
         What made it: ``"fit"``, ``"update"``, ``"undo"``, ``"relabel"``, ...
     when : str or None
         UTC, as in ``2026-11-21T09:30:00+00:00``; None where it was not written down.
+    detail : str or None
+        More on what was done, where there is more to say.
     n_slots : int
         Slots after it.
     slots_gained : int
@@ -46,6 +48,7 @@ class LogEntry:
     number: int
     what: str
     when: str | None
+    detail: str | None
     n_slots: int
     slots_gained: int
     n_labels: int | None
@@ -146,6 +149,7 @@ def _entries(headers: list[dict[str, Any]]) -> list[LogEntry]:
                 number=number,
                 what=str(line["what"]),
                 when=figures.get("when"),
+                detail=figures.get("detail"),
                 n_slots=int(line["n_slots"]),
                 slots_gained=int(line["n_slots"]) - (entries[-1].n_slots if entries else 0),
                 n_labels=None if header is None else len(header.get("class_names", [])),
@@ -182,7 +186,8 @@ def _restored_header(older: dict[str, Any], current: dict[str, Any]) -> dict[str
     """The older header, in which generations and label ids go on from the current one."""
     number, n_slots = generation_of(current), older["history"][-1]["n_slots"]
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    figures = {"when": when, "to": generation_of(older), "from": number}
+    to = generation_of(older)
+    figures = {"when": when, "detail": f"to generation {to}", "to": to, "from": number}
     line = {"number": number + 1, "what": "undo", "n_slots": n_slots, "figures": figures}
     names = list(older.get("class_names", []))
     names += [f"undone label {label}" for label in range(len(names), len(current.get("class_names", [])))]
