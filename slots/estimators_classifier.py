@@ -7,24 +7,22 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from slots.closing import ClosingConfig
-from slots.errors import DataError
+from slots.errors import DataError, UsageError
 from slots.lifting import Geometry, Lift, Scaling
-from slots.model import SlotModel
 from slots.predictions import Prediction
-from slots.reading import class_scores, nearest_angles
+from slots.reading import class_scores, first_radius, fit_quietly, nearest_angles
 from slots.train_config import TrainConfig
-from slots.training import fit
 from slots.updating import UpdateConfig
 
 Labels = npt.NDArray[Any]
 
+_DIRECTION_SCALE = 60.0  # of the lifted, the flatter the lift the closer the cosines, so the scale grows with it
 _RARE = 20  # a class with fewer examples cannot spare any for calibration
 
 
@@ -44,15 +42,18 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         How features are centred and scaled before anything else (`slots.lifting.Lift`).
     geometry : {"lifted", "direction"}, default "lifted"
         ``lifted`` keeps distances; ``direction`` compares rows by cosine alone, as suits features of a network.
-    height : float, default 2.0
+    height : float, default 1.0
         How flat the lift is, > 0: at large values angles are distances, at small ones they are directions.
     precision : float in (0, 1], default 1.0
         Wanted precision of a slot on the training data; below 1 for noisy labels.
     closing : {"compact", "full"}, default "compact"
         ``full`` adds slots until every training example is matched.
-    reach : float in (0, 1], default 1.0
-        Share of the matches kept when slots are made smaller at the end of the fit. 0.8 leaves more room for classes
-        that come later.
+    reach : float in (0, 1], default 0.8
+        Share of the matches kept when slots are made smaller at the end of the fit, which leaves room for classes that
+        come later; what is then unmatched is answered by the pooled score.
+    memory : int, default 1000
+        Training rows kept, an even share of each class, and shown again at each `partial_fit`, so that what no slot
+        matches is not lost to new classes; >= 0. They take ``memory * (n_features_in_ + 1) * 4`` bytes.
     random_state : int, RandomState instance or None, default None
 
     Attributes
@@ -93,10 +94,11 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int | None = None,
         scaling: Scaling = "auto",
         geometry: Geometry = "lifted",
-        height: float = 2.0,
+        height: float = 1.0,
         precision: float = 1.0,
         closing: Literal["compact", "full"] = "compact",
-        reach: float = 1.0,
+        reach: float = 0.8,
+        memory: int = 1000,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.slots_per_class = slots_per_class
@@ -108,6 +110,7 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.precision = precision
         self.closing = closing
         self.reach = reach
+        self.memory = memory
         self.random_state = random_state
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
@@ -133,9 +136,12 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, ids = np.unique(labels, return_inverse=True)
         self._ids = np.arange(len(self.classes_))
         self.lift_ = Lift.of(rows, scaling=self.scaling, geometry=self.geometry, height=self.height)
+        if self.memory < 0:
+            raise UsageError(f"`memory` must be >= 0, got {self.memory}. 0 keeps no rows for later updates.")
         self._seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2)
         self.model_ = fit_quietly(self.lift_(rows), ids, self._config(ids))
         self.contradictions_ = np.zeros(0, np.int64)
+        self._remember(self.lift_(rows), ids)
         return self
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:
@@ -168,8 +174,13 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 _same_kind(self.classes_, more)
                 self._register(np.unique(more))
         ids = self._ids[np.searchsorted(self.classes_, labels)].astype(np.int64)
-        report = self.model_.update(self.lift_(rows), ids, config=UpdateConfig(seed=int(self._seeds[1])))
-        self.contradictions_ = np.array([c.example for c in report.contradictions], np.int64)
+        lifted = np.concatenate([self.lift_(rows), self._memory[0]])
+        ids = np.concatenate([ids, self._memory[1]])
+        proposal = self.model_.propose(lifted, budget=0, radius=first_radius(self.model_))
+        report = self.model_.update(lifted, ids, proposal=proposal, config=UpdateConfig(seed=int(self._seeds[1])))
+        against = np.array([c.example for c in report.contradictions], np.int64)
+        self.contradictions_ = against[against < len(rows)]
+        self._remember(lifted, ids)
         return self
 
     def predict(self, X: npt.ArrayLike) -> Labels:
@@ -191,7 +202,7 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.model_.predict(rows)
 
     def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Score of each class: 60 times the pooled cosine, and never highest for another class than `predict`'s.
+        """Score of each class: a multiple of the pooled cosine, and never highest for another class than `predict`'s.
 
         Parameters
         ----------
@@ -240,7 +251,8 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         float64 array of shape (example,)
             Minus the angle to the nearest slot's centre, radians, in [-pi, 0].
         """
-        return -nearest_angles(self.model_, self._lifted(X))
+        rows = self._lifted(X)
+        return -nearest_angles(self.model_, rows)
 
     def _scores(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         rows = self._lifted(X)
@@ -261,6 +273,16 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(labels)
         return rows, column_or_1d(labels)
 
+    def _remember(self, rows: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> None:
+        """Keep an even share of each class, drawn at random, for the updates to come."""
+        order = np.random.default_rng(int(self._seeds[1])).permutation(len(ids))
+        rank = np.empty(len(ids), np.int64)
+        for label in np.unique(ids):
+            mine = order[ids[order] == label]
+            rank[mine] = np.arange(len(mine))
+        kept = np.sort(np.lexsort((order, rank))[: self.memory])
+        self._memory = rows[kept], ids[kept]
+
     def _register(self, classes: Labels) -> None:
         """Give classes that are not known yet the next ids, and keep the names sorted."""
         fresh = np.setdiff1d(classes, self.classes_)
@@ -277,16 +299,11 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             batch_size=min(500, max(32, len(ids) // 50)) if self.batch_size is None else self.batch_size,
             slots_per_class=usual if self.slots_per_class is None else self.slots_per_class,
             held_out=0.05 if counts.min() >= _RARE else 0.0,
+            scale=_DIRECTION_SCALE if self.geometry == "direction" else 10 * (1 + self.height**2),
             precision=self.precision,
             closing=ClosingConfig(closing=self.closing, reach=self.reach),
             seed=int(self._seeds[0]),
         )
-
-
-def fit_quietly(rows: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], config: TrainConfig) -> SlotModel:
-    """`slots.training.fit` that leaves torch's own random numbers as they were."""
-    with torch.random.fork_rng(devices=[]):
-        return fit(rows, ids, config=config)[0]
 
 
 def _same_kind(known: Labels, more: Labels) -> None:

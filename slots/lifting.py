@@ -30,7 +30,8 @@ class Lift:
     mean, scale : float64 arrays of shape (feature,)
         Subtracted, and divided by.
     height : float, optional
-        The constant coordinate, in the scaled features' unit; None appends nothing, and only directions count.
+        The constant coordinate, in the scaled features' unit. None: only directions count, and the coordinate is 0, or
+        1 for a row of zeros, which so has a direction of its own.
 
     Notes
     -----
@@ -51,7 +52,7 @@ class Lift:
     height: float | None
 
     @staticmethod
-    def of(x: Rows, *, scaling: Scaling = "auto", geometry: Geometry = "lifted", height: float = 2.0) -> Lift:
+    def of(x: Rows, *, scaling: Scaling = "auto", geometry: Geometry = "lifted", height: float = 1.0) -> Lift:
         """Learn centre and scale from rows.
 
         Parameters
@@ -63,8 +64,8 @@ class Lift:
             the rows as they are (nor are they centred). ``auto`` is ``common`` where the largest deviation is below
             ten medians, as for pixels or embeddings, and ``standard`` where units differ.
         geometry : {"lifted", "direction"}, default "lifted"
-            ``direction`` appends nothing: the norm of a row is thrown away.
-        height : float, default 2.0
+            ``direction`` throws the norm of a row away.
+        height : float, default 1.0
             The appended coordinate, > 0, in root mean square norms of the scaled rows.
 
         Returns
@@ -81,7 +82,7 @@ class Lift:
         if geometry not in GEOMETRIES:
             raise UsageError(f"`geometry` must be one of {', '.join(GEOMETRIES)}, got {geometry!r}. Try 'lifted'.")
         if height <= 0:
-            raise UsageError(f"`height` must be > 0, got {height}. Try 2.0.")
+            raise UsageError(f"`height` must be > 0, got {height}. Try 1.0.")
         rows = np.ascontiguousarray(x, np.float64)
         centre = np.zeros(rows.shape[1]) if scaling == "none" else (rows / len(rows)).sum(0)
         spread = np.sqrt(np.square(rows - centre).mean(0))
@@ -111,11 +112,11 @@ class Lift:
 
         Returns
         -------
-        float32 array of shape (example, feature + 1), or (example, feature) without a height
-            Unit rows; zero where a row has no direction. Each depends on its own row alone, to the last bit.
+        float32 array of shape (example, feature + 1)
+            Unit rows. Each depends on its own row alone, to the last bit.
         """
         rows = np.clip((np.ascontiguousarray(x, np.float64) - self.mean) / self.scale, -_LARGEST, _LARGEST)
-        if self.height is not None:
-            rows = np.concatenate([rows, np.full((len(rows), 1), self.height)], 1)
-        norms = np.sqrt(np.square(rows).sum(1, keepdims=True))
-        return np.asarray(rows / np.where(norms > 0, norms, 1.0), np.float32)
+        blank = ~rows.any(1, keepdims=True)
+        last = blank.astype(np.float64) if self.height is None else np.full((len(rows), 1), self.height)
+        rows = np.concatenate([rows, last], 1)
+        return np.asarray(rows / np.sqrt(np.square(rows).sum(1, keepdims=True)), np.float32)
