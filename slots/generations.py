@@ -13,7 +13,7 @@ from typing import Any
 
 from slots.errors import UsageError
 from slots.model import generation_of
-from slots.store import read_headers, restore_state
+from slots.store import read_headers, read_state, restore_state
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class LogEntry:
     number : int
         0 for the fit, then counted up.
     what : str
-        What made it: ``"fit"``, ``"update"``, ``"undo"``, ``"relabel"``, ...
+        What made it: ``"fit"``, ``"update"``, ``"undo"``, ``"relabel"``, ...; ``"start"`` for a model that was first
+        saved without a history.
     when : str or None
         UTC, as in ``2026-11-21T09:30:00+00:00``; None where it was not written down.
     detail : str or None
@@ -59,7 +60,7 @@ class LogEntry:
 
 
 def log(folder: str | Path) -> list[LogEntry]:
-    """List the generations of a model folder, oldest first; only headers are read, no tensor.
+    """List the generations of a model folder, oldest first; as a rule only headers are read, no tensor.
 
     Parameters
     ----------
@@ -69,14 +70,14 @@ def log(folder: str | Path) -> list[LogEntry]:
     Returns
     -------
     list of LogEntry
-        Empty for a model that was saved without a history.
+        At least one; the last is the current one.
 
     Raises
     ------
     ModelError
         If this is no model folder, or a header is missing or damaged.
     """
-    return _entries(read_headers(folder))
+    return _entries(folder, read_headers(folder))
 
 
 def undo(folder: str | Path, to: int | None = None) -> LogEntry:
@@ -124,19 +125,21 @@ def undo(folder: str | Path, to: int | None = None) -> LogEntry:
     (['fit', 'update', 'undo'], 2, 0)
     """
     headers = read_headers(folder)
-    entries = _entries(headers)
-    if not entries:
-        raise UsageError(f"`folder` must hold a model with a history, got {folder}. It was saved without one.")
+    entries = _entries(folder, headers)
     target = _target(entries, to)
     place = max(place for place, header in enumerate(headers) if generation_of(header) == target.number)
-    restore_state(folder, place, header=_restored_header(headers[place], headers[-1]))
+    restore_state(folder, place, header=_restored_header(headers[place], headers[-1], n_slots=target.n_slots))
     return next(entry for entry in log(folder) if entry.number == entries[-1].number + 1)
 
 
-def _entries(headers: list[dict[str, Any]]) -> list[LogEntry]:
+def _entries(folder: str | Path, headers: list[dict[str, Any]]) -> list[LogEntry]:
     """One entry a line of the current header's history, with what the kept headers know of it."""
     kept = {generation_of(header): header for header in headers}
-    lines = headers[-1].get("history", [])
+    lines = list(headers[-1].get("history", []))
+    first = headers[0]
+    if not first.get("history"):  # saved before there was a history: a generation all the same
+        slots = read_state(folder, 0).tensors.get("head", {}).get("labels", ())
+        lines.insert(0, {"number": 0, "what": "start", "n_slots": len(slots)})
     content: dict[int, int] = {}
     entries: list[LogEntry] = []
     for line in lines:
@@ -182,13 +185,13 @@ def _target(entries: list[LogEntry], to: int | None) -> LogEntry:
     return chosen[0]
 
 
-def _restored_header(older: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
+def _restored_header(older: dict[str, Any], current: dict[str, Any], *, n_slots: int) -> dict[str, Any]:
     """The older header, in which generations and label ids go on from the current one."""
-    number, n_slots = generation_of(current), older["history"][-1]["n_slots"]
+    number = generation_of(current)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     to = generation_of(older)
     figures = {"when": when, "detail": f"to generation {to}", "to": to, "from": number}
     line = {"number": number + 1, "what": "undo", "n_slots": n_slots, "figures": figures}
     names = list(older.get("class_names", []))
     names += [f"undone label {label}" for label in range(len(names), len(current.get("class_names", [])))]
-    return {**older, "generation": number + 1, "history": [*current["history"], line], "class_names": names}
+    return {**older, "generation": number + 1, "history": [*current.get("history", []), line], "class_names": names}

@@ -113,11 +113,26 @@ def test_an_undo_that_changes_nothing_or_has_nowhere_to_go_is_refused(folder):
     assert read_state(folder).n_generations == states
 
 
-def test_a_model_without_history_says_so(tmp_path):
-    write_state(tmp_path / "m", header={}, tensors={})
-    assert log(tmp_path / "m") == []
-    with pytest.raises(UsageError, match="must hold a model with a history"):
+def test_a_model_that_was_first_saved_without_history_can_be_gone_back_to(tmp_path):
+    model = small_model()
+    model.history.clear()
+    model.save(tmp_path / "m")
+    only = log(tmp_path / "m")
+    assert [(it.number, it.what, it.n_slots, it.current) for it in only] == [(0, "start", 2, True)]
+    with pytest.raises(UsageError, match="must keep a generation before 0, and keeps none"):
         undo(tmp_path / "m")
+    before = content(tmp_path / "m")
+    add_cluster(model)
+    model.save(tmp_path / "m", keep_history=True)
+    entry = undo(tmp_path / "m")
+    assert (entry.number, entry.content, entry.n_slots, entry.detail) == (2, 0, 2, "to generation 0")
+    assert content(tmp_path / "m") == before
+    assert [it.what for it in log(tmp_path / "m")] == ["start", "update", "undo"]
+    write_state(tmp_path / "bare", header={}, tensors={})
+    assert log(tmp_path / "bare")[0].n_slots == 0
+
+
+def test_what_is_no_model_has_no_log(tmp_path):
     with pytest.raises(ModelError, match=r"must be a model folder, got one without slots\.json"):
         log(tmp_path / "nowhere")
 
