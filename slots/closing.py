@@ -26,6 +26,7 @@ from slots.errors import UsageError
 from slots.hashing import N_EXEMPLARS
 from slots.matching import best_view, normalize, support_thresholds
 from slots.model import SlotModel
+from slots.model_novelty import learn_novelty
 from slots.preprocessing import RawInputs
 from slots.sources import FeatureSource
 from slots.tightening import tighten
@@ -152,6 +153,7 @@ def close(
     min_gain = max(2, len(y) // 5000) if config.min_gain is None else config.min_gain
     counts = torch.bincount(owners[owners >= 0], minlength=model.head.n_slots)
     matched, foreign, dropped = _drop_redundant(data, np.arange(len(y)), counts >= min_gain)
+    model.novelty = learn_novelty(source, fitted, held_out, report)  # before examples become slots
     matched_before = matched.copy()
     added, contradictions = complete(
         source,

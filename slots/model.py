@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from slots.deciding import decide
 from slots.errors import ModelError, UsageError
 from slots.hashing import IncrementalNeuralHashing
+from slots.model_novelty import ModelNovelty, assess
 from slots.predictions import Prediction
 from slots.preprocessing import Preprocessing, RawInputs
 from slots.store import State, read_headers, read_state, write_state
 from slots.views import Views, parse_views
 
 if TYPE_CHECKING:
+    from slots.ood import Novelty
     from slots.proposing import Proposal
     from slots.updating import GivenLabels, UpdateReport
 
@@ -106,6 +108,8 @@ class SlotModel(nn.Module):
         self.support: Tensor | None = None
         """Unit features of the remembered examples, float16 of shape (slot, exemplar, feature), zero rows where there
         is none: 8 bytes a slot and feature. None in a model that was put together by hand."""
+        self.novelty: ModelNovelty | None = None
+        """Metric and calibration of `assess_novelty`; None where too few examples were held out at the fit."""
         self.clusters: frozenset[int] = frozenset()
         """Labels that stand for a cluster nobody has named yet."""
 
@@ -204,6 +208,33 @@ class SlotModel(nn.Module):
         caps = self.head.caps()
         return Prediction.concatenate([decide(self.features(x[rows]), caps) for rows in self.blocks(len(x))])
 
+    def assess_novelty(self, x: RawInputs, *, false_alarm_rate: float = 0.05) -> Novelty:
+        """Say how foreign raw inputs are, and which of them to call novel.
+
+        Parameters
+        ----------
+        x : array
+            As `predict` takes it.
+        false_alarm_rate : float in (0, 1), default 0.05
+            Largest share of inputs like the training data that may be called novel.
+
+        Returns
+        -------
+        Novelty
+            Scores (higher = more novel), p-values, decisions, nearest slots, reasons.
+
+        Raises
+        ------
+        UsageError
+            If the model has no calibration, or one too small for the rate.
+        """
+        if self.novelty is None:
+            raise UsageError(
+                "The model must have held-out scores to judge novelty by, and has none. Fit it again with held_out > 0 "
+                "and at least 20 held-out examples."
+            )
+        return assess(self, x, self.novelty, rate=false_alarm_rate)
+
     def propose(self, x: RawInputs, **options: Any) -> Proposal:
         """What the slots do not match in new data, and the few examples to ask about: `slots.proposing.propose`."""
         from slots.proposing import propose
@@ -243,6 +274,9 @@ class SlotModel(nn.Module):
             tensors["exemplars"] = {"images": torch.from_numpy(self.thumbnails)}
         if self.support is not None:
             tensors["support"] = {"features": self.support}
+        values = None
+        if self.novelty is not None:
+            tensors["novelty"], values = self.novelty.state()
         if self.recipe is None and not isinstance(self.backbone, nn.Identity):
             raise UsageError("A backbone without a recipe cannot be saved. Pass recipe=(name, options) to SlotModel.")
         header = {
@@ -252,6 +286,7 @@ class SlotModel(nn.Module):
             "views": self.views.spec,
             "class_names": list(self.class_names),
             "clusters": sorted(self.clusters),
+            "novelty": values,
             "generation": self.generation,
             "history": [asdict(generation) for generation in self.history],
         }
@@ -339,5 +374,7 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, dict[str, Tensor]], buil
         model.thumbnails = tensors["exemplars"]["images"].numpy()
     if "support" in tensors:
         model.support = tensors["support"]["features"]
+    if header.get("novelty") is not None:
+        model.novelty = ModelNovelty.from_state(tensors["novelty"], header["novelty"])
     model.clusters = frozenset(header.get("clusters", ()))
     return model

@@ -102,7 +102,9 @@ class Distances:
 
 @torch.no_grad()
 def distances(features: ViewFeatures, prototypes: SlotVectors, metric: NoveltyMetric) -> Distances:
-    """The three distances of inputs, by the view that lies nearest to a prototype.
+    """The three distances of inputs; each of the first two by the view and the prototype that give the smallest.
+
+    So both can only fall when prototypes are added, and p-values of an older calibration stay valid.
 
     Parameters
     ----------
@@ -115,37 +117,55 @@ def distances(features: ViewFeatures, prototypes: SlotVectors, metric: NoveltyMe
     Returns
     -------
     Distances
+        float32 finds the smallest, float64 says how small it is.
     """
-    n, views, _ = features.shape
+    n, views, feature = features.shape
     known = normalize(prototypes.double())
-    white = known @ metric.basis.double() * metric.stretch.double()
     values = torch.zeros(n, 3, dtype=torch.float64, device=features.device)
     nearest = torch.zeros(n, dtype=torch.long, device=features.device)
-    step = max(1, _BLOCK_FLOATS // max(1, views * max(len(known), features.shape[2])))
+    step = max(1, _BLOCK_FLOATS // max(1, views * max(len(known), feature)))
     for start in range(0, n, step):
-        rows = slice(start, start + step)
-        unit = normalize(features[rows].float())
-        best = (unit @ prototypes.T.float()).flatten(1).argmax(1)
-        view, slot = best // len(known), best % len(known)
-        here = normalize(features[rows][torch.arange(len(view), device=view.device), view].double())
+        block = features[start : start + step]
+        rows = slice(start, start + len(block))
+        unit = normalize(block.float())
+        cosine = unit @ known.float().T
+        slot, here = _closest(-cosine, block)
         chord = (here - known[slot]).norm(dim=1)
-        values[rows, 0] = 2 * torch.asin((chord / 2).clamp(max=1))
-        values[rows, 1] = _whitened(here, known, white, metric)
-        size = features[rows, 0].double().norm(dim=1).clamp_min(1e-12).log()
-        values[rows, 2] = (size - metric.middle).abs()
-        nearest[rows] = slot
+        values[rows, 0], nearest[rows] = 2 * torch.asin((chord / 2).clamp(max=1)), slot
+        slot, here = _closest(_whitened(unit, known.float(), cosine, metric), block)
+        values[rows, 1] = _whitened_pair(here, known[slot], metric)
+        values[rows, 2] = (block[:, 0].double().norm(dim=1).clamp_min(1e-12).log() - metric.middle).abs()
     return Distances(values, nearest)
 
 
-def _whitened(here: Tensor, known: Tensor, white: Tensor, metric: NoveltyMetric) -> Tensor:
-    """Whitened distance to the nearest prototype, in float64."""
-    along = here @ metric.basis.double() * metric.stretch.double()
-    squared = torch.cdist(along, white, compute_mode="donot_use_mm_for_euclid_dist").square()
+def _closest(scores: Float[Tensor, "example view slot"], block: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each example the slot of smallest score, and the unit features of the view that has it, in float64."""
+    flat = scores.flatten(1).argmin(1)
+    view = flat // scores.shape[2]
+    here = normalize(block[torch.arange(len(block), device=block.device), view].double())
+    return flat % scores.shape[2], here
+
+
+def _whitened(unit: Tensor, known: Tensor, cosine: Tensor, metric: NoveltyMetric) -> Tensor:
+    """Squared whitened distances in float32, shape (example, view, slot).
+
+    With a rest the kept directions are those of largest variance, so each counts for less than the rest: what they
+    hold is taken off the plain squared distance.
+    """
+    weight = (metric.rest**2 - metric.stretch**2).abs().sqrt()
+    a, b = unit @ (metric.basis * weight), known @ (metric.basis * weight)
+    squared = a.square().sum(-1, keepdim=True) + b.square().sum(-1) - 2 * (a @ b.T)
+    return metric.rest**2 * (2 - 2 * cosine) - squared if metric.rest else squared
+
+
+def _whitened_pair(here: Tensor, there: Tensor, metric: NoveltyMetric) -> Tensor:
+    """Whitened distance of rows to rows, in float64."""
+    gap = here - there
+    along = gap @ metric.basis.double()
+    squared = (along * metric.stretch.double()).square().sum(1)
     if metric.rest:
-        total = torch.cdist(here, known).square()
-        inside = torch.cdist(here @ metric.basis.double(), known @ metric.basis.double()).square()
-        squared = squared + metric.rest**2 * (total - inside).clamp_min(0)
-    return squared.amin(1).sqrt()
+        squared = squared + metric.rest**2 * (gap.square().sum(1) - along.square().sum(1)).clamp_min(0)
+    return squared.sqrt()
 
 
 @dataclass(frozen=True)
