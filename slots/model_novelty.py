@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from slots.errors import UsageError
 from slots.matching import normalize
 from slots.ood import Distances, Novelty, NoveltyMetric, combine, distances, judge, scaled
 
@@ -119,6 +120,33 @@ def assess(model: SlotModel, x: RawInputs, novelty: ModelNovelty, *, rate: float
     metric = novelty.metric.to(model.device)
     parts = [distances(model.features(x[rows]), model.head.centres, metric) for rows in model.blocks(len(x))]
     return judge(_stack(parts), metric, novelty.calibration, rate=rate)
+
+
+@torch.no_grad()
+def recalibrate(model: SlotModel, x: RawInputs) -> ModelNovelty:
+    """The same metric with calibration scores from other familiar inputs, which the model was never shown.
+
+    Parameters
+    ----------
+    model : SlotModel
+    x : array of shape (example, ...)
+
+    Returns
+    -------
+    ModelNovelty
+        Put it into ``model.novelty``.
+
+    Raises
+    ------
+    UsageError
+        If the model has no metric.
+    """
+    if model.novelty is None:
+        raise UsageError(
+            "The model must have a novelty metric, and has none. Fit it again with more held-out examples."
+        )
+    scores = assess(model, x, ModelNovelty(model.novelty.metric, np.zeros(1)), rate=0.5).scores
+    return ModelNovelty(model.novelty.metric, np.sort(scores))
 
 
 def _of(source: FeatureSource, ids: npt.NDArray[np.int64], rows: slice, metric: NoveltyMetric) -> Distances:
