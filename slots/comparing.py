@@ -12,7 +12,7 @@ from slots.deciding import decide
 from slots.disjoint import free_radius
 from slots.errors import ModelError
 from slots.model import SlotModel
-from slots.predictions import Prediction
+from slots.predictions import Answer, Prediction
 from slots.preprocessing import RawInputs
 
 Ids = npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ class ChangedAnswer:
     example : int
         Row of the data; of a remembered example its place, four a slot (`SlotModel.support`, flattened).
     before, after : str
-        The labels.
+        The labels, as `answer_names` gives them.
     slot_before, slot_after : int
         The slots that gave them, by their numbers in each generation.
     """
@@ -62,7 +62,7 @@ class Difference:
     relabelled : tuple of tuple (slot, before, after)
         By the slots' numbers in the old one.
     renamed : tuple of tuple (label id, before, after)
-        Names of labels; new names are not listed.
+        Other names of labels that the old one answers with.
     proven : bool
         True: for every possible input, what the old generation matched has the same answer in the new one.
     reasons : tuple of str
@@ -128,7 +128,7 @@ def diff(old: SlotModel, new: SlotModel, x: RawInputs | None = None) -> Differen
     )
     renamed = tuple(
         (label, old.class_name(label), new.class_name(label))
-        for label in range(len(old.class_names))
+        for label in sorted(set(labels_old))
         if old.class_name(label) != new.class_name(label)
     )
     of_features = _feature_reasons(old, new)
@@ -147,6 +147,14 @@ def diff(old: SlotModel, new: SlotModel, x: RawInputs | None = None) -> Differen
         n_compared=n_compared,
         changed=changed,
     )
+
+
+def answer_names(model: SlotModel, prediction: Prediction) -> list[str]:
+    """Answers in words: the label, with ", ambiguous" or ", unmatched" behind one that is not a plain match."""
+    return [
+        model.class_name(int(label)) + ("" if kind == Answer.MATCHED else f", {Answer(int(kind)).name.lower()}")
+        for label, kind in zip(prediction.labels, prediction.answers, strict=True)
+    ]
 
 
 def _places(old: SlotModel, new: SlotModel) -> Ids:
@@ -221,11 +229,10 @@ def _changed(
     found, n = [], 0
     for source, examples, before, after in pairs:
         n += int(before.matched.sum())
-        names = np.array([old.class_name(int(label)) for label in before.labels], dtype=object)
-        later = np.array([new.class_name(int(label)) for label in after.labels], dtype=object)
-        rows = np.flatnonzero(before.matched & ((names != later) | (before.answers != after.answers)))
+        names, later = answer_names(old, before), answer_names(new, after)
         found += [
             ChangedAnswer(source, int(examples[i]), names[i], later[i], int(before.slots[i]), int(after.slots[i]))
-            for i in rows
+            for i in np.flatnonzero(before.matched)
+            if names[i] != later[i]
         ]
     return tuple(found), n

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from slots.comparing import answer_names
 from slots.deciding import decide
 from slots.errors import UsageError
 from slots.model import Generation, SlotModel
-from slots.predictions import Answer
 
 Ids = npt.NDArray[np.int64]
 
@@ -33,7 +33,7 @@ class ChangedExample:
     slot, place : int
         The slot that remembers it (its number before the edit), and its place among the slot's examples.
     before, after : str
-        The answers; ", ambiguous" or ", unmatched" stands behind a label that is not a plain match.
+        The answers, as `slots.comparing.answer_names` gives them.
     edited : bool
         Whether the slot is one of those the edit was about; the others are changed in passing.
     """
@@ -270,11 +270,7 @@ def stored_answers(model: SlotModel, support: torch.Tensor | None) -> dict[tuple
         return {}
     slot, place = (support != 0).any(2).nonzero(as_tuple=True)
     answers = decide(support[slot, place][:, None].float().to(model.device), model.head.caps())
-    names = [
-        model.class_name(int(label)) + ("" if kind == Answer.MATCHED else f", {Answer(int(kind)).name.lower()}")
-        for label, kind in zip(answers.labels, answers.answers, strict=True)
-    ]
-    return dict(zip(zip(slot.tolist(), place.tolist(), strict=True), names, strict=True))
+    return dict(zip(zip(slot.tolist(), place.tolist(), strict=True), answer_names(model, answers), strict=True))
 
 
 def _rows(model: SlotModel, slots: Sequence[int]) -> Ids:

@@ -1,0 +1,46 @@
+"""Small models of feature rows whose slots, examples and generations are known by construction."""
+
+import numpy as np
+import torch
+
+from slots.hashing import IncrementalNeuralHashing
+from slots.matching import normalize
+from slots.model import Generation, SlotModel
+from slots.preprocessing import Preprocessing
+
+
+def near(directions, *, count=4, spread=0.05, seed=0):
+    """Unit vectors around each direction, shape (direction, count, feature)."""
+    noise = torch.from_numpy(np.random.default_rng(seed).normal(size=(len(directions), count, directions.shape[1])))
+    return normalize(directions[:, None] + spread * noise.float())
+
+
+def three_animals():
+    """Six slots around six axes: cat, cat, dog, dog, bird, bird; four remembered examples each; generation 0."""
+    axes = torch.eye(8)[:6]
+    head = IncrementalNeuralHashing(feature_dim=8)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    head.add_slots(axes, labels, precision_thresholds=torch.full((6,), 0.8), support_thresholds=torch.full((6,), 0.85))
+    model = SlotModel(Preprocessing("features", (8,)), head, class_names=["cat", "dog", "bird"])
+    model.support = near(axes).half()
+    model.history.append(Generation(0, "fit", 6, {}))
+    return model
+
+
+def new_animals(count=12, seed=1):
+    """Feature rows around the two axes that no slot of `three_animals` is near to."""
+    return near(torch.eye(8)[6:], count=count, seed=seed).flatten(0, 1).numpy()
+
+
+def with_overlap():
+    """`three_animals` with a third cat slot between the first two, whose cap takes in part of theirs."""
+    model = three_animals()
+    between = normalize(torch.eye(8)[:1] + 0.6 * torch.eye(8)[1:2])
+    model.head.add_slots(
+        between,
+        torch.tensor([0]),
+        precision_thresholds=torch.tensor([0.8]),
+        support_thresholds=torch.tensor([0.8]),
+    )
+    model.support = torch.cat([model.support, near(between).half()])
+    return model
