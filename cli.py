@@ -413,9 +413,7 @@ def ood(
     x = _part(_load(data, data_dir, loaded), part)[0]
     familiar = None if calibrate is None else _part(_load(calibrate, data_dir, loaded), "test")[0]
     found = assess_inputs(loaded, x, false_alarm_rate=false_alarm_rate, familiar=familiar)
-    flagged = (
-        f"{int(found.novel.sum())} of {len(found)} inputs are novel at a false-alarm rate of {false_alarm_rate:g}."
-    )
+    flagged = f"{found.novel.sum()} of {len(found)} inputs are novel at a false-alarm rate of {false_alarm_rate:g}."
     if as_json:
         print_json({"model": str(model), **novelty_json(loaded, found, false_alarm_rate=false_alarm_rate)})
     elif out is not None:
