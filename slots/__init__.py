@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from slots.cover import greedy_set_cover as greedy_set_cover
     from slots.cover import refined_set_cover as refined_set_cover
     from slots.covering import class_cover as class_cover
+    from slots.estimators import SlotClassifier as SlotClassifier
+    from slots.estimators import SlotClusterer as SlotClusterer
+    from slots.estimators import SlotOutlierDetector as SlotOutlierDetector
     from slots.hashing import IncrementalNeuralHashing as IncrementalNeuralHashing
     from slots.model import SlotModel as SlotModel
     from slots.predictions import Answer as Answer
@@ -29,7 +32,10 @@ _HOMES = {
     "FitResult": "training",
     "IncrementalNeuralHashing": "hashing",
     "Prediction": "predictions",
+    "SlotClassifier": "estimators",
+    "SlotClusterer": "estimators",
     "SlotModel": "model",
+    "SlotOutlierDetector": "estimators",
     "TrainConfig": "train_config",
     "class_cover": "covering",
     "fit": "training",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from slots.closing import ClosingConfig
 from slots.errors import UsageError
 from slots.lifting import Geometry, Lift, Scaling
-from slots.reading import fit_quietly, group_angles, group_means
+from slots.reading import first_radius, fit_quietly, group_angles, group_means
 from slots.train_config import TrainConfig
 from slots.updating import UpdateConfig
 
@@ -25,6 +24,7 @@ Ids = npt.NDArray[np.int64]
 Unit = npt.NDArray[np.float32]
 
 _LOOKED_AT = 2000  # rows on which the number of clusters is chosen
+_ONE = 1.1  # new rows that spread no further than this many times the usual radius are one cluster
 
 
 class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -46,7 +46,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         How features are centred and scaled before anything else (`slots.lifting.Lift`).
     geometry : {"lifted", "direction"}, default "lifted"
         ``lifted`` keeps distances; ``direction`` compares rows by cosine alone, as suits features of a network.
-    height : float, default 1.0
+    height : float, default 2.0
         How flat the lift is, > 0: at large values angles are distances, at small ones they are directions.
     random_state : int, RandomState instance or None, default None
 
@@ -89,7 +89,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         min_cluster_size: int = 5,
         scaling: Scaling = "auto",
         geometry: Geometry = "lifted",
-        height: float = 1.0,
+        height: float = 2.0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_clusters = n_clusters
@@ -150,11 +150,13 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             return self.fit(X)
         lifted = self.lift_(validate_data(self, X, dtype=np.float64, reset=False))
         self._check_numbers()
-        found = self.model_.propose(lifted, radius=self.radius_, stop_below=self.min_cluster_size)
-        middles = group_means(self.model_)
-        far = (lifted[found.queries].astype(np.float64) @ middles.T).max(1, initial=-1.0) < np.cos(self.radius_)
-        found = replace(found, queries=found.queries[far], gains=found.gains[far])  # the rest is a cluster's fringe
-        self.model_.update(lifted, proposal=found, config=UpdateConfig(seed=self._seed))
+        strange = self._strange(lifted)
+        if len(strange):
+            first = self.n_clusters_
+            ids = first + self._grouped(lifted[strange])
+            proposal = self.model_.propose(lifted[strange], budget=0, radius=first_radius(self.model_))
+            self.model_.update(lifted[strange], ids, proposal=proposal, config=UpdateConfig(seed=self._seed))
+            self.model_.clusters |= set(range(first, self.n_clusters_))
         self.labels_ = self._answers(lifted)
         return self
 
@@ -210,11 +212,30 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         answers = self.model_.predict(lifted)
         return np.where(answers.matched, answers.labels, -1)
 
+    def _strange(self, lifted: Unit) -> Ids:
+        """Rows of clusters to be: outside all slots, outside the radius of all clusters, and not alone."""
+        found = self.model_.propose(lifted, radius=self.radius_, stop_below=self.min_cluster_size)
+        outside = _angles(lifted, group_means(self.model_)) > self.radius_  # the others are the fringe of a cluster
+        heads = found.queries[outside[found.queries]]
+        near = _angles(lifted, lifted[heads].astype(np.float64)) <= self.radius_
+        rows = found.unmatched[(outside & near)[found.unmatched]]
+        return rows if len(rows) >= self.min_cluster_size else rows[:0]
+
+    def _grouped(self, lifted: Unit) -> Ids:
+        """Number of its group for each strange row: one group where they lie as close as a cluster does."""
+        if _usual_radius(lifted, np.zeros(len(lifted), np.int64)) <= _ONE * self.radius_:
+            return np.zeros(len(lifted), np.int64)
+        return self._numbered(lifted, self._best_number(lifted, len(np.unique(lifted, axis=0))))
+
     def _found(self, lifted: Unit) -> Ids:
         """Clusters of the first rows, the largest first."""
         n_different = len(np.unique(lifted, axis=0))
         auto = self.n_clusters == "auto"
         k = self._best_number(lifted, n_different) if auto else min(int(self.n_clusters), n_different)
+        return self._numbered(lifted, k)
+
+    def _numbered(self, lifted: Unit, k: int) -> Ids:
+        """k-means; the largest cluster is number 0."""
         ids = KMeans(k, n_init=5, random_state=self._seed).fit_predict(lifted)
         order = np.argsort(-np.bincount(ids, minlength=k), kind="stable")
         return np.asarray(np.argsort(order)[ids], np.int64)
@@ -226,6 +247,11 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         tried = range(2, min(self.max_clusters, n_different - 1, len(few) - 1) + 1)
         scores = [silhouette_score(few, KMeans(k, n_init=2, random_state=self._seed).fit_predict(few)) for k in tried]
         return tried[int(np.argmax(scores))] if scores else 1
+
+
+def _angles(lifted: Unit, middles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Angle of each row to the nearest of some directions, radians; pi where there are none."""
+    return np.asarray(np.arccos(np.clip((lifted.astype(np.float64) @ middles.T).max(1, initial=-1.0), -1, 1)))
 
 
 def _usual_radius(lifted: Unit, ids: Ids) -> float:
