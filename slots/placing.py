@@ -244,7 +244,8 @@ def make_caps(
     angle = torch.where(reach > 1, torch.zeros_like(reach), (reach - FLOAT32_GAP).clamp(-1, 1).arccos()).double()
     angle = angle.clamp(max=radius)
     if disjoint:
-        angle = torch.minimum(angle, free_radius(placed.centres, placed.labels, old)).clamp_min(0.0)
+        stored = normalize(placed.centres)  # as the head does; the last bits of a centre decide here
+        angle = torch.minimum(angle, free_radius(stored, placed.labels, old)).clamp_min(0.0)
     return Caps(
         precision=limits.float(),
         support=strictly_below(angle.cos()) if not disjoint else strictly_above(angle.cos()),
