@@ -43,7 +43,7 @@ def main(folder: Path, kills: int, seed: int) -> None:
         if not known or len(known) > GENERATIONS:
             counts["generations_checked"] += check_all(folder, known) if known else 0
             known = start(folder)
-        told = told_until_killed(folder, chance, seed=seed * 1_000_003 + number, up_to_s=3 * worked_s)
+        told = told_until_killed(folder, chance, seed=seed * 1_000_003 + number, up_to_s=2 * worked_s)
         counts[f"killed_{place(told)}"] += 1
         counts["left_an_unfinished_state"] += any(path.name.startswith(".") for path in (folder / "states").iterdir())
         counts.update(check(folder, known, told))
@@ -167,7 +167,7 @@ def told_until_killed(folder: Path, chance: random.Random, *, seed: int, up_to_s
     if chance.random() < 0.5:
         while b"announced" not in text and (more := os.read(reading, 4096)):
             text += more
-        time.sleep(chance.uniform(0.0, 0.03))
+        time.sleep(chance.uniform(0.0, up_to_s / 6))
     else:
         time.sleep(chance.uniform(0.0, up_to_s))
     os.kill(child, signal.SIGKILL)
