@@ -130,7 +130,9 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If the data is empty, not finite, sparse, or the labels are continuous.
+            If the data is empty or not finite, or the labels are continuous.
+        TypeError
+            If the data is sparse.
         """
         rows, labels = self._checked(X, y, reset=True)
         self.classes_, ids = np.unique(labels, return_inverse=True)
@@ -169,10 +171,11 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 self._register(wanted)
             return self
         rows, labels = self._checked(X, y, reset=False)
-        for more in (labels, wanted):
-            if more is not None:
-                _same_kind(self.classes_, more)
-                self._register(np.unique(more))
+        named = [labels] if wanted is None else [labels, wanted]
+        for more in named:
+            _same_kind(self.classes_, more)
+        for more in named:
+            self._register(np.unique(more))
         ids = self._ids[np.searchsorted(self.classes_, labels)].astype(np.int64)
         lifted = np.concatenate([self.lift_(rows), self._memory[0]])
         ids = np.concatenate([ids, self._memory[1]])
