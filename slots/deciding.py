@@ -66,6 +66,27 @@ class Pairs:
     margins: Float[Tensor, " pair"]
 
 
+@dataclass(frozen=True)
+class Proposals:
+    """Every triple that may match, and more, with scores that need not be exact; all of shape (pair,).
+
+    Parameters
+    ----------
+    examples, views, slots : int64 tensors of shape (pair,)
+    weight_scores, centre_scores : float64 tensors of shape (pair,)
+        Cosines to the slot's weight and centre.
+    tolerance : float, default TOLERANCE
+        Largest error of a score.
+    """
+
+    examples: Int[Tensor, " pair"]
+    views: Int[Tensor, " pair"]
+    slots: Int[Tensor, " pair"]
+    weight_scores: Float[Tensor, " pair"]
+    centre_scores: Float[Tensor, " pair"]
+    tolerance: float = TOLERANCE
+
+
 def exact_scores(
     features: ViewFeatures, vectors: SlotVectors, pairs: tuple[Tensor, Tensor, Tensor]
 ) -> Float[Tensor, " pair"]:
@@ -97,33 +118,39 @@ def exact_margins(
     return torch.where(fires, torch.maximum(depth, tiny), torch.minimum(depth, torch.zeros_like(depth)))
 
 
-def _proposals(features: ViewFeatures, caps: SlotCaps) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
-    """Triples that may match, with their float32 scores to weight and centre."""
+def propose(features: ViewFeatures, caps: SlotCaps) -> Proposals:
+    """Triples that may match, from float32 products with every slot (`slots.index` finds them with fewer)."""
     unit = normalize(features.float())
     weight_scores, centre_scores = unit @ caps.weights.T, unit @ caps.centres.T
     near = (weight_scores > caps.precision - TOLERANCE) & (centre_scores > caps.support - TOLERANCE)
     example, view, slot = near.nonzero(as_tuple=True)
-    return (example, view, slot), weight_scores[near].double(), centre_scores[near].double()
+    return Proposals(example, view, slot, weight_scores[near].double(), centre_scores[near].double())
 
 
 @torch.no_grad()
-def matching_pairs(features: ViewFeatures, caps: SlotCaps) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
+def matching_pairs(
+    features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | None = None
+) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
     """Every (example, slot) that match, by the exact rule.
 
     Parameters
     ----------
     features : float tensor of shape (example, view, feature)
     caps : SlotCaps
+    proposals : Proposals, optional
+        Default: those of `propose`. Whatever proposes, the pairs are the same.
 
     Returns
     -------
     examples, slots : int64 tensors of shape (pair,)
         Sorted by example, then slot; each pair once however many views match.
     """
-    (example, view, slot), weight_scores, centre_scores = _proposals(features, caps)
+    found = propose(features, caps) if proposals is None else proposals
+    example, view, slot = found.examples, found.views, found.slots
+    weight_scores, centre_scores, tolerance = found.weight_scores, found.centre_scores, found.tolerance
     precision, support = caps.precision[slot].double(), caps.support[slot].double()
     fires = (weight_scores > precision) & (centre_scores > support)
-    unsure = ((weight_scores - precision).abs() <= TOLERANCE) | ((centre_scores - support).abs() <= TOLERANCE)
+    unsure = ((weight_scores - precision).abs() <= tolerance) | ((centre_scores - support).abs() <= tolerance)
     if unsure.any():
         fires[unsure] = exact_margins(features, caps, (example[unsure], view[unsure], slot[unsure])) > 0
     key = torch.unique(example[fires] * len(caps.labels) + slot[fires])
@@ -131,23 +158,27 @@ def matching_pairs(features: ViewFeatures, caps: SlotCaps) -> tuple[Int[Tensor, 
 
 
 @torch.no_grad()
-def best_pairs(features: ViewFeatures, caps: SlotCaps) -> Pairs:
+def best_pairs(features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | None = None) -> Pairs:
     """The match of largest margin for each example, generation and label, by the exact rule.
 
     Parameters
     ----------
     features : float tensor of shape (example, view, feature)
     caps : SlotCaps
+    proposals : Proposals, optional
+        Default: those of `propose`. Whatever proposes, the best is the same.
 
     Returns
     -------
     Pairs
         Only triples with a positive margin. Near ties are kept; the caller takes the first by (margin, slot).
     """
-    (example, view, slot), weight_scores, centre_scores = _proposals(features, caps)
+    found = propose(features, caps) if proposals is None else proposals
+    example, view, slot = found.examples, found.views, found.slots
+    weight_scores, centre_scores, tolerance = found.weight_scores, found.centre_scores, found.tolerance
     precision, support = caps.precision[slot].double(), caps.support[slot].double()
-    lower = margins(weight_scores - TOLERANCE, centre_scores - TOLERANCE, precision, support)
-    upper = margins(weight_scores + TOLERANCE, centre_scores + TOLERANCE, precision, support)
+    lower = margins(weight_scores - tolerance, centre_scores - tolerance, precision, support)
+    upper = margins(weight_scores + tolerance, centre_scores + tolerance, precision, support)
     rows = torch.stack([example, caps.generations[slot], caps.labels[slot]])
     groups, group = rows.unique(dim=1, return_inverse=True)
     best = torch.full((groups.shape[1],), -math.inf, dtype=torch.float64, device=features.device)
@@ -160,7 +191,7 @@ def best_pairs(features: ViewFeatures, caps: SlotCaps) -> Pairs:
 
 
 @torch.no_grad()
-def decide(features: ViewFeatures, caps: SlotCaps) -> Prediction:
+def decide(features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | None = None) -> Prediction:
     """Answer each input: the slot that fires, or the best pooled label, flagged as unmatched.
 
     Parameters
@@ -169,6 +200,8 @@ def decide(features: ViewFeatures, caps: SlotCaps) -> Prediction:
         Raw features; any scale.
     caps : SlotCaps
         At least one slot.
+    proposals : Proposals, optional
+        Default: those of `propose`.
 
     Returns
     -------
@@ -191,9 +224,12 @@ def decide(features: ViewFeatures, caps: SlotCaps) -> Prediction:
     )
     if n == 0:
         return out
-    _answer_matched(best_pairs(features, caps), caps, out)
-    for rows in _row_blocks(np.flatnonzero(~out.matched), features.shape[1] * len(caps.labels)):
-        _answer_unmatched(features, caps, rows, out)
+    _answer_matched(best_pairs(features, caps, proposals=proposals), caps, out)
+    unmatched = np.flatnonzero(~out.matched)
+    if len(unmatched):
+        weights = normalize(caps.weights.double())
+        for rows in _row_blocks(unmatched, features.shape[1] * len(caps.labels)):
+            _answer_unmatched(features, caps, weights, rows, out)
     return out
 
 
@@ -218,11 +254,13 @@ def _answer_matched(pairs: Pairs, caps: SlotCaps, out: Prediction) -> None:
     out.answers[rows] = Answer.AMBIGUOUS
 
 
-def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, rows: Rows, out: Prediction) -> None:
+def _answer_unmatched(
+    features: ViewFeatures, caps: SlotCaps, weights: SlotVectors, rows: Rows, out: Prediction
+) -> None:
     """Fill in inputs that no slot matches by the pooled score of the trained slots, in float64 throughout."""
     device = features.device
     block = features[torch.from_numpy(rows).to(device)]
-    scores, views = (normalize(block.double()) @ normalize(caps.weights.double()).T).max(1)
+    scores, views = (normalize(block.double()) @ weights.T).max(1)
     voters = caps.pooled if bool(caps.pooled.any()) else torch.ones_like(caps.pooled)
     classes = caps.labels[voters].unique()
     members = class_groups(torch.where(voters, caps.labels, caps.labels.min() - 1), classes)
