@@ -209,7 +209,18 @@ def update(
         contradictions=contradictions,
         proposal=proposal,
     )
-    return done if made is None else _commit(model, x, made, done, names)
+    if made is None:
+        return done
+    before = model.head.state_dict()  # growing replaces tensors and writes into none of these
+    others = {name: getattr(model, name) for name in ("support", "thumbnails", "class_names", "clusters", "history")}
+    others["history"] = list(model.history)
+    try:
+        return _commit(model, x, made, done, names)
+    except BaseException:  # an interrupt too must not leave half an update behind
+        model.head.load_state_dict(before)
+        for name, value in others.items():
+            setattr(model, name, value)
+        raise
 
 
 @dataclass(frozen=True)
