@@ -54,9 +54,9 @@ def tighten(
         depth = support_depth(source, ids[rows])
         found.append(depth[depth > 0])
     depths = torch.cat(found).sort().values
-    if len(depths) == 0:
+    if len(depths) == 0 or reach == 1:
         return 0.0
-    angle = float(depths[min(len(depths) - 1, math.floor((1 - reach) * len(depths)))]) if reach < 1 else 0.0
+    angle = float(depths[min(len(depths) - 1, math.floor((1 - reach) * len(depths)))])
     limit = head.support_thresholds.double()
     radius = (limit.clamp(-1, 1).arccos() - angle).clamp_min(0)
     head.support_thresholds = torch.where(limit > 1, limit.float(), strictly_below(radius.cos()))
