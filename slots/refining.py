@@ -45,6 +45,7 @@ class Lesson:
     memory_labels: Tensor
 
 
+@torch.enable_grad()
 def refine(
     model: SlotModel,
     weights: SlotVectors,
