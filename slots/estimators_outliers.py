@@ -119,7 +119,7 @@ class SlotOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.detector_ = NoveltyDetector(
             usual if self.n_prototypes is None else self.n_prototypes,
             false_alarm_rate=self.false_alarm_rate,
-            size_share=0.0,
+            shares=(2 / 3, 1 / 3, 0.0),
             seed=seed,
         ).fit(self.lift_(kept))
         self.detector_.calibrate(self.lift_(aside))

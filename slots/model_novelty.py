@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slots.errors import UsageError
 from slots.matching import normalize
-from slots.ood import Distances, Novelty, NoveltyMetric, combine, distances, judge, scaled
+from slots.ood import SHARES, Distances, Novelty, NoveltyMetric, combine, distances, judge, with_tails
 
 if TYPE_CHECKING:
     from slots.model import SlotModel
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from slots.sources import FeatureSource
 
 _METRIC_EXAMPLES = 20_000
-_SIZE_SHARE, _SHRINKAGE, _RATE = 0.1, 0.05, 0.05
+_SHRINKAGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class ModelNovelty:
         return tensors, {
             "rest": metric.rest,
             "middle": metric.middle,
-            "offsets": list(metric.offsets),
-            "scales": list(metric.scales),
+            "knots": [list(knots) for knots in metric.knots],
+            "excess": list(metric.excess),
+            "shares": list(metric.shares),
         }
 
     @staticmethod
@@ -61,8 +62,9 @@ class ModelNovelty:
             stretch=tensors["stretch"],
             rest=float(values["rest"]),
             middle=float(values["middle"]),
-            offsets=tuple(values["offsets"]),
-            scales=tuple(values["scales"]),
+            knots=tuple(tuple(knots) for knots in values["knots"]),
+            excess=tuple(values["excess"]),
+            shares=tuple(values["shares"]),
         )
         return ModelNovelty(metric, tensors["calibration"].numpy())
 
@@ -107,7 +109,7 @@ def learn_novelty(
     metric = NoveltyMetric.of(torch.cat(residuals), torch.cat(norms), shrinkage=_SHRINKAGE)
     order = np.random.default_rng(0).permutation(held_out)
     reference = _stack([_of(source, order[::2], rows, metric) for rows in model.blocks(len(order[::2]))])
-    metric = scaled(metric, reference, rate=_RATE, size_share=_SIZE_SHARE)
+    metric = with_tails(metric, reference, SHARES)
     last = _stack([_of(source, order[1::2], rows, metric) for rows in model.blocks(len(order[1::2]))])
     return ModelNovelty(metric, np.sort(combine(last, metric)[0]))
 

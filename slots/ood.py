@@ -21,6 +21,10 @@ REASONS = ("angle", "pattern", "size")
 """The three tests: far from every prototype; near one, but off in directions in which nothing ever varied; and a
 feature vector longer or shorter than any."""
 
+SHARES = (0.6, 0.3, 0.1)
+"""Shares of the false alarms that the three tests may spend."""
+
+_KNOTS = np.linspace(0.0, 0.9, 10)
 _BLOCK_FLOATS = 1 << 24
 _FULL_BASIS = 1024  # features up to which the metric keeps every direction
 _LOW_BASIS = 512  # directions kept beyond
@@ -40,17 +44,21 @@ class NoveltyMetric:
         One over the standard deviation along all other directions together.
     middle : float
         Median of the logarithm of the feature norm.
-    offsets, scales : tuples of three floats
-        Median of each distance on reference data, and the distance from it to the quantile at which it alone would
-        spend its share of the false alarms.
+    knots : tuple of three tuples of ten floats
+        Quantiles 0, 0.1, ..., 0.9 of each distance on reference data.
+    excess : tuple of three floats
+        Mean of what lies beyond the last knot, less that knot.
+    shares : tuple of three floats
+        Shares of the false alarms that the tests may spend.
     """
 
     basis: Float[Tensor, "feature direction"]
     stretch: Float[Tensor, " direction"]
     rest: float
     middle: float
-    offsets: tuple[float, ...] = (0.0, 0.0, 0.0)
-    scales: tuple[float, ...] = (1.0, 1.0, 1.0)
+    knots: tuple[tuple[float, ...], ...] = ()
+    excess: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
 
     def to(self, device: torch.device | str) -> NoveltyMetric:
         """The same on another device."""
@@ -175,7 +183,7 @@ class Novelty:
     Parameters
     ----------
     scores : float64 array
-        Higher = more novel; 0 is usual, 1 is where one test alone would spend its share of the false alarms.
+        Higher = more novel: about minus the logarithm of the chance of such an input among familiar ones.
     p_values : float64 array
         In (0, 1]; valid for inputs exchangeable with the calibration data.
     novel : bool array
@@ -205,8 +213,10 @@ class NoveltyDetector:
         Directions remembered, from k-means of the training features (count, >= 1).
     false_alarm_rate : float in (0, 1), default 0.05
         Largest share of familiar inputs that `is_novel` may flag.
-    size_share : float in [0, 1], default 0.1
-        Share of the false alarms spent on the size (norm) of the features, which cosine similarity throws away.
+    shares : three floats >= 0 with sum 1, default (0.6, 0.3, 0.1)
+        Shares of the false alarms spent on the angle, the pattern, and the size (norm) of the features, which cosine
+        similarity throws away. More for the angle finds classes that resemble known ones, more for the pattern finds
+        what is wholly foreign.
     shrinkage : float, default 0.05
         Share of the mean variance added along each direction of the metric.
     seed : int, default 0
@@ -220,11 +230,12 @@ class NoveltyDetector:
 
     Notes
     -----
-    The score is the largest of three distances, each less its median and divided by its scale on reference data: the
-    angle to the nearest prototype; the Mahalanobis distance of the unit features to the nearest prototype under the
-    pooled covariance within prototypes (Lee et al. 2018 use class means, here each prototype is one); and the
-    logarithm of the norm. Each of the first two misses what the other finds (`docs/novelty.md` has the measurements);
-    a maximum is one score, so one split-conformal calibration (`slots.conformal`) covers all three tests.
+    Three distances: the angle to the nearest prototype; the Mahalanobis distance of the unit features to the nearest
+    prototype under the pooled covariance within prototypes (Lee et al. 2018 use class means, here each prototype is
+    one); and the logarithm of the norm. Each of the first two misses what the other finds (`docs/novelty.md`). The
+    score is the largest of ``log(share / tail)`` over the tests, with the tail of each distance taken from reference data:
+    Bonferroni's rule with weights. A maximum is one score, so one split-conformal calibration (`slots.conformal`)
+    covers all three tests, whatever the tails are taken to be.
 
     Examples
     --------
@@ -244,20 +255,19 @@ class NoveltyDetector:
         n_prototypes: int = 500,
         *,
         false_alarm_rate: float = 0.05,
-        size_share: float = 0.1,
+        shares: tuple[float, float, float] = SHARES,
         shrinkage: float = 0.05,
         seed: int = 0,
     ) -> None:
         if n_prototypes < 1:
             raise UsageError(f"`n_prototypes` must be >= 1, got {n_prototypes}. Some hundred are usual.")
-        if not 0 <= size_share < 1 or shrinkage <= 0:
-            raise UsageError(
-                f"`size_share` must lie in [0, 1) and `shrinkage` be > 0, got {size_share} and {shrinkage}. "
-                "Try 0.1 and 0.05."
-            )
+        if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
+            raise UsageError(f"`shares` must be three numbers >= 0 with sum 1, got {shares}. Try (0.6, 0.3, 0.1).")
+        if shrinkage <= 0:
+            raise UsageError(f"`shrinkage` must be > 0, got {shrinkage}. Try 0.05.")
         check_rate(false_alarm_rate, 10**9)
         self.n_prototypes, self.false_alarm_rate = n_prototypes, false_alarm_rate
-        self.size_share, self.shrinkage, self.seed = size_share, shrinkage, seed
+        self.shares, self.shrinkage, self.seed = shares, shrinkage, seed
         self.calibration = np.zeros(0)
 
     def fit(self, x: npt.ArrayLike | Tensor, y: object = None) -> NoveltyDetector:  # noqa: ARG002  # the interface's
@@ -288,10 +298,10 @@ class NoveltyDetector:
         unit = normalize(features[torch.from_numpy(placing)])
         self.prototypes = _prototypes(unit, self.n_prototypes, self.seed)
         nearest = torch.cat([(part @ self.prototypes.T).argmax(1) for part in unit.split(4096)])
-        norms = features[torch.from_numpy(placing)].norm(dim=1)
+        norms = features[torch.from_numpy(placing)].double().norm(dim=1)
         metric = NoveltyMetric.of(unit - self.prototypes[nearest], norms, shrinkage=self.shrinkage)
         reference = distances(features[torch.from_numpy(scaling)][:, None], self.prototypes, metric)
-        self.metric = scaled(metric, reference, rate=self.false_alarm_rate, size_share=self.size_share)
+        self.metric = with_tails(metric, reference, self.shares)
         return self.calibrate(features[torch.from_numpy(calibrating)])
 
     def calibrate(self, x: npt.ArrayLike | Tensor) -> NoveltyDetector:
@@ -356,34 +366,40 @@ class NoveltyDetector:
         return distances(features[:, None], self.prototypes, self.metric)
 
 
-def scaled(metric: NoveltyMetric, reference: Distances, *, rate: float, size_share: float) -> NoveltyMetric:
-    """Set the scales from reference data: each test reaches 1 where it alone would raise its share of false alarms.
+def with_tails(metric: NoveltyMetric, reference: Distances, shares: tuple[float, ...]) -> NoveltyMetric:
+    """Learn from reference data how often each distance gets how large.
 
     Parameters
     ----------
     metric : NoveltyMetric
     reference : Distances
         Of familiar inputs that placed no prototype.
-    rate : float
-        False alarms in all.
-    size_share : float
-        Share of them for the size; the other two tests share the rest.
+    shares : tuple of three floats
+        Of the false alarms, for each test.
+
+    Notes
+    -----
+    Quantiles up to 0.9; beyond, an exponential tail of the same mean excess, so that the score goes on growing where
+    the reference data ends.
     """
-    values = reference.values.cpu().numpy()
-    shares = np.array([(1 - size_share) / 2, (1 - size_share) / 2, size_share]) * rate
-    offsets, scales = [], []
-    for column, share in zip(values.T, shares, strict=True):
-        middle = float(np.median(column))
-        reach = float(np.quantile(column, 1 - share)) - middle
-        offsets.append(middle)
-        scales.append(max(reach, 1e-6) if share > 0 else float("inf"))
-    return replace(metric, offsets=tuple(offsets), scales=tuple(scales))
+    knots, excess = [], []
+    for column in reference.values.cpu().numpy().T:
+        quantiles = np.quantile(column, _KNOTS)
+        beyond = column[column > quantiles[-1]] - quantiles[-1]
+        knots.append(tuple(quantiles.tolist()))
+        excess.append(max(float(beyond.mean()) if len(beyond) else 0.0, 1e-6))
+    return replace(metric, knots=tuple(knots), excess=tuple(excess), shares=tuple(shares))
 
 
 def combine(found: Distances, metric: NoveltyMetric) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.str_]]:
     """Scores, and the test behind each."""
-    parts = (found.values.cpu().numpy() - np.array(metric.offsets)) / np.array(metric.scales)
-    return parts.max(1, initial=-np.inf), np.array(REASONS)[parts.argmax(1)] if len(parts) else np.zeros(0, str)
+    values = found.values.cpu().numpy()
+    parts = np.full(values.shape, -np.inf)
+    for test, (knots, excess, share) in enumerate(zip(metric.knots, metric.excess, metric.shares, strict=True)):
+        if share > 0:
+            tail = -np.log1p(-np.interp(values[:, test], knots, _KNOTS))
+            parts[:, test] = np.log(share) + tail + np.maximum(0.0, values[:, test] - knots[-1]) / excess
+    return parts.max(1, initial=-np.inf), np.array(REASONS)[parts.argmax(1)]
 
 
 def judge(found: Distances, metric: NoveltyMetric, calibration: npt.NDArray[np.float64], *, rate: float) -> Novelty:
@@ -420,7 +436,7 @@ def _features(x: npt.ArrayLike | Tensor) -> Tensor:
             f"`x` must be numbers of shape (example, feature), got {array.dtype} of shape {tuple(array.shape)}. "
             "Flatten or embed the inputs first."
         )
-    features = torch.as_tensor(array).float()
+    features = torch.as_tensor(array if isinstance(array, Tensor) else np.ascontiguousarray(array)).float()
     if not bool(torch.isfinite(features).all()):
         raise DataError("`x` must be finite, got NaN or infinity. Drop or impute such rows.")
     return features
