@@ -81,6 +81,7 @@ def fit(
     precision: Annotated[
         float | None, typer.Option(help="Wanted precision of a slot on the training data; below 1 against label noise.")
     ] = None,
+    classes: Annotated[str | None, typer.Option(help="Learn these classes only, e.g. 0-7 or cat,dog.")] = None,
     reach: Annotated[
         float | None,
         typer.Option(help="Share of matches kept when the caps are made tight for classes to come; 0.8 is a good one."),
@@ -100,6 +101,10 @@ def fit(
     from protocols.fitting import command_line, fit_and_save, pick_device, plan
 
     loaded = _load(data, data_dir)
+    if classes is not None:
+        from protocols.data import only_classes
+
+        loaded = only_classes(loaded, classes)
     changes = {"epochs": epochs, "slots_per_class": slots_per_class, "views": views, "precision": precision}
     chosen, recipe = plan(
         loaded, backbone, closing=closing, reach=reach, device=pick_device(device), seed=seed, **changes

@@ -130,6 +130,37 @@ def load_data(
     )
 
 
+def only_classes(data: Dataset, wanted: str) -> Dataset:
+    """The examples of some classes; labels and names stay as they are.
+
+    Parameters
+    ----------
+    data : Dataset
+    wanted : str
+        Names with commas between them; ``0-7`` stands for all classes from ``0`` to ``7`` in the data's order.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    UsageError
+        If there is no such class.
+    """
+    names, keep = data.class_names, np.zeros(len(data.class_names), bool)
+    for term in (part.strip() for part in wanted.split(",")):
+        first, dash, last = (term, "", term) if term in names else (part.strip() for part in term.partition("-"))
+        if first not in names or (dash and last not in names) or not term:
+            raise UsageError(f"`classes` must name classes of the data, got {term!r}. It has {', '.join(names)}.")
+        keep[names.index(first) : names.index(last) + 1] = True
+    parts = []
+    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+        rows = (y >= 0) & keep[np.maximum(y, 0)]
+        parts.append((x[rows], y[rows]))
+    return _dataset(data.name, parts[0], parts[1], names)
+
+
 def default_data_dir() -> Path:
     """Tell where named data sets are kept: ``$SLOTS_DATA_DIR``, else ``slots`` in the user's cache folder."""
     if chosen := os.environ.get("SLOTS_DATA_DIR"):
