@@ -232,10 +232,11 @@ class NoveltyDetector:
     -----
     Three distances: the angle to the nearest prototype; the Mahalanobis distance of the unit features to the nearest
     prototype under the pooled covariance within prototypes (Lee et al. 2018 use class means, here each prototype is
-    one); and the logarithm of the norm. Each of the first two misses what the other finds (`docs/novelty.md`). The
-    score is the largest of ``log(share / tail)`` over the tests, with the tail of each distance taken from reference data:
-    Bonferroni's rule with weights. A maximum is one score, so one split-conformal calibration (`slots.conformal`)
-    covers all three tests, whatever the tails are taken to be.
+    one); and the logarithm of the norm. Each of the first two misses what the other finds (`docs/novelty.md`).
+
+    The score is the largest of ``log(share / tail)`` over the tests, with the tail of each distance taken from
+    reference data: Bonferroni's rule with weights. A maximum is one score, so one split-conformal calibration
+    (`slots.conformal`) covers all three tests, whatever the tails are taken to be.
 
     Examples
     --------
