@@ -1,10 +1,13 @@
 """The log tells what a folder holds, and undo goes anywhere and back without losing a generation or a number."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+import support.kill_update
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -222,3 +225,16 @@ def test_any_mixture_of_updates_and_undos_keeps_every_generation(tmp_path_factor
     labels = [SlotModel.load(folder, generation=number).n_labels for number in range(len(seen))]
     assert labels == sorted(labels)
     assert all(np.diff(SlotModel.load(folder).head.generations.numpy()) >= 0)
+
+
+def test_killed_updates_edits_and_undos_lose_nothing(tmp_path):
+    command = [sys.executable, support.kill_update.__file__, str(tmp_path / "model"), "60", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert sum(count for name, count in counts.items() if name.startswith("killed_")) == 60
+    # Otherwise the kills came at moments that prove nothing.
+    assert sum(count for name, count in counts.items() if name.startswith("killed_saving")) >= 12
+    assert counts["killed_saving_update"] + counts["killed_before_saving_update"] >= 10
+    assert counts["left_an_unfinished_state"] >= 1
+    assert counts["generations_checked"] >= 10
