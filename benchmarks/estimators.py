@@ -49,6 +49,8 @@ def main():
     warnings.simplefilter("ignore", ConvergenceWarning)
     warnings.simplefilter("ignore", RuntimeWarning)  # overflow of logistic regression on rows as they are
     warnings.simplefilter("ignore", UserWarning)  # nearest centroid on pixels that never vary
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    commit = asked.stdout.strip()  # now: others may commit while this runs
     seeds, rows = range(arguments.repeats), []
     for table in (classifying, streaming, detecting, clustering):
         for row in table(seeds):
@@ -63,9 +65,7 @@ def main():
         "seeds": list(seeds),
         "threads": 1,
         "command": " ".join(["python", "benchmarks/estimators.py", *sys.argv[1:]]),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": commit,
         "machine": {"processor": processor(), "system": platform.platform(), "cores": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
