@@ -121,8 +121,11 @@ def relabel(model: SlotModel, slots: Sequence[int], name: str) -> EditReport:
     if not name.strip():
         raise UsageError("`name` must not be empty, got an empty label. Name the class.")
 
+    nameless = _nameless(model, rows)
+
     def change() -> None:
         _move(model, rows, model.label_id(name, create=True))
+        _let_vote(model, nameless)
 
     return _edit(model, "relabel", rows, name, change)
 
@@ -158,6 +161,8 @@ def merge(model: SlotModel, names: Sequence[str], into: str) -> EditReport:
     labels = [model.label_id(name) for name in names]
     rows = np.flatnonzero(np.isin(model.head.labels.cpu().numpy(), labels)).astype(np.int64)
 
+    nameless = _nameless(model, rows)
+
     def change() -> None:
         known = [model.class_name(label) for label in range(model.n_labels)]
         if into not in known:  # the first id goes on under the new name
@@ -165,6 +170,7 @@ def merge(model: SlotModel, names: Sequence[str], into: str) -> EditReport:
             model.class_names = tuple(known)
             model.clusters = model.clusters - {labels[0]}
         _move(model, rows, model.label_id(into))
+        _let_vote(model, nameless)
 
     return _edit(model, "merge", rows, into, change)
 
@@ -214,6 +220,20 @@ def _move(model: SlotModel, rows: Ids, label: int) -> None:
     head.held_out[places[head.labels[places] != label]] = 0
     head.relabel_slots(places, label)
     model.clusters = model.clusters & set(head.labels.tolist())
+
+
+def _nameless(model: SlotModel, rows: Ids) -> Ids:
+    """Those of the slots that stand for a cluster without a name."""
+    labels = model.head.labels.cpu().numpy()[rows]
+    return rows[np.isin(labels, list(model.clusters))]
+
+
+def _let_vote(model: SlotModel, rows: Ids) -> None:
+    """Slots of a cluster that has got a name take part in the guess where nothing matches, as labelled ones do."""
+    head = model.head
+    named = np.setdiff1d(rows, _nameless(model, rows))
+    if bool(head.trained.any()):  # otherwise all slots vote anyway
+        head.trained[torch.from_numpy(named).to(model.device)] = True
 
 
 @contextmanager

@@ -169,11 +169,12 @@ def update(
     Notes
     -----
     Each label (or query) seeds a slot; those that stand for enough of the unmatched (`slots.placing.find_voters`) move
-    to the mean of the examples nearest to them, the others remember their example as it is. Each
-    unmatched example takes the label of the nearest slot, old or new; on these labels, on matched new examples and on
-    the old slots' support examples the new weights are refined (`slots.refining`); last come the caps. Where at least
-    half of the unmatched are labelled, the seeds are thinned by set cover. Time and memory grow with the new data and
-    the number of slots, not with the old training data.
+    to the mean of the examples nearest to them, the others remember their example as it is. Each unmatched example
+    takes the label of the nearest slot, old or new; on these labels, on matched new examples and on the old slots'
+    support examples the new weights are refined (`slots.refining`); last come the caps. A cluster answers for what it
+    matches, and guesses about nothing else until it has a name. Where at least half of the unmatched are labelled, the
+    seeds are thinned by set cover. Time and memory grow with the new data and the number of slots, not with the old
+    training data.
 
     Examples
     --------
@@ -354,7 +355,8 @@ def _commit(model: SlotModel, x: RawInputs, made: _Made, done: UpdateReport, nam
         trained=False,
     )
     if pooling:  # a head whose slots all stand outside the pooled score goes on to vote with all of them
-        head.trained[first:] = made.placed.voters
+        named = ~torch.isin(made.placed.labels, torch.from_numpy(made.clusters).to(made.placed.labels))
+        head.trained[first:] = made.placed.voters & named
     head.hits[first:] = made.caps.members
     fresh = support_features(FeatureSource(model, x, _silent, keep=False), head.exemplars[first:])
     old = model.support if model.support is not None else torch.zeros(first, *fresh.shape[1:], dtype=fresh.dtype)
