@@ -1,0 +1,149 @@
+"""Compiled loops of the slot index: unit rows, and the test of pairs that a bound lets through.
+
+Products of single pairs are summed in float64 from the numbers as given, so they are off by less than
+`slots.index_search.NEAR`; the exact rule looks again at what lies that near to a threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Reals = npt.NDArray[Any]  # float32 or float64
+Doubles = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+class Rows(NamedTuple):
+    """Inputs: features as given, and one over the length of each."""
+
+    features: Reals
+    inverse: Doubles
+
+
+class Slots(NamedTuple):
+    """Slots: both vectors as given, one over their lengths, and thresholds less what rounding may hide.
+
+    ``doubled`` is true where the centre is the weight, so that one product serves both caps.
+    """
+
+    weights: Reals
+    centres: Reals
+    weight_inverse: Doubles
+    centre_inverse: Doubles
+    precision: Doubles
+    support: Doubles
+    doubled: npt.NDArray[np.bool_]
+
+
+class Tile(NamedTuple):
+    """Bits of float32 bounds, shape (row, slot), and the slot of the first column."""
+
+    signs: npt.NDArray[np.int32]
+    first_slot: int
+
+
+class Kept(NamedTuple):
+    """Pairs (row, slot) and their cosines to weight and centre, both of shape (2, pair)."""
+
+    pairs: Indices
+    scores: Doubles
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_REORDER = {"reassoc", "contract", "nsz"}  # sums may be vectorised; infinities stay what they are
+
+
+def _compiled(function: _F) -> _F:
+    """Compile without the interpreter lock, cached on disk; in memory only where no folder can be written."""
+    try:
+        return cast(_F, numba.njit(cache=True, nogil=True, fastmath=_REORDER)(function))
+    except RuntimeError:  # numba found neither the package's folder nor the user's writable
+        return cast(_F, numba.njit(nogil=True, fastmath=_REORDER)(function))
+
+
+@_compiled
+def unit_rows(rows: Reals, unit: Reals, inverse: Doubles) -> None:
+    """Write float32 rows of length 1 and one over each length; a zero row stays zero, with inverse 1."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        square = 0.0
+        for j in range(len(row)):
+            square += np.float64(row[j]) * np.float64(row[j])
+        scale = 1.0 / np.sqrt(square) if square > 0 else 1.0
+        inverse[i] = scale
+        for j in range(len(row)):
+            unit[i, j] = np.float32(np.float64(row[j]) * scale)
+
+
+@_compiled
+def _product(a: Reals, b: Reals) -> float:
+    """Inner product of two rows, summed in float64."""
+    total = 0.0
+    for f in range(len(a)):
+        total += np.float64(a[f]) * np.float64(b[f])
+    return total
+
+
+@_compiled
+def _may_match(rows: Rows, slots: Slots, i: int, k: int, out: Doubles) -> bool:
+    """Whether row ``i`` may lie in both caps of slot ``k``; the two cosines go to ``out``."""
+    row = rows.features[i]
+    score = _product(row, slots.weights[k]) * rows.inverse[i] * slots.weight_inverse[k]
+    out[0] = score
+    if not score > slots.precision[k]:
+        return False
+    if not slots.doubled[k]:
+        score = _product(row, slots.centres[k]) * rows.inverse[i] * slots.centre_inverse[k]
+    out[1] = score
+    return bool(score > slots.support[k])
+
+
+@_compiled
+def scan_tile(
+    tile: Tile,
+    rows: Rows,
+    slots: Slots,
+    kept: Kept,
+    found: int,
+) -> int:
+    """Test every pair whose bound is above zero; returns how many have been found so far.
+
+    Of 64 bounds at a time the sign bits are joined, and most are all negative. Pairs go to ``kept`` from ``found`` on,
+    where there must be room for the tile.
+    """
+    out = np.empty(2)
+    for i in range(tile.signs.shape[0]):
+        row = tile.signs[i]
+        for start in range(0, len(row), 64):
+            part = row[start : start + 64]
+            together = np.int32(-1)
+            for j in range(len(part)):
+                together &= part[j]
+            if together < 0:
+                continue
+            for j in range(len(part)):
+                slot = tile.first_slot + start + j
+                if part[j] > 0 and _may_match(rows, slots, i, slot, out):
+                    kept.pairs[0, found], kept.pairs[1, found] = i, slot
+                    kept.scores[0, found], kept.scores[1, found] = out[0], out[1]
+                    found += 1
+    return found
+
+
+@_compiled
+def scan_pairs(rows: Rows, slots: Slots, kept: Kept) -> int:
+    """Keep, in place, the pairs (row, slot) that may match, and write their cosines; returns how many there are."""
+    out, found = np.empty(2), 0
+    for p in range(kept.pairs.shape[1]):
+        i, k = kept.pairs[0, p], kept.pairs[1, p]
+        if _may_match(rows, slots, i, k, out):
+            kept.pairs[0, found], kept.pairs[1, found] = i, k
+            kept.scores[0, found], kept.scores[1, found] = out[0], out[1]
+            found += 1
+    return found
