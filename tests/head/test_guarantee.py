@@ -174,7 +174,7 @@ def test_disjoint_balls_are_disjoint_as_they_are_stored(seed, feature):
         for old in range(n_old):
             if caps.labels[old] != caps.labels[new]:
                 assert clearance(caps, new, old) > 0
-    common, first, second = adversary.common_points(caps, n_old, 60, generator)
+    common, _, second = adversary.common_points(caps, n_old, 60, generator)
     points = torch.cat([common.double(), adversary.exit_points(caps, second, common, generator)])[:, None]
     before = decide(points, adversary.part(caps, torch.arange(len(caps.labels)) < n_old))
     assert not adversary.contested_rows(points, before, caps, n_old).any()
