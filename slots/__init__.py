@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from slots.estimators import SlotOutlierDetector as SlotOutlierDetector
     from slots.hashing import IncrementalNeuralHashing as IncrementalNeuralHashing
     from slots.model import SlotModel as SlotModel
+    from slots.ood import Novelty as Novelty
+    from slots.ood import NoveltyDetector as NoveltyDetector
     from slots.predictions import Answer as Answer
     from slots.predictions import Prediction as Prediction
+    from slots.proposing import Proposal as Proposal
     from slots.train_config import TrainConfig as TrainConfig
     from slots.training import FitResult as FitResult
     from slots.training import fit as fit
+    from slots.updating import UpdateConfig as UpdateConfig
+    from slots.updating import UpdateReport as UpdateReport
 
 __version__ = "0.1.0"
 
@@ -31,12 +36,17 @@ _HOMES = {
     "ClosingConfig": "closing",
     "FitResult": "training",
     "IncrementalNeuralHashing": "hashing",
+    "Novelty": "ood",
+    "NoveltyDetector": "ood",
     "Prediction": "predictions",
+    "Proposal": "proposing",
     "SlotClassifier": "estimators",
     "SlotClusterer": "estimators",
     "SlotModel": "model",
     "SlotOutlierDetector": "estimators",
     "TrainConfig": "train_config",
+    "UpdateConfig": "updating",
+    "UpdateReport": "updating",
     "class_cover": "covering",
     "fit": "training",
     "greedy_set_cover": "cover",

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "input", "br"}
 
 
 @dataclass
