@@ -116,6 +116,18 @@ def test_a_cluster_is_named_under_its_own_id():
     assert done.changed
 
 
+def test_a_cluster_votes_where_nothing_matches_once_it_has_a_name():
+    model = three_animals()
+    first, second = model.update(new_animals(), budget=2).slots.tolist()
+    assert not model.head.trained[[first, second]].any()
+    merge(model, ["cluster 3"], "cluster 4")
+    assert not model.head.trained[[first, second]].any()
+    relabel(model, [first], "fish")
+    assert model.head.trained[[first, second]].tolist() == [True, False]
+    merge(model, ["cluster 4"], "bird")
+    assert model.head.trained.all()
+
+
 def test_clusters_merge_into_one_that_stays_a_cluster_and_then_into_a_class():
     model = three_animals()
     model.update(new_animals())
