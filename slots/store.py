@@ -23,16 +23,13 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from slots.atomic import (
@@ -47,45 +44,25 @@ from slots.atomic import (
     write_synced,
 )
 from slots.errors import ModelError, StorageError, UsageError
+from slots.states import (
+    FORMAT,
+    HEADER,
+    POINTER,
+    SCHEMA,
+    STATE,
+    STEM,
+    Pointer,
+    State,
+    checked_bytes,
+    files_of,
+    load_document,
+    load_state,
+    read_pointer,
+    read_settled,
+    state_name,
+)
 
 __all__ = ["State", "check_target", "read_headers", "read_state", "restore_state", "write_file", "write_state"]
-
-_Read = TypeVar("_Read")
-
-FORMAT = "neural-slots"
-SCHEMA = 1
-POINTER = "slots.json"
-HEADER = "model.json"
-_STATE = re.compile(r"\d{6,12}-[0-9a-f]{8}")
-_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-@dataclass(frozen=True)
-class State:
-    """What a model folder held at one moment.
-
-    Attributes
-    ----------
-    header : dict
-        The JSON header as it was written.
-    tensors : dict of dict of tensor
-        For each file stem its tensors by name, on the CPU.
-    path : Path
-        The folder of this state.
-    n_generations : int
-        How many states the model keeps, this one included (count, >= 1).
-    """
-
-    header: dict[str, Any]
-    tensors: dict[str, dict[str, Tensor]]
-    path: Path
-    n_generations: int
-
-
-@dataclass(frozen=True)
-class _Pointer:
-    current: str
-    generations: list[str]
 
 
 def write_state(
@@ -129,7 +106,7 @@ def write_state(
     files[HEADER] = _serialise_header(header, _digests(files))  # the tensors first: it holds their digests
     _refuse_foreign(root)
     with storage(root), _made(root), _locked(root):
-        old = _read_pointer(root) if (root / POINTER).exists() else None
+        old = read_pointer(root) if (root / POINTER).exists() else None
         if old and keep_history:
             _refuse_fork(root, old, files[HEADER])
         like = root / "states" / old.current if old else None
@@ -163,12 +140,12 @@ def restore_state(folder: str | Path, place: int, *, header: Mapping[str, Any]) 
         If the header is no JSON.
     """
     root = Path(folder)
-    old = _read_pointer(root)
-    source = root / "states" / _generation_name(root, old, place)
+    old = read_pointer(root)
+    source = root / "states" / state_name(root, old, place)
     with storage(root), _locked(root):
-        old = _read_pointer(root)
-        records = _files(_load_document(source), source)
-        files = {name: _checked_bytes(source / name, *record) for name, record in records}
+        old = read_pointer(root)
+        records = files_of(load_document(source), source)
+        files = {name: checked_bytes(source / name, *record) for name, record in records}
         files[HEADER] = _serialise_header(header, _digests(files))
         _refuse_fork(root, old, files[HEADER])
         return _put(root, old, files, like=source, keep_history=True)
@@ -196,11 +173,11 @@ def read_state(folder: str | Path, generation: int | None = None) -> State:
     """
     root = Path(folder)
 
-    def read(pointer: _Pointer) -> State:
-        name = pointer.current if generation is None else _generation_name(root, pointer, generation)
-        return _load(root / "states" / name, len(pointer.generations))
+    def read(pointer: Pointer) -> State:
+        name = pointer.current if generation is None else state_name(root, pointer, generation)
+        return load_state(root / "states" / name, len(pointer.generations))
 
-    return _read_settled(root, read)
+    return read_settled(root, read)
 
 
 def read_headers(folder: str | Path) -> list[dict[str, Any]]:
@@ -213,14 +190,14 @@ def read_headers(folder: str | Path) -> list[dict[str, Any]]:
     """
     root = Path(folder)
 
-    def read(pointer: _Pointer) -> list[dict[str, Any]]:
+    def read(pointer: Pointer) -> list[dict[str, Any]]:
         paths = [root / "states" / name for name in pointer.generations]
-        documents = [(path, _load_document(path)) for path in paths]
+        documents = [(path, load_document(path)) for path in paths]
         for path, document in documents:
-            _files(document, path)  # raises on a header that is none
+            files_of(document, path)  # raises on a header that is none
         return [document["header"] for _path, document in documents]
 
-    return _read_settled(root, read)
+    return read_settled(root, read)
 
 
 def check_target(folder: str | Path) -> None:
@@ -237,27 +214,16 @@ def check_target(folder: str | Path) -> None:
     with storage(root):
         _refuse_foreign(root)
         if (root / POINTER).exists():
-            _read_pointer(root)
+            read_pointer(root)
         nearest = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
         tempfile.TemporaryFile(dir=nearest).close()
-
-
-def _read_settled(root: Path, read: Callable[[_Pointer], _Read]) -> _Read:
-    """Read what the pointer names, once more if a writer replaced and removed it in the meantime."""
-    while True:
-        pointer = _read_pointer(root)
-        try:
-            return read(pointer)
-        except ModelError:
-            if _read_pointer(root) == pointer:
-                raise
 
 
 def _serialise_tensors(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, bytes]:
     """One file a stem."""
     files = {}
     for stem, named in tensors.items():
-        if not _STEM.fullmatch(stem):
+        if not STEM.fullmatch(stem):
             raise UsageError(
                 f"`tensors` must have plain names of letters, digits, _ and - as keys, got {stem!r}. "
                 "Each becomes a file name; choose another."
@@ -281,107 +247,9 @@ def _serialise_header(header: Mapping[str, Any], digests: dict[str, dict[str, An
     return text.encode()
 
 
-def _load(path: Path, n_generations: int) -> State:
-    document = _load_document(path)
-    tensors = {name.partition(".")[0]: _load_tensors(path / name, *record) for name, record in _files(document, path)}
-    return State(document["header"], tensors, path, n_generations)
-
-
-def _load_document(path: Path) -> dict[str, Any]:
-    raw = _read_bytes(path / HEADER)
-    if hashlib.sha256(raw).hexdigest()[:8] != path.name.split("-")[1]:
-        raise _damaged(path / HEADER, "its content does not match its folder's name")
-    return _parse(raw, path / HEADER)
-
-
-def _files(document: Mapping[str, Any], path: Path) -> list[tuple[str, tuple[int, str]]]:
-    """Name, size and digest of the files that a header lists; none can lie outside the state's folder."""
-    header, listed = document.get("header"), document.get("files")
-    if not isinstance(header, dict) or not isinstance(listed, dict):
-        raise _damaged(path / HEADER, "it does not list its files")
-    try:
-        files = [(name, (int(record["bytes"]), str(record["sha256"]))) for name, record in listed.items()]
-    except (TypeError, ValueError, KeyError) as error:
-        raise _damaged(path / HEADER, "it does not list its files") from error
-    for name, _record in files:
-        stem, dot, ending = name.partition(".")
-        if not _STEM.fullmatch(stem) or dot + ending != ".safetensors":
-            raise _damaged(path / HEADER, f"it names a file {name!r}")
-    return files
-
-
-def _load_tensors(path: Path, n_bytes: int, sha256: str) -> dict[str, Tensor]:
-    data = _checked_bytes(path, n_bytes, sha256)
-    try:
-        return safetensors.torch.load(data)
-    except (SafetensorError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _checked_bytes(path: Path, n_bytes: int, sha256: str) -> bytes:
-    # The size first, so that a file of another size is not read whole; the digest of the very bytes that are used.
-    if path.is_file() and path.stat().st_size != n_bytes:
-        raise _damaged(path, f"it has {path.stat().st_size} bytes, not {n_bytes}")
-    data = _read_bytes(path)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise _damaged(path, "its content does not match its sha256")
-    return data
-
-
-def _read_pointer(root: Path) -> _Pointer:
-    if not (root / POINTER).is_file():
-        raise ModelError(f"`{root}` must be a model folder, got one without {POINTER}. Name a folder that a fit wrote.")
-    document = _parse(_read_bytes(root / POINTER), root / POINTER)
-    current, generations = document.get("current"), document.get("generations")
-    names = generations if isinstance(generations, list) else []
-    if current not in names or not all(isinstance(name, str) and _STATE.fullmatch(name) for name in names):
-        raise _damaged(root / POINTER, "it does not name its states")
-    return _Pointer(str(current), names)
-
-
-def _parse(raw: bytes, path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, "it is no JSON") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ModelError(f"`{path}` must say format {FORMAT!r}; it belongs to something else. Name a model folder.")
-    schema = document.get("schema")
-    if not isinstance(schema, int) or schema < 1:
-        raise _damaged(path, f"its schema is {schema!r}")
-    if schema > SCHEMA:
-        raise ModelError(
-            f"`{path}` must have schema {SCHEMA} or older, got {schema}: a newer version wrote it. "
-            "Upgrade: pip install --upgrade neural-slots."
-        )
-    return document
-
-
-def _generation_name(root: Path, pointer: _Pointer, generation: int) -> str:
-    kept = len(pointer.generations)
-    if not -kept <= generation < kept:
-        raise ModelError(
-            f"`generation` must be below {kept}, got {generation}. `{root}` keeps {kept}; the oldest is number 0."
-        )
-    return pointer.generations[generation]
-
-
 def _pointer_bytes(current: str, generations: list[str]) -> bytes:
     document = {"format": FORMAT, "schema": SCHEMA, "current": current, "generations": generations}
     return json.dumps(document, indent=1).encode()
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(f"`{path}` must exist, and does not: the model is damaged. Use a copy of it.") from error
-    except OSError as error:
-        raise ModelError(f"`{path}` must be readable, got: {error.strerror}. Check its permissions.") from error
-
-
-def _damaged(path: Path, what: str) -> ModelError:
-    return ModelError(f"`{path}` must be as it was written, but {what}: the model is damaged. Use a copy of it.")
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -432,10 +300,10 @@ def _locked(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _refuse_fork(root: Path, old: _Pointer, document: bytes) -> None:
+def _refuse_fork(root: Path, old: Pointer, document: bytes) -> None:
     """Whoever keeps the history must go on from the current state, or what others wrote since it was read is undone."""
     try:
-        past = _load_document(root / "states" / old.current)["header"]["history"]
+        past = load_document(root / "states" / old.current)["header"]["history"]
     except (ModelError, KeyError, TypeError):  # damaged or without a history: nothing to go on from
         return
     if json.loads(document)["header"].get("history", [])[: len(past)] != past:
@@ -445,9 +313,7 @@ def _refuse_fork(root: Path, old: _Pointer, document: bytes) -> None:
         )
 
 
-def _put(
-    root: Path, old: _Pointer | None, files: Mapping[str, bytes], *, like: Path | None, keep_history: bool
-) -> Path:
+def _put(root: Path, old: Pointer | None, files: Mapping[str, bytes], *, like: Path | None, keep_history: bool) -> Path:
     """Write a state beside the others and flip to it; the caller holds the lock."""
     states = root / "states"
     states.mkdir(exist_ok=True)
@@ -483,7 +349,7 @@ def _write_folder(states: Path, name: str, files: Mapping[str, bytes], like: Pat
 def _discard(root: Path, name: str) -> None:
     """After a failure: the new state goes, unless the flip had happened already."""
     with contextlib.suppress(ModelError):
-        if name in _read_pointer(root).generations:
+        if name in read_pointer(root).generations:
             return
     shutil.rmtree(root / "states" / name, ignore_errors=True)
 
@@ -491,7 +357,7 @@ def _discard(root: Path, name: str) -> None:
 def _sweep(root: Path, *, keep: list[str]) -> None:
     """Remove superseded states and what killed writers left; a leftover that cannot be removed does no harm."""
     for path in (root / "states").iterdir():
-        if path.name not in keep and (_STATE.fullmatch(path.name) or is_temporary(path)):
+        if path.name not in keep and (STATE.fullmatch(path.name) or is_temporary(path)):
             shutil.rmtree(path, ignore_errors=True)
     for path in root.iterdir():
         if is_temporary(path) and path.name.startswith(f".{POINTER}."):
