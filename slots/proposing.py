@@ -146,12 +146,14 @@ def propose(
 
 
 def learned_radius(model: SlotModel) -> float:
-    """Radius of a new cap with nothing around it: the median of the present support caps, in radians.
+    """Radius of a new cap with nothing around it: the median support cap of the oldest generation, in radians.
 
-    A model without slots, or whose slots have no support limit, teaches nothing; 0.5 (29 degrees) is taken.
+    Of the oldest alone, since the small caps that updates put around single examples would draw it down, update by
+    update. A model without slots, or whose slots have no support limit, teaches nothing; 0.5 (29 degrees) is taken.
     """
+    generations = model.head.generations
     limits = model.head.support_thresholds.double()
-    limits = limits[(limits <= 1) & (limits > -1)]
+    limits = limits[(limits <= 1) & (limits > -1) & (generations == generations.min())] if len(limits) else limits
     return float(limits.arccos().median()) if len(limits) else 0.5
 
 
