@@ -25,6 +25,7 @@ Ids = npt.NDArray[np.int64]
 Report = Callable[[str, float], None]
 
 _WORD = 64
+_TILE = 1 << 22  # scores held at once: 16 MB
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _cap_words(
     places = usable[:: max(1, -(-len(usable) // max_candidates))]
     caps = unit[torch.from_numpy(places).to(unit.device)]
     limit, words = math.cos(radius), []
-    step = _WORD * max(1, (1 << 22) // (_WORD * source.model.views.n_views * max(1, len(places))))
+    step = _WORD * max(1, _TILE // (_WORD * source.model.views.n_views * max(1, len(places))))
     for start in range(0, len(source), step):
         rows = slice(start, min(len(source), start + step))
         report("candidates", rows.stop / len(source))
