@@ -20,7 +20,10 @@ CODE := slots backbones protocols $(wildcard cli.py) tests $(wildcard benchmarks
 help: ## what this file can do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
-demo: $(VENV)/.installed ## install, learn scikit-learn's digits, write a report and open it
+demo: $(VENV)/.installed ## install, learn scikit-learn's digits, ask about new ones, write a report and open it
+	rm -rf runs/eight
+	$(BIN)/slots fit --data digits --classes 0-7 --reach 0.8 --out runs/eight
+	$(BIN)/slots update runs/eight --data digits --part test --budget 20 --dry-run
 	$(BIN)/slots fit --data digits --out runs/digits
 	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && command -v xdg-open >/dev/null; then \
 		xdg-open $(REPORT) >/dev/null 2>&1 & \

@@ -18,9 +18,9 @@ import backbones
 from protocols.data import Dataset
 from protocols.evaluation import Evaluation, evaluate
 from protocols.recipes import Recipe, find_recipe
-from slots.errors import DataError, UsageError
-from slots.model import Generation, SlotModel
-from slots.store import check_target
+from slots.errors import DataError, StorageError, UsageError
+from slots.model import Generation, SlotModel, generation_of
+from slots.store import check_target, read_headers
 from slots.training import FitResult, fit
 
 SCHEMA = 1
@@ -180,6 +180,7 @@ def fit_and_save(
         raise DataError(f"`data` must have a labelled training part to fit on, got {missing} in {data.name!r}.")
     config = recipe.train
     check_target(out)  # not after hours of training
+    _refuse_learned(out)
     model, result = fit(
         data.x_train,
         data.y_train,
@@ -201,6 +202,16 @@ def fit_and_save(
     model.save(out)
     write_report(model, data, prediction, summary, out / "report.html")
     return model, summary
+
+
+def _refuse_learned(out: Path) -> None:
+    """A fit replaces a fit, but not what was learned since."""
+    later = [header for header in read_headers(out) if generation_of(header)] if (out / "slots.json").exists() else []
+    if later:
+        raise StorageError(
+            f"`{out}` must not hold later generations than a fit, got {len(later)} of them: a fit would lose what was "
+            "learned. Choose another --out, or remove the folder yourself."
+        )
 
 
 def checkpoint_path(out: Path) -> Path:

@@ -200,3 +200,13 @@ def test_only_classes_takes_names_and_ranges(digits):
     assert some.digest != digits.digest
     with pytest.raises(UsageError, match="must name classes of the data, got 'x'"):
         only_classes(digits, "x")
+
+
+def test_a_fit_does_not_throw_away_what_was_learned(model, folder, tmp_path):
+    data = load_data(folder / "new.npz")
+    model.update(data.x_train, {0: "0"}, proposal=model.propose(data.x_train, budget=1))
+    model.save(tmp_path / "model", keep_history=True)
+    before = (tmp_path / "model" / "slots.json").read_bytes()
+    done = run("fit", "--data", folder / "new.npz", "--out", tmp_path / "model", status=5)
+    assert "must not hold later generations than a fit, got 1 of them" in done.stderr
+    assert (tmp_path / "model" / "slots.json").read_bytes() == before
