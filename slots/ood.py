@@ -22,7 +22,7 @@ REASONS = ("angle", "pattern", "size")
 feature vector longer or shorter than any."""
 
 SHARES = (0.6, 0.3, 0.1)
-"""Shares of the false alarms that the three tests may spend."""
+"""Shares of the false alarms that the three tests may spend where the prototypes are a model's slots."""
 
 _KNOTS = np.linspace(0.0, 0.9, 10)
 _BLOCK_FLOATS = 1 << 24
@@ -213,7 +213,7 @@ class NoveltyDetector:
         Directions remembered, from k-means of the training features (count, >= 1).
     false_alarm_rate : float in (0, 1), default 0.05
         Largest share of familiar inputs that `is_novel` may flag.
-    shares : three floats >= 0 with sum 1, default (0.6, 0.3, 0.1)
+    shares : three floats >= 0 with sum 1, default (0.45, 0.5, 0.05)
         Shares of the false alarms spent on the angle, the pattern, and the size (norm) of the features, which cosine
         similarity throws away. More for the angle finds classes that resemble known ones, more for the pattern finds
         what is wholly foreign.
@@ -256,14 +256,14 @@ class NoveltyDetector:
         n_prototypes: int = 500,
         *,
         false_alarm_rate: float = 0.05,
-        shares: tuple[float, float, float] = SHARES,
+        shares: tuple[float, float, float] = (0.45, 0.5, 0.05),
         shrinkage: float = 0.05,
         seed: int = 0,
     ) -> None:
         if n_prototypes < 1:
             raise UsageError(f"`n_prototypes` must be >= 1, got {n_prototypes}. Some hundred are usual.")
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
-            raise UsageError(f"`shares` must be three numbers >= 0 with sum 1, got {shares}. Try (0.6, 0.3, 0.1).")
+            raise UsageError(f"`shares` must be three numbers >= 0 with sum 1, got {shares}. Try (0.45, 0.5, 0.05).")
         if shrinkage <= 0:
             raise UsageError(f"`shrinkage` must be > 0, got {shrinkage}. Try 0.05.")
         check_rate(false_alarm_rate, 10**9)
