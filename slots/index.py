@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor
 from slots.deciding import Pairs, Proposals, SlotCaps, best_pairs, decide, exact_scores, matching_pairs
 from slots.errors import UsageError
 from slots.index_faiss import FaissProposer, load_faiss
-from slots.index_kernels import Kept, Rows, Slots, Tile, scan_pairs, scan_tile, unit_rows
+from slots.index_kernels import Indices, Kept, Rows, Slots, Tile, scan_pairs, scan_tile, unit_rows
 from slots.index_search import NEAR, CapBound, full_precision
 from slots.matching import normalize
 from slots.predictions import Prediction
@@ -23,7 +25,8 @@ Backend = Literal["auto", "torch", "faiss"]
 Approximate = Literal["ivf", "hnsw"]
 
 _ROWS, _COLUMNS = 512, 1024  # a tile of bounds: 2 MB
-_ROOM = 4 * _ROWS * _COLUMNS
+_BLOCK = 4096  # inputs prepared together
+_ROOM = 2 * _ROWS * _COLUMNS
 _REBUILD = 2.0  # slots added make the basis anew when there are this many times as many
 
 
@@ -94,6 +97,7 @@ class SlotIndex:
             raise UsageError(f"`approximate` must be None with backend='torch', got {approximate!r}. Pass 'faiss'.")
         self.backend: Backend = "faiss" if backend == "faiss" or approximate is not None else "torch"
         self.approximate, self._effort, self._head = approximate, effort, head
+        self._local = threading.local()
         self._build(_on(caps, caps.weights.device if device is None else torch.device(device)))
 
     @property
@@ -105,6 +109,11 @@ class SlotIndex:
     def device(self) -> torch.device:
         """Where the slots lie."""
         return self.caps.weights.device
+
+    @property
+    def bound_dimensions(self) -> int:
+        """Features that a proposal looks at; those of the inputs where the bound has no tail."""
+        return self._bound.head
 
     def _build(self, caps: SlotCaps) -> None:
         """Prepare for these slots."""
@@ -257,21 +266,29 @@ class SlotIndex:
             scores = np.empty(pairs.shape)
             n = scan_pairs(rows, self._exact_slots, Kept(pairs, scores))
             return torch.from_numpy(pairs[:, :n]) + torch.tensor([[start], [0]]), torch.from_numpy(scores[:, :n])
-        buffers = Kept(np.empty((2, _ROOM), np.int64), np.empty((2, _ROOM)))
-        space, found, parts = torch.empty(len(raw) * _COLUMNS), 0, []
+        space, hits, buffers = self._workspace()
+        found, parts = 0, []
         with full_precision():
-            for first in range(0, self.n_slots, _COLUMNS):
-                part = self._bound.slots[first : first + _COLUMNS]
-                bounds = space[: len(raw) * len(part)].view(len(raw), len(part))
-                torch.mm(inputs, part.T, out=bounds)
-                tile = Tile(bounds.view(torch.int32).numpy(), first)
+            for first, top in product(range(0, self.n_slots, _COLUMNS), range(0, len(raw), _ROWS)):
+                part, some = self._bound.slots[first : first + _COLUMNS], inputs[top : top + _ROWS]
+                bounds = space[: len(some) * len(part)].view(len(some), len(part))
+                torch.mm(some, part.T, out=bounds)
+                tile = Tile(bounds.view(torch.int32).numpy(), top, first, hits)
                 found = scan_tile(tile, rows, self._exact_slots, buffers, found)
                 if found > _ROOM - _ROWS * _COLUMNS:
                     parts.append(Kept(buffers.pairs[:, :found].copy(), buffers.scores[:, :found].copy()))
                     found = 0
-        parts.append(Kept(buffers.pairs[:, :found], buffers.scores[:, :found]))
+        parts.append(Kept(buffers.pairs[:, :found], buffers.scores[:, :found]))  # copied by what follows
         pairs = np.concatenate([part.pairs for part in parts], 1) + np.array([[start], [0]])
         return torch.from_numpy(pairs), torch.from_numpy(np.concatenate([part.scores for part in parts], 1))
+
+    def _workspace(self) -> tuple[Tensor, Indices, Kept]:
+        """A tile, and room for pairs; kept for the thread, since fresh memory costs as much as the search."""
+        if not hasattr(self._local, "room"):
+            buffers = Kept(np.empty((2, _ROOM), np.int64), np.empty((2, _ROOM)))
+            self._local.room = (torch.empty(_ROWS * _COLUMNS), np.empty(_COLUMNS + 1, np.int64), buffers)
+        room: tuple[Tensor, Indices, Kept] = self._local.room
+        return room
 
     def _propose_anywhere(self, block: Float[Tensor, "row feature"], start: int) -> tuple[Tensor, Tensor]:
         """The same in plain torch, for devices where the compiled loops cannot go."""
@@ -306,8 +323,8 @@ class SlotIndex:
 
 def _blocks(rows: Float[Tensor, "row feature"]) -> Iterator[tuple[Float[Tensor, "row feature"], int]]:
     """Blocks of inputs, and where each starts."""
-    for i in range(0, len(rows), _ROWS):
-        yield rows[i : i + _ROWS], i
+    for i in range(0, len(rows), _BLOCK):
+        yield rows[i : i + _BLOCK], i
 
 
 def _on(caps: SlotCaps, device: torch.device) -> SlotCaps:

@@ -41,10 +41,12 @@ class Slots(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Bits of float32 bounds, shape (row, slot), and the slot of the first column."""
+    """Bits of float32 bounds, shape (row, slot), and where its corner lies; ``hits`` is scratch, one a column."""
 
     signs: npt.NDArray[np.int32]
+    first_row: int
     first_slot: int
+    hits: Indices
 
 
 class Kept(NamedTuple):
@@ -56,6 +58,8 @@ class Kept(NamedTuple):
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_WIDE, _NARROW = 64, 16  # bounds looked at together
+_SHORT = 128  # features of which a product takes no longer than to fetch them
 _REORDER = {"reassoc", "contract", "nsz"}  # sums may be vectorised; infinities stay what they are
 
 
@@ -82,26 +86,34 @@ def unit_rows(rows: Reals, unit: Reals, inverse: Doubles) -> None:
 
 
 @_compiled
-def _product(a: Reals, b: Reals) -> float:
+def _product(a: Reals, i: int, b: Reals, k: int) -> float:
     """Inner product of two rows, summed in float64."""
-    total = 0.0
-    for f in range(len(a)):
-        total += np.float64(a[f]) * np.float64(b[f])
+    total, row, column = 0.0, np.uint64(i), np.uint64(k)
+    for f in range(np.uint64(a.shape[1])):
+        total += np.float64(a[row, f]) * np.float64(b[column, f])
     return total
 
 
 @_compiled
 def _may_match(rows: Rows, slots: Slots, i: int, k: int, out: Doubles) -> bool:
     """Whether row ``i`` may lie in both caps of slot ``k``; the two cosines go to ``out``."""
-    row = rows.features[i]
-    score = _product(row, slots.weights[k]) * rows.inverse[i] * slots.weight_inverse[k]
+    score = _product(rows.features, i, slots.weights, k) * rows.inverse[i] * slots.weight_inverse[k]
     out[0] = score
     if not score > slots.precision[k]:
         return False
     if not slots.doubled[k]:
-        score = _product(row, slots.centres[k]) * rows.inverse[i] * slots.centre_inverse[k]
+        score = _product(rows.features, i, slots.centres, k) * rows.inverse[i] * slots.centre_inverse[k]
     out[1] = score
     return bool(score > slots.support[k])
+
+
+@_compiled
+def _all_negative(signs: npt.NDArray[np.int32]) -> bool:
+    """Whether every sign bit is set."""
+    together = np.int32(-1)
+    for j in range(len(signs)):
+        together &= signs[j]
+    return bool(together < 0)
 
 
 @_compiled
@@ -114,25 +126,34 @@ def scan_tile(
 ) -> int:
     """Test every pair whose bound is above zero; returns how many have been found so far.
 
-    Of 64 bounds at a time the sign bits are joined, and most are all negative. Pairs go to ``kept`` from ``found`` on,
-    where there must be room for the tile.
+    Of many bounds at a time the sign bits are joined, and most are all negative. Pairs go to ``kept``, from ``found``
+    on, where there must be room for the tile.
     """
     out = np.empty(2)
-    for i in range(tile.signs.shape[0]):
-        row = tile.signs[i]
-        for start in range(0, len(row), 64):
-            part = row[start : start + 64]
-            together = np.int32(-1)
-            for j in range(len(part)):
-                together &= part[j]
-            if together < 0:
+    width = tile.signs.shape[1]
+    for r in range(tile.signs.shape[0]):
+        row, i, n = tile.signs[r], tile.first_row + r, 0
+        for start in range(0, width, _WIDE):
+            if _all_negative(row[start : start + _WIDE]):
                 continue
-            for j in range(len(part)):
-                slot = tile.first_slot + start + j
-                if part[j] > 0 and _may_match(rows, slots, i, slot, out):
-                    kept.pairs[0, found], kept.pairs[1, found] = i, slot
-                    kept.scores[0, found], kept.scores[1, found] = out[0], out[1]
-                    found += 1
+            for near in range(start, min(start + _WIDE, width), _NARROW):
+                part = row[near : near + _NARROW]
+                if _all_negative(part):
+                    continue
+                for j in range(len(part)):  # without a branch: which of them it is cannot be foretold
+                    tile.hits[n] = tile.first_slot + near + j
+                    n += part[j] > 0
+        for h in range(n):
+            k = tile.hits[h]
+            kept.pairs[0, found], kept.pairs[1, found] = i, k
+            if rows.features.shape[1] <= _SHORT:  # both products at once and no branch: the processor looks ahead
+                a = _product(rows.features, i, slots.weights, k) * rows.inverse[i] * slots.weight_inverse[k]
+                b = _product(rows.features, i, slots.centres, k) * rows.inverse[i] * slots.centre_inverse[k]
+                kept.scores[0, found], kept.scores[1, found] = a, b
+                found += int(a > slots.precision[k]) & int(b > slots.support[k])
+            elif _may_match(rows, slots, i, k, out):
+                kept.scores[0, found], kept.scores[1, found] = out[0], out[1]
+                found += 1
     return found
 
 

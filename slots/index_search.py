@@ -158,7 +158,7 @@ def choose_head(caps: SlotCaps, basis: Float[Tensor, "feature axis"], n_slots: i
 
 def _nanoseconds(columns: int, feature: int, n_slots: int, passes: float) -> float:
     """Expected time of one input: products at 100 GFLOP/s, a look at each, and the pairs that pass."""
-    return n_slots * (0.02 * (columns + 1) + 0.12 + passes * (60 + 0.2 * feature))
+    return n_slots * (0.02 * (columns + 1) + 0.12 + passes * (80 + 0.2 * feature))
 
 
 def _share(bounds: Tensor, thresholds: Tensor) -> float:

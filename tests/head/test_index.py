@@ -133,6 +133,12 @@ def test_many_slots_and_many_matches_fill_more_than_one_buffer():
     assert torch.equal(examples * 2500 + slots, torch.arange(1100 * 2500))
 
 
+def test_long_rows_are_tested_one_cap_after_the_other():
+    caps, views = varied(9, n_slots=120, feature=300, n=64)
+    for options in BACKENDS:
+        same(SlotIndex(caps, **options).predict(views), decide(views, caps))
+
+
 def test_other_devices_find_the_same():
     caps, views = varied(8)
     for options in BACKENDS:
