@@ -189,7 +189,8 @@ def ours(features, write, seed):
         detector.calibrate(features.held_out)
         alarms["calibrated_on_held_out"] = false_alarms(detector, features)
         fit_s = round(time.perf_counter() - started, 2)
-        write("NoveltyDetector", count, detector.predict, fit_s=fit_s, false_alarms=alarms)
+        more = {"shares": detector.shares, "fit_s": fit_s, "false_alarms": alarms}
+        write("NoveltyDetector", count, detector.predict, **more)
         write("k-means, angle to the nearest", count, lambda x, d=detector: angle(unit(x), d.prototypes))
     return detector
 
@@ -310,7 +311,7 @@ def by_count(features, write):
     """The detector and bare k-means at the same numbers of prototypes."""
     for count in COUNTS:
         detector = NoveltyDetector(count).fit(features.train)
-        write("NoveltyDetector", count, detector.predict)
+        write("NoveltyDetector", count, detector.predict, shares=detector.shares)
         write("k-means, angle to the nearest", count, lambda x, d=detector: angle(unit(x), d.prototypes))
 
 
