@@ -36,6 +36,8 @@ from slots.matching import normalize
 from slots.model import SlotModel
 from slots.updating import UpdateConfig
 
+ROWS = 12  # of both modes together
+
 
 def main():
     """Measure, print, write."""
@@ -52,7 +54,13 @@ def main():
         done = new.update(stream, labels, proposal=proposal, config=UpdateConfig(disjoint=mode == "disjoint"))
         updates[mode] = describe(old, new, done, unseen, truth)
         print(mode, updates[mode], flush=True)
-        rows += search(old, new, mode, (stream, unseen), arguments)
+        for row in search(old, new, mode, (stream, unseen), arguments):
+            rows.append(row)
+            write(old, updates, rows, arguments)
+
+
+def write(old, updates, rows, arguments):
+    """The result so far, after every row: whoever stops the search keeps what it found."""
     result = {
         "schema": 1,
         "what": "inputs whose matched answer an update changed: none; controls: some",
@@ -65,6 +73,7 @@ def main():
         | {name: importlib.metadata.version(name) for name in ("torch", "numpy")},
         "model": {"slots": old.head.n_slots, "views": old.views.n_views, "features": old.head.feature_dim},
         "updates": updates,
+        "stopped_early": len(rows) < ROWS,
         "rows": rows,
         "points_without_controls": sum(row["points"] for row in rows if not row["control"]),
         "changed_without_controls": sum(row["changed"] for row in rows if not row["control"]),
@@ -126,7 +135,7 @@ def member_angles(new, images):
 
 
 def search(old, new, mode, images, arguments):
-    """Rows of one update: the search and its controls."""
+    """Rows of one update, one by one: the search and its controls."""
     old_caps, caps, n_old = old.head.caps(), new.head.caps(), old.head.n_slots
     first = replace(caps, generations=torch.where(torch.arange(len(caps.labels)) < n_old, caps.generations, -1))
     moved = caps.weights.clone(), caps.centres.clone()
@@ -135,27 +144,31 @@ def search(old, new, mode, images, arguments):
     for vectors in moved:
         push = torch.randn(vectors.shape[1], generator=generator)
         vectors[slot] = normalize(vectors[slot] + 1e-3 * normalize(push))
-    row = writer(mode, rows := [])
     starts = arguments.starts if mode == "carved" else arguments.starts // 2
     fewer = max(1, starts // 10)
-    row("features, one view", lambda: spheres(old_caps, caps, starts, 1, arguments))
-    row("features, all views", lambda: spheres(old_caps, caps, fewer, new.views.n_views, arguments))
+    yield measured(mode, "features, one view", lambda: spheres(old_caps, caps, starts, 1, arguments))
+    yield measured(mode, "features, all views", lambda: spheres(old_caps, caps, fewer, new.views.n_views, arguments))
     chosen = pick(old, images, arguments)
-    row("images", lambda: pixels(old, new, chosen))
+    yield measured(mode, "images", lambda: pixels(old, new, chosen))
     if mode == "carved":  # single views cannot tell with disjoint balls, whoever speaks first
-        row("new slots speak first", lambda: spheres(old_caps, first, fewer, 1, arguments), control=True)
+        yield measured(
+            mode, "new slots speak first", lambda: spheres(old_caps, first, fewer, 1, arguments), control=True
+        )
     speaks_first = copy.deepcopy(new)
     speaks_first.head.generations[n_old:] = -1
     few = chosen[:: max(1, len(chosen) // 200)]
-    row("new slots speak first, images", lambda: pixels(old, speaks_first, few), control=True)
+    yield measured(mode, "new slots speak first, images", lambda: pixels(old, speaks_first, few), control=True)
     shifted = replace(caps, weights=moved[0], centres=moved[1])
-    row("an old slot moved by 1e-3", lambda: spheres(old_caps, shifted, fewer, 1, arguments), control=True)
+    yield measured(
+        mode, "an old slot moved by 1e-3", lambda: spheres(old_caps, shifted, fewer, 1, arguments), control=True
+    )
     if mode == "disjoint":
         support, fires = caps.support.clone(), caps.support[n_old:] < 1
         support[n_old:][fires] = (support[n_old:][fires].double().arccos() + 1e-3).cos().float()
         larger = replace(caps, support=support)
-        row("new radii larger by 1e-3", lambda: spheres(old_caps, larger, fewer, 1, arguments), control=True)
-    return rows
+        yield measured(
+            mode, "new radii larger by 1e-3", lambda: spheres(old_caps, larger, fewer, 1, arguments), control=True
+        )
 
 
 def spheres(old_caps, caps, starts, n_views, arguments, block=2000):
@@ -181,16 +194,12 @@ def pixels(old, new, images, block=50):
     return sum((input_search(old, new, images[i : i + block]) for i in range(0, len(images), block)), Tally())
 
 
-def writer(mode, rows):
-    """Function that runs a search, adds its row and prints it."""
-
-    def row(what, run, *, control=False):
-        start = time.perf_counter()
-        found = run()
-        rows.append({"mode": mode, "search": what, "control": control} | asdict(found))
-        rows[-1]["elapsed_s"] = round(time.perf_counter() - start, 1)
-        print(rows[-1], flush=True)
-
+def measured(mode, what, run, *, control=False):
+    """One row, printed."""
+    start = time.perf_counter()
+    row = {"mode": mode, "search": what, "control": control} | asdict(run())
+    row["elapsed_s"] = round(time.perf_counter() - start, 1)
+    print(row, flush=True)
     return row
 
 
