@@ -191,7 +191,13 @@ def best_pairs(features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals |
 
 
 @torch.no_grad()
-def decide(features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | None = None) -> Prediction:
+def decide(
+    features: ViewFeatures,
+    caps: SlotCaps,
+    *,
+    proposals: Proposals | None = None,
+    directions: SlotVectors | None = None,
+) -> Prediction:
     """Answer each input: the slot that fires, or the best pooled label, flagged as unmatched.
 
     Parameters
@@ -202,6 +208,8 @@ def decide(features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | Non
         At least one slot.
     proposals : Proposals, optional
         Default: those of `propose`.
+    directions : float64 tensor of shape (slot, feature), optional
+        ``normalize(caps.weights.double())``, where it is at hand. Default: made when an input is unmatched.
 
     Returns
     -------
@@ -227,7 +235,7 @@ def decide(features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | Non
     _answer_matched(best_pairs(features, caps, proposals=proposals), caps, out)
     unmatched = np.flatnonzero(~out.matched)
     if len(unmatched):
-        weights = normalize(caps.weights.double())
+        weights = normalize(caps.weights.double()) if directions is None else directions
         for rows in _row_blocks(unmatched, features.shape[1] * len(caps.labels)):
             _answer_unmatched(features, caps, weights, rows, out)
     return out

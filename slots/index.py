@@ -27,6 +27,7 @@ Approximate = Literal["ivf", "hnsw"]
 _ROWS, _COLUMNS = 512, 1024  # a tile of bounds: 2 MB
 _BLOCK = 4096  # inputs prepared together
 _ROOM = 2 * _ROWS * _COLUMNS
+_KEPT = 1 << 25  # numbers of the weights of which a float64 copy is kept for unmatched inputs: 256 MB
 _REBUILD = 2.0  # slots added make the basis anew when there are this many times as many
 
 
@@ -117,7 +118,8 @@ class SlotIndex:
 
     def _build(self, caps: SlotCaps) -> None:
         """Prepare for these slots."""
-        self.caps, self._built = caps, len(caps.labels)
+        self._directions: Tensor | None
+        self.caps, self._built, self._directions = caps, len(caps.labels), None
         self._exact_slots = _slots_for_kernels(caps) if caps.weights.device.type == "cpu" else None
         self._proposer: FaissProposer | None = None
         if self.backend == "faiss":
@@ -161,7 +163,7 @@ class SlotIndex:
         if self._proposer is not None:
             self._proposer.add(rows.cpu().numpy())
         self._bound.slots = torch.cat([self._bound.slots, rows])
-        self.caps = joined
+        self.caps, self._directions = joined, None
         self._exact_slots = _slots_for_kernels(joined) if self.device.type == "cpu" else None
 
     def matching_pairs(self, features: ViewFeatures) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
@@ -211,7 +213,9 @@ class SlotIndex:
         nothing matches it.
         """
         features = self._checked(features)
-        return decide(features, self.caps, proposals=self.propose(features))
+        if self._directions is None and self.caps.weights.numel() <= _KEPT:
+            self._directions = normalize(self.caps.weights.double())
+        return decide(features, self.caps, proposals=self.propose(features), directions=self._directions)
 
     def recall(self, features: ViewFeatures) -> float:
         """Share of the matching pairs of these inputs that the index finds: 1.0 unless it is approximate.
