@@ -90,9 +90,34 @@ def results_page() -> str:
     return "\n".join(parts)
 
 
+def update_rows(head: str | None = None) -> str:
+    """Accuracy on the test images after an update, by what chose the labels; of one head, or the README's few rows."""
+    path = ROOT / "benchmarks" / "results" / "slot_update.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = [row for row in rows if (row["data"], row["held_out"], row["seed"]) == ("mnist", "8,9", 0)]
+    if head is not None:
+        rows = [row for row in rows if row["head"] == head]
+    budgets = sorted({row["budget"] for row in rows if row["budget"]})
+    lines = ["| labels chosen by | head | before | " + " | ".join(map(str, budgets)) + " labels |"]
+    lines.append("|---" * (3 + len(budgets)) + "|")
+    for kind, choice in dict.fromkeys((row["head"], row["queries"]) for row in rows if row["budget"]):
+        before = next(row["test"] for row in rows if row["head"] == kind and not row["budget"])
+        cells = [
+            next((percent(row["test"]) for row in rows if _is(row, kind, choice, budget)), "-") for budget in budgets
+        ]
+        bold = "**" if (kind, choice) == ("slots", "unmatched cover") else ""
+        name = "slots (`slots update`)" if kind == "slots" else "1,000 k-means prototypes"
+        lines.append(f"| {bold}{choice}{bold} | {name} | {percent(before)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _is(row: dict[str, Any], head: str, choice: str, budget: int) -> bool:
+    return row["head"] == head and row["queries"] == choice and row["budget"] == budget
+
+
 def filled(text: str) -> str:
     """The README with its tables as the results say."""
-    for mark, table in [("mnist", mnist_rows()), ("headline", headline())]:
+    for mark, table in [("mnist", mnist_rows()), ("headline", headline()), ("update", update_rows())]:
         pattern = rf"<!-- results:{mark} -->\n(.*?)<!-- end -->"
         block = f"<!-- results:{mark} -->\n{table}\n<!-- end -->"
         text = re.sub(pattern, lambda _: block, text, flags=re.DOTALL)  # noqa: B023
