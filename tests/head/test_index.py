@@ -144,7 +144,7 @@ def test_other_devices_find_the_same():
     for options in BACKENDS:
         index = SlotIndex(caps, **options)
         before = index.matching_pairs(views)
-        index._exact_slots = None  # as on a device where the compiled loops cannot go
+        index._search._exact_slots = None  # as on a device where the compiled loops cannot go
         for a, b in zip(before, index.matching_pairs(views), strict=True):
             assert torch.equal(a, b)
         same(index.predict(views), decide(views, caps))
@@ -226,7 +226,7 @@ def test_an_approximate_index_is_measured_and_finds_more_with_more_effort(kind):
 def test_neighbours_are_asked_for_until_one_lies_outside(monkeypatch):
     caps, views = varied(6, n_slots=700)
     index = SlotIndex(caps, backend="faiss")
-    index._proposer.ranged = False  # as of a GPU index, which has no range search
+    index._search._proposer.ranged = False  # as of a GPU index, which has no range search
     for most in (2048, 65):
         monkeypatch.setattr(index_faiss, "_GPU_NEIGHBOURS", most)
         for a, b in zip(index.matching_pairs(views), matching_pairs(views, caps), strict=True):
