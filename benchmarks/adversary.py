@@ -45,18 +45,21 @@ def main():
     torch.set_num_threads(arguments.threads)
     with np.load(arguments.data) as data:
         stream, answers, unseen, truth = (data[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    stream, unseen, truth = stream[: arguments.stream], unseen[: arguments.unseen], truth[: arguments.unseen]
     old = SlotModel.load(arguments.model, build=backbones.build)
     proposal = old.propose(stream, budget=arguments.budget)
     labels = {int(i): int(answers[i]) for i in proposal.queries}
     updates, rows = {}, []
+    searches = []
     for mode in ("carved", "disjoint"):
         new = copy.deepcopy(old)
         done = new.update(stream, labels, proposal=proposal, config=UpdateConfig(disjoint=mode == "disjoint"))
         updates[mode] = describe(old, new, done, unseen, truth)
         print(mode, updates[mode], flush=True)
-        for row in search(old, new, mode, (stream, unseen), arguments):
-            rows.append(row)
-            write(old, updates, rows, arguments)
+        searches.append(search(old, new, mode, (stream, unseen), arguments))
+    for row in (row for pair in zip(*searches, strict=True) for row in pair):  # whoever stops it has some of each
+        rows.append(row)
+        write(old, updates, rows, arguments)
 
 
 def write(old, updates, rows, arguments):
@@ -89,8 +92,11 @@ def parse():
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--budget", type=int, default=200, help="labels asked for")
+    parser.add_argument("--stream", type=int, default=20_000, help="images of x_train that the update gets")
+    parser.add_argument("--unseen", type=int, default=10_000, help="images of x_test that it is measured on")
     parser.add_argument("--starts", type=int, default=60_000, help="ascents on the sphere, 33 points each")
     parser.add_argument("--images", type=int, default=1000, help="ascents on pixels, 3 images each")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no new ascents on the sphere after that")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path)
@@ -144,37 +150,33 @@ def search(old, new, mode, images, arguments):
     for vectors in moved:
         push = torch.randn(vectors.shape[1], generator=generator)
         vectors[slot] = normalize(vectors[slot] + 1e-3 * normalize(push))
-    starts = arguments.starts if mode == "carved" else arguments.starts // 2
-    fewer = max(1, starts // 10)
-    yield measured(mode, "features, one view", lambda: spheres(old_caps, caps, starts, 1, arguments))
-    yield measured(mode, "features, all views", lambda: spheres(old_caps, caps, fewer, new.views.n_views, arguments))
+    fewer = max(1, arguments.starts // 20)
     chosen = pick(old, images, arguments)
     yield measured(mode, "images", lambda: pixels(old, new, chosen))
-    if mode == "carved":  # single views cannot tell with disjoint balls, whoever speaks first
-        yield measured(
-            mode, "new slots speak first", lambda: spheres(old_caps, first, fewer, 1, arguments), control=True
-        )
     speaks_first = copy.deepcopy(new)
     speaks_first.head.generations[n_old:] = -1
     few = chosen[:: max(1, len(chosen) // 200)]
     yield measured(mode, "new slots speak first, images", lambda: pixels(old, speaks_first, few), control=True)
     shifted = replace(caps, weights=moved[0], centres=moved[1])
-    yield measured(
-        mode, "an old slot moved by 1e-3", lambda: spheres(old_caps, shifted, fewer, 1, arguments), control=True
-    )
-    if mode == "disjoint":
+    control = lambda caps: lambda: spheres(old_caps, caps, fewer, 1, arguments)  # noqa: E731
+    yield measured(mode, "an old slot moved by 1e-3", control(shifted), control=True)
+    if mode == "carved":
+        yield measured(mode, "new slots speak first", control(first), control=True)
+    else:  # with disjoint balls single views cannot tell who speaks first
         support, fires = caps.support.clone(), caps.support[n_old:] < 1
         support[n_old:][fires] = (support[n_old:][fires].double().arccos() + 1e-3).cos().float()
-        larger = replace(caps, support=support)
-        yield measured(
-            mode, "new radii larger by 1e-3", lambda: spheres(old_caps, larger, fewer, 1, arguments), control=True
-        )
+        yield measured(mode, "new radii larger by 1e-3", control(replace(caps, support=support)), control=True)
+    yield measured(mode, "features, all views", lambda: spheres(old_caps, caps, fewer, new.views.n_views, arguments))
+    yield measured(mode, "features, one view", lambda: spheres(old_caps, caps, arguments.starts, 1, arguments))
 
 
 def spheres(old_caps, caps, starts, n_views, arguments, block=2000):
     """The search on the sphere, a block of starts at a time."""
     generator, total = torch.Generator().manual_seed(arguments.seed), Tally()
+    clock = time.perf_counter()
     for start in range(0, starts, block):
+        if time.perf_counter() - clock > arguments.seconds:
+            break
         total += sphere_search(old_caps, caps, min(block, starts - start), generator, n_views=n_views)
     return total
 
