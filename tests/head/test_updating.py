@@ -68,10 +68,10 @@ def test_labels_against_a_match_are_reported_and_change_nothing():
     model, x = three_animals(), mixed()
     before = model.predict(x[:18])
     labels = np.full(len(x), -1)
-    labels[[0, 7, 20]] = [0, 2, 3]
+    labels[[0, 7, 20]] = [0, 0, 3]
     done = model.update(x, labels, config=quick())
-    assert done.contradictions == (Contradiction(example=7, label=2, answer=1, slot=2),)
-    assert model.history[-1].figures["contradictions"] == [[7, 2, 1, 2]]
+    assert done.contradictions == (Contradiction(example=7, label=0, answer=1, slot=2),)
+    assert model.history[-1].figures["contradictions"] == [[7, 0, 1, 2]]
     assert done.labels_used == 1
     after = model.predict(x[:18])
     assert all(np.array_equal(getattr(before, name), getattr(after, name)) for name in vars(before))
@@ -232,6 +232,8 @@ def test_settled_slots_are_means_of_their_nearest_and_the_rest_stays():
     foreign = torch.tensor([-1, 8, -1, -1, 5])
     apart = settle(unit, foreign, placed, moves=1)
     assert torch.allclose(apart.centres[0], unit[0], atol=1e-6), "an example known to be another's does not pull"
+    drawn = normalize(2 * unit[2] + unit[3] + unit[1])
+    assert torch.allclose(apart.centres[1], drawn, atol=1e-6), "it pulls the nearest slot of its own label"
     assert torch.equal(settle(unit, foreign, placed, moves=0).centres, placed.centres)
 
 
