@@ -16,7 +16,7 @@ same images, to which each labelled example is added as it is. Both are fed by e
   best of five by the accuracy on the test images, which nobody can know beforehand.
 
 ``control`` looks the asked labels up and adds no slot. ``--models FOLDER`` keeps fitted models. Rows of other settings
-stay in the output.
+stay in the output; ``--quick`` (the general recipe of pixels, without views) wants a file of its own.
 """
 
 import argparse
@@ -78,6 +78,7 @@ def parse():
     parser.add_argument("--beside", nargs="*", default=["prototypes", "peers"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peer-seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--quick", action="store_true", help="general recipe without views: a tenth of the time")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--output", type=Path)
@@ -104,10 +105,12 @@ def make_split(arguments):
 def fitted(split, arguments):
     """The model before the update, and the seconds of its fit (None where it was kept)."""
     name = "".join(map(str, arguments.held_out)) or "-"
-    kept = arguments.models / f"{arguments.data}-{name}-s{arguments.seed}"
+    kept = arguments.models / f"{arguments.data}-{name}-s{arguments.seed}{'-quick' * arguments.quick}"
     if kept.exists():
         return SlotModel.load(kept, build=backbones.build), None
-    recipe = find_recipe("pixels", arguments.data).train
+    recipe = find_recipe("pixels", "" if arguments.quick else arguments.data).train
+    if arguments.quick:
+        recipe = replace(recipe, views="none")
     config = replace(recipe, seed=arguments.seed, closing=replace(recipe.closing, reach=REACH))
     backbone = backbones.build("pixels", input_shape=(1, *split.x.shape[1:3]))
     started = time.perf_counter()
@@ -258,6 +261,7 @@ def save(arguments, rows):
         "command": "python benchmarks/slot_update.py --data-dir FOLDER --data NAME --held-out CLASSES --output FILE",
         "fitted_on": FITTED_ON,
         "reach": REACH,
+        "quick": arguments.quick,
         "threads": arguments.threads,
         "commit": subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
