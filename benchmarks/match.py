@@ -56,7 +56,7 @@ def main():
         "threads": arguments.threads,
         "repeats": arguments.repeats,
         "command": " ".join(["python", "benchmarks/match.py", *public(sys.argv[1:])]),
-        "commit": commit(),
+        "commit": COMMIT,
         "machine": {
             "processor": processor(),
             "cores": os.cpu_count(),
@@ -139,7 +139,6 @@ def random_slots(feature_dim, n_slots, arguments):
 
 
 MAKERS = {"pixels": pixel_slots, "random": random_slots}
-LOAD = os.getloadavg()
 
 
 def slots_of(weights, centres, precision, support, labels):
@@ -200,8 +199,8 @@ def measure(caps, queries, arguments):
             name: round(count / sorted(seconds[name])[arguments.repeats // 2], 1) for name, (count, _) in calls.items()
         },
         "one_query_ms": {
-            "slots matching_pairs": 1000 * alone(lambda: index.matching_pairs(features[:1])),
-            "FAISS flat search, k = 1": 1000 * alone(lambda: flat.search(rows[:1], 1)),
+            "slots matching_pairs": alone(lambda: index.matching_pairs(features[:1])),
+            "FAISS flat search, k = 1": alone(lambda: flat.search(rows[:1], 1)),
         },
         "pairs_a_query": round(len(pairs[0]) / len(queries), 3),
         "share_matched": round(len(pairs[0].unique()) / len(queries), 4),
@@ -221,8 +220,8 @@ def product_and_max(unit, weights):
 
 
 def alone(call, repeats=15):
-    """Median seconds of one call."""
-    return round(sorted(timed(call) for _ in range(repeats))[repeats // 2], 6)
+    """Median milliseconds of one call."""
+    return round(1000 * sorted(timed(call) for _ in range(repeats))[repeats // 2], 3)
 
 
 def timed(call):
@@ -268,6 +267,8 @@ def processor():
                 return line.split(":", 1)[1].strip()
     return platform.processor()
 
+
+COMMIT, LOAD = commit(), os.getloadavg()  # before anything runs: others may commit meanwhile
 
 if __name__ == "__main__":
     main()
