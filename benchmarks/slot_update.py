@@ -63,8 +63,9 @@ def main():
             choices = chosen if seed == arguments.peer_seeds[0] else choices
             save(arguments, rows)
         if "peers" in arguments.beside:
-            peers_on_slots(split, proposal, choices, arguments, write)
-            save(arguments, rows)
+            for budget in arguments.peer_budgets:
+                peers_on_slots(split, proposal, choices, budget, arguments, write)
+                save(arguments, rows)
 
 
 def parse():
@@ -222,12 +223,11 @@ def prototypes_part(split, choices, seed, arguments, write):
     return chosen
 
 
-def peers_on_slots(split, proposal, choices, arguments, write):
+def peers_on_slots(split, proposal, choices, budget, arguments, write):
     """The same choices on our head: what the choice alone is worth."""
     bare = replace(proposal, queries=proposal.queries[:0], gains=proposal.gains[:0])
-    for budget in arguments.peer_budgets:
-        for name in ("random", "margin", "k-center", "ProbCover"):
-            one_update(split, bare, choices[name][:budget], name, budget, arguments, write, everywhere=False)
+    for name in ("random", "margin", "k-center", "ProbCover"):
+        one_update(split, bare, choices[name][:budget], name, budget, arguments, write, everywhere=False)
 
 
 def writer(rows, arguments):
