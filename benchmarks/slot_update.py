@@ -13,7 +13,7 @@ same images, to which each labelled example is added as it is. Both are fed by e
 - k-center: farthest first, from the prototypes (Sener and Savarese 2018)
 - ProbCover (Yehuda et al. 2022): most examples within a radius that no prototype has within it. The radius is the
   largest at which 95 % of the balls are pure by k-means clusters, the paper's rule; "ProbCover, best radius" is the
-  best of five by the accuracy on the test images, which nobody can know beforehand.
+  best of it and five others by the accuracy on the test images, which nobody can know beforehand.
 
 ``control`` looks the asked labels up and adds no slot. ``--models FOLDER`` keeps fitted models. Rows of other settings
 stay in the output; ``--quick`` (the general recipe of pixels, without views) wants a file of its own.
@@ -215,8 +215,9 @@ def prototypes_part(split, choices, seed, arguments, write):
         for name, rows in chosen.items():
             asked = rows[:budget]
             row = figures(split, None, head.answer(asked), asked)
-            if name.startswith("ProbCover, radius"):
+            if name.startswith("ProbCover"):
                 best = row if best is None or row["test"] > best["test"] else best
+            if name.startswith("ProbCover, radius"):
                 continue
             write(head="prototypes", queries=name, budget=budget, labels_asked=len(asked), peer_seed=seed, **row)
         write(head="prototypes", queries="ProbCover, best radius", budget=budget, peer_seed=seed, **best)
