@@ -45,7 +45,7 @@ class UpdateConfig:
     slot_lr : float, default 2e-3
         Peak learning rate of the refinement.
     rehearsal : int, default 3000
-        Matched new examples that take part in it with the answers they got (count, >= 0).
+        Matched new examples that take part in it with the answers they got, and as many remembered ones (count, >= 0).
     precision : float in (0, 1], default 0.99
         Share of a new precision cap that must have its label, by labels taken from the nearest slot. Of labels that
         were given, and of remembered examples, no cap holds a foreign one.
@@ -263,11 +263,12 @@ def _make_slots(
     taken = _taken_labels(model, source, proposal, placed, marks)
     memory, memory_labels = _memory(model)
     rehearsed = _rehearsed(proposal, given, config)
+    few = slice(None, None, max(1, -(-len(memory) // max(1, config.rehearsal))))  # or time would grow as slots squared
     lesson = Lesson(
         x=x[np.concatenate([unmatched, rehearsed])],
         labels=torch.cat([taken, torch.from_numpy(proposal.prediction.labels[rehearsed]).to(taken)]),
-        memory=memory,
-        memory_labels=memory_labels,
+        memory=memory[few],
+        memory_labels=memory_labels[few],
     )
     options = {"epochs": config.epochs, "lr": config.slot_lr, "seed": config.seed}
     weights = placed.centres.clone()
