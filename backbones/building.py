@@ -9,11 +9,13 @@ from backbones.base import AbstractBackbone
 from backbones.explor import Explor
 from backbones.pixels import Pixels
 from backbones.positive import Positive
+from backbones.pretrained import Pretrained
 
 BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
     "pixels": Pixels,
     "positive": Positive,
     "explor": Explor,
+    "pretrained": Pretrained,
 }
 """Every backbone by its name."""
 
