@@ -180,9 +180,7 @@ def _timm(name: str, weights: str | None) -> nn.Module:
     try:
         import timm
     except ImportError as error:
-        raise ValueError(
-            "`network` must not be of timm where timm is missing. Install it: pip install timm."
-        ) from error
+        raise ValueError("`network` must not be of timm where it is missing. Install it: pip install timm.") from error
     if not timm.is_model(name):
         raise ValueError(f"`network` must be one of timm.list_models(), got {name!r}. resnet18 is one.")
     body: nn.Module = timm.create_model(name, pretrained=weights == "default")

@@ -119,7 +119,14 @@ class _Reference:
 
 @torch.no_grad()
 def close(
-    model: SlotModel, x: RawInputs, y: npt.NDArray[np.int64], *, held_out: Ids, config: ClosingConfig, report: Report
+    model: SlotModel,
+    x: RawInputs,
+    y: npt.NDArray[np.int64],
+    *,
+    held_out: Ids,
+    config: ClosingConfig,
+    report: Report,
+    source: FeatureSource | None = None,
 ) -> ClosingReport:
     """Close a fit: see the module's head.
 
@@ -134,12 +141,14 @@ def close(
     config : ClosingConfig
     report : callable
         Told the progress.
+    source : FeatureSource, optional
+        The features of ``x``, where somebody has them already.
 
     Returns
     -------
     ClosingReport
     """
-    source = FeatureSource(model, x, report)
+    source = FeatureSource(model, x, report) if source is None else source
     data = _Reference(model, source, torch.from_numpy(y).to(model.device), report)
     fitted = np.setdiff1d(np.arange(len(y)), held_out)
     full = config.closing == "full"

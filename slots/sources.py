@@ -45,6 +45,11 @@ class FeatureSource:
                 parts.append(self._compute(rows))
             self._kept = torch.cat(parts)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether the features are held, so that asking again costs nothing."""
+        return self._kept is not None
+
     def __len__(self) -> int:
         return len(self.x)
 

@@ -23,6 +23,7 @@ from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
 from slots.model import SlotModel
 from slots.preprocessing import Preprocessing, RawInputs
+from slots.sources import FeatureSource
 from slots.train_config import TrainConfig
 from slots.views import Views, parse_views
 
@@ -116,13 +117,27 @@ def fit(
     model = _assemble(x, backbone, config, class_names)
     held_out = hold_out(len(labels), config.held_out, config.seed)
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
-    run = _Run(model, x, torch.from_numpy(labels).to(model.device), fitted, config, report, stop or (lambda: False))
+    source = _fixed_features(model, x, config, report)
+    targets = torch.from_numpy(labels).to(model.device)
+    run = _Run(model, x, targets, fitted, config, report, stop or (lambda: False), source)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
         losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
-        closing = close(model, x, labels, held_out=held_out, config=config.closing, report=report)
+        closing = close(model, x, labels, held_out=held_out, config=config.closing, report=report, source=source)
     if checkpoint is not None:
         remove_checkpoint(Path(checkpoint))
     return model, FitResult(len(losses), tuple(losses), time.monotonic() - started, interrupted, closing)
+
+
+def _fixed_features(model: SlotModel, x: RawInputs, config: TrainConfig, report: Report) -> FeatureSource | None:
+    """The features of all views, computed once, where training cannot change them and memory can hold them."""
+    if config.augment != "none" or _learns(model.backbone) or not any(True for _ in model.backbone.parameters()):
+        return None  # an identity or a reshape is quicker than a copy
+    source = FeatureSource(model, x, report)
+    return source if source.keeps else None
+
+
+def _learns(backbone: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 @contextmanager
@@ -131,7 +146,7 @@ def _threads_for(model: SlotModel, backbone: nn.Module | None, config: TrainConf
     before = torch.get_num_threads()
     rows = config.batch_size * min(model.views.n_views, config.sampled_views)
     work = rows * model.head.feature_dim * max(1, config.slots_per_class) * n_labels
-    learns = backbone is not None and any(p.requires_grad for p in backbone.parameters())
+    learns = backbone is not None and _learns(backbone)
     torch.set_num_threads(1 if work < _SMALL_WORK and not learns else before)
     try:
         yield
@@ -196,6 +211,8 @@ class _Run:
     config: TrainConfig
     report: Report
     stop: Callable[[], bool]
+    source: FeatureSource | None = None
+    """Features that were computed before; None where the backbone or chance changes them."""
 
     def train(self, path: Path | None, *, resume: bool) -> tuple[list[float], bool]:
         """Run the epochs; returns the mean loss of each, and whether ``stop`` ended them."""
@@ -234,16 +251,21 @@ class _Run:
         self.model.train(train_mode)  # untrained batch normalisation needs the statistics of a batch
         for label in self.y.unique().tolist():
             ids = self.fitted[(self.y[torch.from_numpy(self.fitted)] == label).cpu().numpy()][:_KMEANS_EXAMPLES]
-            blocks = [
-                self.model.preprocessing(self.x[ids[i : i + 500]], head.weights.device) for i in range(0, len(ids), 500)
-            ]
-            if not blocks:
+            parts = [self._plain_features(ids[i : i + 500]) for i in range(0, len(ids), 500)]
+            if not parts:
                 continue
-            unit = normalize(torch.cat([self.model.backbone(block) for block in blocks]).float()).cpu().numpy()
+            unit = normalize(torch.cat(parts).float()).cpu().numpy()
             self.report("initial slots", (label + 1) / (int(self.y.max()) + 1))
             centres = _spherical_kmeans(unit, config.slots_per_class, config.seed)
             if len(centres):
                 head.add_slots(torch.from_numpy(centres), torch.full((len(centres),), label))
+
+    def _plain_features(self, ids: npt.NDArray[np.int64]) -> Tensor:
+        """Features of inputs as they are."""
+        if self.source is not None:
+            return self.source(ids)[:, 0]
+        features: Tensor = self.model.backbone(self.model.preprocessing(self.x[ids], self.model.device))
+        return features
 
     def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, trainable: list[nn.Parameter]) -> float | None:
         """One pass over the training part; None when stopped."""
@@ -257,7 +279,7 @@ class _Run:
                 torch.set_grad_enabled(bool(trainable)),
                 torch.autocast(self.y.device.type, torch.bfloat16, enabled=config.autocast),
             ):
-                features = model.featurize(views).float()
+                features = (model.featurize(views) if self.source is None else views).float()
             if growing:
                 head.grow(features.detach(), targets, torch.from_numpy(batch).to(targets.device))
             wanted = columns(head.classes, targets)
@@ -287,7 +309,7 @@ class _Run:
         return total / max(1, seen)
 
     def _batches(self, epoch: int) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
-        """Start, ids and viewed inputs of each batch; all chance comes from seed and epoch alone."""
+        """Start, ids and viewed inputs (or their features) of each batch; all chance comes from seed and epoch."""
         config, model = self.config, self.model
         rng = np.random.default_rng([config.seed, epoch])
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
@@ -297,20 +319,28 @@ class _Run:
             batch = order[start : start + config.batch_size]
             if len(batch) < 2 and len(order) > 1:
                 continue  # batch normalisation cannot take one example
+            drawn = _some_views(model.views, config.sampled_views, rng)
+            if self.source is not None:
+                yield start, batch, self.source(batch)[:, drawn]
+                continue
             inputs = model.preprocessing(self.x[batch], model.device)
             if augment.n_views > 1:
                 inputs = augment.sample(inputs, generator)
-            yield start, batch, _some_views(model.views, config.sampled_views, rng)(inputs)
+            yield start, batch, _view(model.views, drawn, inputs)
 
 
-def _some_views(views: Views, count: int, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
-    """All views, or ``count`` of them drawn for this batch."""
-    if views.n_views == 1:
-        return lambda inputs: inputs[:, None]
+def _some_views(views: Views, count: int, rng: np.random.Generator) -> list[int]:
+    """Places of all views, or of ``count`` of them drawn for this batch."""
     if views.n_views <= count:
-        return views
-    drawn = np.sort(rng.choice(views.n_views, count, replace=False))
-    return Views(views.spec, tuple(views.steps[i] for i in drawn))
+        return list(range(views.n_views))
+    return sorted(rng.choice(views.n_views, count, replace=False).tolist())
+
+
+def _view(views: Views, drawn: list[int], inputs: Tensor) -> Tensor:
+    """Inputs in the views that were drawn, shape (example, view, ...)."""
+    if views.n_views == 1:
+        return inputs[:, None]
+    return Views(views.spec, tuple(views.steps[i] for i in drawn))(inputs)
 
 
 def follow(optimizer: torch.optim.Optimizer, head: IncrementalNeuralHashing) -> None:

@@ -327,6 +327,25 @@ def test_training_learns_a_backbone():
     assert (model.predict(fresh).labels == truth).mean() > 0.9
 
 
+@pytest.mark.parametrize("sampled_views", [1, 2])
+def test_a_frozen_net_computes_its_features_once_and_learns_the_same(monkeypatch, sampled_views):
+    x, y = strokes(160)
+    config = TrainConfig(epochs=3, batch_size=40, slots_per_class=3, views="flip", sampled_views=sampled_views)
+    torch.manual_seed(0)
+    net = TinyNet(width=12).requires_grad_(False)
+    passes = []
+    net.register_forward_hook(lambda _net, inputs, _output: passes.append(len(inputs[0])))
+    kept, _ = fit(x, y, backbone=net, config=config)
+    with_memory = sum(passes)
+    passes.clear()
+    monkeypatch.setattr("slots.sources.KEPT_BYTES", 0)
+    plain, _ = fit(x, y, backbone=net, config=config)
+    assert with_memory == 2 * len(x) + 1  # every view once, and one example to learn the number of features
+    assert sum(passes) > 5 * with_memory
+    torch.testing.assert_close(kept.head.weights, plain.head.weights, rtol=0, atol=1e-4)
+    assert (kept.predict(x).labels == y).mean() > 0.9
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
 def test_labels_may_have_gaps_and_any_whole_type(dtype):
     x, y = blobs(120, classes=2)
