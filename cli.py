@@ -64,7 +64,19 @@ def _options(
 def fit(
     data: Data,
     backbone: Annotated[
-        str | None, typer.Option(help="pixels, positive, explor; none for feature rows. Default: pixels or none.")
+        str | None,
+        typer.Option(
+            help="pixels, positive, explor, unfolding, ..., cifar_resnet56, torchvision:NAME, timm:NAME; none for "
+            "feature rows. Default: pixels or none."
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE, an option of the backbone, e.g. widths=[24,48]. May be given several times."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from: a state dict file, or default for the library's best."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Model folder. Default: runs/DATA-BACKBONE.")] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training part.")] = None,
@@ -98,7 +110,7 @@ def fit(
     """
     if closing not in (None, "compact", "full"):
         raise _usage(f"--closing must be compact or full, got {closing!r}.")
-    from protocols.fitting import command_line, fit_and_save, pick_device, plan
+    from protocols.fitting import command_line, fit_and_save, parse_options, pick_device, plan
 
     loaded = _load(data, data_dir)
     if classes is not None:
@@ -106,8 +118,9 @@ def fit(
 
         loaded = only_classes(loaded, classes)
     changes = {"epochs": epochs, "slots_per_class": slots_per_class, "views": views, "precision": precision}
+    options = parse_options(option or [], weights=weights)
     chosen, recipe = plan(
-        loaded, backbone, closing=closing, reach=reach, device=pick_device(device), seed=seed, **changes
+        loaded, backbone, options, closing=closing, reach=reach, device=pick_device(device), seed=seed, **changes
     )
     target = out or Path("runs") / f"{loaded.name}-{chosen}"
     with progress() as report, stop_on_signal() as stop:

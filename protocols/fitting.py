@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -94,14 +95,51 @@ def pick_device(name: str) -> str:
     return name
 
 
-def plan(data: Dataset, backbone: str | None, **changes: Any) -> tuple[str, Recipe]:
+def parse_options(words: Sequence[str], *, weights: str | None = None) -> dict[str, Any]:
+    """Options of a backbone from the words of a command line.
+
+    Parameters
+    ----------
+    words : sequence of str
+        ``key=value``; a value that is JSON is taken as JSON, any other as the text it is.
+    weights : str, optional
+        Taken as the option of that name.
+
+    Raises
+    ------
+    UsageError
+        If a word has no key or no value.
+
+    Examples
+    --------
+    >>> parse_options(["widths=[24, 48]", "logits=dobble"])
+    {'widths': [24, 48], 'logits': 'dobble'}
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key.isidentifier() and equals and value):
+            raise UsageError(f"`option` must be KEY=VALUE, got {word!r}. For example widths=[24,48] or key=detached.")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options if weights is None else {**options, "weights": weights}
+
+
+def plan(
+    data: Dataset, backbone: str | None, options: Mapping[str, Any] | None = None, **changes: Any
+) -> tuple[str, Recipe]:
     """The recipe for a data set, with the user's changes.
 
     Parameters
     ----------
     data : Dataset
     backbone : str, optional
-        Default: ``pixels`` for images, ``none`` for feature rows.
+        Default: ``pixels`` for images, ``none`` for feature rows. ``cifar_resnetN``, ``torchvision:NAME`` and
+        ``timm:NAME`` stand for ``pretrained`` with that network.
+    options : mapping, optional
+        Options of the backbone, beside or instead of the recipe's.
     **changes
         Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode) and ``reach`` are fields of
         its `ClosingConfig`.
@@ -120,11 +158,19 @@ def plan(data: Dataset, backbone: str | None, **changes: Any) -> tuple[str, Reci
     if (data.kind == "images") == (name == "none"):
         choice = "a backbone such as pixels" if name == "none" else "none"
         raise UsageError(f"`backbone` must be {choice} for {data.kind}, got {name!r}. Change --backbone.")
+    chosen = dict(options or {})
+    if name.startswith(("cifar_resnet", "torchvision:", "timm:")):
+        name, chosen = "pretrained", {"network": name, **chosen}
     recipe = find_recipe(name, data.name)
+    if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
+        raise UsageError("`weights` must be given for a frozen network, got none. Pass --weights FILE or default.")
+    if chosen and name == "none":
+        raise UsageError(f"`option` must be left out for feature rows, got {', '.join(chosen)}. They have no backbone.")
     wanted = {name: changes.pop(name, None) for name in ("closing", "reach")}
     closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
     kept = {key: value for key, value in changes.items() if value is not None}
-    return name, replace(recipe, train=replace(recipe.train, closing=closing, **kept))
+    train = replace(recipe.train, closing=closing, **kept)
+    return name, replace(recipe, backbone={**recipe.backbone, **chosen}, train=train)
 
 
 def build_backbone(name: str, data: Dataset, recipe: Recipe, seed: int) -> nn.Module | None:

@@ -70,6 +70,10 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("positive", "mnist"): Recipe(
         {"widths": [32, 64, 128]}, replace(_STROKES, scale=100.0, beta=20.0, backbone_lr=1e-2)
     ),
+    ("pretrained", ""): Recipe(
+        {"network": "cifar_resnet20"},
+        TrainConfig(epochs=20, slots_per_class=20, scale=40.0, slot_lr=2e-3, views="flip"),
+    ),
 }
 """By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
 

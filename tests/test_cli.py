@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.command import SLOTS
 
@@ -141,6 +142,10 @@ def test_help_is_quick_and_does_not_import_torch():
         (["fit", "--data", "digits", "--backbone", "nonsense"], 2, "nonsense"),
         (["fit", "--data", "digits", "--backbone", "none"], 2, "must be a backbone such as pixels for images"),
         (["fit", "--data", "digits", "--views", "wiggle"], 2, "wiggle"),
+        (["fit", "--data", "digits", "--option", "widths"], 2, "`option` must be KEY=VALUE, got 'widths'"),
+        (["fit", "--data", "digits", "--option", "widths=[8]"], 2, "An option of pixels must be left out, got widths"),
+        (["fit", "--data", "digits", "--backbone", "cifar_resnet20"], 2, "`weights` must be given for a frozen"),
+        (["fit", "--data", "digits", "--backbone", "timm:x", "--weights", "no.pt"], 2, "must"),
         (["fit", "--data", "digits", "--device", "cuda:99"], 2, "`device` must be auto, cpu or a CUDA device"),
         (["fit", "--data", "digits", "--epochs", "-1"], 2, "--epochs"),
         (["fit", "--data", "digits", "--precision", "1.5"], 2, "`precision` must lie in (0, 1]"),
@@ -156,6 +161,26 @@ def test_a_wrong_call_gives_one_line_and_its_status(arguments, status, says, cap
     assert "Traceback" not in printed.err
     assert printed.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trained_network_of_others_becomes_a_model(capsys, tmp_path):
+    from backbones.cifar_resnet import CifarResNet
+    from protocols.fitting import load_model
+
+    x = np.random.default_rng(0).integers(0, 255, (60, 12, 12, 3)).astype(np.uint8)
+    y = np.arange(60) % 2
+    x[y == 1, :6] //= 4
+    network = CifarResNet(20)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    arguments = ["fit", "--data", archive(tmp_path / "images.npz", x, y), "--backbone", "cifar_resnet20"]
+    chosen = ["--weights", tmp_path / "weights.pt", "--option", "size=16", "--epochs", 2, "--slots-per-class", 2]
+    printed = json.loads(run(capsys, *arguments, *chosen, "--out", tmp_path / "model", "--json").out)
+    assert printed["backbone"] == "pretrained"
+    (tmp_path / "weights.pt").unlink()  # the model has them now
+    model = load_model(tmp_path / "model", device="cpu")
+    assert model.backbone.options["size"] == 16
+    assert torch.equal(model.backbone.network.conv1.weight, network.conv1.weight)
+    assert (model.predict(x).labels == y).mean() > 0.9
 
 
 def archive(path, x, y):
