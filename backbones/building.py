@@ -10,11 +10,13 @@ from backbones.explor import Explor
 from backbones.pixels import Pixels
 from backbones.positive import Positive
 from backbones.pretrained import Pretrained
+from backbones.unfolding import Unfolding
 
 BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
     "pixels": Pixels,
     "positive": Positive,
     "explor": Explor,
+    "unfolding": Unfolding,
     "pretrained": Pretrained,
 }
 """Every backbone by its name."""

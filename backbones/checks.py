@@ -23,6 +23,29 @@ def check_count(name: str, value: object) -> None:
         raise ValueError(f"`{name}` must be a positive integer, got {value!r}. Leave it out for the default.")
 
 
+def check_counts(name: str, value: object, length: int, *, least: int = 1) -> list[int]:
+    """The value as a list of that many ints, each of at least ``least``.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    chosen = list(value) if isinstance(value, (list, tuple)) else []
+    if not chosen or len(chosen) != length or not all(_is_count(entry, least) for entry in chosen):
+        plural = f"{length} integers" if length > 1 else "1 integer"
+        raise ValueError(
+            f"`{name}` must be a list of {plural} of at least {least}, got {value!r}. Give one for each level."
+        )
+    return chosen
+
+
+def check_share(name: str, value: object) -> None:
+    """Raise a ValueError unless the value is a number above 0 and at most 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise ValueError(f"`{name}` must lie in (0, 1], got {value!r}. 0.1 is usual.")
+
+
 def check_widths(widths: object, *, side: int) -> list[int]:
     """The widths as a list of positive ints, at most one more than the side can be halved.
 
@@ -41,5 +64,5 @@ def check_widths(widths: object, *, side: int) -> list[int]:
     return chosen
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_count(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -15,6 +15,9 @@ VARIANTS = [
     ("explor", {}),
     ("explor", {"key": "detached", "gate": "detached", "logits": "dobble", "widths": [10, 14], "stem_kernel": 4}),
     ("explor", {"a_x": 8.0, "a_l": 0.5, "logits": "zeros", "stem_stride": 2}),
+    ("unfolding", {}),
+    ("unfolding", {"gate": "max", "widths": [6, 10], "windows": [4, 3], "signs": "nonnegative", "pooling": "max"}),
+    ("unfolding", {"gate": "silu", "widths": [8, 12], "windows": [5, 3], "strides": [2, 2], "residual": 1}),
     ("pretrained", {"frozen": False}),  # frozen: tests/nets/test_pretrained.py
 ]
 CHECKS = [check for name, check in vars(contract).items() if name.startswith("check_")]
