@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Checkpoint:
     model : dict of tensors
         ``state_dict`` of the model.
     optimizer : dict of tensors
-        Optimiser state, keyed ``"index.name"``.
+        State of the optimisers, keyed ``"optimiser.index.name"``.
     losses : tuple of float
         Mean loss of each epoch done; their number says where to go on.
     """
@@ -37,21 +37,24 @@ class Checkpoint:
     losses: tuple[float, ...]
 
     @staticmethod
-    def of(model: nn.Module, optimizer: torch.optim.Optimizer, losses: list[float]) -> Checkpoint:
+    def of(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], losses: list[float]) -> Checkpoint:
         """Take the state of a running fit."""
-        state = optimizer.state_dict()["state"]
         flat = {
-            f"{index}.{name}": torch.as_tensor(value) for index, names in state.items() for name, value in names.items()
+            f"{place}.{index}.{name}": torch.as_tensor(value)
+            for place, optimizer in enumerate(optimizers)
+            for index, names in optimizer.state_dict()["state"].items()
+            for name, value in names.items()
         }
         return Checkpoint(model.state_dict(), flat, tuple(losses))
 
-    def restore(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give the optimiser its state back."""
-        state: dict[int, dict[str, Tensor]] = {}
+    def restore(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Give the optimisers their state back."""
+        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
         for key, value in self.optimizer.items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            place, index, name = key.split(".", 2)
+            states[int(place)].setdefault(int(index), {})[name] = value
+        for optimizer, state in zip(optimizers, states, strict=True):
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _fingerprint(config: Any, y: Tensor) -> str:

@@ -35,6 +35,9 @@ class TrainConfig:
         Random changes used in training only, one drawn for each example.
     backbone_lr, weight_decay : float
         Peak learning rate and decoupled weight decay of the backbone (AdamW, warm-up over the first fifth).
+    matrix_lr : float, default 0.0
+        Peak step of Muon for the backbone's filters and matrices, relative to their norm; its other parameters keep
+        AdamW. 0: AdamW for all. 0.24 suits nets with a normalisation after each convolution.
     label_smoothing : float, default 0.0
     margin : float, default 0.0
         Cosine by which the own class must lead in the loss: wider precision caps, so more is matched.
@@ -63,6 +66,7 @@ class TrainConfig:
     augment: str = "none"
     backbone_lr: float = 3e-3
     weight_decay: float = 5e-2
+    matrix_lr: float = 0.0
     label_smoothing: float = 0.0
     margin: float = 0.0
     autocast: bool = False
@@ -87,8 +91,11 @@ class TrainConfig:
             raise UsageError(f"`held_out` must lie in [0, 1), got {self.held_out}. 0.05 keeps one example in twenty.")
         if not 0 < self.precision <= 1:
             raise UsageError(f"`precision` must lie in (0, 1], got {self.precision}. Pass 1.0 for no tolerance.")
-        if self.scale <= 0 or self.slot_lr <= 0 or min(self.beta, self.margin, self.backbone_lr) < 0:
-            raise UsageError("`scale` and `slot_lr` must be > 0, `beta`, `margin` and `backbone_lr` >= 0. Change them.")
+        rates = self.backbone_lr, self.matrix_lr
+        if self.scale <= 0 or self.slot_lr <= 0 or min(self.beta, self.margin, *rates) < 0:
+            raise UsageError(
+                "`scale` and `slot_lr` must be > 0, `beta`, `margin`, `backbone_lr` and `matrix_lr` >= 0. Change them."
+            )
         if self.slots_per_class == 0 and self.epochs == 0:
             raise UsageError(
                 "`epochs` must be >= 1 when slots are grown, got 0. Pass slots_per_class to start with some."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from slots.errors import DataError, UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
 from slots.model import SlotModel
+from slots.optimizing import follow, make_optimizers, set_rates
 from slots.preprocessing import Preprocessing, RawInputs
 from slots.sources import FeatureSource
 from slots.train_config import TrainConfig
@@ -225,24 +225,17 @@ class _Run:
             losses = list(stored.losses)
         elif config.slots_per_class:
             self._start(train_mode=bool(trainable))
-        optimizer = self._optimizer(trainable)
+        optimizers = make_optimizers(model.head, model.backbone, config)
         if stored is not None:
-            stored.restore(optimizer)
+            stored.restore(optimizers)
         for epoch in range(len(losses), config.epochs):
-            loss = self._epoch(epoch, optimizer, trainable)
+            loss = self._epoch(epoch, optimizers, trainable)
             if loss is None:
                 return losses, True
             losses.append(loss)
             if path is not None:
-                write_checkpoint(path, Checkpoint.of(model, optimizer, losses), config, self.y)
+                write_checkpoint(path, Checkpoint.of(model, optimizers, losses), config, self.y)
         return losses, False
-
-    def _optimizer(self, trainable: list[nn.Parameter]) -> torch.optim.Optimizer:
-        groups = [{"params": [self.model.head.weights], "weight_decay": 0.0, "peak": self.config.slot_lr, "warm": 0.0}]
-        if trainable:
-            decay = self.config.weight_decay
-            groups.append({"params": trainable, "weight_decay": decay, "peak": self.config.backbone_lr, "warm": 0.2})
-        return torch.optim.AdamW(groups, lr=self.config.slot_lr)
 
     @torch.no_grad()
     def _start(self, *, train_mode: bool) -> None:
@@ -267,7 +260,9 @@ class _Run:
         features: Tensor = self.model.backbone(self.model.preprocessing(self.x[ids], self.model.device))
         return features
 
-    def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, trainable: list[nn.Parameter]) -> float | None:
+    def _epoch(
+        self, epoch: int, optimizers: list[torch.optim.Optimizer], trainable: list[nn.Parameter]
+    ) -> float | None:
         """One pass over the training part; None when stopped."""
         model, config, head = self.model, self.config, self.model.head
         model.train(bool(trainable))
@@ -287,14 +282,15 @@ class _Run:
             if config.margin:
                 logits = logits - head.scale * config.margin * functional.one_hot(wanted, head.n_classes)
             loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
-            follow(optimizer, head)
-            optimizer.zero_grad()
+            follow(optimizers, head)
+            for optimizer in optimizers:
+                optimizer.zero_grad()
             loss.backward()
-            progress = (epoch + start / len(self.fitted)) / config.epochs
-            _set_rates(optimizer, progress)
+            set_rates(optimizers, (epoch + start / len(self.fitted)) / config.epochs)
             if growing:
                 head.step_(10 * config.slot_lr)  # and the optimiser, without a gradient, leaves the slots alone
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             head.renormalize_()
             constrain(model.backbone)
             total, seen = total + float(loss.detach()) * len(batch), seen + len(batch)
@@ -305,7 +301,7 @@ class _Run:
                 return None
         if growing:
             head.prune()
-            follow(optimizer, head)
+            follow(optimizers, head)
         return total / max(1, seen)
 
     def _batches(self, epoch: int) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
@@ -343,14 +339,6 @@ def _view(views: Views, drawn: list[int], inputs: Tensor) -> Tensor:
     return Views(views.spec, tuple(views.steps[i] for i in drawn))(inputs)
 
 
-def follow(optimizer: torch.optim.Optimizer, head: IncrementalNeuralHashing) -> None:
-    """Hand the optimiser the slot weights that growing or pruning replaced."""
-    params = optimizer.param_groups[0]["params"]
-    if params[0] is not head.weights:
-        optimizer.state.pop(params[0], None)
-        params[0] = head.weights
-
-
 def constrain(backbone: nn.Module) -> None:
     """Let a backbone with constrained weights (``constrain_()``) put them back where they must lie."""
     rule = getattr(backbone, "constrain_", None)
@@ -362,17 +350,6 @@ def columns(classes: Tensor, labels: Tensor) -> Tensor:
     """Score column of each label; ``classes`` need not be sorted."""
     order = classes.argsort()
     return order[torch.searchsorted(classes[order], labels)]
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
-    """Cosine decay of each group's peak rate, after a linear warm-up over its ``warm`` share of the training."""
-    for group in optimizer.param_groups:
-        warm = group["warm"]
-        if progress < warm:
-            share = max(progress / warm, 0.01)
-        else:
-            share = 0.5 * (1 + math.cos(math.pi * (progress - warm) / (1 - warm)))
-        group["lr"] = group["peak"] * share
 
 
 def _spherical_kmeans(unit: npt.NDArray[np.float32], k: int, seed: int) -> npt.NDArray[np.float32]:
