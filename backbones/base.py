@@ -80,6 +80,16 @@ class AbstractBackbone(nn.Module, ABC):
     def constrain_(self) -> None:
         """Put the weights back where they must be; call it after each optimiser step. Default: nothing to do."""
 
+    @torch.no_grad()
+    def prepare_(self, x: Float[Tensor, "batch channel height width"]) -> None:
+        """Look at some training inputs before the training, for layers that start from data. Default: nothing to do.
+
+        Parameters
+        ----------
+        x : float tensor of shape (batch, channel, height, width)
+            Scaled as the training inputs will be.
+        """
+
     def template(
         self, x: Float[Tensor, "batch channel height width"], direction: Float[Tensor, "*batch feature"]
     ) -> Float[Tensor, "batch channel height width"]:

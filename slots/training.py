@@ -31,6 +31,7 @@ Report = Callable[[str, float], None]
 """``report(step, share)``: told what is being done, and how much of it is done (0 to 1)."""
 
 _SMALL_WORK = 5e7  # multiplications a batch: a millisecond of one thread
+_SAMPLE = 2000  # training inputs that a backbone may look at before the training
 _KMEANS_EXAMPLES = 3000  # per class; more moves the centres little and costs time
 
 
@@ -223,8 +224,10 @@ class _Run:
         if stored is not None:
             model.load_state_dict(stored.model)
             losses = list(stored.losses)
-        elif config.slots_per_class:
-            self._start(train_mode=bool(trainable))
+        else:
+            self._prepare()
+            if config.slots_per_class:
+                self._start(train_mode=bool(trainable))
         optimizers = make_optimizers(model.head, model.backbone, config)
         if stored is not None:
             stored.restore(optimizers)
@@ -236,6 +239,13 @@ class _Run:
             if path is not None:
                 write_checkpoint(path, Checkpoint.of(model, optimizers, losses), config, self.y)
         return losses, False
+
+    def _prepare(self) -> None:
+        """Let a backbone with layers that start from data (``prepare_(inputs)``) look at some of it."""
+        look = getattr(self.model.backbone, "prepare_", None)
+        if callable(look):
+            sample = np.random.default_rng(self.config.seed).permutation(self.fitted)[:_SAMPLE]
+            look(self.model.preprocessing(self.x[np.sort(sample)], self.model.device))
 
     @torch.no_grad()
     def _start(self, *, train_mode: bool) -> None:
