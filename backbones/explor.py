@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from backbones.base import AbstractBackbone, check_input_shape
 from backbones.checks import check_choice, check_count, check_widths
 from backbones.explor_layers import ExplOR2d
+from backbones.explor_pooling import ExplORPool2d
 from backbones.silu_batchnorm import SiLUBatchNorm
+from backbones.whitening_stem import WhiteningStem
 
 WINDOW = 2
 
@@ -43,6 +45,17 @@ class Explor(AbstractBackbone):
         Whether training sends a gradient through the keys.
     gate : {"full", "detached"}
         Whether training sends a gradient through the gates of `SiLUBatchNorm`.
+    stem : {"convolution", "whitening"}
+        ``"whitening"``: a `WhiteningStem` and ReLU instead, looked up in the training images; all ``widths`` are then
+        those of blocks.
+    block : {"conv", "pool"}
+        ``"pool"``: a 3x3 convolution that widens, the choice, `SiLUBatchNorm`, a 3x3 convolution and
+        `SiLUBatchNorm`. The choice is `ExplORPool2d`, within each channel; in the last ``across`` blocks it is
+        `ExplOR2d`, across channels too.
+    across : int
+        See ``block`` (count, >= 0).
+    pooling : {"mean", "max"}
+        How the last maps become features.
     """
 
     name: ClassVar[str] = "explor"
@@ -59,9 +72,18 @@ class Explor(AbstractBackbone):
         logits: str = "random",
         key: str = "rms",
         gate: str = "full",
+        stem: str = "convolution",
+        block: str = "conv",
+        across: int = 1,
+        pooling: str = "mean",
     ) -> None:
         channels, height, width = check_input_shape(input_shape)
         check_choice("key", key, ("rms", "detached"))
+        check_choice("stem", stem, ("convolution", "whitening"))
+        check_choice("block", block, ("conv", "pool"))
+        check_choice("pooling", pooling, ("mean", "max"))
+        if across != 0:
+            check_count("across", across)
         side = min(height, width)
         stride = stem_stride if stem_stride is not None else 1 + (side > 32)
         check_count("stem_kernel", stem_kernel)
@@ -77,29 +99,53 @@ class Explor(AbstractBackbone):
             "logits": logits,
             "key": key,
             "gate": gate,
+            "stem": stem,
+            "block": block,
+            "across": across,
+            "pooling": pooling,
         }
         super().__init__(input_shape, feature_dim=chosen[-1], options=options, claims_grp=True)
-        stem = nn.Conv2d(channels, chosen[0], stem_kernel, stride=stride, padding=stem_kernel // 2, bias=False)
-        layers: list[nn.Module] = [stem]
-        for before, after in pairwise(chosen):
-            if len(layers) > 1:
-                layers.append(_convolution(before))
-            layers.append(SiLUBatchNorm(before, gate=gate))
-            layers.append(ExplOR2d(before, after, WINDOW, a_x=a_x, a_l=a_l, logits=logits, key=key))
-        if len(layers) > 1:
-            layers.append(_convolution(chosen[-1]))
-        layers.append(SiLUBatchNorm(chosen[-1], gate=gate))
+        first: nn.Conv2d
+        if stem == "whitening":
+            first = WhiteningStem(channels, stem_kernel, stride)
+            layers: list[nn.Module] = [first, nn.ReLU()]
+        else:
+            first = nn.Conv2d(channels, chosen[0], stem_kernel, stride=stride, padding=stem_kernel // 2, bias=False)
+            layers = [first, SiLUBatchNorm(chosen[0], gate=gate)]
+        through = [first.out_channels, *chosen[stem == "convolution" :]]
+        levels = len(through) - 1
+        for level, (before, after) in enumerate(pairwise(through)):
+            if block == "conv":
+                if level:
+                    layers += [_convolution(before, before), SiLUBatchNorm(before, gate=gate)]
+                layers.append(ExplOR2d(before, after, WINDOW, a_x=a_x, a_l=a_l, logits=logits, key=key))
+                continue
+            layers.append(_convolution(before, after))
+            if level < levels - across:
+                layers.append(ExplORPool2d(after, WINDOW, a_x=a_x, a_l=a_l, key=key))
+            else:
+                layers.append(ExplOR2d(after, after, WINDOW, a_x=a_x, a_l=a_l, logits=logits, key=key))
+            layers.append(SiLUBatchNorm(after, gate=gate))
+            layers += [_convolution(after, after), SiLUBatchNorm(after, gate=gate)]
+        if block == "conv" and levels:
+            layers += [_convolution(chosen[-1], chosen[-1]), SiLUBatchNorm(chosen[-1], gate=gate)]
         # Convolutions on a CPU are several times faster when the channels of a place lie side by side.
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
     def features(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
-        """Mean over all places of the last maps."""
+        """Mean or largest value over all places of the last maps."""
         maps: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
-        return maps.mean((2, 3))
+        return maps.amax((2, 3)) if self.options["pooling"] == "max" else maps.mean((2, 3))
+
+    @torch.no_grad()
+    def prepare_(self, x: Float[Tensor, "batch channel height width"]) -> None:
+        """Take the filters of a whitening stem from training inputs."""
+        if isinstance(self.layers[0], WhiteningStem):
+            self.layers[0].learn_(x)
 
 
-def _convolution(channels: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+def _convolution(before: int, after: int) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 3, padding=1, bias=False)
 
 
 def default_widths(first: int, side: int) -> list[int]:

@@ -18,6 +18,7 @@ VARIANTS = [
     ("unfolding", {}),
     ("unfolding", {"gate": "max", "widths": [6, 10], "windows": [4, 3], "signs": "nonnegative", "pooling": "max"}),
     ("unfolding", {"gate": "silu", "widths": [8, 12], "windows": [5, 3], "strides": [2, 2], "residual": 1}),
+    ("explor", {"stem": "whitening", "block": "pool", "widths": [10, 12, 14], "pooling": "max"}),
     ("pretrained", {"frozen": False}),  # frozen: tests/nets/test_pretrained.py
 ]
 CHECKS = [check for name, check in vars(contract).items() if name.startswith("check_")]
@@ -96,6 +97,10 @@ def test_same_seed_same_weights():
         ("explor", (1, 8, 8), {"a_l": float("nan")}, r"`a_l` must be a finite number of at least 0, got nan\."),
         ("explor", (1, 8, 8), {"stem_kernel": 0}, r"`stem_kernel` must be a positive integer, got 0\."),
         ("explor", (1, 8, 8), {"stem_stride": 1.5}, r"`stem_stride` must be a positive integer, got 1\.5\."),
+        ("explor", (1, 8, 8), {"stem": "conv"}, r"`stem` must be one of convolution, whitening, got 'conv'\."),
+        ("explor", (1, 8, 8), {"block": "max"}, r"`block` must be one of conv, pool, got 'max'\."),
+        ("explor", (1, 8, 8), {"across": -1}, r"`across` must be a positive integer, got -1\."),
+        ("explor", (1, 8, 8), {"pooling": "sum"}, r"`pooling` must be one of mean, max, got 'sum'\."),
         ("positive", (1, 8, 8), {"pooling": "sum"}, r"`pooling` must be one of max, mean, got 'sum'\."),
         ("positive", (1, 8, 8), {"activation": "gelu"}, r"`activation` must be one of relu, silu, got 'gelu'\."),
     ],
