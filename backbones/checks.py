@@ -17,10 +17,11 @@ def check_sharpness(name: str, value: object) -> None:
         raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}. 2 is a good start.")
 
 
-def check_count(name: str, value: object) -> None:
-    """Raise a ValueError unless the value is a positive int."""
-    if not _is_count(value):
-        raise ValueError(f"`{name}` must be a positive integer, got {value!r}. Leave it out for the default.")
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Raise a ValueError unless the value is an int of at least ``least``."""
+    if not _is_count(value, least):
+        rule = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"`{name}` must be {rule}, got {value!r}. Leave it out for the default.")
 
 
 def check_counts(name: str, value: object, length: int, *, least: int = 1) -> list[int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from jaxtyping import Float
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 
 from backbones.base import AbstractBackbone, check_input_shape
 from backbones.checks import check_choice, check_count, check_widths
+from backbones.explor_choice import Choice
 from backbones.explor_layers import ExplOR2d
 from backbones.explor_pooling import ExplORPool2d
+from backbones.residual import Residual
 from backbones.silu_batchnorm import SiLUBatchNorm
 from backbones.whitening_stem import WhiteningStem
 
-WINDOW = 2
+WINDOW: Final = 2
+BLOCKS: Final = ("conv", "pool", "exclusive")
 
 
 class Explor(AbstractBackbone):
@@ -48,12 +52,17 @@ class Explor(AbstractBackbone):
     stem : {"convolution", "whitening"}
         ``"whitening"``: a `WhiteningStem` and ReLU instead, looked up in the training images; all ``widths`` are then
         those of blocks.
-    block : {"conv", "pool"}
+    block : {"conv", "pool", "exclusive"}
         ``"pool"``: a 3x3 convolution that widens, the choice, `SiLUBatchNorm`, a 3x3 convolution and
         `SiLUBatchNorm`. The choice is `ExplORPool2d`, within each channel; in the last ``across`` blocks it is
-        `ExplOR2d`, across channels too.
+        `ExplOR2d`, across channels too. ``"exclusive"``: `ExplOR2d` in windows that overlap (step 1), so that one
+        feature is active at a location, then a 3x3 convolution whose dilation is the window, so that it adds locations
+        that share nothing, and `SiLUBatchNorm`; it halves the picture by its step of 2.
     across : int
         See ``block`` (count, >= 0).
+    residual : int
+        Pairs of 3x3 convolutions, each with its `SiLUBatchNorm`, after each block, whose result is added to what they
+        start from (count, >= 0). For wide and deep nets on a GPU.
     pooling : {"mean", "max"}
         How the last maps become features.
     """
@@ -75,15 +84,16 @@ class Explor(AbstractBackbone):
         stem: str = "convolution",
         block: str = "conv",
         across: int = 1,
+        residual: int = 0,
         pooling: str = "mean",
     ) -> None:
         channels, height, width = check_input_shape(input_shape)
         check_choice("key", key, ("rms", "detached"))
         check_choice("stem", stem, ("convolution", "whitening"))
-        check_choice("block", block, ("conv", "pool"))
+        check_choice("block", block, BLOCKS)
         check_choice("pooling", pooling, ("mean", "max"))
-        if across != 0:
-            check_count("across", across)
+        check_count("across", across, least=0)
+        check_count("residual", residual, least=0)
         side = min(height, width)
         stride = stem_stride if stem_stride is not None else 1 + (side > 32)
         check_count("stem_kernel", stem_kernel)
@@ -102,9 +112,11 @@ class Explor(AbstractBackbone):
             "stem": stem,
             "block": block,
             "across": across,
+            "residual": residual,
             "pooling": pooling,
         }
         super().__init__(input_shape, feature_dim=chosen[-1], options=options, claims_grp=True)
+        blocks = _Blocks(gate, Choice(a_x=a_x, a_l=a_l, logits=logits, key=key))
         first: nn.Conv2d
         if stem == "whitening":
             first = WhiteningStem(channels, stem_kernel, stride)
@@ -116,19 +128,14 @@ class Explor(AbstractBackbone):
         levels = len(through) - 1
         for level, (before, after) in enumerate(pairwise(through)):
             if block == "conv":
-                if level:
-                    layers += [_convolution(before, before), SiLUBatchNorm(before, gate=gate)]
-                layers.append(ExplOR2d(before, after, WINDOW, a_x=a_x, a_l=a_l, logits=logits, key=key))
-                continue
-            layers.append(_convolution(before, after))
-            if level < levels - across:
-                layers.append(ExplORPool2d(after, WINDOW, a_x=a_x, a_l=a_l, key=key))
+                layers += blocks.conv(before, after, is_first=level == 0)
+            elif block == "exclusive":
+                layers += blocks.exclusive(before, after)
             else:
-                layers.append(ExplOR2d(after, after, WINDOW, a_x=a_x, a_l=a_l, logits=logits, key=key))
-            layers.append(SiLUBatchNorm(after, gate=gate))
-            layers += [_convolution(after, after), SiLUBatchNorm(after, gate=gate)]
+                layers += blocks.pool(before, after, is_across=level >= levels - across)
+            layers += [Residual(blocks.pair(after)) for _ in range(residual)]
         if block == "conv" and levels:
-            layers += [_convolution(chosen[-1], chosen[-1]), SiLUBatchNorm(chosen[-1], gate=gate)]
+            layers += blocks.convolution(chosen[-1], chosen[-1])
         # Convolutions on a CPU are several times faster when the channels of a place lie side by side.
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
@@ -144,8 +151,42 @@ class Explor(AbstractBackbone):
             self.layers[0].learn_(x)
 
 
-def _convolution(before: int, after: int) -> nn.Conv2d:
-    return nn.Conv2d(before, after, 3, padding=1, bias=False)
+@dataclass(frozen=True)
+class _Blocks:
+    """The layers of each kind of block."""
+
+    gate: str
+    choice: Choice
+
+    def convolution(self, before: int, after: int, *, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
+        """A 3x3 convolution and its gate."""
+        added = nn.Conv2d(before, after, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        return [added, SiLUBatchNorm(after, gate=self.gate)]
+
+    def pair(self, channels: int) -> list[nn.Module]:
+        """Two convolutions with their gates."""
+        return self.convolution(channels, channels) + self.convolution(channels, channels)
+
+    def conv(self, before: int, after: int, *, is_first: bool) -> list[nn.Module]:
+        """The stem is the convolution of the first block."""
+        start = [] if is_first else self.convolution(before, before)
+        return [*start, ExplOR2d(before, after, WINDOW, **self.choice)]
+
+    def pool(self, before: int, after: int, *, is_across: bool) -> list[nn.Module]:
+        """Widen, choose, and look again."""
+        wide, gated = self.convolution(before, after)
+        choice: nn.Module
+        if is_across:
+            choice = ExplOR2d(after, after, WINDOW, **self.choice)
+        else:
+            a_x, a_l, key = self.choice["a_x"], self.choice["a_l"], self.choice["key"]
+            choice = ExplORPool2d(after, WINDOW, a_x=a_x, a_l=a_l, key=key)
+        return [wide, choice, gated, *self.convolution(after, after)]
+
+    def exclusive(self, before: int, after: int) -> list[nn.Module]:
+        """One feature at a location; locations that share nothing add."""
+        local = ExplOR2d(before, before, WINDOW, stride=1, **self.choice)
+        return [local, *self.convolution(before, after, stride=2, dilation=WINDOW)]
 
 
 def default_widths(first: int, side: int) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backbones.base import AbstractBackbone, check_input_shape
 from backbones.checks import check_choice, check_counts
 from backbones.or_layer import OrConv2d
+from backbones.residual import Residual
 from backbones.scale_norm import ScaleNorm
 from backbones.silu_batchnorm import SiLUBatchNorm
 
@@ -155,7 +156,7 @@ class _Body:
     def add_pair(self) -> None:
         """Two 3x3 levels, and the way around them."""
         branch = [*self.gate(), self._sum(self.channels, 3, 1), *self.gate(), self._sum(self.channels, 3, 1)]
-        self.layers.append(_Residual(branch))
+        self.layers.append(Residual(branch))
 
     def _sum(self, after: int, window: int, stride: int) -> nn.Module:
         above, left = (_padding(side, window, stride) for side in self.sides)
@@ -164,19 +165,6 @@ class _Body:
         if self.layers and self.gate_name == "max":
             return OrConv2d(self.channels, after, window, stride=stride, padding=(above, left))
         return nn.Conv2d(self.channels, after, window, stride=stride, padding=(above, left), bias=False)
-
-
-class _Residual(nn.Module):
-    """A value plus what a branch makes of it."""
-
-    def __init__(self, branch: list[nn.Module]) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(*branch)
-
-    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
-        """Add both ways; each adds its filter."""
-        added: Tensor = x + self.branch(x)
-        return added
 
 
 def _padding(side: int, window: int, stride: int) -> int:

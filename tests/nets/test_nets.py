@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from support import reference_blocks
 from support import reference_nets as reference
 from torch import nn
 
 import backbones
 from backbones.explor_layers import ExplOR2d
+from backbones.residual import Residual
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}  # float64, a few hundred additions a layer
 
@@ -56,3 +58,27 @@ def test_explor_is_its_definition(shape, options):
     sharpness = {"a_x": net.options["a_x"], "a_l": net.options["a_l"]}
     expected = reference.explor_net(x, *parts(net), stride=net.options["stem_stride"], **sharpness)
     torch.testing.assert_close(net(x).detach(), expected, **EXACT)
+
+
+@pytest.mark.parametrize("residual", [0, 2])
+def test_exclusive_blocks_are_their_definition(residual):
+    net = built("explor", (2, 9, 8), widths=[3, 4, 5], block="exclusive", residual=residual)
+    x = torch.randn(2, 2, 9, 8, dtype=torch.float64)
+    expected = reference_blocks.exclusive_net(x, *parts(net), residual=residual, a_x=2.0, a_l=4.0)
+    torch.testing.assert_close(net(x).detach(), expected, **EXACT)
+
+
+def test_residual_pairs_follow_every_block():
+    for block in ("conv", "pool", "exclusive"):
+        net = built("explor", (2, 8, 8), widths=[3, 4, 5], block=block, residual=2)
+        assert sum(isinstance(layer, Residual) for layer in net.layers) == 4
+        plain = built("explor", (2, 8, 8), widths=[3, 4, 5], block=block)
+        with torch.no_grad():
+            for layer in net.layers:
+                if isinstance(layer, Residual):
+                    layer.branch[-1].norm.weight.zero_()  # then the branch adds nothing
+        rest = [layer for layer in net.layers if not isinstance(layer, Residual)]
+        for layer, twin in zip(rest, plain.layers, strict=True):
+            twin.load_state_dict(layer.state_dict())
+        x = torch.randn(3, 2, 8, 8, dtype=torch.float64)
+        torch.testing.assert_close(net(x), plain(x), **EXACT)
