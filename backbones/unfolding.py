@@ -10,13 +10,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from backbones.base import AbstractBackbone, check_input_shape
-from backbones.checks import check_choice, check_counts
+from backbones.checks import check_choice, check_count, check_counts
 from backbones.or_layer import OrConv2d
 from backbones.residual import Residual
 from backbones.scale_norm import ScaleNorm
 from backbones.silu_batchnorm import SiLUBatchNorm
+from backbones.whitening_stem import WhiteningStem
 
 GATES: Final = ("relu", "max", "silu")
+STEMS: Final = ("none", "whitening")
 NORMS: Final = ("scale", "none")
 SIGNS: Final = ("free", "nonnegative")
 POOLINGS: Final = ("mean", "max", "flatten")
@@ -41,6 +43,11 @@ class Unfolding(AbstractBackbone):
         Side of each level's windows and the distance between them (pixels of the level below). Default: windows of 4
         pixels, then of 2 places, side by side: ``strides`` equal to ``windows``. With smaller strides they overlap.
         Zeros around the picture let windows reach every pixel; they add nothing.
+    stem : {"none", "whitening"}
+        ``"whitening"``: before all levels stands one whose filters are not trained but looked up in the training images
+        (`WhiteningStem`); it takes half of the epochs to the same accuracy. Its filters have both signs.
+    stem_kernel : int
+        Side of the patches of that level, which overlap (pixels, >= 1).
     residual : int or list of int
         Pairs of 3x3 levels after each level, whose sum is added to what they start from (count, >= 0).
     gate : {"relu", "max", "silu"}
@@ -84,6 +91,8 @@ class Unfolding(AbstractBackbone):
         widths: Sequence[int] | None = None,
         windows: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
+        stem: str = "none",
+        stem_kernel: int = 2,
         residual: int | Sequence[int] = 0,
         gate: str = "relu",
         norm: str = "scale",
@@ -92,24 +101,34 @@ class Unfolding(AbstractBackbone):
     ) -> None:
         channels, height, width = check_input_shape(input_shape)
         for name, value, choices in (
+            ("stem", stem, STEMS),
             ("gate", gate, GATES),
             ("norm", norm, NORMS),
             ("signs", signs, SIGNS),
             ("pooling", pooling, POOLINGS),
         ):
             check_choice(name, value, choices)
+        check_count("stem_kernel", stem_kernel)
+        if stem == "whitening" and stem_kernel > min(height, width):
+            raise ValueError(
+                f"`stem_kernel` must be at most {min(height, width)}, the shorter side, got {stem_kernel}. Pass less."
+            )
+        if stem == "whitening" and signs == "nonnegative":
+            raise ValueError("`stem` must be none with nonnegative signs, got whitening. Its filters have both signs.")
         sizes = _sizes(max(height, width), widths, windows, strides)
         count = len(sizes["widths"])
         pairs = check_counts("residual", [residual] * count if isinstance(residual, int) else residual, count, least=0)
         kinds = {"gate": gate, "norm": norm, "signs": signs, "pooling": pooling}
         body = _Body(channels, (height, width), gate=gate, norm=norm)
+        if stem == "whitening":
+            body.add_stem(stem_kernel)
         for after, window, stride, more in zip(*sizes.values(), pairs, strict=True):
             body.add_level(after, window, stride)
             for _ in range(more):
                 body.add_pair()
         rows, columns = body.sides
         feature_dim = body.channels * (rows * columns if pooling == "flatten" else 1)
-        options = {**sizes, "residual": pairs, **kinds}
+        options = {**sizes, "stem": stem, "stem_kernel": stem_kernel, "residual": pairs, **kinds}
         super().__init__(input_shape, feature_dim=feature_dim, options=options, claims_grp=True)
         # Convolutions on a CPU are several times faster when the channels of a place lie side by side.
         self.layers = nn.Sequential(*body.layers, *body.gate()).to(memory_format=torch.channels_last)
@@ -124,6 +143,12 @@ class Unfolding(AbstractBackbone):
         if pooling == "flatten":
             return maps.flatten(1)
         return maps.mean((2, 3)) if pooling == "mean" else maps.amax((2, 3))
+
+    @torch.no_grad()
+    def prepare_(self, x: Float[Tensor, "batch channel height width"]) -> None:
+        """Take the filters of a whitening stem from training inputs."""
+        if isinstance(self.layers[0], WhiteningStem):
+            self.layers[0].learn_(x)
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -147,6 +172,14 @@ class _Body:
             return [SiLUBatchNorm(self.channels)]
         norms: list[nn.Module] = [ScaleNorm(self.channels)] if self.norm == "scale" else []
         return [*norms, nn.ReLU()] if self.gate_name == "relu" else norms
+
+    def add_stem(self, kernel: int) -> None:
+        """A level of patches that is looked up."""
+        layer = WhiteningStem(self.channels, kernel)
+        self.layers.append(layer)
+        self.channels = layer.out_channels
+        height, width = (side + 2 * ((kernel - 1) // 2) - kernel + 1 for side in self.sides)
+        self.sides = (height, width)
 
     def add_level(self, after: int, window: int, stride: int) -> None:
         """Gate what is there, and sum it over windows; the first level has the input below and no gate."""

@@ -19,6 +19,7 @@ VARIANTS = [
     ("unfolding", {}),
     ("unfolding", {"gate": "max", "widths": [6, 10], "windows": [4, 3], "signs": "nonnegative", "pooling": "max"}),
     ("unfolding", {"gate": "silu", "widths": [8, 12], "windows": [5, 3], "strides": [2, 2], "residual": 1}),
+    ("unfolding", {"stem": "whitening", "widths": [8, 12], "windows": [3, 3], "strides": [2, 2]}),
     ("explor", {"stem": "whitening", "block": "pool", "widths": [10, 12, 14], "pooling": "max"}),
     ("pretrained", {"frozen": False}),  # frozen: tests/nets/test_pretrained.py
 ]

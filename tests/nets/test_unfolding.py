@@ -10,6 +10,7 @@ import backbones
 from backbones.or_layer import OrConv2d
 from backbones.scale_norm import ScaleNorm
 from backbones.silu_batchnorm import SiLUBatchNorm
+from backbones.whitening_stem import WhiteningStem
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -86,6 +87,8 @@ NETS = [
     ((2, 7, 6), {**OVERLAPPING, "gate": "max"}),
     ((2, 7, 6), {**OVERLAPPING, "gate": "relu", "pooling": "max"}),
     ((2, 7, 6), {**OVERLAPPING, "gate": "silu", "pooling": "flatten"}),
+    ((1, 7, 6), {**NESTED, "gate": "max", "stem": "whitening"}),
+    ((1, 7, 6), {**NESTED, "gate": "relu", "stem": "whitening", "stem_kernel": 3}),
 ]
 
 
@@ -170,6 +173,23 @@ def test_scale_norm_trains_as_its_formula():
     torch.autograd.gradcheck(norm, x)
 
 
+def test_the_stem_is_looked_up_and_stays():
+    net = backbones.build("unfolding", input_shape=(1, 8, 8), stem="whitening")
+    fresh = net.layers[0].weight.clone()
+    x = torch.rand(30, 1, 8, 8)
+    net.prepare_(x)
+    again = WhiteningStem(1)
+    again.learn_(x)
+    assert torch.equal(net.layers[0].weight, again.weight)
+    assert not torch.equal(net.layers[0].weight, fresh)
+    assert not net.layers[0].weight.requires_grad
+    net.constrain_()
+    plain = backbones.build("unfolding", input_shape=(1, 8, 8))
+    before = plain.layers[0].weight.clone()
+    plain.prepare_(x)
+    assert torch.equal(plain.layers[0].weight, before)
+
+
 def test_nonnegative_weights():
     for gate in ("max", "silu"):
         net = backbones.build("unfolding", input_shape=(3, 8, 8), gate=gate, signs="nonnegative", residual=1)
@@ -227,6 +247,10 @@ def test_windows_reach_every_pixel(shape, options, feature_dim, places):
         ({"widths": [8, 8], "strides": [2, 0]}, r"`strides` must be a list of 2 integers .*, got \[2, 0\]\."),
         ({"widths": [8, 8], "residual": [1]}, r"`residual` must be a list of 2 integers of at least 0, got \[1\]\."),
         ({"residual": -1}, r"`residual` must be a list of 2 integers of at least 0, got \[-1, -1\]\."),
+        ({"stem": "pca"}, r"`stem` must be one of none, whitening, got 'pca'\."),
+        ({"stem": "whitening", "stem_kernel": 9}, r"`stem_kernel` must be at most 8, the shorter side, got 9\."),
+        ({"stem_kernel": 0}, r"`stem_kernel` must be a positive integer, got 0\."),
+        ({"stem": "whitening", "signs": "nonnegative"}, r"`stem` must be none with nonnegative signs, got whitening\."),
         ({"residual": 0.5}, r"`residual` must be a list of 2 integers of at least 0, got 0\.5\."),
     ],
 )
