@@ -80,6 +80,15 @@ class AbstractBackbone(nn.Module, ABC):
     def constrain_(self) -> None:
         """Put the weights back where they must be; call it after each optimiser step. Default: nothing to do."""
 
+    def schedule_(self, progress: float) -> None:
+        """Hear how far the training is, for layers that change with it; call it before each step. Default: nothing.
+
+        Parameters
+        ----------
+        progress : float
+            Share of the training that is done, in [0, 1].
+        """
+
     @torch.no_grad()
     def prepare_(self, x: Float[Tensor, "batch channel height width"]) -> None:
         """Look at some training inputs before the training, for layers that start from data. Default: nothing to do.
