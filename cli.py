@@ -79,6 +79,12 @@ def fit(
         typer.Option(help="Weights to start from: a state dict file, or default for the library's best."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Model folder. Default: runs/DATA-BACKBONE.")] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from the project's trained weights; only the head learns.")
+    ] = False,
+    fine_tune: Annotated[
+        bool, typer.Option("--fine-tune", help="With --pretrained: train the backbone further too.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training part.")] = None,
     slots_per_class: Annotated[
         int | None, typer.Option(min=0, help="Slots a class to start with; 0 grows them from the data.")
@@ -110,18 +116,23 @@ def fit(
     """
     if closing not in (None, "compact", "full"):
         raise _usage(f"--closing must be compact or full, got {closing!r}.")
-    from protocols.fitting import command_line, fit_and_save, parse_options, pick_device, plan
+    from protocols.fitting import command_line, fit_and_save
+    from protocols.planning import parse_options, pick_device, plan
 
     loaded = _load(data, data_dir)
     if classes is not None:
         from protocols.data import only_classes
 
         loaded = only_classes(loaded, classes)
-    changes = {"epochs": epochs, "slots_per_class": slots_per_class, "views": views, "precision": precision}
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "slots_per_class": slots_per_class,
+        "views": views,
+        "precision": precision,
+    }
     options = parse_options(option or [], weights=weights)
-    chosen, recipe = plan(
-        loaded, backbone, options, closing=closing, reach=reach, device=pick_device(device), seed=seed, **changes
-    )
+    changes |= {"closing": closing, "reach": reach, "device": pick_device(device), "seed": seed}
+    chosen, recipe = plan(loaded, backbone, options, pretrained=pretrained, fine_tune=fine_tune, **changes)
     target = out or Path("runs") / f"{loaded.name}-{chosen}"
     with progress() as report, stop_on_signal() as stop:
         _, summary = fit_and_save(

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 import backbones
 from protocols.data import Dataset
 from protocols.evaluation import Evaluation, evaluate
-from protocols.recipes import Recipe, find_recipe
-from slots.errors import DataError, StorageError, UsageError
+from protocols.planning import build_backbone, pick_device
+from protocols.recipes import Recipe
+from slots.errors import DataError, StorageError
 from slots.model import Generation, SlotModel, generation_of
 from slots.store import check_target, read_headers
 from slots.training import FitResult, fit
@@ -74,115 +73,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def pick_device(name: str) -> str:
-    """The device to run on: ``"auto"`` takes the first GPU where there is one.
-
-    Raises
-    ------
-    UsageError
-        If the device is unknown or not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"`device` must be auto, cpu or a CUDA device of this machine, got {name!r}. Try auto."
-        ) from error
-    return name
-
-
-def parse_options(words: Sequence[str], *, weights: str | None = None) -> dict[str, Any]:
-    """Options of a backbone from the words of a command line.
-
-    Parameters
-    ----------
-    words : sequence of str
-        ``key=value``; a value that is JSON is taken as JSON, any other as the text it is.
-    weights : str, optional
-        Taken as the option of that name.
-
-    Raises
-    ------
-    UsageError
-        If a word has no key or no value.
-
-    Examples
-    --------
-    >>> parse_options(["widths=[24, 48]", "logits=dobble"])
-    {'widths': [24, 48], 'logits': 'dobble'}
-    """
-    options: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not (key.isidentifier() and equals and value):
-            raise UsageError(f"`option` must be KEY=VALUE, got {word!r}. For example widths=[24,48] or key=detached.")
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
-    return options if weights is None else {**options, "weights": weights}
-
-
-def plan(
-    data: Dataset, backbone: str | None, options: Mapping[str, Any] | None = None, **changes: Any
-) -> tuple[str, Recipe]:
-    """The recipe for a data set, with the user's changes.
-
-    Parameters
-    ----------
-    data : Dataset
-    backbone : str, optional
-        Default: ``pixels`` for images, ``none`` for feature rows. ``cifar_resnetN``, ``torchvision:NAME`` and
-        ``timm:NAME`` stand for ``pretrained`` with that network.
-    options : mapping, optional
-        Options of the backbone, beside or instead of the recipe's.
-    **changes
-        Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode) and ``reach`` are fields of
-        its `ClosingConfig`.
-
-    Returns
-    -------
-    name : str
-    recipe : Recipe
-
-    Raises
-    ------
-    UsageError
-        If the backbone does not fit the kind of data.
-    """
-    name = backbone or ("pixels" if data.kind == "images" else "none")
-    if (data.kind == "images") == (name == "none"):
-        choice = "a backbone such as pixels" if name == "none" else "none"
-        raise UsageError(f"`backbone` must be {choice} for {data.kind}, got {name!r}. Change --backbone.")
-    chosen = dict(options or {})
-    if name.startswith(("cifar_resnet", "torchvision:", "timm:")):
-        name, chosen = "pretrained", {"network": name, **chosen}
-    recipe = find_recipe(name, data.name)
-    if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
-        raise UsageError("`weights` must be given for a frozen network, got none. Pass --weights FILE or default.")
-    if chosen and name == "none":
-        raise UsageError(f"`option` must be left out for feature rows, got {', '.join(chosen)}. They have no backbone.")
-    wanted = {name: changes.pop(name, None) for name in ("closing", "reach")}
-    closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
-    kept = {key: value for key, value in changes.items() if value is not None}
-    train = replace(recipe.train, closing=closing, **kept)
-    return name, replace(recipe, backbone={**recipe.backbone, **chosen}, train=train)
-
-
-def build_backbone(name: str, data: Dataset, recipe: Recipe, seed: int) -> nn.Module | None:
-    """The backbone of a recipe with weights drawn from the seed; None for feature rows."""
-    if name == "none":
-        return None
-    height, width, channels = data.shape
-    torch.manual_seed(seed)
-    try:
-        return backbones.build(name, input_shape=(channels, height, width), **recipe.backbone)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def fit_and_save(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from protocols.weights import TrainedBackbone
 from slots.closing import ClosingConfig
 from slots.train_config import TrainConfig
 
@@ -18,10 +19,16 @@ class Recipe:
     backbone : dict
         Keyword options of `backbones.build`.
     train : TrainConfig
+    trained : TrainedBackbone, optional
+        Weights to start from. Default: fresh ones.
+    fine_tune : bool, default False
+        Whether trained weights are trained further.
     """
 
     backbone: dict[str, Any] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
+    trained: TrainedBackbone | None = None
+    fine_tune: bool = False
 
 
 _PIXELS = TrainConfig(epochs=20, slots_per_class=30, slot_lr=2e-3, scale=80.0, margin=0.02, views="shift1")
@@ -86,6 +93,27 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
 }
 """By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
+
+
+def from_trained(recipe: Recipe, trained: TrainedBackbone, *, fine_tune: bool) -> Recipe:
+    """The recipe that starts from trained weights.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of the backbone and data set.
+    trained : TrainedBackbone
+    fine_tune : bool
+        Train the backbone further, with small steps. Otherwise it stays as it is and only the head learns, which takes
+        as long as looking at the images once.
+    """
+    train = recipe.train
+    if fine_tune:
+        gentle = replace(train, epochs=max(1, train.epochs // 3), backbone_lr=train.backbone_lr / 10)
+        gentle = replace(gentle, matrix_lr=train.matrix_lr / 10)
+        return replace(recipe, backbone=trained.options, trained=trained, train=gentle, fine_tune=True)
+    head_only = replace(train, epochs=10, augment="none", autocast=False)
+    return replace(recipe, backbone=trained.options, trained=trained, train=head_only)
 
 
 def find_recipe(backbone: str, data: str) -> Recipe:

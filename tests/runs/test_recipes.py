@@ -6,8 +6,9 @@ import torch
 
 import backbones
 from protocols.data import Dataset
-from protocols.fitting import build_backbone, pick_device, plan
+from protocols.planning import build_backbone, parse_options, pick_device, plan
 from protocols.recipes import RECIPES, Recipe, find_recipe
+from protocols.weights import list_trained, load_trained, write_trained
 from slots.errors import UsageError
 from slots.views import parse_views
 
@@ -70,3 +71,45 @@ def test_messages():
         build_backbone("nonsense", images("mnist", (28, 28, 1)), Recipe(), seed=0)
     with pytest.raises(UsageError, match="`device` must be auto, cpu or a CUDA device"):
         pick_device("abacus")
+
+
+def test_options_are_json_or_text():
+    words = ["widths=[8, 9]", "a_x=0.5", "logits=dobble", "frozen=false"]
+    assert parse_options(words, weights="w.pt") == {
+        "widths": [8, 9], "a_x": 0.5, "logits": "dobble", "frozen": False, "weights": "w.pt"
+    }  # fmt: skip
+    _, recipe = plan(images("cifar10", (32, 32, 3)), "explor", {"widths": [8, 9]})
+    assert recipe.backbone == {**RECIPES["explor", "cifar10"].backbone, "widths": [8, 9]}
+    name, recipe = plan(images("cifar10", (32, 32, 3)), "torchvision:resnet18", {"weights": "default"})
+    assert (name, recipe.backbone["network"]) == ("pretrained", "torchvision:resnet18")
+
+
+def test_trained_weights_come_back_in_half_precision_and_stay_frozen(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    backbone = backbones.build("explor", input_shape=(1, 8, 8), stem="whitening", block="pool", widths=[6, 8])
+    path = write_trained(backbone, "digits", {"accuracy": 0.5}, tmp_path)
+    assert path.stat().st_size < 3 * sum(value.numel() for value in backbone.state_dict().values()) + 4000
+    monkeypatch.setattr("protocols.weights.FOLDER", tmp_path)
+    assert list_trained() == ["explor-digits"]
+    trained = load_trained("explor", "digits")
+    assert (trained.options, trained.figures) == (backbone.options, {"accuracy": 0.5})
+    source = images("digits", (8, 8, 1))
+    x = torch.rand(3, 1, 8, 8)
+    for fine_tune in (False, True):
+        name, recipe = plan(source, "explor", pretrained=True, fine_tune=fine_tune)
+        net = build_backbone(name, source, recipe, seed=0)
+        torch.testing.assert_close(net.eval()(x), backbone.eval()(x), rtol=1e-2, atol=1e-2)
+        assert any(p.requires_grad for p in net.parameters()) == fine_tune
+        assert not net.layers[0].weight.requires_grad  # a stem that is looked up stays as it is
+    assert recipe.train.epochs < RECIPES["explor", "digits"].train.epochs
+    with pytest.raises(UsageError, match=r"`pretrained` must be one of explor-digits, got positive-digits\."):
+        plan(source, "positive", pretrained=True)
+    with pytest.raises(UsageError, match=r"`option` must be left out with pretrained, got widths\."):
+        plan(source, "explor", {"widths": [4]}, pretrained=True)
+    with pytest.raises(UsageError, match=r"`fine_tune` must come with pretrained, got it alone\."):
+        plan(source, "explor", fine_tune=True)
+    with torch.no_grad():
+        backbone.layers[2].weight.fill_(1e6)
+    with pytest.raises(UsageError, match="`backbone` must have weights below 65,504, got a larger one"):
+        write_trained(backbone, "digits", {}, tmp_path)
+    assert list_trained() == ["explor-digits"]

@@ -12,7 +12,8 @@ import backbones
 from protocols import report, report_cards
 from protocols.data import Dataset, load_data
 from protocols.evaluation import evaluate
-from protocols.fitting import FitSummary, fit_and_save, plan
+from protocols.fitting import FitSummary, fit_and_save
+from protocols.planning import plan
 from slots.errors import StorageError
 from slots.figures import diverging
 from slots.hashing import IncrementalNeuralHashing
