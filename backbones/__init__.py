@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from backbones.ascent import Ascent, accentuate, ascend, counterfactual, gradient
 from backbones.base import AbstractBackbone
 from backbones.building import BACKBONES, build
 from backbones.grp import detached_gates, grp_gap
+from backbones.pullback import pullback
 
-__all__ = ["BACKBONES", "AbstractBackbone", "build", "detached_gates", "grp_gap"]
+__all__ = [
+    "AbstractBackbone",
+    "Ascent",
+    "BACKBONES",
+    "accentuate",
+    "ascend",
+    "build",
+    "counterfactual",
+    "detached_gates",
+    "gradient",
+    "grp_gap",
+    "pullback",
+]

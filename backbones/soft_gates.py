@@ -1,0 +1,151 @@
+"""What `pullback` puts behind a value: the same value, with the gradient of something softer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+
+def openness(z: Tensor, form: str, width: float) -> Tensor:
+    """How far a gate is open, between 0 and 1, for its input: ``Phi(z / width)`` or ``sigmoid(z / width)``."""
+    return torch.special.ndtr(z / width) if form == "normal" else torch.sigmoid(z / width)
+
+
+class _Gated(torch.autograd.Function):
+    """Gives a value that was computed before; the gradient is multiplied by a gate, where there is one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: list[Tensor], gate: Tensor | None) -> Tensor:
+        ctx.is_gated = gate is not None
+        ctx.save_for_backward(*([] if gate is None else [gate]))
+        ctx.dtype = x.dtype
+        return value[0]  # inside a list autograd does not take it for an input
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        return (gradient * ctx.saved_tensors[0] if ctx.is_gated else gradient).to(ctx.dtype), None, None
+
+
+def gated(x: Tensor, value: Tensor, gate: Tensor | None) -> Tensor:
+    """``value``, whose gradient is ``gate`` times the one that arrives; None: the one that arrives.
+
+    Parameters
+    ----------
+    x : tensor
+        What the gradient goes to.
+    value : tensor of the same shape, without gradient
+    gate : tensor of the same shape, optional
+    """
+    result: Tensor = _Gated.apply(x, [value], gate)
+    return result
+
+
+class _Pooled(torch.autograd.Function):
+    """Gives a value that was computed before; the gradient is shared out over each window."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any, x: Tensor, value: list[Tensor], shares: Tensor, window: tuple[Any, ...], pads: tuple[int, ...]
+    ) -> Tensor:
+        ctx.save_for_backward(shares)
+        ctx.window, ctx.pads, ctx.shape = window, pads, x.shape
+        return value[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (gradient,) = gradients
+        (shares,) = ctx.saved_tensors
+        kernel, stride, _, dilation = ctx.window
+        left, right, top, bottom = ctx.pads
+        height, width = ctx.shape[-2] + top + bottom, ctx.shape[-1] + left + right
+        parts = shares * gradient.reshape(len(shares), 1, -1)
+        padded = functional.fold(parts, (height, width), kernel, dilation, 0, stride)
+        inner = functional.pad(padded, (-left, -right, -top, -bottom))  # without the border, with what was cut off
+        return inner.reshape(ctx.shape), None, None, None, None
+
+
+def pooled(x: Tensor, value: Tensor, window: tuple[Any, ...], temperature: float) -> Tensor:
+    """The largest of each window, with the gradient of the softmax-weighted sum whose weights are given.
+
+    Parameters
+    ----------
+    x : tensor of shape (batch, channel, height, width) or (channel, height, width)
+    value : tensor
+        The pooled maps, without gradient; their size tells where the last windows end.
+    window : tuple
+        Kernel, stride, padding and dilation, each an int or two.
+    temperature : float
+        Of the softmax, in units of ``x`` (> 0).
+    """
+    kernel, stride, padding, dilation = (_pair(entry) for entry in window)
+    reach = [
+        (n - 1) * step + d * (k - 1) + 1
+        for n, step, d, k in zip(value.shape[-2:], stride, dilation, kernel, strict=True)
+    ]
+    after = [total - side - before for total, side, before in zip(reach, x.shape[-2:], padding, strict=True)]
+    pads = (padding[1], after[1], padding[0], after[0])  # negative: what no window reaches is cut off
+    maps = x.detach().reshape(-1, 1, *x.shape[-2:])
+    padded = functional.pad(maps, pads, value=-math.inf)
+    windows = functional.unfold(padded, kernel, dilation, 0, stride)  # (map, place in the window, window)
+    shares = torch.softmax(windows / temperature, 1).nan_to_num(0.0)  # a window may lie in the border alone
+    result: Tensor = _Pooled.apply(x, [value], shares, (kernel, stride, padding, dilation), pads)
+    return result
+
+
+def _pair(entry: Any) -> tuple[int, int]:
+    """An int or a sequence of one or two, as two."""
+    both = tuple(entry) if isinstance(entry, (tuple, list)) else (entry,)
+    return (int(both[0]), int(both[-1]))
+
+
+def layer_norm(  # noqa: PLR0917 as torch passes them
+    x: Tensor, value: Tensor, axes: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Layer normalisation over the last ``axes`` axes, with the gradient for given mean and variance."""
+    dims = tuple(range(-axes, 0))
+    held = x.detach()
+    mean = held.mean(dims, keepdim=True)
+    inverse = torch.rsqrt(held.var(dims, correction=0, keepdim=True) + eps)
+    soft = (x - mean) * inverse
+    soft = soft if weight is None else soft * weight
+    soft = soft if bias is None else soft + bias
+    return gated(soft.to(value.dtype), value, None)
+
+
+def attention(  # noqa: PLR0917
+    result: Tensor,
+    temperature: float,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,  # noqa: ARG001 a gradient does not drop
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Float[Tensor, "... query feature"]:
+    """Attention's ``result``, with the gradient of its softened weights, taken as given, times the values.
+
+    The arguments after ``temperature`` are those of `torch.nn.functional.scaled_dot_product_attention`.
+    """
+    with torch.no_grad():
+        if enable_gqa:
+            key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale) / temperature
+        if is_causal:
+            allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+            scores = scores.masked_fill(~allowed, -math.inf)
+        if attn_mask is not None:
+            is_kept = attn_mask.dtype == torch.bool
+            scores = scores.masked_fill(~attn_mask, -math.inf) if is_kept else scores + attn_mask / temperature
+        weights = torch.softmax(scores, -1).nan_to_num(0.0)  # a query that may look nowhere
+    if enable_gqa:
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+    return gated((weights @ value).to(result.dtype), result, None)
