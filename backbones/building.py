@@ -6,7 +6,10 @@ import inspect
 from typing import Any, Final
 
 from backbones.base import AbstractBackbone
+from backbones.directional import Directional
+from backbones.disjunction import Disjunction
 from backbones.explor import Explor
+from backbones.gumbel import Gumbel
 from backbones.pixels import Pixels
 from backbones.positive import Positive
 from backbones.pretrained import Pretrained
@@ -17,6 +20,9 @@ BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
     "positive": Positive,
     "explor": Explor,
     "unfolding": Unfolding,
+    "disjunction": Disjunction,
+    "directional": Directional,
+    "gumbel": Gumbel,
     "pretrained": Pretrained,
 }
 """Every backbone by its name."""

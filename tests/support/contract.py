@@ -9,6 +9,7 @@ import json
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 import backbones
 from backbones import AbstractBackbone
@@ -49,6 +50,17 @@ def check_dtypes_and_devices(backbone: AbstractBackbone, x: Tensor) -> None:
     out = ghost(x.to("meta", torch.float64))
     assert out.device.type == "meta"
     assert out.shape == (len(x), backbone.feature_dim)
+
+
+def check_memory_format(backbone: AbstractBackbone, x: Tensor) -> None:
+    """Inputs whose channels lie side by side, or of which every second row is left out, are the same inputs."""
+    backbone = warmed(backbone, dtype=torch.float64)
+    x = x.double()
+    out = backbone(x)
+    strided = torch.stack([x, x + 1], dim=3).flatten(2, 3)[:, :, ::2]
+    assert torch.equal(strided, x)
+    for same in (x.contiguous(memory_format=torch.channels_last), strided, x.transpose(2, 3).clone().transpose(2, 3)):
+        torch.testing.assert_close(backbone(same), out, rtol=0, atol=1e-11)
 
 
 def check_gradients(backbone: AbstractBackbone, x: Tensor) -> None:
@@ -97,7 +109,9 @@ def check_half_precision(backbone: AbstractBackbone, x: Tensor) -> None:
     """Under autocast features stay near those of float32, and gradients finite."""
     backbone.train()
     x = x.clone().requires_grad_()
+    torch.manual_seed(1)  # some draw while training
     exact = copy.deepcopy(backbone)(x).detach()
+    torch.manual_seed(1)
     with torch.autocast("cpu", torch.bfloat16):
         out = backbone(x)
     leaves = [x, *(parameter for parameter in backbone.parameters() if parameter.requires_grad)]
@@ -105,6 +119,25 @@ def check_half_precision(backbone: AbstractBackbone, x: Tensor) -> None:
     # bfloat16 has 8 bits; a few layers of it lose 3 % on average, more where sharp choices flip.
     assert (out.detach().float() - exact).abs().mean() <= 0.2 * exact.abs().mean()
     assert all(torch.isfinite(leaf.grad).all() for leaf in leaves)
+
+
+def check_cuda(backbone: AbstractBackbone, x: Tensor) -> None:
+    """On a GPU: the values and pictures of the CPU in float64, and finite gradients under autocast."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    backbone = warmed(backbone, dtype=torch.float64)
+    direction = torch.randn(backbone.feature_dim, dtype=torch.float64)
+    out, picture = backbone(x.double()), backbone.template(x.double(), direction)
+    backbone.to("cuda")
+    there = x.to("cuda")
+    torch.testing.assert_close(backbone(there.double()).cpu(), out, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(backbone.template(there.double(), direction.cuda()).cpu(), picture, rtol=1e-9, atol=1e-9)
+    backbone.float().train()
+    with torch.autocast("cuda", torch.bfloat16):
+        out = backbone(there)
+    learning = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    out.float().square().sum().backward(inputs=learning)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in learning)
 
 
 def check_constraint(backbone: AbstractBackbone, x: Tensor) -> None:
@@ -161,3 +194,35 @@ def check_grp(backbone: AbstractBackbone, x: Tensor) -> None:
     else:
         assert gap > 1e-3
         assert picture_gap > 1e-3
+
+
+def compiled_is_eager(backbone: AbstractBackbone, x: Tensor, *, compiler: str) -> None:
+    """Features and gradients of a compiled net are those of the net, in training and in evaluation."""
+    backbone = warmed(backbone, dtype=torch.float64)
+    x = x.double()
+    compiled = torch.compile(backbone, backend=compiler)
+    torch.testing.assert_close(compiled(x), backbone(x), rtol=1e-9, atol=1e-9)
+    learning = [parameter for parameter in backbone.train().parameters() if parameter.requires_grad]
+    if not learning:
+        return
+    state = copy.deepcopy(backbone.state_dict())
+    torch.manual_seed(1)
+    expected = torch.autograd.grad(backbone(x).square().sum(), learning)
+    after = copy.deepcopy(backbone.state_dict())
+    backbone.load_state_dict(state)
+    torch.manual_seed(1)
+    with inductor.patch(fallback_random=True):  # the same draws as without compiling
+        found = torch.autograd.grad(compiled(x).square().sum(), learning)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
+    for key, value in backbone.state_dict().items():  # and so are the statistics that training keeps
+        torch.testing.assert_close(value, after[key], rtol=1e-9, atol=1e-9)
+
+
+def gradients_explain(backbone: AbstractBackbone, x: Tensor) -> float:
+    """Largest relative error, in float32, of what gradients explain: input ``i`` answers for unit ``i``, in turn."""
+    units = torch.eye(backbone.feature_dim)[torch.arange(len(x)) % backbone.feature_dim]
+    pictures = torch.cat([backbone.template(*part) for part in zip(x.split(250), units.split(250), strict=True)])
+    with torch.no_grad():
+        features = torch.cat([backbone(part) for part in x.split(250)])
+    gap = (features * units).sum(1) - (pictures * x).flatten(1).sum(1)
+    return float(gap.abs().max() / features.abs().max())
