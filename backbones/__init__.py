@@ -9,9 +9,9 @@ from backbones.grp import detached_gates, grp_gap
 from backbones.pullback import pullback
 
 __all__ = [
+    "BACKBONES",
     "AbstractBackbone",
     "Ascent",
-    "BACKBONES",
     "accentuate",
     "ascend",
     "build",
