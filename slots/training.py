@@ -238,6 +238,7 @@ class _Run:
             losses.append(loss)
             if path is not None:
                 write_checkpoint(path, Checkpoint.of(model, optimizers, losses), config, self.y)
+        schedule(model.backbone, 1.0)
         return losses, False
 
     def _prepare(self) -> None:
@@ -280,6 +281,8 @@ class _Run:
         total, seen = 0.0, 0
         for start, batch, views in self._batches(epoch):
             targets = self.y[torch.from_numpy(batch).to(self.y.device)]
+            progress = (epoch + start / len(self.fitted)) / config.epochs
+            schedule(model.backbone, progress)
             with (
                 torch.set_grad_enabled(bool(trainable)),
                 torch.autocast(self.y.device.type, torch.bfloat16, enabled=config.autocast),
@@ -296,7 +299,7 @@ class _Run:
             for optimizer in optimizers:
                 optimizer.zero_grad()
             loss.backward()
-            set_rates(optimizers, (epoch + start / len(self.fitted)) / config.epochs)
+            set_rates(optimizers, progress)
             if growing:
                 head.step_(10 * config.slot_lr)  # and the optimiser, without a gradient, leaves the slots alone
             for optimizer in optimizers:
@@ -347,6 +350,13 @@ def _view(views: Views, drawn: list[int], inputs: Tensor) -> Tensor:
     if views.n_views == 1:
         return inputs[:, None]
     return Views(views.spec, tuple(views.steps[i] for i in drawn))(inputs)
+
+
+def schedule(backbone: nn.Module, progress: float) -> None:
+    """Tell a backbone that changes over the training (``schedule_(progress)``) how much of it is done."""
+    rule = getattr(backbone, "schedule_", None)
+    if callable(rule):
+        rule(progress)
 
 
 def constrain(backbone: nn.Module) -> None:

@@ -327,6 +327,17 @@ def test_training_learns_a_backbone():
     assert (model.predict(fresh).labels == truth).mean() > 0.9
 
 
+def test_a_backbone_sees_data_before_and_hears_of_progress_during_the_training():
+    x, y = strokes(100)
+    net = TinyNet()
+    fit(x, y, backbone=net, config=TrainConfig(epochs=2, batch_size=50, slots_per_class=2, held_out=0.0))
+    (sample,) = net.prepared
+    assert sample.shape == (100, 1, 8, 8)
+    assert 0 <= float(sample.min()) < float(sample.max()) <= 1
+    assert net.heard == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert net.constrained == 4
+
+
 @pytest.mark.parametrize("sampled_views", [1, 2])
 def test_a_frozen_net_computes_its_features_once_and_learns_the_same(monkeypatch, sampled_views):
     x, y = strokes(160)

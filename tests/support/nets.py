@@ -38,9 +38,17 @@ class TinyNet(nn.Module):
         self.convolution = nn.Conv2d(input_shape[0], width, 3, bias=False)
         self.normalisation = nn.BatchNorm2d(width)
         self.constrained = 0
+        self.prepared = []
+        self.heard = []
 
     def forward(self, x):
         return self.normalisation(self.convolution(x)).relu().amax(dim=(2, 3))
+
+    def prepare_(self, x):
+        self.prepared.append(x)
+
+    def schedule_(self, progress):
+        self.heard.append(progress)
 
     def constrain_(self):
         self.constrained += 1
