@@ -1,0 +1,136 @@
+"""What each first layer, and each normalisation of the input, does to accuracy; and the two-class nets of early_nets.py.
+
+    SLOTS_DATA_DIR=... python benchmarks/layers.py --out benchmarks/results/layers.json
+    SLOTS_DATA_DIR=... python benchmarks/layers.py --early-nets --out benchmarks/results/early_nets.json
+
+The layers stand in the same small `positive` net with a softmax pooling over classes: 10,000 training images, the same
+few epochs for each, one thread. Only the first layer (or the normalisation) differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from early_nets import accuracy, measure, scaled, train
+from torch import nn
+
+import backbones
+from backbones.first_layers import FIRSTS, INPUTS
+from backbones.l2_conv import L2Conv2d
+from backbones.softmax_pool import Scale, SoftMaxPool
+from protocols.data import load_data
+
+WIDTHS = [16, 40]  # 40 features: 4 a class
+PEAK = 1e-2
+CHOICES = [*({"first": kind} for kind in FIRSTS), *({"inputs": kind} for kind in INPUTS[1:])]
+
+
+def net(shape, choice):
+    """`positive` with one thing changed, under a softmax pooling."""
+    backbone = backbones.build("positive", input_shape=shape, widths=WIDTHS, **choice)
+    return nn.Sequential(backbone, SoftMaxPool(10), Scale(5.0))
+
+
+def subset(images, labels, count, seed):
+    """So many images, drawn at random."""
+    ids = np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
+    return scaled(images[ids]), torch.from_numpy(labels[ids]).long()
+
+
+def ablate(data, *, count, epochs, seeds, report):
+    """One row a choice: test accuracies over the seeds."""
+    rows = []
+    x_test, y_test = subset(data.x_test, data.y_test, len(data.x_test), 0)
+    for choice in CHOICES:
+        found, seconds = [], []
+        for seed in seeds:
+            x, y = subset(data.x_train, data.y_train, count, seed)
+            torch.manual_seed(seed)
+            model = net(tuple(x.shape[1:]), choice)
+            model[0].prepare_(x[:2000])
+            quick = [layer.weight for layer in model.modules() if isinstance(layer, L2Conv2d)]
+            flip = data.name == "cifar10"
+            seconds.append(train(model, x, y, epochs=epochs, seed=seed, peak=PEAK, flip=flip, quick=quick))
+            found.append(accuracy(model, x_test, y_test))
+        rows.append(
+            {
+                "choice": choice,
+                "test_accuracy": found,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "cpu_s": [round(one, 1) for one in seconds],
+            }
+        )
+        report(rows, f"{choice!s:30} {[f'{100 * one:.2f}' for one in found]} %  {seconds[-1]:.0f} s")
+    return rows
+
+
+def processor():
+    """The CPU's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main():
+    """Measure, print, and write JSON after each row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--early-nets", action="store_true")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--train", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    data = load_data("cifar10" if args.early_nets else args.data, data_dir=args.data_dir)
+    epochs = args.epochs or (10 if args.early_nets else 4)
+    document = {
+        "data": data.name,
+        "data_digest": data.digest,
+        "command": "python benchmarks/" + " ".join([Path(sys.argv[0]).name, *_without_dir(sys.argv[1:])]),
+        "seeds": args.seeds,
+        "epochs": epochs,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": 1},
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip(),
+    }
+
+    def report(rows, line):
+        print(line, flush=True)
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(document | {"rows": rows}, indent=1) + "\n")
+
+    if args.early_nets:
+        measure(data, epochs=epochs, seeds=args.seeds, report=report)
+    else:
+        document |= {"train": args.train, "widths": WIDTHS, "peak_rate": PEAK}
+        ablate(data, count=args.train, epochs=epochs, seeds=args.seeds, report=report)
+
+
+def _without_dir(arguments):
+    """The command without where the data lies."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip or argument == "--data-dir":
+            skip = not skip
+            continue
+        kept.append(argument)
+    return kept
+
+
+if __name__ == "__main__":
+    main()
