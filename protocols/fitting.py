@@ -86,7 +86,7 @@ def fit_and_save(
     report: Callable[[str, float], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[SlotModel, FitSummary]:
-    """Fit, measure, and save with a report page.
+    """Fit, measure, and save with a report page and figures.
 
     Parameters
     ----------
@@ -109,6 +109,7 @@ def fit_and_save(
     model : SlotModel
     summary : FitSummary
     """
+    from protocols.gradients import write_figures
     from protocols.report import write_report
 
     if len(data.x_train) == 0 or (data.y_train < 0).any():
@@ -137,6 +138,7 @@ def fit_and_save(
     model.history.append(Generation(0, "fit", model.head.n_slots, summary.as_json()))
     model.save(out)
     write_report(model, data, prediction, summary, out / "report.html")
+    write_figures(model, data, out / "figures")
     return model, summary
 
 

@@ -112,7 +112,7 @@ def plan(
     chosen = dict(options or {})
     if name.startswith(("cifar_resnet", "torchvision:", "timm:")):
         name, chosen = "pretrained", {"network": name, **chosen}
-    recipe = find_recipe(name, data.name)
+    recipe = find_recipe(name, data.name, str(changes.get("device") or "cpu"))
     if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
         raise UsageError("`weights` must be given for a frozen network, got none. Pass --weights FILE or default.")
     if chosen and name == "none":

@@ -69,6 +69,15 @@ _POOLED: dict[str, Any] = {
 }
 """Options of `explor` under which a CPU learns most in a given time."""
 
+_UNFOLDING: dict[str, Any] = {
+    "stem": "whitening",
+    "widths": [64, 128, 192],
+    "windows": [3, 3, 3],
+    "strides": [2, 2, 2],
+    "residual": [0, 1, 1],
+    "pooling": "max",
+}
+
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("none", ""): Recipe(train=TrainConfig(epochs=20)),
     ("pixels", ""): Recipe(train=_PIXELS),
@@ -78,10 +87,28 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("explor", ""): Recipe(train=_IMAGES),
     ("explor", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
     ("explor", "mnist"): Recipe(
-        {"widths": [24, 48, 96], "stem_kernel": 5, "stem_stride": 2, "a_x": 0.5, "a_l": 1.0}, _STROKES
+        _POOLED | {"widths": [24, 48, 96]},
+        replace(
+            _STROKES,
+            epochs=12,
+            slots_per_class=5,
+            matrix_lr=0.24,
+            augment="shift2,rotate10*zoom10*shift1",
+            closing=ClosingConfig(min_gain=60),  # 1 in 1,000
+        ),
     ),
     ("explor", "fashion_mnist"): Recipe(train=replace(_IMAGES, epochs=6, augment="flip*shift1")),
     ("explor", "cifar10"): Recipe(_POOLED | {"widths": [48, 128, 128]}, replace(_IMAGES, epochs=13, matrix_lr=0.24)),
+    ("unfolding", ""): Recipe(_UNFOLDING, replace(_IMAGES, matrix_lr=0.24)),
+    ("unfolding", "digits"): Recipe(
+        {"widths": [32, 64, 96], "windows": [3, 3, 3], "strides": [1, 2, 2]},
+        replace(_STROKES, epochs=40, batch_size=50, augment="shift1", matrix_lr=0.1),
+    ),
+    ("unfolding", "mnist"): Recipe(
+        {"widths": [32, 64, 96], "windows": [5, 3, 3], "strides": [2, 2, 2], "residual": [0, 0, 1], "pooling": "max"},
+        replace(_STROKES, matrix_lr=0.1),
+    ),
+    ("unfolding", "cifar10"): Recipe(_UNFOLDING, replace(_IMAGES, epochs=14, matrix_lr=0.24)),
     ("positive", ""): Recipe({"widths": [32, 64, 128]}, train=replace(_IMAGES, backbone_lr=1e-2)),
     ("positive", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
     ("positive", "mnist"): Recipe(
@@ -93,6 +120,16 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
 }
 """By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
+
+
+_LONG = replace(_IMAGES, epochs=30, batch_size=500, matrix_lr=0.24, label_smoothing=0.1)
+
+GPU_RECIPES: dict[tuple[str, str], Recipe] = {
+    ("explor", "cifar10"): Recipe(_POOLED | {"widths": [64, 256, 256]}, _LONG),
+    ("unfolding", "cifar10"): Recipe(_UNFOLDING | {"widths": [128, 256, 384]}, _LONG),
+    ("positive", "cifar10"): Recipe({"widths": [128, 256, 512]}, _LONG),
+}
+"""Larger nets and longer training, used on a GPU in place of the recipe for a CPU."""
 
 
 def from_trained(recipe: Recipe, trained: TrainedBackbone, *, fine_tune: bool) -> Recipe:
@@ -116,7 +153,7 @@ def from_trained(recipe: Recipe, trained: TrainedBackbone, *, fine_tune: bool) -
     return replace(recipe, backbone=trained.options, trained=trained, train=head_only)
 
 
-def find_recipe(backbone: str, data: str) -> Recipe:
+def find_recipe(backbone: str, data: str, device: str = "cpu") -> Recipe:
     """Recipe for a backbone on a data set: the tuned one, or the backbone's own default.
 
     Parameters
@@ -125,9 +162,12 @@ def find_recipe(backbone: str, data: str) -> Recipe:
         A name of `backbones.build`, or ``"none"`` for feature rows.
     data : str
         Name of the data set.
+    device : str, default "cpu"
 
     Returns
     -------
     Recipe
     """
+    if device.startswith("cuda") and (found := GPU_RECIPES.get((backbone, data))):
+        return found
     return RECIPES.get((backbone, data)) or RECIPES.get((backbone, "")) or Recipe()

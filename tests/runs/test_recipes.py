@@ -7,7 +7,7 @@ import torch
 import backbones
 from protocols.data import Dataset
 from protocols.planning import build_backbone, parse_options, pick_device, plan
-from protocols.recipes import RECIPES, Recipe, find_recipe
+from protocols.recipes import GPU_RECIPES, RECIPES, Recipe, find_recipe
 from protocols.weights import list_trained, load_trained, write_trained
 from slots.errors import UsageError
 from slots.views import parse_views
@@ -37,6 +37,18 @@ def test_every_recipe_builds_and_its_views_parse(backbone, data):
     assert net.eval()(x).shape == (2, net.feature_dim)
     parse_views(recipe.train.views)(x)
     parse_views(recipe.train.augment).sample(x)
+
+
+@pytest.mark.parametrize(("backbone", "data"), GPU_RECIPES)
+def test_a_gpu_gets_larger_nets(backbone, data):
+    source = images(data, SHAPES[data])
+    sizes = {}
+    for device in ("cpu", "cuda:0"):
+        _, recipe = plan(source, backbone, device=device)
+        net = build_backbone(backbone, source, recipe, seed=0)
+        sizes[device] = sum(p.numel() for p in net.parameters())
+        assert recipe.train.device == device
+    assert sizes["cuda:0"] > 2 * sizes["cpu"]
 
 
 def test_recipes_name_backbones_that_exist():
