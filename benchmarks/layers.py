@@ -1,4 +1,4 @@
-"""What each first layer, and each normalisation of the input, does to accuracy; and the two-class nets of early_nets.py.
+"""What each first layer and each normalisation of the input does to accuracy; and the two-class nets of early_nets.py.
 
     SLOTS_DATA_DIR=... python benchmarks/layers.py --out benchmarks/results/layers.json
     SLOTS_DATA_DIR=... python benchmarks/layers.py --early-nets --out benchmarks/results/early_nets.json

@@ -15,9 +15,11 @@ VARIANTS = [
     ("pixels", {}),
     ("positive", {}),
     ("positive", {"activation": "silu", "pooling": "mean", "widths": [8, 12]}),
+    ("positive", {"activation": "silu", "first": "perspective", "widths": [6, 8]}),
+    ("positive", {"first": "l2", "inputs": "whitening", "widths": [6, 8]}),
     ("explor", {}),
     ("explor", {"key": "detached", "gate": "detached", "logits": "dobble", "widths": [10, 14], "stem_kernel": 4}),
-    ("explor", {"a_x": 8.0, "a_l": 0.5, "logits": "zeros", "stem_stride": 2}),
+    ("explor", {"a_x": 8.0, "a_l": 0.5, "logits": "zeros", "stem_stride": 2, "key": "batchnorm"}),
     ("explor", {"block": "exclusive", "widths": [6, 8, 10], "residual": 1}),
     ("unfolding", {}),
     ("unfolding", {"gate": "max", "widths": [6, 10], "windows": [4, 3], "signs": "nonnegative", "pooling": "max"}),
@@ -65,26 +67,23 @@ def test_gradients_explain_pictures_too(name, options, shape):
 def test_the_promise_in_single_precision(name, options, shape):
     """The error of a gradient as explanation is below 1e-4 on 1,000 pictures and on 1,000 inputs of noise."""
     backbone = contract.warmed(backbones.build(name, input_shape=shape, **options))
-    errors = [contract.gradients_explain(backbone, x) for x in (natural(shape, 1000), torch.randn(1000, *shape))]
+    count = 1000 if backbone.claims_grp else 50
+    errors = [contract.gradients_explain(backbone, x) for x in (natural(shape, count), torch.randn(count, *shape))]
     assert max(errors) < 1e-4 if backbone.claims_grp else min(errors) > 1e-3
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+@pytest.mark.parametrize(("name", "options"), dict(VARIANTS).items(), ids=str)  # the last variant of each
 def test_compiled(name, options):
     torch.compiler.reset()
-    contract.compiled_is_eager(
-        backbones.build(name, input_shape=(1, 8, 8), **options), torch.randn(4, 1, 8, 8), compiler="aot_eager"
-    )
+    backbone = backbones.build(name, input_shape=(1, 8, 8), **options)
+    contract.compiled_is_eager(backbone, torch.randn(4, 1, 8, 8), compiler="aot_eager")
 
 
-@pytest.mark.parametrize(("name", "options"), dict(reversed(VARIANTS)).items(), ids=str)
-def test_compiled_to_machine_code(name, options):
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
-        pytest.skip("needs a C++ compiler")
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
+def test_compiled_to_machine_code():
     torch.compiler.reset()
-    contract.compiled_is_eager(
-        backbones.build(name, input_shape=(1, 8, 8), **options), torch.randn(4, 1, 8, 8), compiler="inductor"
-    )
+    backbone = backbones.build("explor", input_shape=(1, 4, 4), widths=[4, 6])
+    contract.compiled_is_eager(backbone, torch.randn(4, 1, 4, 4), compiler="inductor")
 
 
 def test_contract_covers_every_backbone():
@@ -120,7 +119,12 @@ def test_same_seed_same_weights():
     [
         ("vgg", (1, 8, 8), {}, r"`name` must be one of pixels, positive, .*, got 'vgg'\. Choose one"),
         ("pixels", (1, 8, 8), {"depth": 3}, r"An option of pixels must be left out, got depth\."),
-        ("positive", (1, 8, 8), {"depth": 3}, r"must be one of widths, pooling, activation, got depth\."),
+        (
+            "positive",
+            (1, 8, 8),
+            {"depth": 3},
+            r"must be one of widths, pooling, activation, first, inputs, got depth\.",
+        ),
         ("pixels", (8, 8), {}, r"`input_shape` must be three positive integers .*, got \(8, 8\)\."),
         ("explor", (1, 8, 0), {}, r"`input_shape` must be three positive integers .*, got \(1, 8, 0\)\."),
         ("explor", (1, 8, 8.0), {}, r"`input_shape` must be three positive integers .*, got \(1, 8, 8\.0\)\."),
@@ -129,7 +133,7 @@ def test_same_seed_same_weights():
         ("explor", (1, 8, 8), {"widths": 24}, r"`widths` must be a list of 1 to 4 positive integers, got 24"),
         ("positive", (1, 4, 9), {"widths": [8, 0]}, r"`widths` must be a list of 1 to 3 .*, got \[8, 0\]"),
         ("explor", (1, 8, 8), {"logits": "ones"}, r"`logits` must be one of random, dobble, zeros, got 'ones'\."),
-        ("explor", (1, 8, 8), {"key": "raw"}, r"`key` must be one of rms, detached, got 'raw'\."),
+        ("explor", (1, 8, 8), {"key": "raw"}, r"`key` must be one of rms, detached, batchnorm, got 'raw'\."),
         ("explor", (1, 8, 8), {"gate": "open"}, r"`gate` must be one of full, detached, got 'open'\."),
         ("explor", (1, 8, 8), {"a_x": -1.0}, r"`a_x` must be a finite number of at least 0, got -1\.0\."),
         ("explor", (1, 8, 8), {"a_l": float("nan")}, r"`a_l` must be a finite number of at least 0, got nan\."),
@@ -142,6 +146,8 @@ def test_same_seed_same_weights():
         ("explor", (1, 8, 8), {"pooling": "sum"}, r"`pooling` must be one of mean, max, got 'sum'\."),
         ("positive", (1, 8, 8), {"pooling": "sum"}, r"`pooling` must be one of max, mean, got 'sum'\."),
         ("positive", (1, 8, 8), {"activation": "gelu"}, r"`activation` must be one of relu, silu, got 'gelu'\."),
+        ("positive", (1, 8, 8), {"first": "l1"}, r"`first` must be one of convolution, l2, .*, got 'l1'\."),
+        ("positive", (1, 8, 8), {"inputs": "max"}, r"`inputs` must be one of none, batch, .*, got 'max'\."),
     ],
 )
 def test_sentences(name, shape, options, message):

@@ -25,7 +25,7 @@ def warmed(backbone: AbstractBackbone, *, dtype: torch.dtype = torch.float32) ->
         for _ in range(3):
             backbone(torch.rand(8, *backbone.input_shape, dtype=dtype) * 2 - 0.5)
         for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.affine:
                 module.weight.uniform_(-1.5, 1.5)
                 module.bias.normal_(0.0, 0.5)
     return backbone.eval()
