@@ -45,8 +45,9 @@ class Explor(AbstractBackbone):
         Sharpness of the choice by the input and by the logits (>= 0).
     logits : {"random", "dobble", "zeros"}
         First logits.
-    key : {"rms", "detached"}
-        Whether training sends a gradient through the keys.
+    key : {"rms", "detached", "batchnorm"}
+        ``"rms"``: training sends a gradient through the keys; ``"detached"``: it does not. ``"batchnorm"`` (without
+        ``block="pool"``): keys are batch normalisations, without a gradient.
     gate : {"full", "detached"}
         Whether training sends a gradient through the gates of `SiLUBatchNorm`.
     stem : {"convolution", "whitening"}
@@ -88,7 +89,7 @@ class Explor(AbstractBackbone):
         pooling: str = "mean",
     ) -> None:
         channels, height, width = check_input_shape(input_shape)
-        check_choice("key", key, ("rms", "detached"))
+        check_choice("key", key, ("rms", "detached", "batchnorm"))
         check_choice("stem", stem, ("convolution", "whitening"))
         check_choice("block", block, BLOCKS)
         check_choice("pooling", pooling, ("mean", "max"))

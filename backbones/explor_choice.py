@@ -18,7 +18,7 @@ from backbones.explor_chances import KEY_LIMIT, chances_and_values, inverse_rms
 from backbones.explor_forms import log_sum_exp, power_mean
 from backbones.grp import AbstractGatedLayer
 
-KEYS: Final = ("rms", "detached", "raw")
+KEYS: Final = ("rms", "detached", "batchnorm", "raw")
 LOGITS: Final = ("random", "dobble", "zeros")
 FORMS: Final = ("average", "lse", "pnorm")
 _SMALLEST_DENOMINATOR: Final = {torch.float32: 1e-20, torch.float64: 1e-200}
@@ -57,10 +57,11 @@ class AbstractExplor(AbstractGatedLayer):
         Sharpness of the choice by the input (>= 0). 0: the same weights for every input; large: the largest wins.
     a_l : float
         Sharpness of the choice by the logits (>= 0). 0: all inputs alike; large: the one with the largest logit.
-    key : {"rms", "detached", "raw"}
+    key : {"rms", "detached", "batchnorm", "raw"}
         ``"rms"``: the input over its root mean square (of a sample; of a location over its channels). ``"detached"``:
-        the same value, without gradient: the *key-value* form, in which the choice is made by a key and the gradient
-        goes through the values alone. ``"raw"``: the input itself; its full gradient does not explain the value.
+        the same value, without gradient. ``"batchnorm"``: the batch normalisation of each channel, without gradient.
+        These two are the *key-value* form: keys make the choice, and the gradient goes through the values alone.
+        ``"raw"``: the input itself; its full gradient does not explain the value.
     logits : {"random", "dobble", "zeros"}
         First logits: normal with deviation 0.5, 1 on a dobble set of inputs and 0 elsewhere, or 0.
     null_score : float, optional
@@ -77,7 +78,7 @@ class AbstractExplor(AbstractGatedLayer):
     -----
     ``"lse"`` and ``"pnorm"`` have no gate that could be held: they do not change with the input's scale as a whole, so
     their full gradient explains the value, `detached_gates` or not. ``"lse"`` owes it to the temperature ``T``; with
-    ``key="raw"``, ``T = 1``, it is lost. They know no ``key="detached"``.
+    ``key="raw"``, ``T = 1``, it is lost. They know no other keys.
     """
 
     def __init__(
@@ -101,6 +102,8 @@ class AbstractExplor(AbstractGatedLayer):
         # Deviation sqrt 2: the mean of n values with gates of order 1 / n is small, and half of it is gated away.
         self.weight = nn.Parameter(torch.randn(shape if form == "average" else shape[:1]) * math.sqrt(2.0))
         self.logits = nn.Parameter(initial_logits(logits, shape))
+        # No gain and no offset: without a gradient they could not be learned, and `a_x` is the gain.
+        self.norm = nn.BatchNorm1d(shape[1], affine=False) if key == "batchnorm" else None
 
     def rows(self, parameter: Float[Tensor, "neuron input ..."]) -> Float[Tensor, "neuron input"]:
         """Weights or logits with one row for each softmax."""
@@ -141,8 +144,11 @@ class AbstractExplor(AbstractGatedLayer):
         is_sharp = self.a_x * KEY_LIMIT > 40  # exp(40) and its square are far from the largest float32
         if self.key == "rms" and not self.hold_gate and not is_sharp:
             return *chances_and_values(x, self.a_x), 0.0
-        held = x.detach() if self.hold_gate or self.key == "detached" else x
-        key = held if self.key == "raw" else held * inverse_rms(held)
+        held = x.detach() if self.hold_gate or self.key in {"detached", "batchnorm"} else x
+        if self.norm is not None:
+            key = self.norm(held.reshape(-1, held.shape[-1])).view_as(held)
+        else:
+            key = held if self.key == "raw" else held * inverse_rms(held)
         scores = self.a_x * key.clamp(-KEY_LIMIT, KEY_LIMIT)
         shift = scores.detach().amax(dims, keepdim=True) if is_sharp else 0.0
         chances = (scores - shift).exp()

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import reference_forms as reference
+from support import reference_nets as nets
 from torch.nn import functional
 
 from backbones import detached_gates, grp_gap
@@ -87,6 +88,49 @@ class TestEveryLayer:
         make, shape = LAYERS[kind]
         layer = make(form=form).double()
         torch.autograd.gradcheck(layer, wide(*shape)[:1].requires_grad_())
+
+
+class TestBatchNormKeys:
+    """The key-value form: the batch normalisation of each channel chooses, the gradient goes through the values."""
+
+    def test_linear_is_the_formula_in_training_and_evaluation(self):
+        layer, x = ExplORLinear(5, 4, key="batchnorm").double(), wide(6, 5) * 3 + 1
+        mean, variance = x.mean(0), x.var(0, correction=0)
+
+        def literal(x, keys):
+            rows = [
+                [
+                    nets.explor_neuron(row, key, w, one, a_x=2.0, a_l=4.0)
+                    for w, one in zip(layer.weight, layer.logits, strict=True)
+                ]
+                for row, key in zip(x, keys, strict=True)
+            ]
+            return torch.tensor(rows, dtype=torch.float64)
+
+        torch.testing.assert_close(layer(x).detach(), literal(x, (x - mean) / (variance + 1e-5).sqrt()), **EXACT)
+        layer.eval()
+        keys = (x - layer.norm.running_mean) / (layer.norm.running_var + 1e-5).sqrt()
+        torch.testing.assert_close(layer(x).detach(), literal(x, keys), **EXACT)
+
+    def test_windows_normalise_each_channel_over_all_places(self):
+        layer, x = ExplOR2d(3, 2, key="batchnorm").double(), wide(2, 3, 4, 4) * 2 - 1
+        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+        keys = (x - mean) / (variance + 1e-5).sqrt()
+        expected = torch.zeros(2, 2, 2, 2, dtype=torch.float64)
+        for b, n, i, j in torch.cartesian_prod(*[torch.arange(2)] * 4).tolist():
+            tile = (b, slice(None), slice(2 * i, 2 * i + 2), slice(2 * j, 2 * j + 2))
+            flat = [part.flatten() for part in (x[tile], keys[tile], layer.weight[n], layer.logits[n])]
+            expected[b, n, i, j] = nets.explor_neuron(*flat, a_x=2.0, a_l=4.0)
+        torch.testing.assert_close(layer(x).detach(), expected, **EXACT)
+
+    @pytest.mark.parametrize("kind", LAYERS)
+    def test_gradient_explains_the_value(self, kind):
+        make, shape = LAYERS[kind]
+        layer, x = make(key="batchnorm").double(), wide(*shape)
+        layer(x + 1)
+        layer.eval()
+        assert grp_gap(lambda x: layer(x).flatten(1), x).relative < 1e-13
+        assert (layer(1000 * x) - 1000 * layer(x)).abs().max() > 1e-3  # but keys do see the scale
 
 
 class TestLimits:
@@ -198,7 +242,7 @@ class TestXand:
 def test_sentences():
     with pytest.raises(ValueError, match=r"`form` must be one of average, lse, pnorm, got 'max'\."):
         ExplORLinear(2, 2, form="max")
-    with pytest.raises(ValueError, match=r"`key` must be one of rms, raw, got 'detached'\."):
-        ExplORLinear(2, 2, form="lse", key="detached")
+    with pytest.raises(ValueError, match=r"`key` must be one of rms, raw, got 'batchnorm'\."):
+        ExplORLinear(2, 2, form="lse", key="batchnorm")
     with pytest.raises(ValueError, match=r"`padding` must be 0 with form='pnorm', got 1\. Pad the input yourself\."):
         ExplOR2d(2, 2, padding=1, form="pnorm")

@@ -216,7 +216,7 @@ def test_chances_have_right_derivatives(n_inputs):
 
 
 def test_sentences():
-    with pytest.raises(ValueError, match=r"`key` must be one of rms, detached, raw, got 'norm'\. Choose one of them\."):
+    with pytest.raises(ValueError, match=r"`key` must be one of rms, detached, batchnorm, raw, got 'norm'\."):
         ExplORLinear(2, 2, key="norm")
     with pytest.raises(ValueError, match=r"`logits` must be one of random, dobble, zeros, got 'one'\."):
         ExplOR2d(2, 2, logits="one")
