@@ -45,6 +45,7 @@ def reconstruct(
     x: Float[Tensor, "batch ..."],
     *,
     top: int = 1,
+    balanced: bool = False,
     ignore_background: bool = False,
     detach: bool = False,
 ) -> Reconstruction:
@@ -57,7 +58,9 @@ def reconstruct(
         layers here have.
     x : float tensor of shape (batch, ...)
     top : int
-        The template is that of the sum of the so many largest features (count, >= 1).
+        The template is that of the sum of so many features, the largest (count, >= 1).
+    balanced : bool
+        Features compete after standardisation over the batch, so that no unit wins everywhere and others never learn.
     ignore_background : bool
         Weigh each pixel by the template's size there (taken as given), in mean, deviation and correlation: what the
         template leaves out then neither helps nor harms. Default: all pixels count the same.
@@ -98,8 +101,12 @@ def reconstruct(
             )
         if not features.requires_grad:
             raise ValueError("`backbone` must let gradients through, got features without any. Remove no_grad from it.")
-        winners = features.topk(top, dim=1).values.sum()
-        (templates,) = torch.autograd.grad(winners, leaf, create_graph=True)
+        rivals = features.detach()
+        if balanced:
+            deviation = rivals.std(0, correction=0).clamp_min(torch.finfo(rivals.dtype).tiny)
+            rivals = (rivals - rivals.mean(0)) / deviation
+        winners = features.gather(1, rivals.topk(top, dim=1).indices)
+        (templates,) = torch.autograd.grad(winners.sum(), leaf, create_graph=True)
         correlation = _correlation(templates.flatten(1), leaf.detach().flatten(1), ignore_background)
         loss = (1 - correlation).mean()
     return Reconstruction(loss, features.detach() if detach else features, templates, correlation.detach())

@@ -59,18 +59,15 @@ METHODS = {
 }
 
 
-def peers(model, *, has_modules):
-    """What users of captum would take."""
+def peers(model):
+    """What users of captum would take; GuidedBackprop wants ReLUs that are modules."""
     from captum.attr import GuidedBackprop, IntegratedGradients
 
-    integrated = IntegratedGradients(model, multiply_by_inputs=False)
-    found = {
-        "captum IntegratedGradients": lambda _model, x, found: integrated.attribute(x, target=found, n_steps=8).float()
+    integrated, guided = IntegratedGradients(model, multiply_by_inputs=False), GuidedBackprop(model)
+    return {
+        "captum IntegratedGradients": lambda _model, x, found: integrated.attribute(x, target=found, n_steps=8).float(),
+        "captum GuidedBackprop": lambda _model, x, found: guided.attribute(x, target=found),
     }
-    if has_modules:  # GuidedBackprop sees no functional ReLU
-        guided = GuidedBackprop(model)
-        found["captum GuidedBackprop"] = lambda _model, x, found: guided.attribute(x, target=found)
-    return found
 
 
 def in_parts(explain, x, found, size=100):
@@ -96,7 +93,7 @@ def diffroar(explain, data, sizes, seed):
     """Accuracy of a small classifier on images that keep the top pixels, minus on those that keep the bottom ones."""
     (x, y), (n_train, n_test) = data, sizes
     saliency = explain(x).abs().sum(1).flatten(1)
-    rank = saliency.argsort(1, descending=True, stable=True).argsort(1).view(len(x), 1, 32, 32)
+    rank = saliency.argsort(dim=1, descending=True, stable=True).argsort(dim=1).view(len(x), 1, 32, 32)
     rows = {}
     for level in LEVELS:
         keep = round(1024 * level)
@@ -223,7 +220,7 @@ def main():
     parser.add_argument("--steps", type=int, default=12, help="steps of insertion and deletion")
     parser.add_argument("--samples", type=int, default=4, help="neighbours for sensitivity")
     parser.add_argument("--roar", type=int, default=2000, help="images on which DiffROAR retrains; 0: leave it out")
-    parser.add_argument("--captum", action="store_true", help="measure captum's methods too")
+    parser.add_argument("--captum", action="store_true", help="measure captum's methods on the ordinary net too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figures", type=Path, help="folder for the pictures")
@@ -255,8 +252,8 @@ def main():
         accuracy = float((classes(model, images[2][:2000]) == images[3][:2000]).float().mean())
         shared = prepare(model, images, args)
         chosen = {method: METHODS[method] for method in methods}
-        if args.captum:
-            chosen = chosen | peers(model, has_modules=name == "ordinary")
+        if args.captum and name == "ordinary":
+            chosen = chosen | peers(model)
         size = sum(parameter.numel() for parameter in model.parameters())
         entry = {"parameters": size, "test_accuracy": accuracy, "training_cpu_s": seconds, "methods": {}}
         document["networks"][name] = entry

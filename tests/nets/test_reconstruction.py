@@ -56,6 +56,16 @@ def test_gradient_is_that_of_finite_differences():
     assert abs(slope) > 1e-5
 
 
+def test_a_unit_that_always_wins_does_not_when_balanced():
+    net = nn.Linear(3, 2, bias=False).double()
+    net.weight.data.copy_(torch.tensor([[9.0, 9.0, 9.5], [0.0, 1.0, 0.0]]))
+    x = torch.tensor([[1.0, 2.0, 0.0], [3.0, 0.0, 1.0], [2.0, 1.0, 1.0]], dtype=torch.float64)
+    first, second = net.weight.data
+    assert torch.equal(reconstruct(net, x).templates.detach(), first.expand(3, 3))
+    # values 27, 36.5, 36.5 and 2, 0, 1: by their own standards the second unit wins for the first input alone
+    assert torch.equal(reconstruct(net, x, balanced=True).templates.detach(), torch.stack([second, first, first]))
+
+
 def test_what_the_template_leaves_out_does_not_count_as_background():
     weight = torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.0]])
     net = nn.Linear(5, 1, bias=False)
