@@ -51,7 +51,7 @@ def softmax_pool(
     some = inside.any(-1, keepdim=True)
     scores = torch.where(some, x / tau, 0.0)  # a softmax of nothing but -inf would be undefined
     if kind == "mellowmax":
-        pooled = tau * (torch.logsumexp(scores, -1) - inside.sum(-1).clamp_min(1).log().to(x.dtype))
+        pooled = tau * (torch.logsumexp(scores, -1) - inside.sum(-1).clamp_min(1).to(x.dtype).log())
     else:
         weights = torch.softmax(scores.detach() if grad == "detach" else scores, -1)
         pooled = (weights * torch.where(inside, x, 0.0)).sum(-1)
@@ -120,10 +120,9 @@ class SoftMaxPool2d(AbstractGatedLayer):
         for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
             check_count(name, value)
         check_count("padding", padding, least=0)
-        reach = dilation * (kernel_size - 1) + 1
-        if padding > reach // 2:
+        if padding > kernel_size // 2:
             raise ValueError(
-                f"`padding` must be at most half of what a window spans, {reach // 2}, got {padding}. Pass less."
+                f"`padding` must be at most half of the window, {kernel_size // 2}, got {padding}. Pass less."
             )
         _check(tau, grad, kind)
         check_choice("forward", forward, FORWARDS)
