@@ -21,7 +21,8 @@ def pooled(x: Tensor, size: int, stride: int, padding: int = 0) -> Tensor:
 
 def gelu(x: Tensor) -> Tensor:
     """``x`` times the normal distribution function of ``x``."""
-    return x * torch.tensor([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.flatten().tolist()]).to(x).view_as(x)
+    shares = [0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x.flatten().tolist()]
+    return x * torch.tensor(shares, dtype=x.dtype).view_as(x)
 
 
 def normalised(x: Tensor, gain: Tensor, offset: Tensor, eps: float = 1e-5) -> Tensor:
@@ -69,6 +70,7 @@ def arranged(
 
 def choice(logits: Tensor, top: int) -> Tensor:
     """1 for the ``top`` largest logits of each neuron at each position; the lower channel of two equals."""
+    logits = logits.detach()
     out = torch.zeros_like(logits)
     for n in range(len(logits)):
         for r in range(logits.shape[2]):
