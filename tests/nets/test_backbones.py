@@ -72,6 +72,13 @@ def test_the_promise_in_single_precision(name, options, shape):
     assert max(errors) < 1e-4 if backbone.claims_grp else min(errors) > 1e-3
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_agrees():
+    for name, options in VARIANTS:
+        contract.the_gpu_agrees(backbones.build(name, input_shape=(3, 9, 13), **options), torch.randn(4, 3, 9, 13))
+
+
 @pytest.mark.parametrize(("name", "options"), dict(VARIANTS).items(), ids=str)  # the last variant of each
 def test_compiled(name, options):
     torch.compiler.reset()

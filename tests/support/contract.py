@@ -121,25 +121,6 @@ def check_half_precision(backbone: AbstractBackbone, x: Tensor) -> None:
     assert all(torch.isfinite(leaf.grad).all() for leaf in leaves)
 
 
-def check_cuda(backbone: AbstractBackbone, x: Tensor) -> None:
-    """On a GPU: the values and pictures of the CPU in float64, and finite gradients under autocast."""
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    backbone = warmed(backbone, dtype=torch.float64)
-    direction = torch.randn(backbone.feature_dim, dtype=torch.float64)
-    out, picture = backbone(x.double()), backbone.template(x.double(), direction)
-    backbone.to("cuda")
-    there = x.to("cuda")
-    torch.testing.assert_close(backbone(there.double()).cpu(), out, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(backbone.template(there.double(), direction.cuda()).cpu(), picture, rtol=1e-9, atol=1e-9)
-    backbone.float().train()
-    with torch.autocast("cuda", torch.bfloat16):
-        out = backbone(there)
-    learning = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-    out.float().square().sum().backward(inputs=learning)
-    assert all(torch.isfinite(parameter.grad).all() for parameter in learning)
-
-
 def check_constraint(backbone: AbstractBackbone, x: Tensor) -> None:
     """A fresh net satisfies its constraint; constraining twice is constraining once, whatever the optimiser did."""
     fresh = copy.deepcopy(backbone.state_dict())
@@ -226,3 +207,20 @@ def gradients_explain(backbone: AbstractBackbone, x: Tensor) -> float:
         features = torch.cat([backbone(part) for part in x.split(250)])
     gap = (features * units).sum(1) - (pictures * x).flatten(1).sum(1)
     return float(gap.abs().max() / features.abs().max())
+
+
+def the_gpu_agrees(backbone: AbstractBackbone, x: Tensor) -> None:
+    """On a GPU: the values and pictures of the CPU in float64, and finite gradients under autocast."""
+    backbone = warmed(backbone, dtype=torch.float64)
+    direction = torch.randn(backbone.feature_dim, dtype=torch.float64)
+    out, picture = backbone(x.double()), backbone.template(x.double(), direction)
+    backbone.to("cuda")
+    there = x.to("cuda")
+    torch.testing.assert_close(backbone(there.double()).cpu(), out, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(backbone.template(there.double(), direction.cuda()).cpu(), picture, rtol=1e-9, atol=1e-9)
+    backbone.float().train()
+    with torch.autocast("cuda", torch.bfloat16):
+        out = backbone(there)
+    learning = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    out.float().square().sum().backward(inputs=learning)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in learning)
