@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from backbones.ascent import counterfactual
 from slots.figures import in_colour
 
 ZOOM, GAP, TOP, LEFT = 3, 6, 30, 78
@@ -57,3 +58,16 @@ def draw(folder, shown, x, y, names, net):
     rows = [(label, [column[i] for column in columns]) for i, label in enumerate(labels)]
     folder.mkdir(parents=True, exist_ok=True)
     sheet(titles, rows).save(folder / f"explanations-{net}.png", optimize=True)
+
+
+def draw_counterfactuals(folder, models, x, y, names, net):
+    """One sheet: images, and what five steps towards each of some classes make of them, for each network."""
+    chosen = [int(torch.nonzero(y == label)[1]) for label in (0, 1, 4, 5, 6, 7)]
+    inputs, targets = x[chosen], (0, 1, 4, 5, 7)
+    for name, model in models.items():
+        columns = [[picture(row) for row in inputs]]
+        for target in targets:
+            columns.append([picture(row) for row in counterfactual(model, inputs, target).inputs])
+        rows = [(names[int(y[place])], [column[i] for column in columns]) for i, place in enumerate(chosen)]
+        page = sheet(["input", *(f"towards\n{names[target]}" for target in targets)], rows)
+        page.save(folder / f"explanations-{net}-towards-{name.lower()}.png", optimize=True)

@@ -248,6 +248,8 @@ def main():
     if args.figures:
         shown = {name: (model, {method: METHODS[method] for method in methods}) for name, model, _, methods in found}
         explanation_figures.draw(args.figures, shown, images[2], images[3], data.class_names, args.net)
+        models = {name: model for name, model, _, _ in found}
+        explanation_figures.draw_counterfactuals(args.figures, models, images[2], images[3], data.class_names, args.net)
     for name, model, seconds, methods in found:
         accuracy = float((classes(model, images[2][:2000]) == images[3][:2000]).float().mean())
         shared = prepare(model, images, args)
