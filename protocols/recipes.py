@@ -56,6 +56,9 @@ _IMAGES = TrainConfig(
     standardize=True,
 )
 _STROKES = replace(_IMAGES, epochs=6, views="none", augment="shift2", standardize=False)
+_PARTS = replace(_IMAGES, backbone_lr=4e-3)
+_PART_STROKES = replace(_STROKES, backbone_lr=4e-3)
+_DIGITS = replace(_PART_STROKES, epochs=40, batch_size=50, augment="shift1")
 
 _POOLED: dict[str, Any] = {
     "stem": "whitening",
@@ -106,7 +109,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     ("unfolding", "mnist"): Recipe(
         {"widths": [32, 64, 96], "windows": [5, 3, 3], "strides": [2, 2, 2], "residual": [0, 0, 1], "pooling": "max"},
-        replace(_STROKES, matrix_lr=0.1),
+        replace(_STROKES, matrix_lr=0.24),
     ),
     ("unfolding", "cifar10"): Recipe(_UNFOLDING, replace(_IMAGES, epochs=14, matrix_lr=0.24)),
     ("positive", ""): Recipe({"widths": [32, 64, 128]}, train=replace(_IMAGES, backbone_lr=1e-2)),
@@ -114,6 +117,15 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("positive", "mnist"): Recipe(
         {"widths": [32, 64, 128]}, replace(_STROKES, scale=100.0, beta=20.0, backbone_lr=1e-2)
     ),
+    ("disjunction", ""): Recipe({"parts": 480, "conjunctions": 96}, _PARTS),
+    ("disjunction", "digits"): Recipe({"parts": 480, "conjunctions": 96}, _DIGITS),
+    ("disjunction", "mnist"): Recipe({"parts": 480, "conjunctions": 96}, _PART_STROKES),
+    ("directional", ""): Recipe({"units": 240}, _PARTS),
+    ("directional", "digits"): Recipe({}, _DIGITS),
+    ("directional", "mnist"): Recipe({}, _PART_STROKES),
+    ("gumbel", ""): Recipe({"units": 240}, _PARTS),
+    ("gumbel", "digits"): Recipe({"units": 120}, _DIGITS),
+    ("gumbel", "mnist"): Recipe({"units": 120}, _PART_STROKES),
     ("pretrained", ""): Recipe(
         {"network": "cifar_resnet20"},
         TrainConfig(epochs=20, slots_per_class=20, scale=40.0, slot_lr=2e-3, views="flip"),
