@@ -162,7 +162,7 @@ def save(arguments, loaded, rows):
     fresh = {(row["method"], row["size"], row["seed"]) for row in rows}
     before = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else []
     kept = [row for row in before if (row["method"], row["size"], row["seed"]) not in fresh]
-    processor = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
+    processor = [s.split(":")[1].strip() for s in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in s]
     document = {
         "data": loaded.name,
         "data_digest": loaded.digest,
