@@ -141,24 +141,28 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, odds: Tensor, weight: Tensor, settings: tuple[int, float]) -> Tensor:
-        side, a_x = settings
+        side, a_x = ctx.settings = settings
         share = _chances(x, side, a_x).mul_(odds)
         share.div_(_spread(_sums(share, side), side))
         value = share * weight
         pooled = _sums(value * x, side)
         ctx.save_for_backward(x, odds, weight, share, pooled)
-        ctx.side = side
         return pooled
 
     @staticmethod
     def backward(ctx: Any, to_pooled: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, odds, weight, share, pooled = ctx.saved_tensors
-        spread = _spread(to_pooled, ctx.side).mul_(share)
+        side, a_x = ctx.settings
+        if torch.is_grad_enabled():  # a second derivative is wanted: shares depend on the odds
+            share = _chances(x.detach(), side, a_x) * odds
+            share = share / _spread(_sums(share, side), side)
+            pooled = _sums(share * weight * x, side)
+        spread = _spread(to_pooled, side) * share
         # dy = A_i w_i dx_i + A_i x_i dw_i + A_i (w_i x_i - y) dE_i / E_i, with E the odds.
         to_x = spread * weight
         to_weight = to_odds = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             to_weight = _sum_of_batch(spread * x)
-            centre = _sum_of_batch(share * _spread(to_pooled * pooled, ctx.side))
+            centre = _sum_of_batch(share * _spread(to_pooled * pooled, side))
             to_odds = (weight * to_weight - centre) / odds
         return to_x, to_odds, to_weight, None

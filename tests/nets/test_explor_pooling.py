@@ -68,6 +68,26 @@ def test_the_derivative_with_keys_held(a_x):
     assert not to_x[:, :, 4].any()  # a row that fills no window
 
 
+def test_second_derivatives_with_keys_held():
+    """A loss on the gradient in the input, as the reconstruction regulariser is, against plain autograd."""
+    layer = made(3, 2)
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    to = torch.randn_like(x)
+
+    def plain(x):
+        keys = (x / x.square().mean(1, keepdim=True).sqrt()).detach()
+        scores = layer.a_x * keys + layer.a_l * layer.logits.repeat(1, 2, 2)
+        windows = scores.unfold(2, 2, 2).unfold(3, 2, 2)
+        values = (layer.weight.repeat(1, 2, 2) * x).unfold(2, 2, 2).unfold(3, 2, 2)
+        return (windows.flatten(4).softmax(4) * values.flatten(4)).sum(4)
+
+    found, expected = [], []
+    for call, results in ((layer, found), (plain, expected)):
+        (gradient,) = torch.autograd.grad(call(x).square().sum(), x, create_graph=True)
+        results.extend(torch.autograd.grad((gradient * to).square().sum(), [x, layer.weight, layer.logits]))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
 def test_gradients_of_training_through_the_keys():
     layer = made(2, 2, a_x=1.0, key="rms")
     assert torch.autograd.gradcheck(layer, torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True))
