@@ -194,7 +194,7 @@ def networks(args, images):
         model.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
         yield "ResNet-56", model.eval(), None, ("plain gradient", "SoftPullback", "pullback ascent")
         return
-    for kind in ("ordinary", "explor"):
+    for kind in ("explor", "ordinary"):
         model, seconds = explanation_nets.trained(
             kind, *images[:2], epochs=args.epochs, cache=args.cache, seed=args.seed
         )
