@@ -65,14 +65,14 @@ class AntitrainingConfig:
 
     rounds: int = 10
     epochs: int = 1
-    anti_epochs: int = 1
+    anti_epochs: int = 2
     lr: float = 1e-3
-    anti_lr: float = 1e-3
+    anti_lr: float = 1e-2
     schedule: str = "together"
     criterion: str = "sufficiency"
     share: float = 0.95
     noise: str = "normal"
-    reach: str = "after"
+    reach: str = "consumer"
     protect: bool = True
     label_smoothing: float = 0.0
     seed: int = 0
@@ -194,7 +194,7 @@ def antitrain(
     for place in places:
         if not place.consumer:
             raise ValueError(
-                f"`layers` must have weights after them, got {place.layer!r}. Antitraining changes the weights after it."
+                f"`layers` must have weights after them, got {place.layer!r}. Antitraining changes what comes after it."
             )
     control = copy.deepcopy(model)
     without = _run(control, places, batches, seen, chosen, is_control=True)

@@ -48,15 +48,15 @@ class Core:
         With all randomised.
     core_accuracy : float
         With all but the core randomised.
-    width : int
-        Number of neurons of the layer.
+    ranking : int64 tensor of shape (neuron,)
+        All neurons of the layer in that order.
     """
 
     neurons: Int[Tensor, " core"]
     accuracy: float
     floor: float
     core_accuracy: float
-    width: int
+    ranking: Int[Tensor, " neuron"]
 
 
 def score(
@@ -300,7 +300,7 @@ def core_set(
     --------
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> data = [(torch.rand(5, 2), torch.zeros(5, dtype=torch.long))]
-    >>> core_set(net, "1", data, ranking=torch.arange(3)).width
+    >>> len(core_set(net, "1", data, ranking=torch.arange(3)).ranking)
     3
     """
     check_choice("criterion", criterion, CRITERIA)
@@ -330,4 +330,4 @@ def core_set(
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return Core(ranking[:high].clone(), none, every, accuracy(high, keep=True), width)
+    return Core(ranking[:high].clone(), none, every, accuracy(high, keep=True), ranking.clone())

@@ -120,4 +120,5 @@ def _is_norm(module: nn.Module) -> bool:
     """Whether the module keeps something for each neuron, without mixing them."""
     held = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     within = [*module.children()]
-    return bool(held) and not _weights(module) or (bool(within) and all(isinstance(c, nn.BatchNorm2d) for c in within))
+    is_wrapped = bool(within) and all(isinstance(part, nn.BatchNorm2d) for part in within)  # as SiLUBatchNorm
+    return is_wrapped or (bool(held) and not _weights(module))
