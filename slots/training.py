@@ -27,6 +27,9 @@ from slots.sources import FeatureSource
 from slots.train_config import TrainConfig
 from slots.views import Views, parse_views
 
+Regularizer = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
+"""``regularizer(backbone, inputs)``: features of a batch of inputs, and what is added to the loss."""
+
 Report = Callable[[str, float], None]
 """``report(step, share)``: told what is being done, and how much of it is done (0 to 1)."""
 
@@ -68,6 +71,7 @@ def fit(
     class_names: tuple[str, ...] = (),
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    regularizer: Regularizer | None = None,
     report: Report | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[SlotModel, FitResult]:
@@ -88,6 +92,10 @@ def fit(
         File written after each epoch; removed when the fit is done.
     resume : bool, default False
         Go on from ``checkpoint`` where it exists.
+    regularizer : callable, optional
+        ``regularizer(backbone, inputs) -> (features, loss)``, called in each step in place of the backbone: the loss is
+        added, and a head that shall not train the backbone gets detached features. An example is
+        `backbones.reconstruction.reconstruct`.
     report : callable, optional
         Told the progress.
     stop : callable, optional
@@ -120,7 +128,7 @@ def fit(
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
     source = _fixed_features(model, x, config, report)
     targets = torch.from_numpy(labels).to(model.device)
-    run = _Run(model, x, targets, fitted, config, report, stop or (lambda: False), source)
+    run = _Run(model, x, targets, fitted, config, report, stop or (lambda: False), source, regularizer)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
         losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
         closing = close(model, x, labels, held_out=held_out, config=config.closing, report=report, source=source)
@@ -214,6 +222,7 @@ class _Run:
     stop: Callable[[], bool]
     source: FeatureSource | None = None
     """Features that were computed before; None where the backbone or chance changes them."""
+    regularizer: Regularizer | None = None
 
     def train(self, path: Path | None, *, resume: bool) -> tuple[list[float], bool]:
         """Run the epochs; returns the mean loss of each, and whether ``stop`` ended them."""
@@ -271,6 +280,15 @@ class _Run:
         features: Tensor = self.model.backbone(self.model.preprocessing(self.x[ids], self.model.device))
         return features
 
+    def _features(self, views: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Features of a batch of viewed inputs, and what a regulariser adds to the loss."""
+        if self.source is not None:
+            return views.float(), 0.0
+        if self.regularizer is None:
+            return self.model.featurize(views).float(), 0.0
+        features, extra = self.regularizer(self.model.backbone, views.flatten(0, 1))
+        return features.reshape(*views.shape[:2], features.shape[-1]).float(), extra
+
     def _epoch(
         self, epoch: int, optimizers: list[torch.optim.Optimizer], trainable: list[nn.Parameter]
     ) -> float | None:
@@ -287,14 +305,14 @@ class _Run:
                 torch.set_grad_enabled(bool(trainable)),
                 torch.autocast(self.y.device.type, torch.bfloat16, enabled=config.autocast),
             ):
-                features = (model.featurize(views) if self.source is None else views).float()
+                features, extra = self._features(views)
             if growing:
                 head.grow(features.detach(), targets, torch.from_numpy(batch).to(targets.device))
             wanted = columns(head.classes, targets)
             logits = head(features)
             if config.margin:
                 logits = logits - head.scale * config.margin * functional.one_hot(wanted, head.n_classes)
-            loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
+            loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing) + extra
             follow(optimizers, head)
             for optimizer in optimizers:
                 optimizer.zero_grad()

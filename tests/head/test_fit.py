@@ -338,6 +338,32 @@ def test_a_backbone_sees_data_before_and_hears_of_progress_during_the_training()
     assert net.constrained == 4
 
 
+def test_a_regularizer_takes_the_place_of_the_backbone_and_adds_to_the_loss():
+    x, y = strokes(120)
+    config = TrainConfig(epochs=2, batch_size=40, slots_per_class=2, views="flip", backbone_lr=0.05, weight_decay=0.0)
+
+    def trained(**options):
+        torch.manual_seed(0)
+        net = TinyNet()
+        _, result = fit(x, y, backbone=net, config=config, **options)
+        return net, result.losses
+
+    def detached(net, inputs):
+        assert inputs.shape[1:] == (1, 8, 8)
+        return net(inputs).detach(), 0 * net(inputs).sum()
+
+    plain, losses = trained()
+    same, same_losses = trained(regularizer=lambda net, inputs: (net(inputs), torch.zeros(())))
+    assert same_state(plain, same)
+    assert losses == same_losses
+    _, raised = trained(regularizer=lambda net, inputs: (net(inputs), torch.tensor(3.0)))
+    np.testing.assert_allclose(np.array(raised) - losses, 3.0, rtol=1e-5)
+    still, _ = trained(regularizer=detached)
+    torch.manual_seed(0)
+    assert torch.equal(still.convolution.weight, TinyNet().convolution.weight)
+    assert not torch.equal(plain.convolution.weight, still.convolution.weight)
+
+
 @pytest.mark.parametrize("sampled_views", [1, 2])
 def test_a_frozen_net_computes_its_features_once_and_learns_the_same(monkeypatch, sampled_views):
     x, y = strokes(160)
