@@ -29,8 +29,9 @@ class OrConv2d(nn.Module):
 
     Notes
     -----
-    The choice among equals is the lowest part. No gradient flows through the choice, and none has to: it does not
-    change when the input is scaled, so the gradient with respect to the input explains the value exactly.
+    The choice among equals is the lowest part; where the best is exactly 0, as on a blank background, it is none, so
+    that filters stay blank there. No gradient flows through the choice, and none has to: it does not change when the
+    input is scaled, so the gradient with respect to the input explains the value exactly.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ def _best(x: Float[Tensor, "... part"], weight: Float[Tensor, "unit part"]) -> F
     rows = x.reshape(-1, x.shape[-1])
     chosen = _choose(rows.detach(), weight.detach())
     best = rows.gather(1, chosen) * weight.T.gather(0, chosen)
+    best = best * (best.detach() != 0)  # as a ReLU has no slope at 0
     return best.view(*x.shape[:-1], len(weight))
 
 

@@ -152,6 +152,15 @@ def test_or_takes_the_first_of_equals_and_the_least_bad():
     assert torch.autograd.grad(out.sum(), x)[0].flatten(1).tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 
 
+def test_nothing_is_chosen_where_all_is_blank():
+    net = built((1, 8, 8), widths=[3, 4], windows=[4, 2], gate="max")
+    x = torch.randn(1, 1, 8, 8, dtype=torch.float64)
+    x[:, :, :4, :4] = 0
+    picture = net.template(x, torch.randn(4, dtype=torch.float64))
+    assert (picture[:, :, :4, :4] == 0).all()
+    assert (picture[:, :, 4:, 4:] != 0).any()
+
+
 def test_scale_norm_by_hand():
     norm = ScaleNorm(2, momentum=0.25)
     x = torch.tensor([[3.0, 1.0], [4.0, -1.0]]).view(2, 2, 1, 1)

@@ -26,12 +26,12 @@ def any_positive(scales):
 
 
 def best_only(scales):
-    """The part with the largest weighted value counts, the first of equals."""
+    """The part with the largest weighted value counts, the first of equals, unless that is 0."""
 
     def gate(weights, scores):
         answers = [w * v / s for w, v, s in zip(weights, scores, scales, strict=True)]
         best = answers.index(max(answers))
-        return [1 / scales[k] if k == best else 0.0 for k in range(len(scores))]
+        return [1 / scales[k] if k == best and answers[best] != 0 else 0.0 for k in range(len(scores))]
 
     return gate
 
