@@ -10,13 +10,12 @@ from backbones.ascent import counterfactual
 from slots.figures import in_colour
 
 ZOOM, GAP, TOP, LEFT = 3, 6, 30, 78
-SCALE = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-OFFSET = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 
 
-def picture(x):
-    """A network's input as colours."""
-    return (255 * (x * SCALE + OFFSET).clamp(0, 1)).byte().permute(1, 2, 0).numpy()
+def picture(x, scaling):
+    """A network's input as colours; ``scaling`` is the mean and the deviation that were taken out of it."""
+    mean, deviation = scaling
+    return (255 * (x * deviation + mean).clamp(0, 1)).byte().permute(1, 2, 0).numpy()
 
 
 def tile(pixels):
@@ -42,14 +41,14 @@ def sheet(titles, rows):
     return page
 
 
-def draw(folder, shown, x, y, names, net):
+def draw(folder, shown, x, y, names, net, scaling):
     """One sheet: each class's image or a noise input, then the attributions of every network and method."""
     chosen = [int(torch.nonzero(y == label)[1]) for label in range(8)]
     noise = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     inputs = torch.cat([x[chosen], noise])
     wanted = torch.cat([y[chosen], torch.tensor([0, 1, 4, 7])])
     labels = [names[label] for label in wanted[:8].tolist()] + [f"noise,\n{names[k]}" for k in wanted[8:].tolist()]
-    titles, columns = ["input"], [[picture(row) for row in inputs]]
+    titles, columns = ["input"], [[picture(row, scaling) for row in inputs]]
     for name, (model, methods) in shown.items():
         for method, explain in methods.items():
             titles.append(f"{name}\n{method}" if len(shown) > 1 else method.replace(" ", "\n"))
@@ -60,14 +59,14 @@ def draw(folder, shown, x, y, names, net):
     sheet(titles, rows).save(folder / f"explanations-{net}.png", optimize=True)
 
 
-def draw_counterfactuals(folder, models, x, y, names, net):
+def draw_counterfactuals(folder, models, x, y, names, net, scaling):
     """One sheet: images, and what five steps towards each of some classes make of them, for each network."""
     chosen = [int(torch.nonzero(y == label)[1]) for label in (0, 1, 4, 5, 6, 7)]
     inputs, targets = x[chosen], (0, 1, 4, 5, 7)
     for name, model in models.items():
-        columns = [[picture(row) for row in inputs]]
+        columns = [[picture(row, scaling) for row in inputs]]
         for target in targets:
-            columns.append([picture(row) for row in counterfactual(model, inputs, target).inputs])
+            columns.append([picture(row, scaling) for row in counterfactual(model, inputs, target).inputs])
         rows = [(names[int(y[place])], [column[i] for column in columns]) for i, place in enumerate(chosen)]
         page = sheet(["input", *(f"towards\n{names[target]}" for target in targets)], rows)
         page.save(folder / f"explanations-{net}-towards-{name.lower()}.png", optimize=True)

@@ -202,9 +202,10 @@ def networks(args, images):
         yield kind, model, round(seconds), names
 
 
-def normalised(x):
+def normalised(x, net):
     """Pictures as the networks see them."""
-    return (torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+    scaled = torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255
+    return (scaled - MEAN) / STD if net == "resnet56" else (scaled - 0.5) / 0.25
 
 
 def main():
@@ -221,14 +222,15 @@ def main():
     parser.add_argument("--samples", type=int, default=4, help="neighbours for sensitivity")
     parser.add_argument("--roar", type=int, default=2000, help="images on which DiffROAR retrains; 0: leave it out")
     parser.add_argument("--captum", action="store_true", help="measure captum's methods on the ordinary net too")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which ones to measure")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figures", type=Path, help="folder for the pictures")
     args = parser.parse_args()
     torch.set_num_threads(1)
     data = load_data("cifar10", data_dir=args.data_dir)
-    x_train, y_train = normalised(data.x_train[: args.train]), torch.from_numpy(data.y_train[: args.train])
-    images = (x_train, y_train, normalised(data.x_test[:6000]), torch.from_numpy(data.y_test[:6000]))
+    x_train, y_train = normalised(data.x_train[: args.train], args.net), torch.from_numpy(data.y_train[: args.train])
+    images = (x_train, y_train, normalised(data.x_test[:6000], args.net), torch.from_numpy(data.y_test[:6000]))
     document = {
         "data": data.name,
         "data_digest": data.digest,
@@ -245,15 +247,18 @@ def main():
         "networks": {},
     }  # fmt: skip
     found = list(networks(args, images))
+    scaling = (MEAN, STD) if args.net == "resnet56" else (0.5, 0.25)
     if args.figures:
         shown = {name: (model, {method: METHODS[method] for method in methods}) for name, model, _, methods in found}
-        explanation_figures.draw(args.figures, shown, images[2], images[3], data.class_names, args.net)
+        explanation_figures.draw(args.figures, shown, images[2], images[3], data.class_names, args.net, scaling)
         models = {name: model for name, model, _, _ in found}
-        explanation_figures.draw_counterfactuals(args.figures, models, images[2], images[3], data.class_names, args.net)
+        explanation_figures.draw_counterfactuals(
+            args.figures, models, images[2], images[3], data.class_names, args.net, scaling
+        )
     for name, model, seconds, methods in found:
         accuracy = float((classes(model, images[2][:2000]) == images[3][:2000]).float().mean())
         shared = prepare(model, images, args)
-        chosen = {method: METHODS[method] for method in methods}
+        chosen = {method: METHODS[method] for method in methods if method in args.methods}
         if args.captum and name == "ordinary":
             chosen = chosen | peers(model)
         size = sum(parameter.numel() for parameter in model.parameters())
