@@ -29,7 +29,12 @@ from protocols.data import load_data
 
 WIDTHS = [16, 48]
 PEAK = 1e-2
-CHOICES = [*({"first": kind} for kind in FIRSTS), *({"inputs": kind} for kind in INPUTS[1:])]
+SLOW = ("perspective", "projected")  # these come last
+CHOICES = [
+    *({"first": kind} for kind in FIRSTS if kind not in SLOW),
+    *({"inputs": kind} for kind in INPUTS[1:]),
+    *({"first": kind} for kind in SLOW),
+]
 
 
 def net(shape, choice):
@@ -44,11 +49,13 @@ def subset(images, labels, count, seed):
     return scaled(images[ids]), torch.from_numpy(labels[ids]).long()
 
 
-def ablate(data, *, count, epochs, seeds, report):
-    """One row a choice: test accuracies over the seeds."""
-    rows = []
+def ablate(data, *, count, epochs, seeds, report, rows):
+    """One row a choice: test accuracies over the seeds; ``rows`` are there already."""
+    rows = list(rows)
     x_test, y_test = subset(data.x_test, data.y_test, len(data.x_test), 0)
     for choice in CHOICES:
+        if any(row["choice"] == choice for row in rows):
+            continue
         found, seconds = [], []
         for seed in seeds:
             x, y = subset(data.x_train, data.y_train, count, seed)
@@ -81,7 +88,7 @@ def processor():
 
 
 def main():
-    """Measure, print, and write JSON after each row."""
+    """Measure, print, and write JSON after each row; the same command again goes on where it was stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--early-nets", action="store_true")
     parser.add_argument("--data", default="cifar10")
@@ -117,7 +124,17 @@ def main():
         measure(data, epochs=epochs, seeds=args.seeds, report=report)
     else:
         document |= {"train": args.train, "widths": WIDTHS, "peak_rate": PEAK}
-        ablate(data, count=args.train, epochs=epochs, seeds=args.seeds, report=report)
+        rows = kept(args.out, document)
+        ablate(data, count=args.train, epochs=epochs, seeds=args.seeds, report=report, rows=rows)
+
+
+def kept(path, document):
+    """Rows of an interrupted run of the same measurement."""
+    if path is None or not path.is_file():
+        return []
+    before = json.loads(path.read_text())
+    same = ("data_digest", "seeds", "epochs", "train", "widths", "peak_rate", "machine")
+    return before["rows"] if all(before.get(key) == document[key] for key in same) else []
 
 
 def _without_paths(arguments):
