@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 from jaxtyping import Bool, Int
@@ -247,7 +247,7 @@ def find_core(model: nn.Module, place: Surroundings, batches: Batches, config: A
     known = running_statistics(model, place.layer, batches)
     consumer = model.get_submodule(place.consumer)
     is_next = place.after[0] == place.consumer and isinstance(consumer, nn.Linear)
-    how = {"statistics": known, "noise": config.noise, "seed": config.seed}
+    how: dict[str, Any] = {"statistics": known, "noise": config.noise, "seed": config.seed}
     before = place.consumer if is_next else None
     information = neuron_information(model, place.layer, batches, before=before, **how)
     ranking = information.argsort(descending=True, stable=True)

@@ -32,6 +32,9 @@ class Masked(nn.Module):
         What the others give; those of neurons that stay are not looked at.
     """
 
+    kept: Tensor
+    constants: Tensor
+
     def __init__(self, module: nn.Module, keep: Int[Tensor, " kept"], constants: Float[Tensor, " neuron"]) -> None:
         super().__init__()
         self.module = module
@@ -141,7 +144,7 @@ def _count(model: nn.Module) -> int:
 
 
 def _check_kept(keep: Int[Tensor, " kept"], width: int) -> Int[Tensor, " kept"]:
-    kept = keep.detach().cpu().unique()
+    kept: Tensor = keep.detach().cpu().unique()
     if len(kept) == 0 or len(kept) != len(keep) or int(kept[0]) < 0 or int(kept[-1]) >= width:
         raise ValueError(
             f"`layers` must give each layer different neurons from 0 to {width - 1}, got {keep.tolist()}. "

@@ -84,7 +84,7 @@ def score(
     Score
     """
     loss, right, count = 0.0, 0, 0
-    how = {"statistics": statistics, "noise": noise, "seed": seed}
+    how: dict[str, Any] = {"statistics": statistics, "noise": noise, "seed": seed}
     with left_as_found(model), randomised(model, layer, neurons, **how), torch.no_grad():
         model.eval()
         for x, y in batches:
@@ -153,7 +153,7 @@ def neuron_information(
         return _one_at_a_time(model, layer, before, batches, known=known, noise=noise, seed=seed)
     chosen = [[neuron] for neuron in range(width)] if groups is None else groups
     masks = [_mask(group, width) for group in chosen]
-    how = {"statistics": known, "noise": noise, "seed": seed}
+    how: dict[str, Any] = {"statistics": known, "noise": noise, "seed": seed}
     least = score(model, layer, batches, torch.zeros(width, dtype=torch.bool), **how).loss
     risen = [score(model, layer, batches, mask, **how).loss - least for mask in masks]
     return torch.tensor(risen, dtype=torch.float64)

@@ -56,7 +56,7 @@ def find_module(model: nn.Module, layer: str) -> nn.Module:
     ValueError
         If the model has none.
     """
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if layer not in modules or not layer:
         some = ", ".join([name for name in modules if name][:8])
         raise ValueError(f"`layer` must name a module of the model, got {layer!r}. Its first modules are: {some}.")
