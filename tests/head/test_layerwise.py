@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -316,3 +317,15 @@ def test_scores_of_the_clusters_and_of_the_layer_agree():
     layer.take(found)
     torch.testing.assert_close(layer(patches.reshape(-1, 3, 2, 2)).flatten(1), found.scores(patches), atol=1e-4, rtol=0)
     torch.testing.assert_close(normalize(found.weights), found.weights)
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "layerwise.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(example, "docs/layerwise.md", "exec"), names)
+    layers, features = names["layers"], names["features"]
+    assert features.shape == (60, 4 * (layers[1].n_slots + layers[4].n_slots))
+    assert int(names["clusters"].owners.min()) >= 0
+    assert torch.load("layers.pt", weights_only=True).keys() == layers.state_dict().keys()
