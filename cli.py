@@ -85,6 +85,15 @@ def fit(
     fine_tune: Annotated[
         bool, typer.Option("--fine-tune", help="With --pretrained: train the backbone further too.")
     ] = False,
+    reconstruction: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Weight of the loss that makes the gradients of winning units look like the inputs."
+        ),
+    ] = 0.0,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="With --reconstruction: the backbone learns from that loss alone.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training part.")] = None,
     slots_per_class: Annotated[
         int | None, typer.Option(min=0, help="Slots a class to start with; 0 grows them from the data.")
@@ -132,6 +141,7 @@ def fit(
     }
     options = parse_options(option or [], weights=weights)
     changes |= {"closing": closing, "reach": reach, "device": pick_device(device), "seed": seed}
+    changes |= {"reconstruction": reconstruction, "detach": detach}
     chosen, recipe = plan(loaded, backbone, options, pretrained=pretrained, fine_tune=fine_tune, **changes)
     target = out or Path("runs") / f"{loaded.name}-{chosen}"
     with progress() as report, stop_on_signal() as stop:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 import backbones
+from backbones.reconstruction import reconstruct
 from protocols.data import Dataset
 from protocols.evaluation import Evaluation, evaluate
 from protocols.planning import build_backbone, pick_device
@@ -21,7 +23,7 @@ from protocols.recipes import Recipe
 from slots.errors import DataError, StorageError
 from slots.model import Generation, SlotModel, generation_of
 from slots.store import check_target, read_headers
-from slots.training import FitResult, fit
+from slots.training import FitResult, Regularizer, fit
 
 SCHEMA = 1
 """Version of the JSON that `FitSummary.as_json` writes."""
@@ -124,6 +126,7 @@ def fit_and_save(
         backbone=build_backbone(name, data, recipe, config.seed),
         config=config,
         class_names=data.class_names,
+        regularizer=_regularizer(recipe),
         checkpoint=checkpoint_path(out),
         resume=resume,
         report=report,
@@ -140,6 +143,18 @@ def fit_and_save(
     write_report(model, data, prediction, summary, out / "report.html")
     write_figures(model, data, out / "figures")
     return model, summary
+
+
+def _regularizer(recipe: Recipe) -> Regularizer | None:
+    """The reconstruction regulariser of a recipe that asks for it."""
+    if not recipe.reconstruction:
+        return None
+
+    def regularize(backbone: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        found = reconstruct(backbone, inputs, balanced=True, detach=recipe.detach)
+        return found.features, recipe.reconstruction * found.loss
+
+    return regularize
 
 
 def _refuse_learned(out: Path) -> None:

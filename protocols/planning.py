@@ -75,6 +75,8 @@ def plan(
     *,
     pretrained: bool = False,
     fine_tune: bool = False,
+    reconstruction: float = 0.0,
+    detach: bool = False,
     **changes: Any,
 ) -> tuple[str, Recipe]:
     """The recipe for a data set, with the user's changes.
@@ -91,6 +93,8 @@ def plan(
         Start from the weights that come with the project, and train the head only.
     fine_tune : bool, default False
         With ``pretrained``: train the backbone further too.
+    reconstruction, detach
+        See `Recipe`.
     **changes
         Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode) and ``reach`` are fields of
         its `ClosingConfig`.
@@ -125,10 +129,15 @@ def plan(
         recipe = from_trained(recipe, load_trained(name, data.name), fine_tune=fine_tune)
     elif fine_tune:
         raise UsageError("`fine_tune` must come with pretrained, got it alone. Pass --pretrained too.")
+    if reconstruction < 0 or (detach and not reconstruction):
+        raise UsageError(
+            f"`reconstruction` must be >= 0, and above it with detach, got {reconstruction}. Pass --reconstruction 1."
+        )
     wanted = {name: changes.pop(name, None) for name in ("closing", "reach")}
     closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
     kept = {key: value for key, value in changes.items() if value is not None}
     train = replace(recipe.train, closing=closing, **kept)
+    recipe = replace(recipe, reconstruction=reconstruction, detach=detach)
     return name, replace(recipe, backbone={**recipe.backbone, **chosen}, train=train)
 
 

@@ -23,12 +23,18 @@ class Recipe:
         Weights to start from. Default: fresh ones.
     fine_tune : bool, default False
         Whether trained weights are trained further.
+    reconstruction : float, default 0.0
+        Weight of the loss that makes the winning units' gradients look like the inputs (>= 0).
+    detach : bool, default False
+        With ``reconstruction``: the backbone learns from that loss alone, without labels.
     """
 
     backbone: dict[str, Any] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
     trained: TrainedBackbone | None = None
     fine_tune: bool = False
+    reconstruction: float = 0.0
+    detach: bool = False
 
 
 _PIXELS = TrainConfig(epochs=20, slots_per_class=30, slot_lr=2e-3, scale=80.0, margin=0.02, views="shift1")
