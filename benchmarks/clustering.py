@@ -71,7 +71,7 @@ def main():
         document = {
             "data": data.name,
             "data_digest": data.digest,
-            "command": "python benchmarks/clustering.py --data-dir FOLDER --output benchmarks/results/clustering.json",
+            "command": " ".join(["python benchmarks/clustering.py --seeds", *map(str, arguments.seeds)]),
             "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
             "threads": 1,
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "faiss": faiss.__version__},

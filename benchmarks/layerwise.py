@@ -6,11 +6,11 @@
 One pipeline for all rows, that of Coates, Lee and Ng ("An analysis of single-layer networks in unsupervised feature
 learning", 2011): 6 x 6 patches, contrast normalised (variance + 10), ZCA whitened (0.1), responses with the triangle
 encoding, averaged over quadrants: 4 features a dictionary element. On standardised features a linear head: ridge
-regression on one-hot targets, its strength chosen on the last 10,000 training images for each row by itself, then fitted
-again on all of them. K-means by FAISS, 30 rounds, on the very patches that the slots learn from.
+regression on one-hot targets, its strength chosen on the last 10,000 training images for each row by itself, then
+fitted again on all of them. K-means by FAISS, 30 rounds, on the very patches that the slots learn from.
 
-Rows: ``k-means``, the recipe; ``slots``, the same with slots (cosine, scores standardised) instead; ``slots, 2 layers``:
-half of the slots below, half on 2 x 2 patches of the whitened, 2 x 2 average-pooled responses of the first, features of
+Rows: ``k-means``, the recipe; ``slots``, the same with slots (cosine, scores standardised) instead; ``slots, 2
+layers``: half of the slots below, half on 2 x 2 patches of the whitened, 2 x 2 average-pooled responses of the first, features of
 both; ``k-means, 2 layers``: the same stack with k-means in both. ``size`` is what was asked for, ``elements`` what was
 found: slots that win too little are dropped.
 """
