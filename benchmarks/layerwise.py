@@ -10,9 +10,9 @@ regression on one-hot targets, its strength chosen on the last 10,000 training i
 fitted again on all of them. K-means by FAISS, 30 rounds, on the very patches that the slots learn from.
 
 Rows: ``k-means``, the recipe; ``slots``, the same with slots (cosine, scores standardised) instead; ``slots, 2
-layers``: half of the slots below, half on 2 x 2 patches of the whitened, 2 x 2 average-pooled responses of the first, features of
-both; ``k-means, 2 layers``: the same stack with k-means in both. ``size`` is what was asked for, ``elements`` what was
-found: slots that win too little are dropped.
+layers``: half of the slots below, half on 2 x 2 patches of the whitened, 2 x 2 average-pooled responses of the first,
+features of both; ``k-means, 2 layers``: the same stack with k-means in both. ``size`` is what was asked for,
+``elements`` what was found: slots that win too little are dropped.
 """
 
 import argparse
