@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slots.closing import ClosingConfig as ClosingConfig
+    from slots.clustering import learn_slots as learn_slots
+    from slots.clusters import ClusterConfig as ClusterConfig
+    from slots.clusters import SlotClusters as SlotClusters
     from slots.cover import greedy_set_cover as greedy_set_cover
     from slots.cover import refined_set_cover as refined_set_cover
     from slots.covering import class_cover as class_cover
@@ -17,12 +20,15 @@ if TYPE_CHECKING:
     from slots.estimators import SlotClusterer as SlotClusterer
     from slots.estimators import SlotOutlierDetector as SlotOutlierDetector
     from slots.hashing import IncrementalNeuralHashing as IncrementalNeuralHashing
+    from slots.layerwise import fit_layers as fit_layers
     from slots.model import SlotModel as SlotModel
     from slots.ood import Novelty as Novelty
     from slots.ood import NoveltyDetector as NoveltyDetector
+    from slots.patch_layers import PatchWhitening as PatchWhitening
     from slots.predictions import Answer as Answer
     from slots.predictions import Prediction as Prediction
     from slots.proposing import Proposal as Proposal
+    from slots.slot_conv import SlotConv2d as SlotConv2d
     from slots.train_config import TrainConfig as TrainConfig
     from slots.training import FitResult as FitResult
     from slots.training import fit as fit
@@ -34,14 +40,18 @@ __version__ = "0.1.0"
 _HOMES = {
     "Answer": "predictions",
     "ClosingConfig": "closing",
+    "ClusterConfig": "clusters",
     "FitResult": "training",
     "IncrementalNeuralHashing": "hashing",
     "Novelty": "ood",
     "NoveltyDetector": "ood",
+    "PatchWhitening": "patch_layers",
     "Prediction": "predictions",
     "Proposal": "proposing",
     "SlotClassifier": "estimators",
     "SlotClusterer": "estimators",
+    "SlotClusters": "clusters",
+    "SlotConv2d": "slot_conv",
     "SlotModel": "model",
     "SlotOutlierDetector": "estimators",
     "TrainConfig": "train_config",
@@ -49,7 +59,9 @@ _HOMES = {
     "UpdateReport": "updating",
     "class_cover": "covering",
     "fit": "training",
+    "fit_layers": "layerwise",
     "greedy_set_cover": "cover",
+    "learn_slots": "clustering",
     "refined_set_cover": "cover",
 }
 __all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605  # a list of strings all the same
