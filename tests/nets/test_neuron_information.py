@@ -216,6 +216,6 @@ def test_message_of_wrong_masks_and_outputs():
         running_statistics(flat, "1", batches)
     unused = nn.Sequential(nn.Linear(4, 3)).double()
     unused.extra = nn.Linear(3, 3)
-    unused.forward = unused[0]
+    unused.forward = lambda x: 2 * unused[0](x)
     with pytest.raises(ValueError, match="`layer` must take part in the forward pass, got 'extra'"):
         running_statistics(unused, "extra", batches)
