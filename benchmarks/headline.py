@@ -17,7 +17,16 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-FITS = ("fit-mnist", "fit-mnist-full", "fit-digits", "fit-fashion_mnist", "fit-cifar10-explor", "fit-mnist-positive")
+FITS = (
+    "fit-mnist",
+    "fit-mnist-full",
+    "fit-mnist-explor",
+    "fit-fashion_mnist",
+    "fit-cifar10-explor",
+    "fit-cifar10-unfolding",
+    "fit-cifar10-positive",
+    "fit-cifar10-resnet56",
+)
 
 
 def load(name: str) -> dict[str, Any] | None:
