@@ -91,7 +91,7 @@ class GumbelConv2d(nn.Module):
 
     def gate(self) -> Float[Tensor, "neuron channel row column"]:
         """Which channels each neuron hears at each position: 0 or 1, ``top`` ones; drawn anew while training."""
-        scores = self.logits
+        scores: Tensor = self.logits
         if self.training:
             noise = -torch.empty_like(scores).exponential_().log()
             scores = scores / self.tau + noise
