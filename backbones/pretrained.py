@@ -91,7 +91,7 @@ class Pretrained(AbstractBackbone):
         }
         probe = torch.zeros(1, len(mean), *((size, size) if size else shape[1:]))
         super().__init__(shape, feature_dim=_probe(body, probe), options=options, claims_grp=False)
-        self.network = body
+        self.network = body.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(options["mean"]).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(options["std"]).view(-1, 1, 1), persistent=False)
         self.network.requires_grad_(not frozen)
