@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
