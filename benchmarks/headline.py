@@ -23,6 +23,7 @@ FITS = (
     "fit-mnist-explor",
     "fit-fashion_mnist",
     "fit-cifar10-explor",
+    "fit-cifar10-pretrained",
     "fit-cifar10-unfolding",
     "fit-cifar10-positive",
     "fit-cifar10-resnet56",
