@@ -119,6 +119,19 @@ def test_a_detached_backbone_learns_from_reconstruction_alone(tmp_path):
         assert loss(model.backbone) < 0.9 * loss(fresh)  # measured: 0.88 before, 0.76 after
 
 
+@pytest.mark.parametrize("pair", list_trained())
+def test_the_weights_that_come_with_the_project_load(pair):
+    name, data = pair.split("-")
+    trained = load_trained(name, data)
+    height, width, channels = SHAPES[data]
+    net = trained.build((channels, height, width)).eval()
+    features = net(torch.rand(2, channels, height, width))
+    assert features.shape == (2, net.feature_dim)
+    assert torch.isfinite(features).all()
+    assert 0.5 < trained.figures["test_accuracy"] < 1
+    assert trained.figures["command"] == f"slots fit --backbone {name} --data {data}"
+
+
 def test_trained_weights_come_back_in_half_precision_and_stay_frozen(tmp_path, monkeypatch):
     torch.manual_seed(0)
     backbone = backbones.build("explor", input_shape=(1, 8, 8), stem="whitening", block="pool", widths=[6, 8])
