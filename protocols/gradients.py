@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from backbones import AbstractBackbone
-from backbones.pullback import pullback
+from backbones import AbstractBackbone, gradient
 from protocols.data import Dataset
 from slots.figures import diverging, in_colour, png, signed_sum
 from slots.matching import normalize
@@ -132,28 +132,17 @@ def _own_scores(model: SlotModel, x: Tensor, labels: Tensor) -> Tensor:
     return scores.masked_fill(labels[:, None] != model.head.labels, -torch.inf)
 
 
-def _gradient(backbone: nn.Module, x: Tensor, directions: Tensor) -> Tensor:
-    leaf = x.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        return torch.autograd.grad((backbone(leaf).float() * directions).sum(), leaf)[0]
-
-
 def _held(backbone: nn.Module, x: Tensor, directions: Tensor) -> Tensor:
     """The backbone's own template where it has one: it explains the whole value."""
     if isinstance(backbone, AbstractBackbone):
         return backbone.template(x, directions)
-    return _gradient(backbone, x, directions)
-
-
-def _soft(backbone: nn.Module, x: Tensor, directions: Tensor) -> Tensor:
-    with pullback(backbone):
-        return _gradient(backbone, x, directions)
+    return gradient(backbone, x, directions, kind="plain")
 
 
 _WAYS: Final[dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]]] = {
-    "gradient": _gradient,
+    "gradient": partial(gradient, kind="plain"),
     "gates held": _held,
-    "pullback": _soft,
+    "pullback": gradient,
 }
 """Ways to send a direction back to the input."""
 

@@ -133,6 +133,9 @@ def plan(
         raise UsageError(
             f"`reconstruction` must be >= 0, and above it with detach, got {reconstruction}. Pass --reconstruction 1."
         )
+    learns = name not in ("none", "pixels") and (fine_tune or not pretrained)
+    if reconstruction and not (learns and (name != "pretrained" or chosen.get("frozen") is False)):
+        raise UsageError("`reconstruction` must come with a backbone that learns, got none. Choose another backbone.")
     wanted = {name: changes.pop(name, None) for name in ("closing", "reach")}
     closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
     kept = {key: value for key, value in changes.items() if value is not None}

@@ -146,6 +146,7 @@ def test_help_is_quick_and_does_not_import_torch():
         (["fit", "--data", "digits", "--option", "widths=[8]"], 2, "An option of pixels must be left out, got widths"),
         (["fit", "--data", "digits", "--backbone", "cifar_resnet20"], 2, "`weights` must be given for a frozen"),
         (["fit", "--data", "digits", "--detach"], 2, "`reconstruction` must be >= 0, and above it with detach"),
+        (["fit", "--data", "digits", "--reconstruction", "1"], 2, "`reconstruction` must come with a backbone that"),
         (["fit", "--data", "digits", "--fine-tune"], 2, "`fine_tune` must come with pretrained"),
         (["fit", "--data", "digits", "--backbone", "timm:x", "--weights", "no.pt"], 2, "must"),
         (["fit", "--data", "digits", "--device", "cuda:99"], 2, "`device` must be auto, cpu or a CUDA device"),
