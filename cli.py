@@ -162,6 +162,8 @@ def fit(
     if n := len(summary.contradictions):
         typer.echo(f"{n} training examples contradict others (same input, another label); --json lists them.")
     typer.echo(f"Model: {summary.model}\nReport: {summary.report}")
+    if (figures := target / "figures").is_dir():
+        typer.echo(f"Figures: {figures}")
 
 
 @app.command(epilog="Example:  slots evaluate runs/mnist-pixels --data mnist")
