@@ -6,6 +6,7 @@ import inspect
 from typing import Any, Final
 
 from backbones.base import AbstractBackbone
+from backbones.cnn import Cnn
 from backbones.directional import Directional
 from backbones.disjunction import Disjunction
 from backbones.explor import Explor
@@ -17,6 +18,7 @@ from backbones.unfolding import Unfolding
 
 BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
     "pixels": Pixels,
+    "cnn": Cnn,
     "positive": Positive,
     "explor": Explor,
     "unfolding": Unfolding,

@@ -88,6 +88,8 @@ _UNFOLDING: dict[str, Any] = {
 }
 
 RECIPES: dict[tuple[str, str], Recipe] = {
+    ("cnn", ""): Recipe(train=replace(_STROKES, backbone_lr=1e-3)),
+    ("cnn", "digits"): Recipe(train=replace(_DIGITS, backbone_lr=2e-3)),
     ("none", ""): Recipe(train=TrainConfig(epochs=20)),
     ("pixels", ""): Recipe(train=_PIXELS),
     ("pixels", "digits"): Recipe(train=replace(_PIXELS, epochs=60, batch_size=100, slots_per_class=10)),

@@ -13,6 +13,7 @@ import backbones
 SHAPES = [(1, 8, 8), (3, 9, 13), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
 VARIANTS = [
     ("pixels", {}),
+    ("cnn", {"width": 4, "hidden": 20}),
     ("positive", {}),
     ("positive", {"activation": "silu", "pooling": "mean", "widths": [8, 12]}),
     ("positive", {"activation": "silu", "first": "perspective", "widths": [6, 8]}),

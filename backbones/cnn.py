@@ -1,0 +1,67 @@
+"""The plain small convolutional network that the interpretable backbones are compared with."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from backbones.base import AbstractBackbone, check_input_shape
+from backbones.checks import check_count
+
+
+class Cnn(AbstractBackbone):
+    """Two 3 x 3 convolutions with ReLU and max pooling, and one hidden layer: biases, no normalisation.
+
+    Nothing about it is new or interpretable; it is the network of a textbook, whose features a user is likely to have.
+
+    Parameters
+    ----------
+    input_shape : (channel, height, width)
+        Height and width at least 4.
+    width : int, default 16
+        Filters of the first convolution, >= 1; the second has twice as many.
+    hidden : int, default 128
+        Features, >= 1.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range or the input is too small to be pooled twice.
+
+    Examples
+    --------
+    >>> Cnn((1, 28, 28))(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 128])
+    """
+
+    name: ClassVar[str] = "cnn"
+
+    def __init__(self, input_shape: tuple[int, int, int], *, width: int = 16, hidden: int = 128) -> None:
+        channels, height, columns = check_input_shape(input_shape)
+        check_count("width", width)
+        check_count("hidden", hidden)
+        if min(height, columns) < 4:
+            raise ValueError(
+                f"`input_shape` must be at least 4 x 4 pixels, got {height} x {columns}. Use the backbone pixels."
+            )
+        options = {"width": width, "hidden": hidden}
+        super().__init__((channels, height, columns), feature_dim=hidden, options=options, claims_grp=False)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(2 * width * (height // 4) * (columns // 4), hidden),
+            nn.ReLU(),
+        )
+
+    def features(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
+        """The hidden layer after its ReLU."""
+        out: Tensor = self.layers(x)
+        return out

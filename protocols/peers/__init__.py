@@ -1,0 +1,1 @@
+"""What a user would pick instead: thin adapters to libraries, and small methods written from their papers."""

@@ -1,0 +1,1 @@
+"""The protocols: each claim measured against what a user would pick instead, on the same features."""
