@@ -50,15 +50,17 @@ def progress() -> Iterator[Callable[[str, float], None]]:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or termination asks the training to end; the second ends the program."""
+def stop_on_signal(
+    told: str = "Stopping: closing the model with what was learned so far. Once more to give up.",
+) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C or termination asks the work to end, and says so; the second ends the program."""
     seen: list[int] = []
 
     def note(number: int, _frame: object) -> None:
         if seen:
             raise KeyboardInterrupt
         seen.append(number)
-        typer.echo("Stopping: closing the model with what was learned so far. Once more to give up.", err=True)
+        typer.echo(told, err=True)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

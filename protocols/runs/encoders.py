@@ -23,8 +23,7 @@ from slots.preprocessing import Preprocessing, RawInputs
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-EPOCHS = 3
-BATCH = 128
+EPOCHS, LEAST_STEPS, BATCH = 3, 600, 128
 _BLOCK = 128  # images whose maps stay in the cache
 
 
@@ -76,7 +75,7 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: R
     setting : Setting
         ``none`` and ``pixels`` learn nothing; a network with ``weights`` and a fitted model stay as they are, and may
         have seen more than ``x``; every other backbone is trained here with a linear layer and cross-entropy
-        (three epochs, Adam, one-cycle rate), so that the features favour no method.
+        (three epochs, or more until there are 600 steps; Adam, one-cycle rate), so that the features favour no method.
     x : array of shape (example, ...)
     y : int64 array of shape (example,)
         Labels >= 0; gaps are allowed.
@@ -113,12 +112,12 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: R
         raise UsageError(str(error)) from error
     encoder = Encoder(setting.backbone, preprocessing, net.to(setting.device), device=setting.device)
     if any(parameter.requires_grad for parameter in net.parameters()):
-        _load_or_train(encoder, setting, x, y, seed, report or (lambda _step, _share: None))
+        _load_or_train(encoder, setting, x, y, seed=seed, report=report or (lambda _step, _share: None))
     net.requires_grad_(False).eval()
     return encoder
 
 
-def linear_probe(features: Features, y: Labels, *, seed: int = 0, epochs: int = 20) -> nn.Linear:
+def linear_probe(features: Features, y: Labels, *, seed: int = 0) -> nn.Linear:
     """A linear classifier on frozen features, trained with cross-entropy on standardised rows and folded back.
 
     Parameters
@@ -126,8 +125,7 @@ def linear_probe(features: Features, y: Labels, *, seed: int = 0, epochs: int = 
     features : array of shape (example, feature)
     y : int64 array of shape (example,)
         Labels from 0 to the number of classes - 1.
-    seed : int
-    epochs : int, default 20
+    seed : int, default 0
 
     Returns
     -------
@@ -138,6 +136,7 @@ def linear_probe(features: Features, y: Labels, *, seed: int = 0, epochs: int = 
     x, targets = torch.from_numpy(features), torch.from_numpy(y)
     mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
     linear = nn.Linear(x.shape[1], int(targets.max()) + 1)
+    epochs = max(20, -(-LEAST_STEPS // -(-len(x) // 512)))
     optimizer = torch.optim.Adam(linear.parameters(), 1e-2, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
@@ -147,8 +146,8 @@ def linear_probe(features: Features, y: Labels, *, seed: int = 0, epochs: int = 
             optimizer.step()
         schedule.step()
     with torch.no_grad():
-        linear.weight /= std
-        linear.bias -= linear.weight @ mean
+        linear.weight.div_(std)
+        linear.bias.sub_(linear.weight @ mean)
     return linear.requires_grad_(False)
 
 
@@ -164,7 +163,7 @@ def _of_model(setting: Setting, x: RawInputs) -> Encoder:
     return Encoder(str(setting.model), model.preprocessing, model.backbone, device=str(model.device))
 
 
-def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, seed: int, report: Report) -> None:
+def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, *, seed: int, report: Report) -> None:
     """Train the encoder, or take what an earlier run with equal data, network and seed kept."""
     classes = np.unique(y)
     targets = torch.from_numpy(np.searchsorted(classes, y))
@@ -175,21 +174,22 @@ def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, 
     if kept is not None and kept.exists():
         both.load_state_dict(load_file(kept, device=encoder.device))
     else:
-        _train(encoder, both, x, targets, seed, report)
+        _train(encoder, both, x, targets, seed=seed, report=report)
         if kept is not None:
             write_file(kept, save({name: it.contiguous() for name, it in both.state_dict().items()}))
     both.requires_grad_(False)
 
 
-def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, seed: int, report: Report) -> None:
+def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, *, seed: int, report: Report) -> None:
     """Cross-entropy by Adam with a one-cycle rate."""
     assert encoder.linear is not None
     generator = torch.Generator().manual_seed(seed)
     both.train()
     optimizer = torch.optim.Adam(both.parameters(), 1e-3)
-    steps = EPOCHS * -(-len(x) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    for epoch in range(EPOCHS):
+    batches = -(-len(x) // BATCH)
+    epochs = max(EPOCHS, -(-LEAST_STEPS // batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * batches)
+    for epoch in range(epochs):
         order = torch.randperm(len(x), generator=generator)
         for i, rows in enumerate(order.split(BATCH)):
             inputs = encoder.preprocessing(x[rows.numpy()], encoder.device)
@@ -199,7 +199,7 @@ def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, see
             optimizer.step()
             schedule.step()
             if i % 50 == 0:
-                report("training the features", (epoch + i * BATCH / len(x)) / EPOCHS)
+                report("training the features", (epoch + i / batches) / epochs)
     both.eval()
 
 
@@ -207,7 +207,7 @@ def _kept_file(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, seed
     """Where such weights are kept: named by all that decides them."""
     if setting.cache is None:
         return None
-    sha = hashlib.sha256(f"1 {encoder.name} {EPOCHS} {BATCH} {seed} {x.shape}".encode())
+    sha = hashlib.sha256(f"1 {encoder.name} {EPOCHS} {LEAST_STEPS} {BATCH} {seed} {x.shape}".encode())
     for array in (np.asarray(x), y):
         sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return setting.cache / f"{encoder.name}-{sha.hexdigest()[:16]}.safetensors"

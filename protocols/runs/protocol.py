@@ -71,6 +71,8 @@ class Protocol:
         Options and their default values; an option of another name or type is an error.
     run_seed : callable
         ``run_seed(setting, seed, report)``. Deterministic: equal arguments give equal rows, times aside.
+    backbone : str, default "pixels"
+        For images, where the user names none.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Protocol:
     peers: tuple[str, ...]
     defaults: Mapping[str, Any]
     run_seed: Callable[[Setting, int, Report], SeedOutcome]
+    backbone: str = "pixels"
 
     def option(self, setting: Setting, key: str) -> Any:
         """The user's value of an option, else the default."""
