@@ -41,7 +41,7 @@ def _draw(lines: Sequence[tuple[Curve, list[float | None]]]) -> str:
         first = lines[0][0]
         percent = _is_share(lines)
         counts = {True: 0, False: 0}
-        for curve, halves in sorted(lines, key=lambda line: line[0].ours):  # ours on top
+        for curve, halves in lines:
             place = counts[curve.ours]
             counts[curve.ours] += 1
             palette = _OURS if curve.ours else _PEERS
@@ -52,6 +52,7 @@ def _draw(lines: Sequence[tuple[Curve, list[float | None]]]) -> str:
                 curve.x,
                 y,
                 label=curve.method,
+                zorder=3 if curve.ours else 2,
                 color=colour,
                 linewidth=2.6 if curve.ours else 1.3,
                 linestyle="-" if curve.ours else _DASHES[place // len(palette) % len(_DASHES)],
@@ -64,16 +65,17 @@ def _draw(lines: Sequence[tuple[Curve, list[float | None]]]) -> str:
                 axes.fill_between(curve.x, low, high, color=colour, alpha=0.12, linewidth=0)
         if first.log_x:
             axes.set_xscale("log")
-            if len(first.x) <= 12:
-                axes.set_xticks(list(first.x), [f"{value:g}" for value in first.x])
-                axes.minorticks_off()
+        if len(first.x) <= 12:
+            axes.set_xticks(list(first.x), [f"{value:,g}" for value in first.x])
+            axes.minorticks_off()
         axes.set_xlabel(first.x_label)
         axes.set_ylabel(first.y_label + (", %" if percent else ""))
         _limit(axes, lines, percent)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False, fontsize=9)
+        last = {curve.method: curve.y[-1] for curve, _ in lines}  # the legend in the order of the lines' right ends
+        handles = sorted(axes.lines, key=lambda line: -last[str(line.get_label())])
+        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue()[text.getvalue().index("<svg") :]
