@@ -20,7 +20,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
@@ -31,6 +30,7 @@ import torch
 from support.adversary import Tally, input_search, rivals, sphere_search
 
 import backbones
+from protocols.provenance import commit, processor
 from slots.disjoint import free_radius
 from slots.matching import normalize
 from slots.model import SlotModel
@@ -208,24 +208,6 @@ def measured(mode, what, run, *, control=False):
 def shown(words):
     """The command without the folders of this machine."""
     return [Path(word).name if "/" in word and "benchmarks" not in word else word for word in words]
-
-
-def commit():
-    """The commit measured."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"
-
-
-def processor():
-    """Name of the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

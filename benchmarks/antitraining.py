@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -33,6 +32,7 @@ from backbones.compression import compress
 from backbones.randomising import running_statistics
 from backbones.surroundings import surroundings
 from protocols.data import load_data
+from protocols.provenance import commit, processor
 
 HELD_OUT = 2000
 LAYER = "1"
@@ -136,9 +136,6 @@ def by_l1(model, size):
 
 def save(arguments, rows, config, digest):
     """JSON with all that is needed to do it again."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     options = f"--widths {' '.join(map(str, arguments.widths))} --seeds {' '.join(map(str, arguments.seeds))}"
     document = {
         "data": "mnist",
@@ -147,9 +144,9 @@ def save(arguments, rows, config, digest):
         f"--tuning {arguments.tuning}",
         "config": asdict(config),
         "seeds": arguments.seeds,
-        "machine": {"processor": processor, "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "rows": rows,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

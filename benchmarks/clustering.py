@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 
 from protocols.data import load_data
+from protocols.provenance import commit
 from slots.clustering import learn_slots
 from slots.clusters import ClusterConfig
 from slots.matching import normalize
@@ -75,9 +75,7 @@ def main():
             "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
             "threads": 1,
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "faiss": faiss.__version__},
-            "commit": subprocess.run(
-                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-            ).stdout.strip(),
+            "commit": commit(),
             "rows": rows,
         }
         arguments.output.write_text(json.dumps(document, indent=1) + "\n")

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 import warnings
@@ -36,6 +35,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
+from protocols.provenance import commit, processor
 from slots.estimators import SlotClassifier, SlotClusterer, SlotOutlierDetector
 
 
@@ -49,8 +49,7 @@ def main():
     warnings.simplefilter("ignore", ConvergenceWarning)
     warnings.simplefilter("ignore", RuntimeWarning)  # overflow of logistic regression on rows as they are
     warnings.simplefilter("ignore", UserWarning)  # nearest centroid on pixels that never vary
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    commit = asked.stdout.strip()  # now: others may commit while this runs
+    made_at = commit()  # now: others may commit while this runs
     seeds, rows = range(arguments.repeats), []
     for table in (classifying, streaming, detecting, clustering):
         for row in table(seeds):
@@ -65,7 +64,7 @@ def main():
         "seeds": list(seeds),
         "threads": 1,
         "command": " ".join(["python", "benchmarks/estimators.py", *sys.argv[1:]]),
-        "commit": commit,
+        "commit": made_at,
         "machine": {"processor": processor(), "system": platform.platform(), "cores": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
@@ -245,15 +244,6 @@ def seeded(estimator, seed):
     copy = clone(estimator)
     names = [name for name in copy.get_params() if name.split("__")[-1] == "random_state"]
     return copy.set_params(**dict.fromkeys(names, seed))
-
-
-def processor():
-    """Model name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

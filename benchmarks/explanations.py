@@ -17,7 +17,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,6 +32,7 @@ from backbones.ascent import ascend, gradient
 from backbones.cifar_resnet import CifarResNet
 from backbones.metrics import alignment, deletion_and_insertion, infidelity, max_sensitivity, perturb, stability
 from protocols.data import load_data
+from protocols.provenance import commit
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -241,9 +241,7 @@ def main():
         "settings": {"noise": NOISE, "radius": RADIUS, "levels": LEVELS, "images": args.images},
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1, "device": "cpu"},
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": commit(),
         "networks": {},
     }  # fmt: skip
     found = list(networks(args, images))

@@ -1,6 +1,7 @@
-"""Write the figures into README.md and docs/results.md from the JSON files in docs/results.
+"""Write the figures into README.md, docs/results.md and the protocols' pages from the JSON files in docs/results.
 
-Each JSON is the output of one command, which stands in it; run that to measure again. Usage::
+Each JSON is the output of one command, which stands in it; run that to measure again (the ``result.json`` of a
+``slots run`` is kept as ``run-PROTOCOL-DATA-FEATURES.json``). Usage::
 
     python benchmarks/headline.py            # rewrite the tables
     python benchmarks/headline.py --check    # exit 1 if they are stale
@@ -14,6 +15,11 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from protocols.runs.catalogue import PROTOCOLS
+from protocols.runs.outcome import Column, Merged
+from protocols.runs.running import Outcome
+from protocols.runs.tables import best, cell, groups, made_by, markdown_table, notes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -97,6 +103,9 @@ def results_page() -> str:
             figures = f"{row['prototypes']:,} | {percent(row['test_accuracy'])} | {row['fit_s']} | {row['predict_s']}"
             parts.append(f"| {row['method']} | {figures} |")
         parts += ["", f"`{peers['command']}`, seed {peers['seed']}, commit {peers['commit']}.", ""]
+    for name in PROTOCOLS:
+        if kept := runs(name):
+            parts += [f"## {kept[0].title}", "", kept[0].about, "", run_tables(name, 3), ""]
     return "\n".join(parts)
 
 
@@ -125,9 +134,55 @@ def _is(row: dict[str, Any], head: str, choice: str, budget: int) -> bool:
     return row["head"] == head and row["queries"] == choice and row["budget"] == budget
 
 
+def runs(protocol: str) -> list[Outcome]:
+    """Kept results of a protocol, by file name."""
+    paths = sorted(RESULTS.glob(f"run-{protocol}-*.json"))
+    return [Outcome.from_json(json.loads(path.read_text())) for path in paths]
+
+
+def protocol_rows() -> str:
+    """The README's table: in each run and group, our best row beside the best of the others."""
+    lines = ["| protocol | data, features | measure | slots | best of the others |", "|---|---|---|---|---|"]
+    for name in PROTOCOLS:
+        for found in runs(name):
+            column = next(it for it in found.columns if it.key == found.headline)
+            for group, rows in groups(found.rows):
+                ours, other = (leader([row for row in rows if row.ours == mine], column) for mine in (True, False))
+                if ours is None or other is None:
+                    continue
+                figures = [cell(row.figures[column.key], column.kind) for row in (ours, other)]
+                ahead = best([ours, other], column) == ours.figures[column.key].mean
+                figures[not ahead] = f"**{figures[not ahead]}**"
+                where = f"{found.data}, {found.backbone}" + (f": {group}" if group else "")
+                measure = f"{column.heading} ({len(found.seeds)} seeds)"
+                lines.append(f"| `{name}` | {where} | {measure} | {figures[0]} | {figures[1]} ({other.method}) |")
+    return "\n".join(lines)
+
+
+def leader(rows: list[Merged], column: Column) -> Merged | None:
+    """The row that is best in a column."""
+    known = [row for row in rows if column.key in row.figures]
+    return next((row for row in known if row.figures[column.key].mean == best(known, column)), None)
+
+
+def run_tables(protocol: str, level: int) -> str:
+    """All kept results of a protocol, a section each."""
+    parts = []
+    for found in runs(protocol):
+        parts += [f"{'#' * level} {found.data}, {found.backbone}", ""]
+        for group, rows in groups(found.rows):
+            parts += [f"**{group}**", ""] if group else []
+            parts += [markdown_table(rows, found.columns), ""]
+        parts += [*notes(found), ""] if notes(found) else []
+        parts += [made_by(found), ""]
+    return "\n".join(parts).rstrip()
+
+
 def filled(text: str) -> str:
-    """The README with its tables as the results say."""
-    for mark, table in [("mnist", mnist_rows()), ("headline", headline()), ("update", update_rows())]:
+    """A page with its tables as the results say."""
+    tables = [("mnist", mnist_rows()), ("headline", headline()), ("update", update_rows())]
+    tables += [("protocols", protocol_rows()), *((f"run-{name}", run_tables(name, 3)) for name in PROTOCOLS)]
+    for mark, table in tables:
         pattern = rf"<!-- results:{mark} -->\n(.*?)<!-- end -->"
         block = f"<!-- results:{mark} -->\n{table}\n<!-- end -->"
         text = re.sub(pattern, lambda _: block, text, flags=re.DOTALL)  # noqa: B023
@@ -139,7 +194,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    pages = {ROOT / "README.md": filled((ROOT / "README.md").read_text()), ROOT / "docs/results.md": results_page()}
+    marked = [
+        path for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if "<!-- results:" in path.read_text()
+    ]
+    pages = {path: filled(path.read_text()) for path in marked} | {ROOT / "docs/results.md": results_page()}
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if args.check:
         sys.exit(f"Stale: {', '.join(p.name for p in stale)}. Run python benchmarks/headline.py." if stale else 0)

@@ -20,6 +20,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from protocols.provenance import commit, processor
+
 SCRIPT = Path(__file__).parent.parent / "tests" / "support" / "kill_update.py"
 PART = 500  # kills by one process, which then starts afresh with another seed
 
@@ -61,24 +63,6 @@ def main():
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
-
-
-def commit():
-    """The commit measured."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"
-
-
-def processor():
-    """Name of the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

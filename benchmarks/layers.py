@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import backbones
 from backbones.first_layers import FIRSTS, INPUTS
 from backbones.l2_conv import L2Conv2d
 from protocols.data import load_data
+from protocols.provenance import commit, processor
 
 WIDTHS = [16, 48]
 PEAK = 1e-2
@@ -78,15 +78,6 @@ def ablate(data, *, count, epochs, seeds, report, rows):
     return rows
 
 
-def processor():
-    """The CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main():
     """Measure, print, and write JSON after each row; the same command again goes on where it was stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,9 +100,7 @@ def main():
         "epochs": epochs,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": 1},
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": commit(),
     }
 
     def report(rows, line):

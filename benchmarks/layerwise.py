@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import time
 from pathlib import Path
 
@@ -29,6 +28,7 @@ import torch
 from torch import nn
 
 from protocols.data import load_data
+from protocols.provenance import commit
 from slots.clusters import ClusterConfig, SlotClusters
 from slots.layerwise import PatchWhitening, PooledFeatures, SlotConv2d, fit_layers
 
@@ -176,9 +176,7 @@ def save(arguments, loaded, rows):
             "faiss": faiss.__version__,
             "numpy": np.__version__,
         },
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": commit(),
         "rows": kept + rows,
     }
     arguments.output.write_text(json.dumps(document, indent=1) + "\n")

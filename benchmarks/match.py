@@ -22,7 +22,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ import faiss
 import numpy as np
 import torch
 
+from protocols.provenance import commit, processor
 from slots.deciding import SlotCaps, decide, matching_pairs
 from slots.index import SlotIndex
 from slots.matching import normalize
@@ -248,24 +248,6 @@ def public(options):
     return [
         "FOLDER" if before == "--data-dir" else option for before, option in zip(["", *options], options, strict=False)
     ]
-
-
-def commit():
-    """The commit measured."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"
-
-
-def processor():
-    """Name of the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 COMMIT, LOAD = commit(), os.getloadavg()  # before anything runs: others may commit meanwhile

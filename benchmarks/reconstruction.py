@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.nn import functional
 
 from backbones.reconstruction import reconstruct
 from protocols.data import load_data
+from protocols.provenance import commit
 
 UNITS, HIDDEN, BATCH = 64, 128, 100
 KINDS = {  # weights of cross-entropy (on true or random labels) and reconstruction
@@ -151,9 +151,7 @@ def main():
         "seed": args.seeds,
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1, "device": "cpu"},
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": commit(),
         "correlation_of_interpretability_and_overfitting": together,
         "rows": rows,
     }

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +25,7 @@ from torch.nn import functional
 import backbones
 from protocols.data import load_data
 from protocols.fitting import versions
+from protocols.provenance import commit, processor
 from slots.figures import diverging
 from slots.train_config import TrainConfig
 from slots.training import fit
@@ -128,7 +127,6 @@ def main():
         print(name, json.dumps(rows[name]), flush=True)
     if options.figure:
         draw(models, data, options.figure)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     record = {
         "command": " ".join(["python", *sys.argv]),
         "seed": options.seed,
@@ -137,17 +135,10 @@ def main():
         "test": options.test,
         "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": 1},
         "versions": versions(),
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "nets": rows,
     }
     options.out.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def processor():
-    """Model of the CPU."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

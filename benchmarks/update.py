@@ -18,7 +18,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -31,6 +30,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import backbones
 from protocols.data import load_data
+from protocols.provenance import commit, processor
 from protocols.recipes import find_recipe
 from slots.training import fit
 
@@ -181,9 +181,7 @@ def save(arguments, rows, n_slots, config):
         "slots_before": n_slots,
         "seed": config.seed,
         "threads": 1,
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": commit(),
         "machine": {"processor": processor(), "system": platform.platform(), "cores": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
@@ -210,15 +208,6 @@ def shown(words):
             kept.append(word)
         skip = word in ("--data-dir", "--output")
     return kept
-
-
-def processor():
-    """Model of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
