@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slots.backbone_hooks import constrain, learns, prepare, schedule
 from slots.checkpoints import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from slots.closing import ClosingReport, close
 from slots.errors import DataError, UsageError
@@ -131,6 +132,8 @@ def fit(
     run = _Run(model, x, targets, fitted, config, report, stop or (lambda: False), source, regularizer)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
         losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
+        if not model.head.n_slots and not bool(torch.as_tensor(x).any()):
+            raise DataError("`x` must have an example that is not all zeros, got none. Check how the data was made.")
         closing = close(model, x, labels, held_out=held_out, config=config.closing, report=report, source=source)
     if checkpoint is not None:
         remove_checkpoint(Path(checkpoint))
@@ -139,14 +142,10 @@ def fit(
 
 def _fixed_features(model: SlotModel, x: RawInputs, config: TrainConfig, report: Report) -> FeatureSource | None:
     """The features of all views, computed once, where training cannot change them and memory can hold them."""
-    if config.augment != "none" or _learns(model.backbone) or not any(True for _ in model.backbone.parameters()):
+    if config.augment != "none" or learns(model.backbone) or not any(True for _ in model.backbone.parameters()):
         return None  # an identity or a reshape is quicker than a copy
     source = FeatureSource(model, x, report)
     return source if source.keeps else None
-
-
-def _learns(backbone: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 @contextmanager
@@ -155,8 +154,8 @@ def _threads_for(model: SlotModel, backbone: nn.Module | None, config: TrainConf
     before = torch.get_num_threads()
     rows = config.batch_size * min(model.views.n_views, config.sampled_views)
     work = rows * model.head.feature_dim * max(1, config.slots_per_class) * n_labels
-    learns = backbone is not None and _learns(backbone)
-    torch.set_num_threads(1 if work < _SMALL_WORK and not learns else before)
+    small = work < _SMALL_WORK and (backbone is None or not learns(backbone))
+    torch.set_num_threads(1 if small else before)
     try:
         yield
     finally:
@@ -234,7 +233,8 @@ class _Run:
             model.load_state_dict(stored.model)
             losses = list(stored.losses)
         else:
-            self._prepare()
+            sample = np.random.default_rng(config.seed).permutation(self.fitted)[:_SAMPLE]
+            prepare(model.backbone, model.preprocessing(self.x[np.sort(sample)], model.device))
             if config.slots_per_class:
                 self._start(train_mode=bool(trainable))
         optimizers = make_optimizers(model.head, model.backbone, config)
@@ -249,13 +249,6 @@ class _Run:
                 write_checkpoint(path, Checkpoint.of(model, optimizers, losses), config, self.y)
         schedule(model.backbone, 1.0)
         return losses, False
-
-    def _prepare(self) -> None:
-        """Let a backbone with layers that start from data (``prepare_(inputs)``) look at some of it."""
-        look = getattr(self.model.backbone, "prepare_", None)
-        if callable(look):
-            sample = np.random.default_rng(self.config.seed).permutation(self.fitted)[:_SAMPLE]
-            look(self.model.preprocessing(self.x[np.sort(sample)], self.model.device))
 
     @torch.no_grad()
     def _start(self, *, train_mode: bool) -> None:
@@ -308,6 +301,11 @@ class _Run:
                 features, extra = self._features(views)
             if growing:
                 head.grow(features.detach(), targets, torch.from_numpy(batch).to(targets.device))
+            known = torch.isin(targets, head.classes)  # of a class of zero rows there is no slot
+            if not bool(known.any()):
+                continue
+            if not bool(known.all()):
+                features, targets = features[known], targets[known]
             wanted = columns(head.classes, targets)
             logits = head(features)
             if config.margin:
@@ -370,22 +368,8 @@ def _view(views: Views, drawn: list[int], inputs: Tensor) -> Tensor:
     return Views(views.spec, tuple(views.steps[i] for i in drawn))(inputs)
 
 
-def schedule(backbone: nn.Module, progress: float) -> None:
-    """Tell a backbone that changes over the training (``schedule_(progress)``) how much of it is done."""
-    rule = getattr(backbone, "schedule_", None)
-    if callable(rule):
-        rule(progress)
-
-
-def constrain(backbone: nn.Module) -> None:
-    """Let a backbone with constrained weights (``constrain_()``) put them back where they must lie."""
-    rule = getattr(backbone, "constrain_", None)
-    if callable(rule):
-        rule()
-
-
 def columns(classes: Tensor, labels: Tensor) -> Tensor:
-    """Score column of each label; ``classes`` need not be sorted."""
+    """Score column of each label, which must be one of ``classes``; these need not be sorted."""
     order = classes.argsort()
     return order[torch.searchsorted(classes[order], labels)]
 

@@ -482,3 +482,22 @@ def test_a_backbone_without_a_recipe_cannot_be_saved(tmp_path):
     with pytest.raises(UsageError, match="without a recipe cannot be saved"):
         model.save(tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("slots_per_class", [0, 4])
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_a_class_of_zero_rows_has_no_slot_and_spoils_no_other(zero, slots_per_class):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], 100)
+    x = (np.eye(3)[y] + rng.normal(0, 0.1, (300, 3))).astype(np.float32)
+    x[y == zero] = 0
+    model, _ = fit(x, y, config=TrainConfig(epochs=3, slots_per_class=slots_per_class))
+    assert zero not in model.head.labels.tolist()
+    seen = y != zero
+    assert (model.predict(x[seen]).labels == y[seen]).all()
+    assert not model.predict(x[~seen]).matched.any()
+
+
+def test_nothing_but_zeros_is_refused():
+    with pytest.raises(DataError, match="`x` must have an example that is not all zeros, got none"):
+        fit(np.zeros((20, 3), np.float32), np.repeat([0, 1], 10))
