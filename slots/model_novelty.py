@@ -13,7 +13,9 @@ from torch import Tensor
 
 from slots.errors import UsageError
 from slots.matching import normalize
-from slots.ood import SHARES, Distances, Novelty, NoveltyMetric, combine, distances, judge, with_tails
+from slots.novelty_distances import Distances, NoveltyMetric, distances
+from slots.novelty_tails import combine, with_tails
+from slots.ood import SHARES, Novelty, judge
 
 if TYPE_CHECKING:
     from slots.model import SlotModel

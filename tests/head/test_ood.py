@@ -15,7 +15,9 @@ from slots.conformal import check_rate, p_values, threshold
 from slots.errors import DataError, UsageError
 from slots.model import SlotModel
 from slots.model_novelty import recalibrate
-from slots.ood import REASONS, Distances, NoveltyDetector, NoveltyMetric, combine, distances, with_tails
+from slots.novelty_distances import Distances, NoveltyMetric, distances
+from slots.novelty_tails import REASONS, combine, with_tails
+from slots.ood import NoveltyDetector
 from slots.train_config import TrainConfig
 from slots.training import fit
 
@@ -141,8 +143,8 @@ def test_wide_features_keep_few_directions_and_one_spread_for_the_rest(monkeypat
     stretched = rng.normal(size=(4000, 12)) * np.array([3.0] * 3 + [1.0] * 9)
     rows = torch.from_numpy(stretched / 20)
     whole = NoveltyMetric.of(rows, torch.ones(4000), shrinkage=0.01)
-    monkeypatch.setattr("slots.ood._FULL_BASIS", 8)
-    monkeypatch.setattr("slots.ood._LOW_BASIS", 3)
+    monkeypatch.setattr("slots.novelty_distances._FULL_BASIS", 8)
+    monkeypatch.setattr("slots.novelty_distances._LOW_BASIS", 3)
     short = NoveltyMetric.of(rows, torch.ones(4000), shrinkage=0.01)
     assert short.basis.shape == (12, 3)
     assert short.rest > 0
@@ -305,7 +307,7 @@ def test_messages_on_use(detector):
         NoveltyDetector().predict(np.ones((2, 3), np.float32))
     with pytest.raises(UsageError, match="`n_prototypes` must be >= 1, got 0"):
         NoveltyDetector(0)
-    with pytest.raises(UsageError, match=r"`shares` must be three numbers >= 0 with sum 1, got \(1, 1, 0\)"):
+    with pytest.raises(UsageError, match=r"`shares` must be three or four numbers >= 0 with sum 1, got \(1, 1, 0\)"):
         NoveltyDetector(shares=(1, 1, 0))
     with pytest.raises(UsageError, match="`shrinkage` must be > 0, got 0"):
         NoveltyDetector(shrinkage=0)

@@ -1,0 +1,269 @@
+"""The `ood` protocol: which inputs are none of the data's, at what price in false alarms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from protocols.peers.novelty import (
+    NOVELTY_PEERS,
+    Familiar,
+    NoveltyPeer,
+    Score,
+    angle_to,
+    fit_novelty_peer,
+    k_means,
+)
+from protocols.runs.encoders import Features
+from protocols.runs.ood_metrics import Quality, mean_quality, quality
+from protocols.runs.ood_sets import Sets, far_sets, is_noise, near_sets
+from protocols.runs.outcome import Column, Curve, Row, SeedOutcome
+from protocols.runs.protocol import Protocol, Report, Setting
+from slots.conformal import p_values
+from slots.errors import UsageError
+from slots.model_novelty import recalibrate
+from slots.ood import NoveltyDetector
+from slots.train_config import TrainConfig
+from slots.training import fit
+
+NOT_INSTALLED = "not installed: pip install 'neural-slots[peers]'"
+
+_RATES = (0.05, 0.01)
+_COUNTS = (10, 30, 100, 300, 1000)
+_PER_CLASS = 50  # slots a class of the slot model, at most
+_OURS = "slots: NoveltyDetector"
+_FAR, _NEAR = "far sets, mean", "held-out classes"
+
+
+@dataclass(frozen=True)
+class _Detector:
+    """A fitted method and what it took."""
+
+    method: str
+    score: Score
+    remembered: int
+    fit_s: float
+    ours: bool = False
+    note: str = ""
+
+
+def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
+    """Far sets and held-out classes of one seed, every method on both."""
+    option = _options(setting)
+    steps = 2 * (4 + len(setting.peers))
+    done = 0
+
+    def told(step: str, share: float) -> None:
+        report(step, min(1.0, (done + min(share, 1.0)) / steps))
+
+    rows: list[Row] = []
+    curves: list[Curve] = []
+    facts: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    for kind in ("far", "near"):
+        told(f"{kind}: features", 0.0)
+        sets = _split(kind, setting, seed, option, told)
+        done += 1
+        facts[kind] = _described(sets)
+        measured = []
+        for detector in _detectors(sets, setting, seed, option=option, skipped=skipped, report=told):
+            measured.append((detector, *_measure(detector, sets)))
+            done += 1
+            told(f"{kind}: {detector.method}", 0.0)
+        rows += _rows(kind, measured)
+        facts[kind] |= _as_fitted(sets, seed, option["slots"])
+        curves += _curves(kind, sets, seed, option["slots"])
+        done += 1
+    return SeedOutcome(_ordered(rows), curves, facts, skipped)
+
+
+def _options(setting: Setting) -> dict[str, Any]:
+    option = {key: PROTOCOL.option(setting, key) for key in PROTOCOL.defaults}
+    if option["slots"] < 10:
+        raise UsageError(f"`slots` must be >= 10, got {option['slots']}. The goal is to need no more than 1000.")
+    if not 0 < option["held_out"] < 1:
+        raise UsageError(f"`held_out` must lie in (0, 1), got {option['held_out']}. 0.4 holds out four classes of ten.")
+    if option["train"] < 0 or option["foreign"] < 10 or option["epochs"] < 0:
+        raise UsageError(
+            "`train` and `epochs` must be >= 0 and `foreign` >= 10, got "
+            f"{option['train']}, {option['epochs']} and {option['foreign']}. Leave them out for the defaults."
+        )
+    return option
+
+
+def _split(kind: str, setting: Setting, seed: int, option: dict[str, Any], report: Report) -> Sets:
+    if kind == "far":
+        return far_sets(setting, seed, n_train=option["train"], n_foreign=option["foreign"], report=report)
+    return near_sets(setting, seed, share=option["held_out"], n_train=option["train"], report=report)
+
+
+def _described(sets: Sets) -> dict[str, Any]:
+    return {
+        "known classes": list(sets.known),
+        "training examples": len(sets.train),
+        "calibration examples": len(sets.calibration),
+        "test examples": len(sets.test),
+        "foreign examples": {name: len(x) for name, x in sets.foreign.items()},
+        "accuracy of the linear layer": sets.accuracy,
+    }
+
+
+def _detectors(
+    sets: Sets, setting: Setting, seed: int, *, option: dict[str, Any], skipped: dict[str, str], report: Report
+) -> Iterator[_Detector]:
+    """Every method, fitted one after the other."""
+    slots = option["slots"]
+    yield _timed(lambda: _detector(sets, seed, slots), ours=True)
+    yield _timed(lambda: _slot_model(sets, seed, option, report), ours=True)
+    familiar = Familiar(sets.train, sets.y_train, sets.linear.cpu(), slots, seed)
+    for name in setting.peers:
+        started = time.perf_counter()
+        try:
+            fitted = fit_novelty_peer(name, familiar)
+        except ImportError:
+            skipped[name] = NOT_INSTALLED
+            continue
+        seconds = time.perf_counter() - started
+        for peer in fitted:
+            yield _Detector(peer.method, peer.score, peer.remembered, seconds, note=peer.note)
+
+
+def _timed(make: Callable[[], NoveltyPeer], *, ours: bool) -> _Detector:
+    started = time.perf_counter()
+    made = make()
+    return _Detector(made.method, made.score, made.remembered, time.perf_counter() - started, ours, made.note)
+
+
+def _detector(sets: Sets, seed: int, slots: int) -> NoveltyPeer:
+    """Ours, without a head; it sees the same examples as the peers, and calibrates by a fifth of them."""
+    found = NoveltyDetector(slots, seed=seed).fit(sets.train)
+    return NoveltyPeer(_OURS, found.predict, _remembered(found), "Uses no labels.")
+
+
+def _remembered(detector: NoveltyDetector) -> int:
+    flats = detector.metric.flats
+    return len(detector.prototypes) + (0 if flats is None else len(flats) * (1 + flats.directions.shape[2]))
+
+
+def _slot_model(sets: Sets, seed: int, option: dict[str, Any], report: Report) -> NoveltyPeer:
+    """Ours, as a classifier that also knows what it does not know: its slots are the prototypes."""
+    n_classes = int(sets.y_train.max()) + 1
+    per_class = max(1, min(_PER_CLASS, option["slots"] // n_classes, len(sets.y_train) // (4 * n_classes)))
+    config = TrainConfig(epochs=option["epochs"], slots_per_class=per_class, seed=seed, held_out=0.1)
+    model, _ = fit(sets.train, sets.y_train, config=config, report=report)
+    note = "Classifies as well; trained on the same features."
+    if model.novelty is None:
+        raise UsageError(
+            f"`data` must have at least 200 training examples for a slot model that judges novelty, got "
+            f"{len(sets.train)}. Take more."
+        )
+    model.novelty = recalibrate(model, sets.calibration)
+
+    def score(x: Features) -> Any:
+        return model.assess_novelty(x, false_alarm_rate=0.5).scores
+
+    return NoveltyPeer("slots: SlotModel.assess_novelty", score, model.head.n_slots, note)
+
+
+def _measure(detector: _Detector, sets: Sets) -> tuple[dict[str, Quality], dict[str, float]]:
+    """Quality on each foreign set, and the figures that do not depend on it."""
+    started = time.perf_counter()
+    test = detector.score(sets.test)
+    seconds = time.perf_counter() - started
+    calibration = detector.score(sets.calibration)
+    foreign = {name: detector.score(x) for name, x in sets.foreign.items()}
+    figures = {"remembered": float(detector.remembered), "fit_s": detector.fit_s}
+    figures["score_ms"] = 1000 * seconds / len(test)
+    chances = p_values(test, calibration)
+    for rate in _RATES:
+        if rate * (len(calibration) + 1) >= 1:
+            figures[f"alarms_{100 * rate:.0f}"] = float((chances <= rate * (1 + 1e-12)).mean())
+    counted = [scores for name, scores in foreign.items() if not is_noise(name)]
+    flagged = [p_values(scores, calibration) <= 0.05 * (1 + 1e-12) for scores in counted]
+    figures["found_5"] = float(np.mean([part.mean() for part in flagged]))
+    return {name: quality(test, scores) for name, scores in foreign.items()}, figures
+
+
+def _rows(kind: str, measured: Sequence[tuple[_Detector, dict[str, Quality], dict[str, float]]]) -> list[Row]:
+    """One row a method for the mean, and for every foreign set where there are several."""
+    rows = []
+    for detector, found, figures in measured:
+        counted = [it for name, it in found.items() if not is_noise(name)]
+        group = _FAR if kind == "far" else _NEAR
+        mean = asdict(mean_quality(counted)) | figures
+        rows.append(Row(detector.method, mean, detector.ours, group, detector.note))
+        if kind == "far":
+            rows += [Row(detector.method, asdict(it), detector.ours, f"against {n}") for n, it in found.items()]
+    return rows
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    """Group after group, the two summaries first."""
+    groups = dict.fromkeys([_FAR, _NEAR, *(row.group for row in rows)])
+    return [row for group in groups for row in rows if row.group == group]
+
+
+def _as_fitted(sets: Sets, seed: int, slots: int) -> dict[str, Any]:
+    """False alarms of the detector with the calibration that `fit` gave it: by training examples."""
+    found = NoveltyDetector(slots, seed=seed).fit(sets.train)
+    chances = p_values(found.predict(sets.test), found.calibration)
+    told = {f"{rate:g}": float((chances <= rate * (1 + 1e-12)).mean()) for rate in _RATES}
+    return {"false alarms when calibrated on training examples": told}
+
+
+def _curves(kind: str, sets: Sets, seed: int, slots: int) -> list[Curve]:
+    """AUROC against the number of vectors, beside the centres of k-means."""
+    counts = [count for count in _COUNTS if count <= slots and count <= len(sets.train) // 2]
+
+    def auroc(score: Score) -> float:
+        test = score(sets.test)
+        found = [quality(test, score(x)).auroc for name, x in sets.foreign.items() if not is_noise(name)]
+        return float(np.mean(found))
+
+    ours = [auroc(NoveltyDetector(n, seed=seed).fit(sets.train).predict) for n in counts]
+    theirs = [auroc(angle_to(k_means(sets.train, n, seed))) for n in counts]
+    chart = f"AUROC, {_FAR if kind == 'far' else _NEAR}"
+    axes: dict[str, Any] = {"x_label": "vectors remembered", "y_label": "AUROC", "log_x": True}
+    return [
+        Curve(chart, _OURS, counts, ours, ours=True, **axes),
+        Curve(chart, "k-means, angle to the nearest (scikit-learn)", counts, theirs, **axes),
+    ]
+
+
+PROTOCOL = Protocol(
+    name="ood",
+    title="Novelty",
+    about=(
+        "Inputs that are none of the data's are told from those that are, on the same features for all methods. Far: "
+        "whole other data sets (without any at hand, altered test images), and noise, which counts in no mean. "
+        "Held-out classes: a share of the classes, drawn by the seed, is unknown to the network and the methods; a "
+        "frozen network may have seen them. "
+        "AUROC: the chance that a foreign input scores higher than a familiar one. FPR: foreign inputs accepted where "
+        "95 % of the familiar are (familiar positive), or familiar inputs flagged where 95 % of the foreign are "
+        "(foreign positive). AUPR with either as positive. Alarms: familiar inputs flagged at a promised rate of 5 or "
+        "1 %, and found: foreign inputs flagged at 5 %, for every method by conformal p-values from one half of the "
+        "test examples, measured on the other half. Vectors: what a method keeps, as many numbers as a feature row "
+        "each, covariances not counted."
+    ),
+    columns=(
+        Column("auroc", "AUROC"),
+        Column("fpr95", "FPR, 95 % of familiar accepted", better="lower"),
+        Column("fpr95_foreign", "FPR, 95 % of foreign flagged", better="lower"),
+        Column("aupr_familiar", "AUPR, familiar"),
+        Column("aupr_foreign", "AUPR, foreign"),
+        Column("alarms_5", "alarms at 5 %", better=None),
+        Column("alarms_1", "alarms at 1 %", better=None),
+        Column("found_5", "found at 5 % alarms"),
+        Column("remembered", "vectors", "count", "lower"),
+        Column("fit_s", "fit", "seconds", "lower"),
+        Column("score_ms", "ms an input", "score", "lower"),
+    ),
+    headline="auroc",
+    peers=tuple(NOVELTY_PEERS),
+    defaults={"slots": 1000, "train": 20_000, "foreign": 2000, "held_out": 0.4, "epochs": 3},
+    run_seed=run_seed,
+)
