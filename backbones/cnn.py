@@ -20,7 +20,6 @@ class Cnn(AbstractBackbone):
     Parameters
     ----------
     input_shape : (channel, height, width)
-        Height and width at least 4.
     width : int, default 16
         Filters of the first convolution, >= 1; the second has twice as many.
     hidden : int, default 128
@@ -29,7 +28,7 @@ class Cnn(AbstractBackbone):
     Raises
     ------
     ValueError
-        If an option is out of range or the input is too small to be pooled twice.
+        If an option is out of range.
 
     Examples
     --------
@@ -43,21 +42,17 @@ class Cnn(AbstractBackbone):
         channels, height, columns = check_input_shape(input_shape)
         check_count("width", width)
         check_count("hidden", hidden)
-        if min(height, columns) < 4:
-            raise ValueError(
-                f"`input_shape` must be at least 4 x 4 pixels, got {height} x {columns}. Use the backbone pixels."
-            )
         options = {"width": width, "hidden": hidden}
         super().__init__((channels, height, columns), feature_dim=hidden, options=options, claims_grp=False)
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
             nn.ReLU(),
-            nn.MaxPool2d(2),
+            nn.MaxPool2d(2, ceil_mode=True),
             nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.ReLU(),
-            nn.MaxPool2d(2),
+            nn.MaxPool2d(2, ceil_mode=True),
             nn.Flatten(),
-            nn.Linear(2 * width * (height // 4) * (columns // 4), hidden),
+            nn.Linear(2 * width * -(-height // 4) * -(-columns // 4), hidden),
             nn.ReLU(),
         )
 
