@@ -127,7 +127,7 @@ def test_same_seed_same_weights():
 @pytest.mark.parametrize(
     ("name", "shape", "options", "message"),
     [
-        ("vgg", (1, 8, 8), {}, r"`name` must be one of pixels, positive, .*, got 'vgg'\. Choose one"),
+        ("vgg", (1, 8, 8), {}, r"`name` must be one of pixels, cnn, positive, .*, got 'vgg'\. Choose one"),
         ("pixels", (1, 8, 8), {"depth": 3}, r"An option of pixels must be left out, got depth\."),
         (
             "positive",
