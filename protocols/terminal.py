@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+_WIDE = 240
+
 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on stdout."""
@@ -23,10 +25,13 @@ def print_table(title: str, rows: list[tuple[Any, ...]]) -> None:
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(rows[0]):
-        table.add_column(str(name), justify="left" if place == 0 else "right")
+        table.add_column(str(name), justify="left" if place == 0 else "right", no_wrap=place == 0)
     for row in rows[1:]:
         table.add_row(*(cell(value) for value in row))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDE)  # a file or pipe has no edge to wrap at
+    console.print(table)
 
 
 def cell(value: object) -> str:

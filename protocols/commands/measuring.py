@@ -73,7 +73,7 @@ def run(
         print_json(outcome.as_json())
         return
     for name, rows in groups(outcome.rows):
-        print_table(name or outcome.title, terminal_rows(rows, outcome.columns))
+        print_table(name or outcome.title, terminal_rows(rows, outcome.columns, outcome.headline))
     for line in notes(outcome):
         typer.echo(line, err=True)
     typer.echo(f"Report: {files.page}")

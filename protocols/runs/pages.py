@@ -12,7 +12,7 @@ import jinja2
 from protocols.runs.charts import charts
 from protocols.runs.outcome import Column, Merged
 from protocols.runs.running import Outcome
-from protocols.runs.tables import best, cell, columns_of, groups, heading, markdown, notes
+from protocols.runs.tables import cell, columns_of, groups, heading, is_best, markdown, notes
 from slots.store import write_file
 
 
@@ -97,6 +97,5 @@ def _cells(row: Merged, rows: Sequence[Merged], columns: Sequence[Column]) -> li
     for column in columns:
         value = row.figures.get(column.key)
         mean, _, half = cell(value, column.kind).partition(" ± ")
-        winner = value is not None and len(rows) > 1 and value.mean == best(rows, column)
-        found.append(Figure(mean, f"± {half}" if half else "", winner))
+        found.append(Figure(mean, f"± {half}" if half else "", is_best(value, rows, column)))
     return found

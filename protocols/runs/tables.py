@@ -55,6 +55,14 @@ def best(rows: Sequence[Merged], column: Column) -> float | None:
     return max(means) if column.better == "higher" else min(means)
 
 
+def is_best(found: Interval | None, rows: Sequence[Merged], column: Column) -> bool:
+    """Whether a figure reads as the best of its column: equal to the digits shown, so that ties are seen as ties."""
+    winner = best(rows, column)
+    if found is None or winner is None or len(rows) < 2:
+        return False
+    return cell(found, column.kind, interval=False) == cell(Interval(winner, None, 1), column.kind)
+
+
 def groups(rows: Sequence[Merged]) -> list[tuple[str, list[Merged]]]:
     """Rows by group, in the order of their first appearance."""
     names = list(dict.fromkeys(row.group for row in rows))
@@ -93,8 +101,7 @@ def markdown_table(rows: Sequence[Merged], columns: Sequence[Column]) -> str:
         for column in used:
             found = row.figures.get(column.key)
             text = cell(found, column.kind)
-            winner = found is not None and found.mean == best(rows, column) and len(rows) > 1
-            cells.append(f"**{text}**" if winner else text)
+            cells.append(f"**{text}**" if is_best(found, rows, column) else text)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -125,11 +132,11 @@ def made_by(outcome: Outcome) -> str:
     )
 
 
-def terminal_rows(rows: Sequence[Merged], columns: Sequence[Column]) -> list[tuple[str, ...]]:
-    """Header and rows for the terminal's table; ours marked with a star."""
+def terminal_rows(rows: Sequence[Merged], columns: Sequence[Column], headline: str) -> list[tuple[str, ...]]:
+    """Header and rows for the terminal's table: ours marked with a star, intervals in the headline's column only."""
     used = columns_of(rows, columns)
-    header = ("method", *(heading(column) for column in used))
-    return [header] + [
-        (("* " if row.ours else "  ") + row.method, *(cell(row.figures.get(it.key), it.kind) for it in used))
-        for row in rows
-    ]
+    lines = [("  method", *(heading(column) for column in used))]
+    for row in rows:
+        cells = [cell(row.figures.get(it.key), it.kind, interval=it.key == headline) for it in used]
+        lines.append((("* " if row.ours else "  ") + row.method, *cells))
+    return lines

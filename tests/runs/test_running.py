@@ -149,7 +149,8 @@ def test_tables_by_hand():
         "| **ours** | **85.00 ± 63.53** | 3.0 | 10 |",
         "| peer | 70.00 | **1.0** | - |",
     ]
-    assert terminal_rows(rows, columns)[1] == ("* ours", "85.00 ± 63.53", "3.0", "10")
+    assert terminal_rows(rows, columns, "a")[1] == ("* ours", "85.00 ± 63.53", "3.0", "10")
+    assert terminal_rows(rows, columns, "s")[1] == ("* ours", "85.00", "3.0", "10")
     outcome = Outcome(
         "p", "P", "About.", "a", columns, [], "c", "d", "e", "b", {}, {},
         {"processor": "x", "threads": 1, "gpu": None}, None,
