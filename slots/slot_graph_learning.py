@@ -1,0 +1,225 @@
+"""Learning a slot graph: many small slots, bridges where inputs lie between two, communities, and no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from slots.errors import DataError, UsageError
+from slots.matching import normalize, support_thresholds
+from slots.shapes import Features, SlotVectors
+from slots.slot_graph import SlotGraph, place
+from slots.slot_graph_communities import RESOLUTIONS, find_communities, modularity
+from slots.slot_graph_means import nearest, spherical_means
+
+_MOST_SLOTS = 1500  # so that a pass over 60,000 images stays near a second or two on one core
+_OUTSIDE = 0.05  # share of a slot's own inputs that lie outside its reach
+_OWNED = 10  # inputs from which a slot's own reach is trusted
+_FEW = 1e-3  # radians: nearer than this an input lies on its slot, and rounding decides the angle
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """How a slot graph is learned.
+
+    Parameters
+    ----------
+    n_slots : int, optional
+        Slots to learn, >= 1. Default: six times the square root of the number of inputs, at most 1,500 and at most a
+        quarter of the inputs.
+    n_communities : int, optional
+        Wanted number, >= 1. Default: the number with the largest modularity.
+    min_size : int, default 20
+        Communities that own fewer inputs are dissolved, >= 1: they are outliers. If all are as small, all stay.
+    resolutions : tuple of float
+        Each > 0; the larger, the more communities. Those are taken that runs at all of them agree on.
+    sharpness : float, default 4.0
+        How far from the middle between two slots an input may lie and still be a bridge, >= 0: the larger, the nearer
+        to the middle; at 0 every input is a bridge of weight 1.
+    beta : float, default 20.0
+        Inverse temperature of the pooling over a community's slots, >= 0; the same as the head's.
+    passes : int, default 8
+        Passes of the k-means that places the slots, >= 1.
+    runs : int, default 4
+        Visiting orders tried at each resolution, >= 1.
+    seed : int, default 0
+    """
+
+    n_slots: int | None = None
+    n_communities: int | None = None
+    min_size: int = 20
+    resolutions: tuple[float, ...] = RESOLUTIONS
+    sharpness: float = 4.0
+    beta: float = 20.0
+    passes: int = 8
+    runs: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_slots", "n_communities", "min_size", "passes", "runs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"`{name}` must be >= 1, got {value}. Leave it out for the default.")
+        if not self.resolutions or min(self.resolutions) <= 0:
+            raise UsageError(f"`resolutions` must be numbers > 0, got {self.resolutions}. 1 is the modularity.")
+        if not self.sharpness >= 0 or not self.beta >= 0:
+            raise UsageError(
+                f"`sharpness` and `beta` must be >= 0, got {self.sharpness} and {self.beta}. Leave them out."
+            )
+
+
+@torch.no_grad()
+def learn_graph(
+    features: Features, config: GraphConfig | None = None, *, report: Callable[[str, float], None] | None = None
+) -> SlotGraph:
+    """Find communities in inputs without labels, and without being told how many.
+
+    Parameters
+    ----------
+    features : float tensor of shape (example, feature)
+        Only their directions count.
+    config : GraphConfig, optional
+    report : callable, optional
+        ``report(step, share)``: told what is being done, and how much of it is done (0 to 1).
+
+    Returns
+    -------
+    SlotGraph
+        The same for the same inputs, config and number of threads.
+
+    Raises
+    ------
+    DataError
+        If ``features`` is not a finite float matrix, or has no row but zeros.
+
+    Notes
+    -----
+    (1) Spherical k-means places many small slots. (2) Each input adds a bridge of weight ``(a1 / a2) ** sharpness``
+    between its two nearest slots, which lie at angles ``a1 <= a2``: 1 half way, 0 on a slot; so a slot that owns a
+    single outlier has no bridges. With weight 1 this is the competitive Hebbian rule of topology representing networks
+    (Martinetz and Schulten 1994), with counts. (3) Communities on which runs at many resolutions agree
+    (`find_communities`). (4) Those that own too little are dissolved. (5) An input belongs to the community with the
+    largest SoftMaxPool over its slots' cosines, as in the head. The rest is ours.
+
+    Examples
+    --------
+    >>> x = torch.cat([torch.randn(400, 2) * 0.1 + middle for middle in ([3.0, 0.0], [0.0, 3.0], [-3.0, 0.0])])
+    >>> learn_graph(x, GraphConfig(resolution=0.5)).n_communities
+    3
+    """
+    config = config or GraphConfig()
+    report = report or _silent
+    if features.ndim != 2 or not features.is_floating_point() or not bool(features.isfinite().all()):
+        raise DataError(
+            f"`features` must be a finite float matrix (example, feature), got {features.dtype} of shape "
+            f"{tuple(features.shape)}. Flatten images and scale them first."
+        )
+    part = (features != 0).any(1).nonzero()[:, 0]
+    if len(part) == 0:
+        raise DataError(f"`features` must have a row that is not zero, got {len(features)} without. Check the scaling.")
+    unit = normalize(features[part].float())
+    n_slots = (
+        min(_MOST_SLOTS, int(6 * len(unit) ** 0.5), -(-len(unit) // 4)) if config.n_slots is None else config.n_slots
+    )
+    weights = spherical_means(
+        unit, min(n_slots, len(unit)), passes=config.passes, seed=config.seed, report=lambda a, b: report(a, 0.8 * b)
+    )
+    scores, near = nearest(unit, weights, min(2, len(weights)))
+    report("bridges", 0.85)
+    bridges = count_bridges(scores, near, len(weights), sharpness=config.sharpness)
+    sizes = np.bincount(near[:, 0].cpu().numpy(), minlength=len(weights)).astype(np.float64)
+    communities = find_communities(bridges, sizes, resolutions=config.resolutions, runs=config.runs, seed=config.seed)
+    kept = _large(communities, sizes, config.min_size)
+    bridges, communities = bridges[np.ix_(kept, kept)], communities[kept]
+    if config.n_communities is not None:
+        communities = find_communities(bridges, sizes[kept], k=config.n_communities, runs=config.runs, seed=config.seed)
+    report("communities", 0.95)
+    graph = _graph(unit, weights[torch.from_numpy(kept).to(weights.device)], bridges, communities, config)
+    return replace(
+        graph,
+        exemplars=part[graph.exemplars],
+        placement=place(normalize(features.float()), graph.weights, graph.communities, graph.reach, beta=config.beta),
+        dissolved=len(weights) - len(kept),
+    )
+
+
+def count_bridges(
+    scores: Float[Tensor, "example near"], near: Int[Tensor, "example near"], n_slots: int, *, sharpness: float = 4.0
+) -> npt.NDArray[np.float64]:
+    """How many inputs lie between each two slots.
+
+    Parameters
+    ----------
+    scores : float tensor of shape (example, 2)
+        Cosines of each input to its nearest and second nearest slot; with one column there are no bridges.
+    near : int64 tensor of shape (example, 2)
+        Those slots.
+    n_slots : int
+    sharpness : float, default 4.0
+
+    Returns
+    -------
+    float64 array of shape (slot, slot)
+        Symmetric; the sum over inputs of ``(a1 / a2) ** sharpness``, where ``a`` are angles in radians.
+
+    Examples
+    --------
+    >>> cosines = torch.tensor([[0.9, 0.9], [1.0, 0.5]])
+    >>> count_bridges(cosines, torch.tensor([[0, 1], [0, 1]]), 2)
+    array([[0., 1.],
+           [1., 0.]])
+    """
+    found = np.zeros((n_slots, n_slots))
+    if near.shape[1] == 2 and len(near):
+        angles = scores.double().clamp(-1, 1).arccos().cpu().numpy()
+        on_slot = angles[:, 0] < _FEW
+        strength = np.where(on_slot, 0.0, angles[:, 0]) / np.maximum(angles[:, 1], _FEW)
+        first, second = near.cpu().numpy().T
+        np.add.at(found, (first, second), strength**sharpness)
+    return found + found.T
+
+
+def _large(communities: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64], min_size: int) -> npt.NDArray[np.int64]:
+    """Slots of the communities that own enough; all where none does."""
+    enough = np.bincount(communities, sizes) >= min_size
+    return np.flatnonzero(enough[communities]) if enough.any() else np.arange(len(communities))
+
+
+def _graph(
+    unit: Features,
+    weights: SlotVectors,
+    bridges: npt.NDArray[np.float64],
+    communities: npt.NDArray[np.int64],
+    config: GraphConfig,
+) -> SlotGraph:
+    """The slots that were kept, with what each owns; those that own nothing since reach nothing."""
+    cosines, owners = (it[:, 0] for it in nearest(unit, weights, 1))
+    wins = torch.bincount(owners, minlength=len(weights))
+    order = np.argsort(-np.bincount(communities, wins.cpu().numpy()), kind="stable")
+    exemplars = torch.zeros(len(weights), dtype=torch.long, device=unit.device)
+    nearest_last = cosines.argsort(stable=True)
+    exemplars[owners[nearest_last]] = nearest_last
+    reach = support_thresholds(cosines, owners, len(weights), quantile=_OUTSIDE)
+    usual = reach[wins >= min(_OWNED, int(wins.max()))].median()  # a slot that owns little knows little of its reach
+    return SlotGraph(
+        weights=weights,
+        reach=torch.where(wins > 0, torch.minimum(reach, usual), reach),
+        wins=wins,
+        exemplars=exemplars,
+        bridges=bridges,
+        communities=torch.from_numpy(np.argsort(order)[communities]).to(weights.device),
+        placement=place(unit[:0], weights, owners.new_zeros(len(weights)), reach, beta=config.beta),
+        modularity=modularity(bridges, communities),
+        dissolved=0,
+        beta=config.beta,
+    )
+
+
+def _silent(_step: str, _share: float) -> None:
+    """Report nothing."""
