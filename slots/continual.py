@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from slots.continual_evidence import Evidence
 from slots.continual_growing import Growth, learn, seal, unexplained
 from slots.continual_matching import match
-from slots.continual_slots import OPEN, DirectedSlots, Ids, Rows, quantize
+from slots.continual_slots import DirectedSlots, Ids, Rows, quantize
 from slots.errors import DataError, UsageError
 
 Labels = npt.NDArray[Any]
@@ -51,15 +51,15 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         A new class gets a slot for every ``first_share`` examples until it has ``first_slots``, both >= 1.
     slot_share : int, default 300
         Later it gets one for every ``slot_share`` examples that its sealed slots do not explain, >= 1.
-    pending : int, default 1000
+    pending : int, default 1500
         Examples of all classes together that wait to be learned, >= 1. When there are so many, those of the most
         frequent class among them are learned at once and leave.
-    probation : int, default 12000
+    probation : int, default 24000
         Examples of other classes after which a slot is sealed, >= 0.
     reach : float, default -0.5
         How far a sealed slot matches: so many standard deviations beyond its own typical example, on the scale of log
         energies. Never as far as an example of another class has come during the probation.
-    lead : float in (0, 1), default 0.7
+    lead : float in (0, 1), default 0.6
         A slot matches only where its energy is at most this share of that of any older slot of another class.
     random_state : int, RandomState instance or None, default None
 
@@ -106,10 +106,10 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         first_slots: int = 20,
         first_share: int = 25,
         slot_share: int = 300,
-        pending: int = 1000,
-        probation: int = 12_000,
+        pending: int = 1500,
+        probation: int = 24_000,
         reach: float = -0.5,
-        lead: float = 0.7,
+        lead: float = 0.6,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_directions = n_directions
@@ -139,7 +139,12 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             del self.slots_
         return self.partial_fit(X, y)
 
-    def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:
+    def partial_fit(
+        self,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        classes: npt.ArrayLike | None = None,  # noqa: ARG002 - scikit-learn passes it
+    ) -> Self:
         """Learn the next rows of the stream; their classes may be old or new.
 
         Parameters
@@ -272,7 +277,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.probation < 0:
             raise UsageError(f"`probation` must be >= 0, got {self.probation}. 0 seals a slot as soon as it can be.")
         if not 0 < self.lead < 1:
-            raise UsageError(f"`lead` must lie in (0, 1), got {self.lead}. 0.7 is a good start.")
+            raise UsageError(f"`lead` must lie in (0, 1), got {self.lead}. 0.6 is a good start.")
 
     def _start(self, labels: Labels) -> None:
         n_features = self.n_features_in_
@@ -327,15 +332,15 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return Growth(self.first_slots, self.first_share, self.slot_share, self.probation, self.reach)
 
     def _settled(self) -> ContinualSlots:
-        """This learner as it would be with nothing pending; itself stays as it is. Sealed slots are the same."""
+        """A learner like this with nothing pending; itself stays as it is, and sealed slots are the same."""
         if len(self._ids) == 0:
             return self
         other = ContinualSlots(**self.get_params())
         other.__dict__ |= self.__dict__
         other.slots_, other.evidence_ = self.slots_.copy(), self.evidence_.copy()
-        other._learned, other._open = self._learned.copy(), self._open.copy()  # noqa: SLF001 - its own kind
+        other._learned, other._open = self._learned.copy(), self._open.copy()
         for label in np.unique(self._ids).tolist():
-            other._learn(label)  # noqa: SLF001
+            other._learn(label)
         return other
 
     def _rows(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -36,7 +36,7 @@ class Growth:
     first_slots: int = 20
     first_share: int = 25
     slot_share: int = 300
-    probation: int = 12_000
+    probation: int = 24_000
     reach: float = 0.0
 
     def wanted(self, n_examples: int) -> int:

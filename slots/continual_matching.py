@@ -1,4 +1,4 @@
-"""Which sealed slot answers a row for ever: by its reach, and by a clear lead over what was sealed before or with it."""
+"""Which sealed slot answers a row for ever: by its reach, and by a clear lead over what was sealed no later."""
 
 from __future__ import annotations
 

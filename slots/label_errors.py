@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slots.backbone_hooks import constrain, schedule
 from slots.errors import DataError, UsageError
 from slots.label_errors_noise import anchor_counts, given_true, noise_matrix
 from slots.preprocessing import Preprocessing, RawInputs
-from slots.backbone_hooks import constrain, schedule
 from slots.training import check_labels
 from slots.views import parse_views
 

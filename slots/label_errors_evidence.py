@@ -133,9 +133,7 @@ def gather_evidence(features: Features, y: Labels, head: IncrementalNeuralHashin
 
 
 @torch.no_grad()
-def shut_out(
-    features: Features, y: Labels, weights: SlotVectors, slot_labels: SlotLabels
-) -> npt.NDArray[np.int64]:
+def shut_out(features: Features, y: Labels, weights: SlotVectors, slot_labels: SlotLabels) -> npt.NDArray[np.int64]:
     """How many examples each example shuts out of slots of other labels.
 
     Parameters
@@ -175,6 +173,8 @@ def shut_out(
 def _trusted_limits(unit: Features, labels: Tensor, head: IncrementalNeuralHashing) -> Float[Tensor, " slot"]:
     """The largest score of a trusted example of another label for each slot; -1 for none."""
     limits = torch.full_like(head.precision_thresholds, -1.0)
+    if len(unit) == 0:
+        return limits
     for block, of in zip(unit.split(_BLOCK * 8), labels.split(_BLOCK * 8), strict=True):
         scores = block @ head.weights.detach().T
         limits = torch.maximum(limits, scores.masked_fill(of[:, None] == head.labels, -1.0).amax(0))

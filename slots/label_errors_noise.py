@@ -75,8 +75,8 @@ def noise_matrix(counts: npt.NDArray[np.int64]) -> Probabilities:
     Examples
     --------
     >>> noise_matrix(np.array([[95, 5], [0, 100]])).round(3)
-    array([[0.951, 0.049],
-           [0.001, 0.999]])
+    array([[0.954, 0.046],
+           [0.004, 0.996]])
     """
     from scipy.special import gammaln
 
@@ -88,7 +88,7 @@ def noise_matrix(counts: npt.NDArray[np.int64]) -> Probabilities:
     a, b = _STRENGTHS[:, None], _STRENGTHS[:, None] / mean
     likelihood = gammaln(seen + a) - gammaln(a) + a * np.log(b / (b + exposure)) - seen * np.log(b + exposure)
     strength = float(_STRENGTHS[likelihood.sum(1).argmax()])
-    matrix = (counts + strength) / (totals[:, None] + strength / mean)
+    matrix: Probabilities = (counts + strength) / (totals[:, None] + strength / mean)
     matrix[~off] = 0.0
     matrix *= np.minimum(1.0, 0.9 / np.maximum(matrix.sum(1, keepdims=True), 1e-300))  # a class keeps some of its own
     matrix[~off] = 1 - matrix.sum(1)

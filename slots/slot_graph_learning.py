@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +115,61 @@ def learn_graph(
     3
     """
     config = config or GraphConfig()
-    report = report or _silent
+    report = report or silent
+    base = bridged_slots(features, config, report)
+    chosen: dict[str, Any] = {"runs": config.runs, "seed": config.seed}
+    communities = find_communities(base.bridges, base.sizes, resolutions=config.resolutions, **chosen)
+    kept = _large(communities, base.sizes, config.min_size)
+    base, communities = base.only(kept), communities[kept]
+    if config.n_communities is not None:
+        communities = find_communities(base.bridges, base.sizes, k=config.n_communities, **chosen)
+    report("communities", 0.95)
+    owned = np.bincount(communities, base.sizes)
+    by_size = np.argsort(np.argsort(-owned, kind="stable"))
+    return closed(features, base, by_size[communities], config)
+
+
+@dataclass(frozen=True)
+class BridgedSlots:
+    """Slots before they are communities.
+
+    Parameters
+    ----------
+    part : int64 tensor of shape (part,)
+        Inputs that are not zero.
+    unit : float32 tensor of shape (part, feature)
+        Their directions.
+    weights : float32 tensor of shape (slot, feature)
+    owners : int64 array of shape (part,)
+        Nearest slot when the bridges were counted.
+    bridges : float64 array of shape (slot, slot)
+    sizes : float64 array of shape (slot,)
+        Inputs that each slot owned then.
+    dissolved : int
+        Slots that are gone.
+    """
+
+    part: Int[Tensor, " part"]
+    unit: Float[Tensor, "part feature"]
+    weights: SlotVectors
+    owners: npt.NDArray[np.int64]
+    bridges: npt.NDArray[np.float64]
+    sizes: npt.NDArray[np.float64]
+    dissolved: int = 0
+
+    def only(self, kept: npt.NDArray[np.int64]) -> BridgedSlots:
+        """The same with some of the slots; ``owners`` still counts all of them."""
+        return replace(
+            self,
+            weights=self.weights[torch.from_numpy(kept).to(self.weights.device)],
+            bridges=self.bridges[np.ix_(kept, kept)],
+            sizes=self.sizes[kept],
+            dissolved=self.dissolved + len(self.sizes) - len(kept),
+        )
+
+
+def bridged_slots(features: Features, config: GraphConfig, report: Callable[[str, float], None]) -> BridgedSlots:
+    """Steps 1 and 2 of `learn_graph`."""
     if features.ndim != 2 or not features.is_floating_point() or not bool(features.isfinite().all()):
         raise DataError(
             f"`features` must be a finite float matrix (example, feature), got {features.dtype} of shape "
@@ -124,28 +179,17 @@ def learn_graph(
     if len(part) == 0:
         raise DataError(f"`features` must have a row that is not zero, got {len(features)} without. Check the scaling.")
     unit = normalize(features[part].float())
-    n_slots = (
-        min(_MOST_SLOTS, int(6 * len(unit) ** 0.5), -(-len(unit) // 4)) if config.n_slots is None else config.n_slots
-    )
+    usual = min(_MOST_SLOTS, int(6 * len(unit) ** 0.5), -(-len(unit) // 4))
+    n_slots = min(config.n_slots or usual, len(unit))
     weights = spherical_means(
-        unit, min(n_slots, len(unit)), passes=config.passes, seed=config.seed, report=lambda a, b: report(a, 0.8 * b)
+        unit, n_slots, passes=config.passes, seed=config.seed, report=lambda step, share: report(step, 0.8 * share)
     )
     scores, near = nearest(unit, weights, min(2, len(weights)))
     report("bridges", 0.85)
     bridges = count_bridges(scores, near, len(weights), sharpness=config.sharpness)
-    sizes = np.bincount(near[:, 0].cpu().numpy(), minlength=len(weights)).astype(np.float64)
-    communities = find_communities(bridges, sizes, resolutions=config.resolutions, runs=config.runs, seed=config.seed)
-    kept = _large(communities, sizes, config.min_size)
-    bridges, communities = bridges[np.ix_(kept, kept)], communities[kept]
-    if config.n_communities is not None:
-        communities = find_communities(bridges, sizes[kept], k=config.n_communities, runs=config.runs, seed=config.seed)
-    report("communities", 0.95)
-    graph = _graph(unit, weights[torch.from_numpy(kept).to(weights.device)], bridges, communities, config)
-    return replace(
-        graph,
-        exemplars=part[graph.exemplars],
-        placement=place(normalize(features.float()), graph.weights, graph.communities, graph.reach, beta=config.beta),
-        dissolved=len(weights) - len(kept),
+    owners = near[:, 0].cpu().numpy()
+    return BridgedSlots(
+        part, unit, weights, owners, bridges, np.bincount(owners, minlength=len(weights)).astype(np.float64)
     )
 
 
@@ -191,35 +235,35 @@ def _large(communities: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64], m
     return np.flatnonzero(enough[communities]) if enough.any() else np.arange(len(communities))
 
 
-def _graph(
-    unit: Features,
-    weights: SlotVectors,
-    bridges: npt.NDArray[np.float64],
-    communities: npt.NDArray[np.int64],
-    config: GraphConfig,
+def closed(
+    features: Features, base: BridgedSlots, communities: npt.NDArray[np.int64], config: GraphConfig
 ) -> SlotGraph:
-    """The slots that were kept, with what each owns; those that own nothing since reach nothing."""
+    """What each slot owns and how far it reaches, and the placement of all inputs."""
+    unit, weights = base.unit, base.weights
     cosines, owners = (it[:, 0] for it in nearest(unit, weights, 1))
     wins = torch.bincount(owners, minlength=len(weights))
-    order = np.argsort(-np.bincount(communities, wins.cpu().numpy()), kind="stable")
-    exemplars = torch.zeros(len(weights), dtype=torch.long, device=unit.device)
-    nearest_last = cosines.argsort(stable=True)
-    exemplars[owners[nearest_last]] = nearest_last
+    exemplars = torch.full((len(weights),), -1, dtype=torch.long, device=unit.device)
+    order = cosines.argsort(stable=True)
+    for_slot = owners[order].argsort(stable=True)  # by slot, the nearest last
+    ends = wins.cumsum(0)[wins > 0] - 1
+    exemplars[wins > 0] = base.part[order[for_slot[ends]]]
     reach = support_thresholds(cosines, owners, len(weights), quantile=_OUTSIDE)
     usual = reach[wins >= min(_OWNED, int(wins.max()))].median()  # a slot that owns little knows little of its reach
+    reach = torch.where(wins > 0, torch.minimum(reach, usual), reach)
+    of_slot = torch.from_numpy(communities).to(weights.device)
     return SlotGraph(
         weights=weights,
-        reach=torch.where(wins > 0, torch.minimum(reach, usual), reach),
+        reach=reach,
         wins=wins,
         exemplars=exemplars,
-        bridges=bridges,
-        communities=torch.from_numpy(np.argsort(order)[communities]).to(weights.device),
-        placement=place(unit[:0], weights, owners.new_zeros(len(weights)), reach, beta=config.beta),
-        modularity=modularity(bridges, communities),
-        dissolved=0,
+        bridges=base.bridges,
+        communities=of_slot,
+        placement=place(normalize(features.float()), weights, of_slot, reach, beta=config.beta),
+        modularity=modularity(base.bridges, communities),
+        dissolved=base.dissolved,
         beta=config.beta,
     )
 
 
-def _silent(_step: str, _share: float) -> None:
+def silent(_step: str, _share: float) -> None:
     """Report nothing."""

@@ -26,6 +26,8 @@ from slots.preprocessing import RawInputs
 from slots.proposing import Proposal, Report, propose, unit_features
 from slots.refining import Lesson, refine
 from slots.sources import FeatureSource
+from slots.spreading import Outlook, SpreadConfig, look, spread
+from slots.standing import stand
 
 Ids = npt.NDArray[np.int64]
 GivenLabels = npt.NDArray[Any] | Mapping[int, int | str]
@@ -53,6 +55,12 @@ class UpdateConfig:
         Cut new support caps so far that they meet no old slot of another label as balls on the sphere. Without it a
         new slot answers for its cap less what older slots match, which gives the same guarantee and is far larger.
     seed : int, default 0
+    spread : SpreadConfig, optional
+        Spread the given labels over all unmatched examples (`slots.spreading`) and make slots of what they reach, of
+        old labels too. Far more accurate from few labels; it needs the model's novelty calibration. Default: each
+        label (or query) seeds one slot.
+    slots_per_label : int, default 30
+        With ``spread``: the most new slots of one label (count, >= 1).
     """
 
     moves: int = 3
@@ -62,11 +70,17 @@ class UpdateConfig:
     precision: float = 0.99
     disjoint: bool = False
     seed: int = 0
+    spread: SpreadConfig | None = None
+    slots_per_label: int = 30
 
     def __post_init__(self) -> None:
         for name in ("moves", "epochs", "rehearsal"):
             if getattr(self, name) < 0:
                 raise UsageError(f"`{name}` must be >= 0, got {getattr(self, name)}. Pass 0 to leave it out.")
+        if self.slots_per_label < 1:
+            raise UsageError(
+                f"`slots_per_label` must be >= 1, got {self.slots_per_label}. It is the most that a label gets."
+            )
         if not 0 < self.precision <= 1 or self.slot_lr <= 0:
             raise UsageError(
                 f"`precision` must lie in (0, 1] and `slot_lr` be > 0, got {self.precision} and {self.slot_lr}. "
@@ -112,6 +126,9 @@ class UpdateReport:
         New slots, and how many of them stand for a cluster without a name.
     slots : int64 array
         The new slots' places in the head.
+    sources : int64 array of shape (new slot,)
+        Row of the given label that each new slot rests on (with ``spread`` the nearest one of its label); -1 for a
+        cluster, and for a slot that continues an old label on the word of the old slots.
     contradictions : tuple of Contradiction
         Given labels of matched examples that differ from the answer.
     proposal : Proposal
@@ -124,6 +141,7 @@ class UpdateReport:
     slots_added: int
     clusters_added: int
     slots: Ids
+    sources: Ids
     contradictions: tuple[Contradiction, ...]
     proposal: Proposal
 
@@ -136,6 +154,7 @@ def update(
     proposal: Proposal | None = None,
     budget: int | None = None,
     config: UpdateConfig | None = None,
+    outlook: Outlook | None = None,
     report: Report | None = None,
 ) -> UpdateReport:
     """Add slots for what the model does not match: labelled where a label is given, else as clusters with fresh ids.
@@ -154,6 +173,8 @@ def update(
     budget : int, optional
         Largest number of clusters, when a proposal is made here.
     config : UpdateConfig, optional
+    outlook : Outlook, optional
+        What `slots.spreading.look` found for these inputs, where ``config.spread`` is set; else it is made.
     report : callable, optional
         ``report(step, share)``, told the progress.
 
@@ -197,7 +218,7 @@ def update(
             "Call propose again."
         )
     contradictions = _contradictions(proposal, given)
-    made = _make_slots(model, x, given, proposal, first_free=len(names), config=config, report=report)
+    made = _make_slots(model, x, given, proposal, first_free=len(names), config=config, outlook=outlook, report=report)
     used = int((given[proposal.unmatched] >= 0).sum())
     done = UpdateReport(
         generation=model.generation,
@@ -207,6 +228,7 @@ def update(
         slots_added=0,
         clusters_added=0,
         slots=np.zeros(0, np.int64),
+        sources=np.zeros(0, np.int64),
         contradictions=contradictions,
         proposal=proposal,
     )
@@ -233,6 +255,7 @@ class _Made:
     caps: Caps
     clusters: Ids
     unmatched: Ids
+    sources: Ids
 
 
 def _make_slots(
@@ -243,6 +266,7 @@ def _make_slots(
     *,
     first_free: int,
     config: UpdateConfig,
+    outlook: Outlook | None,
     report: Report,
 ) -> _Made | None:
     """All the work of an update, on a model that stays as it is; None when there is nothing to add."""
@@ -250,35 +274,32 @@ def _make_slots(
     if len(unmatched) == 0:
         return None
     source = FeatureSource(model, x[unmatched], report)
-    unit = unit_features(source)
-    known = given[unmatched]
-    seeds, labels, clusters = _seeds(unit, known, proposal, first_free=first_free)
-    if len(seeds) == 0:
+    if config.spread is not None and (given[unmatched] >= 0).any():
+        draft = _spread_draft(model, x, given, proposal, config=config, outlook=outlook, report=report)
+    else:
+        draft = _seeded_draft(source, given[unmatched], proposal, first_free=first_free, config=config)
+    if len(draft.placed.labels) == 0:
         return None
-    places = torch.from_numpy(seeds).to(model.device)
-    marks, of_slots = torch.from_numpy(known).to(model.device), torch.from_numpy(labels).to(model.device)
-    voters = find_voters(source, unit, marks, seeds=places, labels=of_slots, radius=proposal.radius)
-    start = Placed(places, unit[places], of_slots, voters)
-    placed = settle(unit, marks, start, moves=config.moves)
-    taken = _taken_labels(model, source, proposal, placed, marks)
+    placed, marks = draft.placed, torch.from_numpy(given[unmatched]).to(model.device)
     memory, memory_labels = _memory(model)
     rehearsed = _rehearsed(proposal, given, config)
     few = slice(None, None, max(1, -(-len(memory) // max(1, config.rehearsal))))  # or time would grow as slots squared
+    answered = torch.from_numpy(proposal.prediction.labels[rehearsed]).to(draft.labels)
     lesson = Lesson(
-        x=x[np.concatenate([unmatched, rehearsed])],
-        labels=torch.cat([taken, torch.from_numpy(proposal.prediction.labels[rehearsed]).to(taken)]),
+        x=x[np.concatenate([unmatched[draft.sure], rehearsed])],
+        labels=torch.cat([draft.labels[torch.from_numpy(draft.sure).to(model.device)], answered]),
         memory=memory[few],
         memory_labels=memory_labels[few],
     )
     options = {"epochs": config.epochs, "lr": config.slot_lr, "seed": config.seed}
-    weights = placed.centres.clone()
+    weights, voters = placed.centres.clone(), placed.voters
     refined = refine(model, weights[voters], placed.labels[voters], lesson, report=report, **options)  # type: ignore[arg-type]
     weights[voters] = refined
     caps = make_caps(
         source,
         weights,
         placed,
-        taken,
+        draft.labels,
         known=marks,
         old=head.caps(),
         memory=(memory, memory_labels),
@@ -286,7 +307,62 @@ def _make_slots(
         radius=proposal.radius,
         disjoint=config.disjoint,
     )
-    return _Made(weights, placed, caps, clusters, unmatched)
+    sources = np.where(draft.sources >= 0, unmatched[draft.sources], -1)
+    return _Made(weights, placed, caps, draft.clusters, unmatched, sources)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """New slots before their refinement: where, of which label, and what of the unmatched teaches them."""
+
+    placed: Placed
+    labels: Tensor
+    sure: npt.NDArray[np.bool_]
+    clusters: Ids
+    sources: Ids
+
+
+def _seeded_draft(
+    source: FeatureSource, known: Ids, proposal: Proposal, *, first_free: int, config: UpdateConfig
+) -> _Draft:
+    """One slot a given label, and one a query without a label."""
+    unit, model = unit_features(source), source.model
+    seeds, labels, clusters = _seeds(unit, known, proposal, first_free=first_free)
+    places = torch.from_numpy(seeds).to(model.device)
+    marks, of_slots = torch.from_numpy(known).to(model.device), torch.from_numpy(labels).to(model.device)
+    every = np.ones(len(known), bool)
+    nobody = torch.zeros(len(seeds), dtype=torch.bool, device=model.device)
+    if len(seeds) == 0:
+        return _Draft(Placed(places, unit[places], of_slots, nobody), marks, every, clusters, seeds)
+    voters = find_voters(source, unit, marks, seeds=places, labels=of_slots, radius=proposal.radius)
+    placed = settle(unit, marks, Placed(places, unit[places], of_slots, voters), moves=config.moves)
+    taken = _taken_labels(model, source, proposal, placed, marks)
+    return _Draft(placed, taken, every, clusters, np.where(np.isin(labels, clusters), -1, seeds))
+
+
+def _spread_draft(
+    model: SlotModel,
+    x: RawInputs,
+    given: Ids,
+    proposal: Proposal,
+    *,
+    config: UpdateConfig,
+    outlook: Outlook | None,
+    report: Report,
+) -> _Draft:
+    """Slots of all that the given labels reach."""
+    outlook = look(model, x, proposal.prediction, report=report) if outlook is None else outlook
+    found = stand(
+        model.head,
+        outlook,
+        spread(outlook, given, config=config.spread),
+        unmatched=proposal.unmatched,
+        known=given[proposal.unmatched],
+        slots_per_label=config.slots_per_label,
+        seed=config.seed,
+    )
+    labels = torch.from_numpy(found.labels).to(model.device)
+    return _Draft(found.placed, labels, found.sure, np.zeros(0, np.int64), found.sources)
 
 
 def _seeds(unit: Tensor, known: Ids, proposal: Proposal, *, first_free: int) -> tuple[Ids, Ids, Ids]:
@@ -372,6 +448,7 @@ def _commit(model: SlotModel, x: RawInputs, made: _Made, done: UpdateReport, nam
         slots_added=head.n_slots - first,
         clusters_added=len(made.clusters),
         slots=np.arange(first, head.n_slots),
+        sources=made.sources,
     )
     model.history.append(Generation(number, "update", head.n_slots, _figures(done)))
     return done
