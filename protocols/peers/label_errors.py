@@ -39,7 +39,7 @@ class Ranking:
 def cleanlab(
     probabilities: Probabilities, y: Labels, *, method: Literal["self_confidence", "normalized_margin"]
 ) -> Ranking:
-    """cleanlab's label quality, and the issues that it lists (its default rule, ordered by the same quality).
+    """Rank by cleanlab's label quality, and list the issues of its default rule.
 
     Parameters
     ----------
