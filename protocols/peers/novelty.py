@@ -238,7 +238,7 @@ def _forest(familiar: Familiar) -> list[NoveltyPeer]:
     from sklearn.ensemble import IsolationForest
 
     forest = IsolationForest(random_state=familiar.seed).fit(familiar.features)
-    return [NoveltyPeer("isolation forest (scikit-learn)", lambda x: -forest.score_samples(x), 0)]
+    return [NoveltyPeer("isolation forest (scikit-learn)", _blockwise(lambda x: -forest.score_samples(x)), 0)]
 
 
 def _local_outlier_factor(familiar: Familiar) -> list[NoveltyPeer]:
@@ -249,7 +249,11 @@ def _local_outlier_factor(familiar: Familiar) -> list[NoveltyPeer]:
     some = np.unique(some, axis=0)  # equal rows make the local density infinite
     lof = LocalOutlierFactor(n_neighbors=min(20, len(some) - 1), novelty=True).fit(some)
     note = "" if len(familiar.features) <= _LOF_EXAMPLES else f"Learns from {_LOF_EXAMPLES:,} of the examples."
-    return [NoveltyPeer("local outlier factor (scikit-learn)", lambda x: -lof.score_samples(unit(x)), len(some), note)]
+    return [
+        NoveltyPeer(
+            "local outlier factor (scikit-learn)", _blockwise(lambda x: -lof.score_samples(unit(x))), len(some), note
+        )
+    ]
 
 
 NOVELTY_PEERS: dict[str, Callable[[Familiar], list[NoveltyPeer]]] = {

@@ -88,7 +88,7 @@ def novelty_score(detector: NoveltyDetector) -> Callable[[Tensor], Tensor]:
     metric, known = detector.metric, normalize(detector.prototypes)
     whiten = metric.basis * metric.stretch
     place = known @ whiten
-    log_tails = torch.from_numpy(-np.log1p(-np.linspace(0.0, 0.9, 10))).float()
+    ranks = torch.linspace(0.0, 0.9, 10)
 
     def tests(features: Tensor) -> list[Tensor]:
         unit = normalize(features)
@@ -108,7 +108,7 @@ def novelty_score(detector: NoveltyDetector) -> Callable[[Tensor], Tensor]:
         ):
             if share > 0:
                 at = torch.tensor(knots)
-                tail = _interpolated(value, at, log_tails) + (value - at[-1]).clamp_min(0) / excess
+                tail = -torch.log1p(-_interpolated(value, at, ranks)) + (value - at[-1]).clamp_min(0) / excess
                 parts.append(float(np.log(share)) + tail)
         return torch.stack(parts).amax(0)
 
