@@ -124,9 +124,31 @@ def learn_graph(
     if config.n_communities is not None:
         communities = find_communities(base.bridges, base.sizes, k=config.n_communities, **chosen)
     report("communities", 0.95)
-    owned = np.bincount(communities, base.sizes)
-    by_size = np.argsort(np.argsort(-owned, kind="stable"))
-    return closed(features, base, by_size[communities], config)
+    return closed(features, base, _by_size(communities, base.sizes), config)
+
+
+@torch.no_grad()
+def regroup(graph: SlotGraph, features: Features, n_communities: int, *, seed: int = 0) -> SlotGraph:
+    """The same slots and bridges in another number of communities.
+
+    Parameters
+    ----------
+    graph : SlotGraph
+    features : float tensor of shape (example, feature)
+        What it was learned from.
+    n_communities : int
+        >= 1; fewer only where there are fewer slots.
+    seed : int, default 0
+
+    Returns
+    -------
+    SlotGraph
+    """
+    owned = graph.wins.double().cpu().numpy()
+    found = _by_size(find_communities(graph.bridges, owned, k=n_communities, seed=seed), owned)
+    of_slot = torch.from_numpy(found).to(graph.weights.device)
+    placement = place(normalize(features.float()), graph.weights, of_slot, graph.reach, beta=graph.beta)
+    return replace(graph, communities=of_slot, placement=placement, modularity=modularity(graph.bridges, found))
 
 
 @dataclass(frozen=True)
@@ -233,6 +255,11 @@ def _large(communities: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64], m
     """Slots of the communities that own enough; all where none does."""
     enough = np.bincount(communities, sizes) >= min_size
     return np.flatnonzero(enough[communities]) if enough.any() else np.arange(len(communities))
+
+
+def _by_size(communities: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Numbered by what they own, the largest first."""
+    return np.asarray(np.argsort(np.argsort(-np.bincount(communities, sizes), kind="stable"))[communities], np.int64)
 
 
 def closed(
