@@ -51,6 +51,7 @@ COMMANDS = (
         judging.ood,
         "Example:  slots ood runs/mnist-pixels --data fashion_mnist --false-alarm-rate 0.01 --out scores.csv",
     ),
+    (judging.clean, "Examples:  slots clean mnist   slots clean runs/mnist-pixels --data mnist --limit 200"),
     (measuring.run, "Example:  slots run continual --data mnist --peers all --seeds 3"),
     (judging.doctor, None),
 )

@@ -32,7 +32,7 @@ def test_shell_examples_run(tmp_path):
     lines = shell_lines()
     first = ["fit", "show", "evaluate", "predict", "doctor"]
     then = ["fit", "update", "update", "log", "diff", "relabel", "undo", "ood"]
-    assert [shlex.split(line)[1] for line in lines] == first + then
+    assert [shlex.split(line)[1] for line in lines] == [*first, *then, "clean", "run"]
     for line in lines:
         if line.startswith("slots doctor"):
             continue  # it judges the machine
@@ -47,7 +47,7 @@ def test_options_named_in_the_readme_exist():
     env = {**os.environ, "COLUMNS": "200"}
     help_text = "".join(
         subprocess.run([*SLOTS, name, "--help"], capture_output=True, text=True, env=env, check=True).stdout
-        for name in ("fit", "evaluate", "predict", "show", "doctor", "update", "log", "diff", "relabel", "undo", "ood")
+        for name in ("fit", "evaluate", "predict", "show", "doctor", "update", "log", "diff", "relabel", "undo", "ood", "clean", "run")
     )
     for option in set(re.findall(r"--[a-z][a-z-]+", README.read_text())):
         assert option in help_text, option

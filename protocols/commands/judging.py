@@ -1,17 +1,14 @@
-"""``slots ood`` and ``doctor``: which inputs are foreign, and whether the installation is sound."""
+"""``slots ood``, ``clean`` and ``doctor``: foreign inputs, wrong labels, and whether the installation is sound."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from protocols.commands.options import AsJson, Data, DataDir, Device, Model, load, part_of
-from protocols.terminal import print_json
-
-if TYPE_CHECKING:
-    pass
+from protocols.commands.options import DATA, AsJson, Data, DataDir, Device, Model, load, part_of, usage
+from protocols.terminal import print_json, print_table, progress
 
 
 def ood(
@@ -47,6 +44,64 @@ def ood(
     else:
         typer.echo(novelty_csv(loaded, found), nl=False)
         typer.echo(flagged, err=True)
+
+
+def clean(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="MODEL|DATA", help=f"A model folder, whose features and slots judge; or data: {DATA}"),
+    ],
+    data: Annotated[str | None, typer.Option(help="With a model: the data to examine, best that of its fit.")] = None,
+    part: Annotated[str, typer.Option(help="train or test.")] = "train",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most labels to list. Default: as many as are wrong by the estimate.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Without a model: the network to train. Default: cnn; feature rows need none.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the list and the page. Default: runs/clean-DATA.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """List the labels that are likely wrong, with the slots they hold back and the nearest examples, as CSV and page.
+
+    Nothing is changed: the list is for a person to go through.
+    """
+    from protocols.cleaning import clean_and_write
+    from protocols.fitting import command_line, load_model
+    from protocols.planning import pick_device
+    from protocols.suspects import CleaningPlan
+
+    if part not in ("train", "test"):
+        raise usage(f"--part must be train or test, got {part!r}.")
+    if data is None and (Path(source) / "slots.json").exists():
+        raise usage(f"--data must say what to examine with the model {source!r}, got nothing. Add --data NAME.")
+    judge = None if data is None else load_model(source, device=device)
+    loaded = load(source if data is None else data, data_dir, judge)
+    plan = CleaningPlan(part=part, limit=limit, backbone=backbone, seed=seed, device=pick_device(device))  # type: ignore[arg-type]
+    name = None if judge is None else Path(source).name
+    with progress() as report:
+        found = clean_and_write(
+            loaded,
+            plan,
+            out=out or Path("runs") / f"clean-{loaded.name}",
+            command=command_line(),
+            model=judge,
+            model_name=name,
+            report=report,
+        )
+    if as_json:
+        print_json(found.as_json())
+        return
+    typer.echo(f"{found.estimated_errors:,} of {found.n_examples:,} labels are wrong by the estimate.")
+    if found.listed:
+        held_back = f"they hold back {found.slots_held_back:,} of {found.n_slots:,} slots"
+        typer.echo(f"{found.listed:,} are listed; {held_back}.")
+    if rows := [(it.true, it.given, f"{it.count:,}") for it in found.confused[:8] if it.count > 1]:
+        print_table("", [("really", "labelled as", "about"), *rows])
+    typer.echo(f"List: {found.table}\nPage: {found.page}")
 
 
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
