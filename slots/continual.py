@@ -16,7 +16,8 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from slots.continual_evidence import Evidence
 from slots.continual_growing import Growth, learn, seal, unexplained
 from slots.continual_matching import match
-from slots.continual_slots import DirectedSlots, Ids, Rows, quantize
+from slots.continual_slots import DirectedSlots, Ids
+from slots.continual_waiting import Waiting
 from slots.errors import DataError, UsageError
 
 Labels = npt.NDArray[Any]
@@ -177,17 +178,14 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels = column_or_1d(labels)
         if fresh:
             self._start(labels)
-        codes, scales = quantize(_unit(rows).astype(np.float32))
-        ids = self._register(labels)
+        units, ids = _unit(rows).astype(np.float32), self._register(labels)
         done = 0
         while done < len(ids):
-            end = done + self.pending - len(self._ids)
-            self._codes = np.concatenate([self._codes, codes[done:end]])
-            self._scales = np.concatenate([self._scales, scales[done:end]])
-            self._ids = np.concatenate([self._ids, ids[done:end]])
+            end = done + self.pending - len(self._waiting)
+            self._waiting.add(units[done:end], ids[done:end])
             done = end
-            if len(self._ids) >= self.pending:
-                self._learn(int(np.bincount(self._ids).argmax()))
+            if len(self._waiting) >= self.pending:
+                self._learn(self._waiting.most())
                 self._seal()
         return self
 
@@ -200,7 +198,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Itself.
         """
         check_is_fitted(self, "slots_")
-        for label in np.unique(self._ids).tolist():
+        for label in np.unique(self._waiting.ids).tolist():
             self._learn(label)
         self._seal()
         return self
@@ -262,9 +260,8 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def nbytes(self) -> int:
         """Bytes of all that is kept between calls."""
         check_is_fitted(self, "slots_")
-        waiting = self._codes.nbytes + self._scales.nbytes + self._ids.nbytes
         counters = self._learned.nbytes + self._open.nbytes + self._names.nbytes
-        return self.slots_.nbytes + self.evidence_.nbytes + waiting + counters
+        return self.slots_.nbytes + self.evidence_.nbytes + self._waiting.nbytes + counters
 
     def evidence_total(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Evidence by label id for unit rows, the pending examples left aside."""
@@ -280,11 +277,11 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise UsageError(f"`lead` must lie in (0, 1), got {self.lead}. 0.6 is a good start.")
 
     def _start(self, labels: Labels) -> None:
-        n_features = self.n_features_in_
+        n_features: int = self.n_features_in_
         self.slots_ = DirectedSlots.empty(0, min(self.n_directions, n_features), n_features)
         self.evidence_ = Evidence.empty(n_features)
-        self._codes, self._scales = np.zeros((0, n_features), np.int8), np.zeros(0, np.float32)
-        self._ids, self._names = np.zeros(0, np.int64), labels[:0]
+        self._waiting = Waiting.empty(n_features)
+        self._names: Labels = labels[:0]
         self._learned, self._open = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._flushes = 0
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -308,9 +305,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _learn(self, label: int) -> None:
         """Learn all pending examples of a label."""
-        chosen = self._ids == label
-        rows: Rows = self._codes[chosen] * self._scales[chosen, None]
-        self._codes, self._scales, self._ids = self._codes[~chosen], self._scales[~chosen], self._ids[~chosen]
+        rows = self._waiting.release(label)
         self.evidence_.watch(self.slots_, label, rows, seen=bool(self._learned[label]))
         self.evidence_.learn(label, rows, int(self._learned[label]))
         others = int(self._learned.sum() - self._learned[label])
@@ -333,13 +328,14 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _settled(self) -> ContinualSlots:
         """A learner like this with nothing pending; itself stays as it is, and sealed slots are the same."""
-        if len(self._ids) == 0:
+        if len(self._waiting) == 0:
             return self
         other = ContinualSlots(**self.get_params())
         other.__dict__ |= self.__dict__
         other.slots_, other.evidence_ = self.slots_.copy(), self.evidence_.copy()
         other._learned, other._open = self._learned.copy(), self._open.copy()
-        for label in np.unique(self._ids).tolist():
+        other._waiting = self._waiting.copy()
+        for label in np.unique(self._waiting.ids).tolist():
             other._learn(label)
         return other
 

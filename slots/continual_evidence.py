@@ -54,8 +54,11 @@ class Evidence:
 
     def total(self, slots: DirectedSlots, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Weighed evidence, float64 of shape (example, label); minus infinity for a label without examples."""
-        parts = self._parts(measure(slots, rows)[0], slots, rows)
-        return np.asarray(np.tensordot(self.weights, parts, 1), np.float64)
+        known = self._known()
+        parts = self._parts(measure(slots, rows)[0], slots, rows)[:, :, known]
+        found = np.full((len(rows), len(known)), -np.inf)
+        found[:, known] = np.tensordot(self.weights, parts, 1)
+        return found
 
     def watch(self, slots: DirectedSlots, label: int, rows: Rows, *, seen: bool) -> None:
         """Look at rows of a label before they are learned: who came near the others' slots, and which evidence erred.
@@ -80,7 +83,7 @@ class Evidence:
         foreign = slots.labels != label
         nearest = energies.min(0).astype(np.float64)
         slots.rivals[foreign] = np.minimum(slots.rivals[foreign], nearest[foreign])
-        known = ~np.isnan(self.means[:, 0])
+        known = self._known()
         if not seen or known.sum() < 2:
             return
         parts = self._parts(energies, slots, rows)[:, :, known]
@@ -96,6 +99,10 @@ class Evidence:
         before = self.means[label] if count else np.zeros(self.means.shape[1], np.float32)
         self.means[label] = before + (rows.mean(0) - before) * np.float32(len(rows) / (count + len(rows)))
 
+    def _known(self) -> npt.NDArray[np.bool_]:
+        """Labels that have examples, of shape (label,)."""
+        return ~np.isnan(self.means[:, 0])
+
     def _parts(self, energies: Floats, slots: DirectedSlots, rows: Floats) -> npt.NDArray[np.float64]:
         """Evidence of slots and of means, float64 of shape (2, example, label); minus infinity where there is none."""
         parts = np.full((2, len(rows), len(self.means)), -np.inf)
@@ -104,7 +111,7 @@ class Evidence:
             mine = logs[:, slots.labels == label]
             top = mine.max(1)
             parts[0, :, label] = top + np.log(np.exp(mine - top[:, None]).sum(1))
-        known = ~np.isnan(self.means[:, 0])
+        known = self._known()
         means = self.means[known].astype(rows.dtype)
         away = (rows**2).sum(1)[:, None] - 2 * rows @ means.T + (means**2).sum(1)
         parts[1][:, known] = -SHARPNESS * np.log(np.maximum(away.astype(np.float64), LEAST_ENERGY))

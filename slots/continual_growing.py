@@ -48,7 +48,8 @@ def unexplained(slots: DirectedSlots, label: int, rows: Rows) -> npt.NDArray[np.
     """Which rows of a label lie in the reach of none of its sealed slots, of shape (example,)."""
     mine = slots.take((slots.labels == label) & (slots.generations != OPEN))
     energies, depths = measure(mine, rows)
-    return ~((energies <= mine.reaches[:, 0]) & (depths <= mine.reaches[:, 1])).any(1)
+    held = (energies <= mine.reaches[:, 0]) & (depths <= mine.reaches[:, 1])
+    return np.asarray(~held.any(axis=1), np.bool_)
 
 
 def learn(slots: DirectedSlots, label: int, rows: Rows, *, wanted: int, others: int, rng: np.random.Generator) -> None:

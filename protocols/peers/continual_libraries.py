@@ -1,4 +1,4 @@
-"""Continual learners from libraries: scikit-learn's neighbours and Avalanche."""
+"""The nearest of all examples, and strategies of Avalanche."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from protocols.peers.continual_replay import STEP, Memory, answers, make_network
 Rows = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
+_BLOCK = 2000
 _AVALANCHE_MEMORY = 500
 _AVALANCHE_RATE = 0.05
 
 
 class NearestNeighbour:
-    """The label of the most similar of all examples, by cosine (scikit-learn, by brute force).
+    """The label of the most similar of all examples, by cosine: one product with all.
 
     Parameters
     ----------
@@ -34,25 +35,29 @@ class NearestNeighbour:
         self.in_bytes, self.n_features = in_bytes, n_features
 
     def learn(self, rows: Rows, labels: Ids) -> None:
-        """Keep all."""
-        block = Memory(len(rows), self.n_features, in_bytes=self.in_bytes)
-        for place, (row, label) in enumerate(zip(rows, labels.tolist(), strict=True)):
-            block.put(place, row, label)
-        self.blocks.append(block)
+        """Keep all, in blocks of a few thousand."""
+        for row, label in zip(rows, labels.tolist(), strict=True):
+            if not self.blocks or self.blocks[-1].filled == _BLOCK:
+                self.blocks.append(Memory(_BLOCK, self.n_features, in_bytes=self.in_bytes))
+            self.blocks[-1].put(self.blocks[-1].filled, row, label)
 
     def predict(self, rows: Rows) -> Ids:
         """Label of the nearest; ties to the example that came first."""
-        from sklearn.neighbors import KNeighborsClassifier
-
-        parts = [block.get(np.arange(block.filled)) for block in self.blocks]
-        known, labels = (np.concatenate(it) for it in zip(*parts, strict=True))
-        found = KNeighborsClassifier(1, algorithm="brute").fit(_unit(known), labels).predict(_unit(rows))
-        return np.asarray(found, np.int64)
+        asked = _unit(rows)
+        best, found = np.full(len(rows), -np.inf, np.float32), np.zeros(len(rows), np.int64)
+        for block in self.blocks:
+            known, labels = block.get(np.arange(block.filled))
+            scores = asked @ _unit(known).T
+            nearest = scores.argmax(1)
+            top = scores[np.arange(len(rows)), nearest]
+            better = top > best
+            best[better], found[better] = top[better], labels[nearest[better]]
+        return found
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all examples."""
-        return sum(block.nbytes for block in self.blocks)
+        """Bytes of all examples, room that is not used yet left aside."""
+        return sum(block.nbytes * block.filled // _BLOCK for block in self.blocks)
 
 
 class AvalancheLearner:
@@ -123,5 +128,4 @@ class AvalancheLearner:
 
 def _unit(rows: Rows) -> Rows:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    found: Rows = rows / np.where(length > 0, length, 1)
-    return found
+    return np.asarray(rows / np.where(length > 0, length, 1), np.float32)

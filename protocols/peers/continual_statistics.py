@@ -64,7 +64,8 @@ class StreamingLDA:
     def __init__(self, n_features: int, *, shrinkage: float = 1e-4) -> None:
         self.shrinkage = shrinkage
         self.means, self.counts = np.zeros((0, n_features)), np.zeros(0)
-        self.covariance, self.seen = np.zeros((n_features, n_features), np.float32), 0
+        self.covariance: npt.NDArray[np.float32] = np.zeros((n_features, n_features), np.float32)
+        self.seen = 0
 
     def learn(self, rows: Rows, labels: Ids) -> None:
         """Take examples one after the other; the result does not depend on how they are grouped."""
@@ -84,7 +85,8 @@ class StreamingLDA:
             self.means[label] = sums[-1] / self.counts[label]
         total = self.seen + len(rows)
         added = steps.astype(np.float32)
-        self.covariance = (self.covariance * np.float32(self.seen) + added.T @ added) / np.float32(total)
+        self.covariance *= np.float32(self.seen / total)
+        self.covariance += added.T @ added / np.float32(total)
         self.seen = total
 
     def predict(self, rows: Rows) -> Ids:
