@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
-N_DIRECTIONS = 19
-"""Directions of a flat; with its middle it takes the room of twenty prototypes."""
+N_DIRECTIONS = 9
+"""Directions of a flat; with its middle it takes the room of ten prototypes."""
 
 _ROUNDS = 3  # of assigning and turning
 _POWERS = 4  # of the subspace iteration; the gap to the next direction need not be sharp

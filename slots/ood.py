@@ -23,8 +23,8 @@ SHARES = (0.6, 0.3, 0.1)
 
 Shares = tuple[float, float, float] | tuple[float, float, float, float]
 
-_NEIGHBOURS = 10
-_FEW = 100  # with fewer prototypes the tenth is no neighbour
+_NEIGHBOURS = 3
+_FEW = 30  # with fewer prototypes the third is no neighbour
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class NoveltyDetector:
     Parameters
     ----------
     n_prototypes : int, default 500
-        Vectors remembered (count, >= 1): directions from k-means of the training features and, from 40 on, about half
-        of the room for flats, one of `slots.flats.N_DIRECTIONS` directions for each 40.
+        Vectors remembered (count, >= 1): directions from k-means of the training features and, from 20 on, about half
+        of the room for flats, one of `slots.flats.N_DIRECTIONS` directions for each 20.
     false_alarm_rate : float in (0, 1), default 0.05
         Largest share of familiar inputs that `is_novel` may flag.
-    shares : three or four floats >= 0 with sum 1, default (0.4, 0.2, 0.05, 0.35)
+    shares : three or four floats >= 0 with sum 1, default (0.3, 0.15, 0.05, 0.5)
         Shares of the false alarms spent on the angle, the pattern, the size (norm) of the features, which cosine
         similarity throws away, and the surface. Three leave the surface out. More for the angle or the surface finds
         classes that resemble known ones, more for the pattern what is wholly foreign.
@@ -82,7 +82,7 @@ class NoveltyDetector:
 
     Notes
     -----
-    Four distances: the mean angle to the ten nearest prototypes (to the nearest, where there are fewer than a hundred);
+    Four distances: the mean angle to the three nearest prototypes (to the nearest, where there are fewer than thirty);
     the Mahalanobis distance of the unit features to the nearest prototype under the pooled covariance within prototypes
     (Lee et al. 2018 use class means, here each prototype is one); the logarithm of the norm; and the distance to the
     nearest of a few flat pieces (`slots.flats`). Each misses what another finds (`docs/novelty.md`).
@@ -109,7 +109,7 @@ class NoveltyDetector:
         n_prototypes: int = 500,
         *,
         false_alarm_rate: float = 0.05,
-        shares: Shares = (0.4, 0.2, 0.05, 0.35),
+        shares: Shares = (0.3, 0.15, 0.05, 0.5),
         shrinkage: float = 0.05,
         seed: int = 0,
     ) -> None:
@@ -117,7 +117,7 @@ class NoveltyDetector:
             raise UsageError(f"`n_prototypes` must be >= 1, got {n_prototypes}. Some hundred are usual.")
         if len(shares) not in (3, 4) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
             raise UsageError(
-                f"`shares` must be three or four numbers >= 0 with sum 1, got {shares}. Try (0.4, 0.2, 0.05, 0.35)."
+                f"`shares` must be three or four numbers >= 0 with sum 1, got {shares}. Try (0.3, 0.15, 0.05, 0.5)."
             )
         if shrinkage <= 0:
             raise UsageError(f"`shrinkage` must be > 0, got {shrinkage}. Try 0.05.")

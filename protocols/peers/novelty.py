@@ -17,6 +17,9 @@ Scores = npt.NDArray[np.float64]
 Score = Callable[[Features], Scores]
 """Feature rows to scores, higher = more novel."""
 
+K_MEANS = "k-means, angle to the nearest (scikit-learn)"
+"""Name of the row that is also a curve."""
+
 _BLOCK = 1000  # rows scored at once: a product with 20,000 neighbours is 80 MB
 _LOF_EXAMPLES = 5000  # its fit compares all with all
 
@@ -231,7 +234,7 @@ def _neighbours(familiar: Familiar) -> list[NoveltyPeer]:
 
 def _k_means(familiar: Familiar) -> list[NoveltyPeer]:
     centres = k_means(familiar.features, familiar.n_slots, familiar.seed)
-    return [NoveltyPeer("k-means, angle to the nearest (scikit-learn)", angle_to(centres), len(centres))]
+    return [NoveltyPeer(K_MEANS, angle_to(centres), len(centres))]
 
 
 def _forest(familiar: Familiar) -> list[NoveltyPeer]:

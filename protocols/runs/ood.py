@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from protocols.peers.novelty import (
+    K_MEANS,
     NOVELTY_PEERS,
     Familiar,
     NoveltyPeer,
@@ -70,13 +71,20 @@ def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
         done += 1
         facts[kind] = _described(sets)
         measured = []
+        started = time.perf_counter()
+        ours = NoveltyDetector(option["slots"], seed=seed).fit(sets.train)
+        facts[kind] |= _as_fitted(ours, sets)
+        note = "Uses no labels."
+        first = _Detector(_OURS, ours.predict, _remembered(ours), time.perf_counter() - started, ours=True, note=note)
+        measured.append((first, *_measure(first, sets)))
+        done += 1
         for detector in _detectors(sets, setting, seed, option=option, skipped=skipped, report=told):
             measured.append((detector, *_measure(detector, sets)))
             done += 1
             told(f"{kind}: {detector.method}", 0.0)
         rows += _rows(kind, measured)
-        facts[kind] |= _as_fitted(sets, seed, option["slots"])
-        curves += _curves(kind, sets, seed, option["slots"])
+        known = {detector.method: _mean(found).auroc for detector, found, _ in measured}
+        curves += _curves(kind, sets, seed, option["slots"], known=known)
         done += 1
     return SeedOutcome(_ordered(rows), curves, facts, skipped)
 
@@ -115,11 +123,11 @@ def _described(sets: Sets) -> dict[str, Any]:
 def _detectors(
     sets: Sets, setting: Setting, seed: int, *, option: dict[str, Any], skipped: dict[str, str], report: Report
 ) -> Iterator[_Detector]:
-    """Every method, fitted one after the other."""
-    slots = option["slots"]
-    yield _timed(lambda: _detector(sets, seed, slots), ours=True)
-    yield _timed(lambda: _slot_model(sets, seed, option, report), ours=True)
-    familiar = Familiar(sets.train, sets.y_train, sets.linear.cpu(), slots, seed)
+    """Every other method, fitted one after the other."""
+    started = time.perf_counter()
+    made = _slot_model(sets, seed, option, report)
+    yield _Detector(made.method, made.score, made.remembered, time.perf_counter() - started, ours=True, note=made.note)
+    familiar = Familiar(sets.train, sets.y_train, sets.linear.cpu(), option["slots"], seed)
     for name in setting.peers:
         started = time.perf_counter()
         try:
@@ -130,18 +138,6 @@ def _detectors(
         seconds = time.perf_counter() - started
         for peer in fitted:
             yield _Detector(peer.method, peer.score, peer.remembered, seconds, note=peer.note)
-
-
-def _timed(make: Callable[[], NoveltyPeer], *, ours: bool) -> _Detector:
-    started = time.perf_counter()
-    made = make()
-    return _Detector(made.method, made.score, made.remembered, time.perf_counter() - started, ours, made.note)
-
-
-def _detector(sets: Sets, seed: int, slots: int) -> NoveltyPeer:
-    """Ours, without a head; it sees the same examples as the peers, and calibrates by a fifth of them."""
-    found = NoveltyDetector(slots, seed=seed).fit(sets.train)
-    return NoveltyPeer(_OURS, found.predict, _remembered(found), "Uses no labels.")
 
 
 def _remembered(detector: NoveltyDetector) -> int:
@@ -192,9 +188,8 @@ def _rows(kind: str, measured: Sequence[tuple[_Detector, dict[str, Quality], dic
     """One row a method for the mean, and for every foreign set where there are several."""
     rows = []
     for detector, found, figures in measured:
-        counted = [it for name, it in found.items() if not is_noise(name)]
         group = _FAR if kind == "far" else _NEAR
-        mean = asdict(mean_quality(counted)) | figures
+        mean = asdict(_mean(found)) | figures
         rows.append(Row(detector.method, mean, detector.ours, group, detector.note))
         if kind == "far":
             rows += [Row(detector.method, asdict(it), detector.ours, f"against {n}") for n, it in found.items()]
@@ -207,30 +202,36 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
     return [row for group in groups for row in rows if row.group == group]
 
 
-def _as_fitted(sets: Sets, seed: int, slots: int) -> dict[str, Any]:
+def _as_fitted(ours: NoveltyDetector, sets: Sets) -> dict[str, Any]:
     """False alarms of the detector with the calibration that `fit` gave it: by training examples."""
-    found = NoveltyDetector(slots, seed=seed).fit(sets.train)
-    chances = p_values(found.predict(sets.test), found.calibration)
+    chances = p_values(ours.predict(sets.test), ours.calibration)
     told = {f"{rate:g}": float((chances <= rate * (1 + 1e-12)).mean()) for rate in _RATES}
     return {"false alarms when calibrated on training examples": told}
 
 
-def _curves(kind: str, sets: Sets, seed: int, slots: int) -> list[Curve]:
-    """AUROC against the number of vectors, beside the centres of k-means."""
+def _mean(found: Mapping[str, Quality]) -> Quality:
+    """Over the foreign sets but noise."""
+    return mean_quality([it for name, it in found.items() if not is_noise(name)])
+
+
+def _curves(kind: str, sets: Sets, seed: int, slots: int, *, known: Mapping[str, float]) -> list[Curve]:
+    """AUROC against the number of vectors, beside the centres of k-means; what is known at ``slots`` is taken."""
     counts = [count for count in _COUNTS if count <= slots and count <= len(sets.train) // 2]
 
-    def auroc(score: Score) -> float:
+    def auroc(method: str, count: int, make: Callable[[], Score]) -> float:
+        if count == slots and method in known:
+            return known[method]
+        score = make()
         test = score(sets.test)
-        found = [quality(test, score(x)).auroc for name, x in sets.foreign.items() if not is_noise(name)]
-        return float(np.mean(found))
+        return _mean({name: quality(test, score(x)) for name, x in sets.foreign.items()}).auroc
 
-    ours = [auroc(NoveltyDetector(n, seed=seed).fit(sets.train).predict) for n in counts]
-    theirs = [auroc(angle_to(k_means(sets.train, n, seed))) for n in counts]
+    ours = [auroc(_OURS, n, lambda n=n: NoveltyDetector(n, seed=seed).fit(sets.train).predict) for n in counts]
+    theirs = [auroc(K_MEANS, n, lambda n=n: angle_to(k_means(sets.train, n, seed))) for n in counts]
     chart = f"AUROC, {_FAR if kind == 'far' else _NEAR}"
     axes: dict[str, Any] = {"x_label": "vectors remembered", "y_label": "AUROC", "log_x": True}
     return [
         Curve(chart, _OURS, counts, ours, ours=True, **axes),
-        Curve(chart, "k-means, angle to the nearest (scikit-learn)", counts, theirs, **axes),
+        Curve(chart, K_MEANS, counts, theirs, **axes),
     ]
 
 
