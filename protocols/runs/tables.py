@@ -44,7 +44,7 @@ def cell(found: Interval | None, kind: str, *, interval: bool = True) -> str:
 def heading(column: Column) -> str:
     """A column's heading with its unit."""
     unit = {"share": ", %", "seconds": ", s", "bytes": ", MB"}.get(column.kind, "")
-    return column.heading + unit
+    return column.heading + ("" if column.heading == "seconds" else unit)
 
 
 def best(rows: Sequence[Merged], column: Column) -> float | None:
@@ -112,7 +112,7 @@ def notes(outcome: Outcome) -> list[str]:
     for row in outcome.rows:
         if row.note and row.method not in said.setdefault(row.note, []):
             said[row.note].append(row.method)
-    lines = [f"- {', '.join(methods)}: {note}" for note, methods in said.items()]
+    lines = [f"- {'; '.join(methods)}: {note}" for note, methods in said.items()]
     return lines + [f"- {name} was not run: {why}" for name, why in outcome.skipped.items()]
 
 
