@@ -30,6 +30,8 @@ Report = Callable[[str, float], None]
 _UNITS = 1000
 _ANCHORS = 6000
 _NEIGHBOURS = 15
+_SMOOTHED = 8
+_OWN = 0.3  # share of an example's own activations; the rest is its neighbours' mean
 _TILE = 1 << 23  # similarities held at once: 32 MB
 
 
@@ -95,6 +97,8 @@ class Outlook:
         The same for matched examples, and
     anchor_labels : int64 array of shape (anchor,)
         the answers they got.
+    known : int64 array
+        Labels that the old slots have.
     """
 
     prediction: Prediction
@@ -105,6 +109,7 @@ class Outlook:
     activations: Float[Tensor, "open unit"]
     anchors: Float[Tensor, "anchor unit"]
     anchor_labels: Ids
+    known: Ids
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,8 @@ def look(model: SlotModel, x: RawInputs, prediction: Prediction, *, report: Repo
     Notes
     -----
     The activations are ``relu(R z)`` with fixed random ``R`` and ``z`` the standardised unit features: a regression on
-    them is a kernel machine at the price of a linear one (Rahimi and Recht 2008; McDonnell et al. 2023). Time grows
+    them is a kernel machine at the price of a linear one (Rahimi and Recht 2008; McDonnell et al. 2023). Those of an
+    open example are mixed with its neighbours' (Wu et al. 2019), so that what lies together gets one label. Time grows
     with the square of the number of unmatched examples, memory in step with it.
     """
     report = report or _silent
@@ -160,15 +166,17 @@ def look(model: SlotModel, x: RawInputs, prediction: Prediction, *, report: Repo
     familiar = model.assess_novelty(x[rows]).p_values if len(rows) else np.zeros(0)
     anchors = unit_features(FeatureSource(model, x[matched], report))
     activate = _activation(torch.cat([unit, anchors]))
+    neighbours = nearest(unit, _NEIGHBOURS, report)
     return Outlook(
         prediction=prediction,
         open=rows,
         familiar=familiar,
         unit=unit,
-        neighbours=nearest(unit, _NEIGHBOURS, report),
-        activations=activate(unit),
+        neighbours=neighbours,
+        activations=_smoothed(activate(unit), neighbours[:, :_SMOOTHED]),
         anchors=activate(anchors),
         anchor_labels=prediction.labels[matched],
+        known=model.head.labels.unique().cpu().numpy(),
     )
 
 
@@ -209,12 +217,36 @@ def spread(outlook: Outlook, given: Ids, *, config: SpreadConfig | None = None) 
         targets = np.concatenate([anchored, np.searchsorted(classes, labels)])
         votes = np.concatenate([np.ones(len(anchored)), weights])
         scores = outlook.activations @ _regress(x, targets, votes, len(classes), config)
-        top = scores.topk(min(2, len(classes)), dim=1)
-        lead = top.values[:, 0] - top.values[:, 1] if len(classes) > 1 else torch.ones_like(top.values[:, 0])
-        margins = lead.double().clamp(0, 1).cpu().numpy()
-        labels, weights = classes[top.indices[:, 0].cpu().numpy()], np.clip(2 * margins, 0, 1)
+        labels, margins = _settled(scores, classes, outlook)
+        weights = np.clip(2 * margins, 0, 1)
     labels[told], margins[told] = known[told], 1.0
     return Spread(labels, margins)
+
+
+def _smoothed(activations: Tensor, neighbours: Ids) -> Tensor:
+    """Each row mixed with the mean of its nearest."""
+    if neighbours.shape[1] == 0:
+        return activations
+    total = torch.zeros_like(activations)
+    for column in torch.from_numpy(neighbours).to(activations.device).T:
+        total += activations[column]
+    return total.mul_((1 - _OWN) / neighbours.shape[1]).add_(activations, alpha=_OWN)
+
+
+def _settled(scores: Tensor, classes: Ids, outlook: Outlook) -> tuple[Ids, Shares]:
+    """Label and lead of each open example by its scores; among labels that old slots have, their answer stands."""
+    answers = outlook.prediction.labels[outlook.open]
+    old = np.isin(classes, outlook.known)
+    if old.all():
+        top = scores.topk(min(2, len(classes)), dim=1).values
+        return answers.copy(), (top[:, 0] - top[:, -1]).double().clamp(0, 1).cpu().numpy()
+    mask = torch.from_numpy(old).to(scores.device)
+    familiar = scores.masked_fill(~mask, -math.inf).amax(1)
+    fresh, column = scores.masked_fill(mask, -math.inf).max(1)
+    second = scores.topk(2, dim=1).values
+    lead = torch.where(fresh > familiar, second[:, 0] - second[:, 1], familiar - fresh)
+    labels = np.where((fresh > familiar).cpu().numpy(), classes[column.cpu().numpy()], answers)
+    return labels, lead.double().clamp(0, 1).cpu().numpy()
 
 
 def nearest(unit: Float[Tensor, "example feature"], count: int, report: Report | None = None) -> Ids:

@@ -162,9 +162,7 @@ def prob_cover(head: Prototypes, radii: Sequence[float], budget: int) -> list[Ro
         scores = rows @ head.stream.T
         for place, limit in enumerate(limits):
             words[place].append(pack_bits(scores[:, uncovered[place]] >= limit))
-    return [
-        _greedy(torch.cat(parts), len(columns), budget) for parts, columns in zip(words, uncovered, strict=True)
-    ]
+    return [_greedy(torch.cat(parts), len(columns), budget) for parts, columns in zip(words, uncovered, strict=True)]
 
 
 def _greedy(words: Tensor, n_uncovered: int, budget: int) -> Rows:

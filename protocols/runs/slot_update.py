@@ -31,8 +31,7 @@ BUDGETS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 """Numbers of labels that have a column."""
 
 OURS = "slots: inquiry and update"
-_SPREAD = SpreadConfig(rounds=6)
-_UPDATE = UpdateConfig(spread=_SPREAD, epochs=8)
+_UPDATE = UpdateConfig(spread=SpreadConfig(rounds=6), epochs=8)
 _MARGIN_ROUNDS = (25, 25, 50, 50, 100)
 _SMALL = 5000  # examples; smaller bases get smaller batches and fewer slots
 _CHART = "Accuracy on never-seen examples"
@@ -109,7 +108,7 @@ def _ours(
     model, fitted = fit(seen.base, seen.base_y, config=config, class_names=names, report=_within(report, 0.0, 0.4))
     before = model.predict(seen.test)
     started = time.perf_counter()
-    inquiry = Inquiry(model, seen.stream, config=_SPREAD)
+    inquiry = Inquiry(model, seen.stream)
     spent, told, found = time.perf_counter() - started, np.zeros(0, np.int64), []
     for place, budget in enumerate(budgets):
         report(f"asking and learning {budget} labels", 0.4 + 0.6 * place / len(budgets))
