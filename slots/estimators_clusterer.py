@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
@@ -17,6 +18,7 @@ from slots.closing import ClosingConfig
 from slots.errors import UsageError
 from slots.lifting import Geometry, Lift, Scaling
 from slots.reading import first_radius, fit_quietly, group_angles, group_means
+from slots.slot_graph_learning import GraphConfig, learn_graph
 from slots.train_config import TrainConfig
 from slots.updating import UpdateConfig
 
@@ -34,9 +36,13 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     ----------
     n_clusters : int or "auto", default "auto"
         Clusters that `fit` makes, >= 1; fewer where there are fewer different rows. ``auto`` takes the number from 2
-        to ``max_clusters`` with the largest mean silhouette (Rousseeuw 1987) on up to 2,000 rows.
+        to ``max_clusters`` with the largest mean silhouette (Rousseeuw 1987) on up to 2,000 rows; with
+        ``merge="graph"`` the number that runs at many resolutions agree on.
+    merge : {"none", "graph"}, default "none"
+        ``none``: a cluster is one of k-means, round. ``graph``: a cluster is a community of many small slots with
+        inputs between them (`slots.slot_graph_learning.learn_graph`), of any shape; for some hundred rows and more.
     max_clusters : int, default 20
-        Largest number that ``auto`` tries, >= 2.
+        Largest number that ``auto`` tries, >= 2; not for ``merge="graph"``.
     slots_per_cluster : int, optional
         Slots a cluster, >= 1, so that it need not be round. Default: half the square root of the mean cluster size, at
         most 30.
@@ -60,13 +66,17 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         Radians from a cluster's middle within which nine in ten of its rows lie; the median of the clusters of `fit`.
     model_ : SlotModel
     lift_ : Lift
+    graph_ : SlotGraph
+        Only with ``merge="graph"``: the slots and bridges of `fit`; ``graph_.explain(number)`` says why some are one
+        cluster.
     n_features_in_ : int
     feature_names_in_ : array of shape (n_features_in_,)
         Only where ``X`` has string column names.
 
     Notes
     -----
-    `fit` is k-means on the lifted rows, which are unit vectors; each cluster then becomes slots as a class would. A row
+    `fit` is k-means or a slot graph on the lifted rows, which are unit vectors; each cluster then becomes slots as a
+    class would. A row
     that a slot matched keeps its cluster through every later `partial_fit`.
 
     Examples
@@ -84,6 +94,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self,
         n_clusters: int | Literal["auto"] = "auto",
         *,
+        merge: Literal["none", "graph"] = "none",
         max_clusters: int = 20,
         slots_per_cluster: int | None = None,
         min_cluster_size: int = 5,
@@ -93,6 +104,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_clusters = n_clusters
+        self.merge = merge
         self.max_clusters = max_clusters
         self.slots_per_cluster = slots_per_cluster
         self.min_cluster_size = min_cluster_size
@@ -199,6 +211,8 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _check_numbers(self) -> None:
         if self.n_clusters != "auto" and (isinstance(self.n_clusters, str) or self.n_clusters < 1):
             raise UsageError(f"`n_clusters` must be 'auto' or >= 1, got {self.n_clusters!r}. Try 'auto'.")
+        if self.merge not in ("none", "graph"):
+            raise UsageError(f"`merge` must be 'none' or 'graph', got {self.merge!r}. Choose one of the two.")
         lowest = {"max_clusters": 2, "min_cluster_size": 1}
         for name, low in lowest.items():
             if getattr(self, name) < low:
@@ -229,6 +243,10 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     def _found(self, lifted: Unit) -> Ids:
         """Clusters of the first rows, the largest first."""
+        if self.merge == "graph":
+            wanted = None if self.n_clusters == "auto" else int(self.n_clusters)
+            self.graph_ = learn_graph(torch.from_numpy(lifted), GraphConfig(n_communities=wanted, seed=self._seed))
+            return _by_size(self.graph_.placement.communities.cpu().numpy())
         n_different = len(np.unique(lifted, axis=0))
         auto = self.n_clusters == "auto"
         k = self._best_number(lifted, n_different) if auto else min(int(self.n_clusters), n_different)
@@ -236,9 +254,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     def _numbered(self, lifted: Unit, k: int) -> Ids:
         """k-means; the largest cluster is number 0."""
-        ids = KMeans(k, n_init=5, random_state=self._seed).fit_predict(lifted)
-        order = np.argsort(-np.bincount(ids, minlength=k), kind="stable")
-        return np.asarray(np.argsort(order)[ids], np.int64)
+        return _by_size(KMeans(k, n_init=5, random_state=self._seed).fit_predict(lifted))
 
     def _best_number(self, lifted: Unit, n_different: int) -> int:
         """Number of clusters with the largest mean silhouette."""
@@ -247,6 +263,12 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         tried = range(2, min(self.max_clusters, n_different - 1, len(few) - 1) + 1)
         scores = [silhouette_score(few, KMeans(k, n_init=2, random_state=self._seed).fit_predict(few)) for k in tried]
         return tried[int(np.argmax(scores))] if scores else 1
+
+
+def _by_size(ids: Ids) -> Ids:
+    """The clusters that have rows, numbered from the largest."""
+    _, ids, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    return np.asarray(np.argsort(np.argsort(-counts, kind="stable"))[ids], np.int64)
 
 
 def _angles(lifted: Unit, middles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -81,7 +81,7 @@ class SlotGraph:
     reach : float32 tensor of shape (slot,)
         Cosine from which (at or above) an input is matched.
     wins : int64 tensor of shape (slot,)
-        Inputs whose nearest slot it was.
+        Inputs whose nearest slot it is, without those of dissolved slots.
     exemplars : int64 tensor of shape (slot,)
         The input nearest to it.
     bridges : float64 array of shape (slot, slot)

@@ -141,6 +141,8 @@ def find_communities(
         raise UsageError(f"`resolutions` must be numbers > 0, got {resolutions}. 1 is the modularity.")
     if runs < 1 or (k is not None and k < 1):
         raise UsageError(f"`runs` and `k` must be >= 1, got {runs} and {k}. Leave them out.")
+    if len(weights) == 0:
+        return np.zeros(0, np.int64)
     if k is not None:
         return _merged(weights, _at_least(weights, min(k, len(weights)), runs, seed), k)
     found = [louvain(weights, resolution=it, seed=seed + run) for it in resolutions for run in range(runs)]

@@ -62,7 +62,7 @@ def discover(
 
     Examples
     --------
-    >>> x = torch.cat([torch.randn(400, 2) * 0.1 + middle for middle in ([3.0, 0.0], [0.0, 3.0])])
+    >>> x = torch.cat([torch.randn(400, 2) * 0.1 + torch.tensor(m) for m in ([3.0, 0], [0, 3.0])])
     >>> y = torch.full((800,), -1)
     >>> y[:200] = 0  # half of the first class; the second has no labels
     >>> discover(x, y, GraphConfig(n_communities=1)).n_communities
@@ -70,14 +70,9 @@ def discover(
     """
     config = config or GraphConfig()
     given = labels.cpu().numpy()
-    least, counts = int(given.min(initial=0)), np.bincount(given[given >= 0])
-    if (
-        given.shape != features.shape[:1]
-        or given.dtype.kind != "i"
-        or least < -1
-        or not counts.all()
-        or not counts.size
-    ):
+    whole = given.dtype.kind == "i" and given.shape == features.shape[:1]
+    counts = np.bincount(given[given >= 0]) if whole else np.zeros(0)
+    if not whole or (given < -1).any() or not counts.all() or not counts.size:
         raise DataError(
             f"`labels` must be whole numbers >= -1 of shape ({len(features)},) with each class from 0 to the last, got "
             f"{labels.dtype} of shape {tuple(labels.shape)}. Number the known classes from 0; -1 is unknown."

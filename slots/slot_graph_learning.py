@@ -110,8 +110,8 @@ def learn_graph(
 
     Examples
     --------
-    >>> x = torch.cat([torch.randn(400, 2) * 0.1 + middle for middle in ([3.0, 0.0], [0.0, 3.0], [-3.0, 0.0])])
-    >>> learn_graph(x, GraphConfig(resolution=0.5)).n_communities
+    >>> x = torch.cat([torch.randn(400, 2) * 0.1 + torch.tensor(m) for m in ([3.0, 0], [0, 3.0], [-3.0, 0])])
+    >>> learn_graph(x, GraphConfig(n_communities=3)).n_communities
     3
     """
     config = config or GraphConfig()
@@ -163,7 +163,7 @@ class BridgedSlots:
         Their directions.
     weights : float32 tensor of shape (slot, feature)
     owners : int64 array of shape (part,)
-        Nearest slot when the bridges were counted.
+        Nearest slot when the bridges were counted; -1 where that is gone.
     bridges : float64 array of shape (slot, slot)
     sizes : float64 array of shape (slot,)
         Inputs that each slot owned then.
@@ -180,9 +180,12 @@ class BridgedSlots:
     dissolved: int = 0
 
     def only(self, kept: npt.NDArray[np.int64]) -> BridgedSlots:
-        """The same with some of the slots; ``owners`` still counts all of them."""
+        """The same with some of the slots."""
+        number = np.full(len(self.sizes) + 1, -1, np.int64)
+        number[kept] = np.arange(len(kept))
         return replace(
             self,
+            owners=number[self.owners],
             weights=self.weights[torch.from_numpy(kept).to(self.weights.device)],
             bridges=self.bridges[np.ix_(kept, kept)],
             sizes=self.sizes[kept],
@@ -266,14 +269,15 @@ def closed(
     features: Features, base: BridgedSlots, communities: npt.NDArray[np.int64], config: GraphConfig
 ) -> SlotGraph:
     """What each slot owns and how far it reaches, and the placement of all inputs."""
-    unit, weights = base.unit, base.weights
-    cosines, owners = (it[:, 0] for it in nearest(unit, weights, 1))
+    weights = base.weights
+    stays = torch.from_numpy(base.owners >= 0).to(weights.device)  # an outlier must not widen the slot it falls to
+    cosines, owners = (it[:, 0] for it in nearest(base.unit[stays], weights, 1))
     wins = torch.bincount(owners, minlength=len(weights))
-    exemplars = torch.full((len(weights),), -1, dtype=torch.long, device=unit.device)
+    exemplars = torch.full((len(weights),), -1, dtype=torch.long, device=weights.device)
     order = cosines.argsort(stable=True)
     for_slot = owners[order].argsort(stable=True)  # by slot, the nearest last
     ends = wins.cumsum(0)[wins > 0] - 1
-    exemplars[wins > 0] = base.part[order[for_slot[ends]]]
+    exemplars[wins > 0] = base.part[stays][order[for_slot[ends]]]
     reach = support_thresholds(cosines, owners, len(weights), quantile=_OUTSIDE)
     usual = reach[wins >= min(_OWNED, int(wins.max()))].median()  # a slot that owns little knows little of its reach
     reach = torch.where(wins > 0, torch.minimum(reach, usual), reach)
