@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from protocols.peers.continual_replay import STEP, Memory, answers, make_network, network_bytes
 
@@ -76,21 +77,21 @@ class AvalancheLearner:
     """
 
     def __init__(self, name: str, n_features: int, n_classes: int, *, seed: int) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it imports
-            import avalanche.training.supervised as strategies
-
         self.network = make_network(n_features, n_classes, seed)
         memory = {"mem_size": _AVALANCHE_MEMORY} if name == "Replay" else {}
-        self.strategy: Any = getattr(strategies, name)(
-            model=self.network,
-            optimizer=torch.optim.SGD(self.network.parameters(), _AVALANCHE_RATE),
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=STEP,
-            train_epochs=1,
-            evaluator=None,
-            **memory,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it imports, and that it logs nothing
+            import avalanche.training.supervised as strategies
+
+            self.strategy: Any = getattr(strategies, name)(
+                model=self.network,
+                optimizer=torch.optim.SGD(self.network.parameters(), _AVALANCHE_RATE),
+                criterion=nn.CrossEntropyLoss(),
+                train_mb_size=STEP,
+                train_epochs=1,
+                evaluator=None,
+                **memory,
+            )
         self.kept = _AVALANCHE_MEMORY * n_features * 4 if memory else 0
         self.parts: list[tuple[Rows, Ids]] = []
         self.come = np.zeros(n_classes, bool)
@@ -116,14 +117,25 @@ class AvalancheLearner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from avalanche.benchmarks import benchmark_from_datasets
-            from avalanche.benchmarks.utils import make_tensor_classification_dataset
+            from avalanche.benchmarks.utils import as_classification_dataset
 
             rows, labels = (np.concatenate(it) for it in zip(*self.parts, strict=True))
-            tensors = torch.from_numpy(rows), torch.from_numpy(labels)
-            data = make_tensor_classification_dataset(*tensors, task_labels=[0] * len(labels))
-            experience = next(iter(benchmark_from_datasets(train=[data]).train_stream))
-            self.strategy.train(experience)
+            part = as_classification_dataset(_Part(rows, labels))
+            self.strategy.train(next(iter(benchmark_from_datasets(train=[part]).train_stream)))
         self.parts = []
+
+
+class _Part(Dataset[tuple[torch.Tensor, int]]):
+    """Rows and labels in the form that Avalanche reads."""
+
+    def __init__(self, rows: Rows, labels: Ids) -> None:
+        self.rows, self.targets = torch.from_numpy(rows), labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
+        return self.rows[place], self.targets[place]
 
 
 def _unit(rows: Rows) -> Rows:
