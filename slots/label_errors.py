@@ -241,6 +241,7 @@ def watch_training(
     with torch.no_grad():
         width = int(network(preprocessing(x[:2], config.device)).shape[-1])
     both = nn.Sequential(network, nn.Linear(width, int(y.max()) + 1).to(config.device))
+    both.to(memory_format=torch.channels_last)  # convolutions of few channels: a third less time on a CPU
     trained = [parameter for parameter in both.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, config.learning_rate)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=epochs * batches)
