@@ -37,7 +37,7 @@ class CleaningPlan:
     part : {"train", "test"}
         Part of the data to examine.
     limit : int, optional
-        Most examples to list. Default: as many as labels are wrong by the estimate.
+        Most examples to list, at most half of all. Default: as many as labels are wrong by the estimate.
     backbone : str, optional
         Without a model: the network to train. Default: ``cnn`` for images; feature rows have none.
     seed : int
@@ -99,38 +99,45 @@ def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: 
     if model is not None and plan.backbone is not None:
         raise UsageError("`backbone` must be left out with a model, got both. The model has its own.")
     inputs, y = x[rows], labels[rows]
+    features, errors = _judge(data, inputs, y, plan, model, report)
+    count = errors.n_errors if plan.limit is None else plan.limit
+    listed = errors.ranked()[: min(count, len(y) // 2)]  # the rest is what the listed are held against
+    trusted = np.setdiff1d(np.arange(len(y)), listed)
+    if model is not None:
+        head, of_head = model.head, _labels_of_model(model, data, y)
+        names = tuple(model.class_name(int(label)) for label in head.labels)
+    else:
+        report("fitting slots to the rest", 0.8)
+        config = _slots_config(len(trusted), len(np.unique(y[trusted])), plan)
+        head, of_head = fit(features[trusted], y[trusted], config=config)[0].head, y
+        names = tuple(data.class_names[int(label)] for label in head.labels)
+    report("evidence", 0.9)
+    rows_of_head = torch.from_numpy(features).to(head.weights.device)
+    evidence = gather_evidence(rows_of_head, of_head, head, listed)
+    exemplars = _exemplars(rows_of_head, of_head, head, trusted)
+    return Found(x, rows, y, data.class_names, errors, evidence, names, exemplars)
+
+
+def _judge(
+    data: Dataset, inputs: RawInputs, y: Ids, plan: CleaningPlan, model: SlotModel | None, report: Report
+) -> tuple[npt.NDArray[np.float32], LabelErrors]:
+    """Features of the inputs, and what a watched training says about their labels."""
     config = WatchConfig(seed=plan.seed, device=plan.device)
 
     def watch(network: nn.Module, seen: RawInputs) -> LabelErrors:
         return find_label_errors(network, seen, y, config=config, report=lambda step, done: report(step, 0.8 * done))
 
     torch.manual_seed(plan.seed)
+    network = _network(data, plan) if model is None else None
+    if network is not None:
+        errors = watch(network, inputs)
+        return _outputs(network, inputs, plan.device), errors
     if model is not None:
         model.preprocessing.check(inputs)
         features = _of_model(model, inputs)
-        errors = watch(small_network(features.shape[1]), features)
     else:
-        network = _network(data, plan)
-        if network is None:
-            features = np.asarray(inputs, np.float32).reshape(len(inputs), -1)
-            errors = watch(small_network(features.shape[1]), features)
-        else:
-            errors = watch(network, inputs)
-            features = _outputs(network, inputs, plan.device)
-    listed = errors.listed() if plan.limit is None else errors.ranked()[: plan.limit]
-    trusted = np.setdiff1d(np.arange(len(y)), listed)
-    if model is not None:
-        head, of_head, known = model.head, _labels_of_model(model, data, y), model.class_name
-        names = tuple(known(int(label)) for label in head.labels)
-    else:
-        report("fitting slots to the rest", 0.8)
-        config_slots = _slots_config(len(trusted), len(np.unique(y[trusted])), plan)
-        head, of_head = fit(features[trusted], y[trusted], config=config_slots)[0].head, y
-        names = tuple(data.class_names[int(label)] for label in head.labels)
-    report("evidence", 0.9)
-    unit = torch.from_numpy(features).to(head.weights.device)
-    evidence = gather_evidence(unit, of_head, head, listed)
-    return Found(x, rows, y, data.class_names, errors, evidence, names, _exemplars(unit, of_head, head, trusted))
+        features = np.asarray(inputs, np.float32).reshape(len(inputs), -1)
+    return features, watch(small_network(features.shape[1]), features)
 
 
 def backbone_name(data: Dataset, plan: CleaningPlan) -> str:

@@ -185,6 +185,11 @@ def test_names_that_a_model_lacks_hold_back_any_slot(rows, tmp_path):
     assert found.evidence
 
 
+def test_at_most_half_is_listed(rows, tmp_path):
+    summary = clean_and_write(rows[0], CleaningPlan(limit=10_000), out=tmp_path, command="")
+    assert summary.listed == 497 // 2 > summary.estimated_errors
+
+
 def test_clean_data_lists_little_and_an_empty_list_is_a_page(tmp_path):
     x, y = blobs(300, spread=0.02)
     data = Dataset("clean", x, y, x[:0], y[:0], NAMES, "")
