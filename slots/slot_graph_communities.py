@@ -227,7 +227,7 @@ def _moved(weights: Weights, start: Ids, resolution: float, rng: np.random.Gener
     row, column = np.nonzero(weights)
     starts = np.concatenate([[0], np.bincount(row, minlength=len(weights)).cumsum()])
     edges = weights[row, column]
-    sums = np.bincount(found, degrees, minlength=int(found.max()) + 1)
+    sums = np.bincount(found, degrees, minlength=int(found.max()) + 1).astype(np.float64)
     while _sweep(starts, column, edges, degrees, found, sums, rng.permutation(len(weights)), resolution):
         pass
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,7 @@ def faiss_kmeans(x: Features, k: int, seed: int, *, spherical: bool = False) -> 
     found = faiss.Kmeans(x.shape[1], k, niter=25, seed=seed, spherical=spherical, **limits)
     found.train(rows)
     if not spherical:
-        return _from_centres(x, found.centroids, started)
+        return _from_centres(x, np.array(found.centroids), started)
     centres = np.array(found.centroids)
     labels = (rows @ centres.T).argmax(1)
     return Clustering(labels, lambda it: (_unit(it) @ centres.T).argmax(1), time.perf_counter() - started)
@@ -168,7 +169,7 @@ def _squares(x: Features, centres: Features) -> Features:
     return found
 
 
-def _from_centres(x: Features, centres: npt.NDArray[np.floating], started: float) -> Clustering:  # type: ignore[type-arg]
+def _from_centres(x: Features, centres: npt.NDArray[np.floating[Any]], started: float) -> Clustering:
     middles = np.asarray(centres, np.float32)
     return Clustering(nearest(x, middles), lambda it: nearest(it, middles), time.perf_counter() - started)
 
