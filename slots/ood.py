@@ -21,10 +21,18 @@ from slots.novelty_tails import combine, with_tails
 SHARES = (0.6, 0.3, 0.1)
 """Shares of the false alarms that the first three tests may spend where the prototypes are a model's slots."""
 
+NARROW = (0.45, 0.2, 0.05, 0.3)
+"""Shares of a detector for angle, pattern, size and surface. Among few features, nine directions are much of the space,
+and to lie near a flat says little."""
+
+WIDE = (0.3, 0.15, 0.05, 0.5)
+"""The same for more than 256 features, where few prototypes lie near anything and flats do."""
+
 Shares = tuple[float, float, float] | tuple[float, float, float, float]
 
-_NEIGHBOURS = 3
-_FEW = 30  # with fewer prototypes the third is no neighbour
+_WIDTH = 256
+_NEIGHBOURS = {False: 10, True: 3}  # of narrow features, and of wide ones, where the tenth is far already
+_FEW = 100  # with fewer prototypes the tenth is no neighbour
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,11 @@ class NoveltyDetector:
         of the room for flats, one of `slots.flats.N_DIRECTIONS` directions for each 20.
     false_alarm_rate : float in (0, 1), default 0.05
         Largest share of familiar inputs that `is_novel` may flag.
-    shares : three or four floats >= 0 with sum 1, default (0.3, 0.15, 0.05, 0.5)
+    shares : three or four floats >= 0 with sum 1, optional
         Shares of the false alarms spent on the angle, the pattern, the size (norm) of the features, which cosine
         similarity throws away, and the surface. Three leave the surface out. More for the angle or the surface finds
-        classes that resemble known ones, more for the pattern what is wholly foreign.
+        classes that resemble known ones, more for the pattern what is wholly foreign. Default: `NARROW` up to 256
+        features, `WIDE` beyond.
     shrinkage : float, default 0.05
         Share of the mean variance added along each direction of the metric.
     seed : int, default 0
@@ -82,7 +91,8 @@ class NoveltyDetector:
 
     Notes
     -----
-    Four distances: the mean angle to the three nearest prototypes (to the nearest, where there are fewer than thirty);
+    Four distances: the mean angle to the ten nearest prototypes (the three nearest beyond 256
+    features, the nearest where there are fewer than a hundred prototypes);
     the Mahalanobis distance of the unit features to the nearest prototype under the pooled covariance within prototypes
     (Lee et al. 2018 use class means, here each prototype is one); the logarithm of the norm; and the distance to the
     nearest of a few flat pieces (`slots.flats`). Each misses what another finds (`docs/novelty.md`).
@@ -109,16 +119,14 @@ class NoveltyDetector:
         n_prototypes: int = 500,
         *,
         false_alarm_rate: float = 0.05,
-        shares: Shares = (0.3, 0.15, 0.05, 0.5),
+        shares: Shares | None = None,
         shrinkage: float = 0.05,
         seed: int = 0,
     ) -> None:
         if n_prototypes < 1:
             raise UsageError(f"`n_prototypes` must be >= 1, got {n_prototypes}. Some hundred are usual.")
-        if len(shares) not in (3, 4) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
-            raise UsageError(
-                f"`shares` must be three or four numbers >= 0 with sum 1, got {shares}. Try (0.3, 0.15, 0.05, 0.5)."
-            )
+        if shares is not None and (len(shares) not in (3, 4) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9):
+            raise UsageError(f"`shares` must be three or four numbers >= 0 with sum 1, got {shares}. Try {NARROW}.")
         if shrinkage <= 0:
             raise UsageError(f"`shrinkage` must be > 0, got {shrinkage}. Try 0.05.")
         check_rate(false_alarm_rate, 10**9)
@@ -155,15 +163,18 @@ class NoveltyDetector:
         metric = self._place(placed)
         reference = distances(scaled[:, None], self.prototypes, metric)
         tests = reference.values.shape[1]
-        spent = sum(self.shares[:tests])  # there may be too little room for flats
-        self.metric = with_tails(metric, reference, tuple(share / spent for share in self.shares[:tests]))
+        shares = self._shares(features.shape[1])[:tests]  # there may be too little room for flats
+        self.metric = with_tails(metric, reference, tuple(share / sum(shares) for share in shares))
         return self.calibrate(features[torch.from_numpy(calibrating)])
+
+    def _shares(self, width: int) -> Shares:
+        return self.shares if self.shares is not None else WIDE if width > _WIDTH else NARROW
 
     def _place(self, features: Tensor) -> NoveltyMetric:
         """Put prototypes and flats among unit features; returns the metric about them."""
         unit = normalize(features)
         directions = min(N_DIRECTIONS, unit.shape[1] // 4)
-        wanted = 0 if directions == 0 or (*self.shares, 0.0)[3] == 0 else 1
+        wanted = 0 if directions == 0 or (*self._shares(unit.shape[1]), 0.0)[3] == 0 else 1
         count = wanted * min(self.n_prototypes // (2 * (1 + N_DIRECTIONS)), len(unit) // (3 * (1 + directions)))
         flats = fit_flats(unit, count, directions=directions, seed=self.seed) if count else None
         room = self.n_prototypes - (0 if flats is None else len(flats) * (1 + directions))
@@ -171,7 +182,7 @@ class NoveltyDetector:
         nearest = torch.cat([(part @ self.prototypes.T).argmax(1) for part in unit.split(4096)])
         norms = features.double().norm(dim=1)
         metric = NoveltyMetric.of(unit - self.prototypes[nearest], norms, shrinkage=self.shrinkage)
-        neighbours = _NEIGHBOURS if len(self.prototypes) >= _FEW else 1
+        neighbours = _NEIGHBOURS[unit.shape[1] > _WIDTH] if len(self.prototypes) >= _FEW else 1
         return replace(metric, neighbours=neighbours, flats=flats if flats is not None and len(flats) else None)
 
     def calibrate(self, x: npt.ArrayLike | Tensor) -> NoveltyDetector:
