@@ -99,7 +99,7 @@ def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: 
     if model is not None and plan.backbone is not None:
         raise UsageError("`backbone` must be left out with a model, got both. The model has its own.")
     inputs, y = x[rows], labels[rows]
-    features, errors = _judge(data, inputs, y, plan, model, report)
+    features, errors = _judge(data, plan, inputs, y, model=model, report=report)
     count = errors.n_errors if plan.limit is None else plan.limit
     listed = errors.ranked()[: min(count, len(y) // 2)]  # the rest is what the listed are held against
     trusted = np.setdiff1d(np.arange(len(y)), listed)
@@ -119,7 +119,7 @@ def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: 
 
 
 def _judge(
-    data: Dataset, inputs: RawInputs, y: Ids, plan: CleaningPlan, model: SlotModel | None, report: Report
+    data: Dataset, plan: CleaningPlan, inputs: RawInputs, y: Ids, *, model: SlotModel | None, report: Report
 ) -> tuple[npt.NDArray[np.float32], LabelErrors]:
     """Features of the inputs, and what a watched training says about their labels."""
     config = WatchConfig(seed=plan.seed, device=plan.device)
