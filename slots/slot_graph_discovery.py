@@ -14,8 +14,10 @@ from torch import Tensor
 from slots.errors import DataError
 from slots.shapes import Features
 from slots.slot_graph import SlotGraph
+from slots.slot_graph_bridges import BridgedSlots, bridged_slots
 from slots.slot_graph_communities import find_communities
-from slots.slot_graph_learning import BridgedSlots, GraphConfig, bridged_slots, closed, silent
+from slots.slot_graph_config import GraphConfig
+from slots.slot_graph_learning import closed, silent
 
 Ids = npt.NDArray[np.int64]
 

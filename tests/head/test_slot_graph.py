@@ -10,9 +10,10 @@ from support import reference_slot_graph as reference
 from slots.errors import DataError, UsageError
 from slots.estimators import SlotClusterer
 from slots.matching import normalize
+from slots.slot_graph_bridges import count_bridges
 from slots.slot_graph_communities import agreement, find_communities, louvain, modularity
 from slots.slot_graph_discovery import discover
-from slots.slot_graph_learning import GraphConfig, count_bridges, learn_graph, regroup
+from slots.slot_graph_learning import GraphConfig, learn_graph, regroup
 from slots.slot_graph_means import nearest, spherical_means
 
 
