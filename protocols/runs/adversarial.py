@@ -157,9 +157,7 @@ def _certified(
     head, rows, labels = task.pixel_head, task.pixels(task.images), task.labels
     radii = {
         "slots on pixels: matched answers only": matched_radius(rows, labels, head.caps()),
-        "slots on pixels: nearest slot": nearest_prototype_radius(
-            rows, labels, normalize(head.weights.detach()), head.labels
-        ),
+        "slots on pixels: nearest centre": nearest_prototype_radius(rows, labels, normalize(head.centres), head.labels),
     }
     if task.on_pixels:
         radii["linear layer, undefended"] = linear_radius(rows, labels, task.linear.weight, task.linear.bias)
@@ -180,7 +178,7 @@ def _certified(
         shares = [float((radius > at).float().mean()) for at in _RADII]
         axes: dict[str, Any] = {"x_label": "L2 radius", "y_label": "certified right"}
         curves.append(Curve("Certified accuracy", method, _RADII.tolist(), shares, ours=ours, **axes))
-    contender = ours_on("", task.pixels, head, task.n_classes)[1]
+    contender = ours_on("", task.pixels, head, task.n_classes)[-1]
     inside = radii["slots on pixels: matched answers only"].float() * 0.999
     kept = inside > 0
     facts: dict[str, Any] = {"certified images attacked inside their radius": int(kept.sum())}

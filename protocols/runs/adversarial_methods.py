@@ -15,6 +15,7 @@ from protocols.runs.attacks import margin
 from protocols.runs.encoders import Features
 from protocols.runs.protocol import Setting
 from protocols.runs.surrogates import (
+    centre_scores,
     class_margins,
     disagreement,
     novelty_score,
@@ -101,7 +102,7 @@ def _plain(method: str, space: Map, scores: Map, *, note: str = "", ours: bool =
 
 
 def ours_on(where: str, space: Map, head: IncrementalNeuralHashing, n_classes: int) -> list[Contender]:
-    """The pooled answer, and the answers of slots that match, nothing else being answered."""
+    """The pooled answer, that of the nearest centre, and those of slots that match, nothing else being answered."""
     margins = class_margins(head, n_classes)
 
     def wrong(images: Tensor, labels: Tensor) -> Tensor:
@@ -114,6 +115,7 @@ def ours_on(where: str, space: Map, head: IncrementalNeuralHashing, n_classes: i
     note = f"{head.n_slots} slots."
     return [
         _plain(f"slots{where}: pooled answer", space, pooled_scores(head, n_classes), note=note, ours=True),
+        _plain(f"slots{where}: nearest centre", space, centre_scores(head, n_classes), note=note, ours=True),
         Contender(f"slots{where}: matched answers only", wrong, answers, True, note + " Refuses what no slot matches."),
     ]
 

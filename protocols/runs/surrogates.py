@@ -55,6 +55,18 @@ def class_margins(head: IncrementalNeuralHashing, n_classes: int) -> Callable[[T
     return margins
 
 
+def centre_scores(head: IncrementalNeuralHashing, n_classes: int) -> Callable[[Tensor], Tensor]:
+    """Largest cosine to a centre of each class, shape (example, class): the answer by memory alone, without weights."""
+    centres, labels = normalize(head.centres), head.labels
+
+    def scores(features: Tensor) -> Tensor:
+        found = normalize(features) @ centres.T
+        columns = [found.masked_fill(labels != label, -2.0).amax(1) for label in range(n_classes)]
+        return torch.stack(columns, dim=1)
+
+    return scores
+
+
 def wrongly_matched(margins: Tensor, labels: Tensor) -> Tensor:
     """Above zero where a slot of a wrong label fires and no slot of the right one lies deeper."""
     own = margins.gather(1, labels[:, None])[:, 0]
