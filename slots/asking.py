@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from slots.model import SlotModel
 from slots.preprocessing import RawInputs
@@ -88,7 +89,7 @@ class Inquiry:
         count = max(FIRST_ROUND, int(told.sum()) // 3) if count is None else count
         doubt = 1 - self.spread().margins if told.any() else (1 - self.outlook.familiar) ** 2
         doubt[told] = 0.0
-        return self.outlook.open[_cover(doubt, told, self.outlook.neighbours, count)]
+        return self.outlook.open[cover(doubt, told, self.outlook.neighbours, count)]
 
     def tell(self, labels: Mapping[int, int]) -> None:
         """Take answers: row of ``x`` to label id."""
@@ -100,8 +101,22 @@ class Inquiry:
         return spread(self.outlook, self.given, config=self.config)
 
 
-def _cover(doubt: Shares, told: np.ndarray, neighbours: Ids, count: int) -> Ids:
-    """Places whose neighbourhoods hold most doubt, each example's doubt counted once."""
+def cover(doubt: Shares, told: npt.NDArray[np.bool_], neighbours: Ids, count: int) -> Ids:
+    """Places whose neighbourhoods hold most doubt, each example's doubt counted once.
+
+    Parameters
+    ----------
+    doubt : float64 array of shape (example,)
+    told : bool array of shape (example,)
+        Never picked.
+    neighbours : int64 array of shape (example, neighbour)
+    count : int
+
+    Returns
+    -------
+    int64 array
+        Best first, ties to the lowest place. A pick takes the doubt of its neighbours and of those it is one of.
+    """
     left, barred, picked = doubt.copy(), told.copy(), []
     for _ in range(min(count, int((~told).sum()))):
         gain = left + left[neighbours].sum(1)

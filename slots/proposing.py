@@ -160,8 +160,9 @@ def learned_radius(model: SlotModel) -> float:
 
 def unit_features(source: FeatureSource) -> Float[Tensor, "example feature"]:
     """Unit features of the inputs themselves (their first view), zero rows where there is no direction."""
-    parts = [normalize(source(rows)[:, 0].float()) for rows in source.model.blocks(len(source))]
-    return torch.cat(parts)
+    model = source.model
+    parts = [normalize(source(rows)[:, 0].float()) for rows in model.blocks(len(source))]
+    return torch.cat([torch.zeros(0, model.head.feature_dim, device=model.device), *parts])
 
 
 def _predict(model: SlotModel, x: RawInputs, report: Report) -> Prediction:

@@ -212,7 +212,8 @@ def spread(outlook: Outlook, given: Ids, *, config: SpreadConfig | None = None) 
     anchored = columns[: len(outlook.anchors)]
     x = torch.cat([outlook.anchors, outlook.activations])
     margins = np.zeros(len(labels))
-    for _ in range(config.rounds if len(labels) else 0):
+    said = len(anchored) + int((weights > 0).sum()) + len(told)
+    for _ in range(config.rounds if len(labels) and said else 0):
         labels[told], weights[told] = known[told], config.weight
         targets = np.concatenate([anchored, np.searchsorted(classes, labels)])
         votes = np.concatenate([np.ones(len(anchored)), weights])

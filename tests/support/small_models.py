@@ -44,3 +44,11 @@ def with_overlap():
     )
     model.support = torch.cat([model.support, near(between).half()])
     return model
+
+
+def mixture(n_classes, count, *, seed=0, feature=6, spread=0.18):
+    """Feature rows around as many axes as classes, in random order, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(n_classes), count))
+    rows = np.eye(feature)[labels] + spread * rng.normal(size=(len(labels), feature))
+    return rows.astype(np.float32), labels
