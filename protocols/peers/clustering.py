@@ -152,9 +152,8 @@ def semi_supervised_kmeans(x: Features, given: Ids, k: int, seed: int, *, iterat
         if np.array_equal(fresh, labels):
             break
         labels = fresh
-        sums, counts = np.zeros(middles.shape), np.bincount(labels, minlength=k)
-        np.add.at(sums, labels, x)
-        middles = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], middles).astype(np.float32)
+        for cluster in np.unique(labels):
+            middles[cluster] = x[labels == cluster].mean(0)
     return Clustering(labels, lambda it: nearest(it, middles), time.perf_counter() - started)
 
 
