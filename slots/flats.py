@@ -153,7 +153,7 @@ def _turned(rows: Tensor, owner: Tensor, start: Tensor) -> Flats:
 
 def _main_directions(gap: Tensor, start: Tensor) -> Tensor:
     """Orthonormal columns near the leading right singular vectors, by subspace iteration."""
-    basis = torch.linalg.qr(start)[0]
+    basis: Tensor = torch.linalg.qr(start)[0]
     for _ in range(_POWERS):
         basis = torch.linalg.qr(gap.T @ (gap @ basis))[0]
     return basis

@@ -109,7 +109,8 @@ def angle_to(centres: Features) -> Score:
     """Angle to the nearest of some unit vectors, radians."""
 
     def score(x: Features) -> Scores:
-        return np.arccos(np.clip(unit(x) @ centres.T, -1, 1).max(1)).astype(np.float64)
+        angle: Scores = np.arccos(np.clip(unit(x) @ centres.T, -1, 1).max(1)).astype(np.float64)
+        return angle
 
     return _blockwise(score)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -46,39 +47,15 @@ def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
     robust: dict[str, list[float]] = {it.method: [_accuracy(it, task.images, task)] for it in contenders}
     sizes = option["eps"]
     for place, eps in enumerate(sizes):
-        done = 0.3 + 0.6 * place / len(sizes)
 
-        def told(step: str, share: float, done: float = done, eps: float = eps) -> None:
-            report(f"eps {eps:g}: {step}", done + 0.6 / len(sizes) * share)
+        def told(step: str, share: float, place: int = place, eps: float = eps) -> None:
+            report(f"eps {eps:g}: {step}", 0.3 + 0.6 * (place + share) / len(sizes))
 
-        generator = torch.Generator().manual_seed(seed)
-        noisy = sign_noise(task.images, eps, generator)
-        attack = partial(_attack, task, eps=eps, steps=option["steps"], seed=seed)
-        transferred = attack(contenders[0])
-        evade = partial(
-            _evading, network=contenders[0], task=task, attacked=transferred, eps=eps, steps=option["steps"], seed=seed
-        )
-        followed, evading = None, transferred
-        for number, contender in enumerate(contenders):
-            told(contender.method, 0.5 * number / len(contenders))
-            attacked = transferred if number == 0 else attack(contender)
-            figures = {
-                "clean": _accuracy(contender, task.images, task),
-                "noise": _accuracy(contender, noisy, task),
-                "attacked": _accuracy(contender, attacked, task),
-                "wrong": _wrong(contender, attacked, task),
-            }
-            if number:
-                figures["transfer"] = _accuracy(contender, transferred, task)
-            robust[contender.method].append(figures["attacked"])
-            rows.append(Row(contender.method, figures, contender.ours, f"answers, eps {eps:g}", contender.note))
-        for number, detector in enumerate(detectors):
-            told(detector.method, 0.5 + 0.5 * number / max(1, len(detectors)))
-            if detector.smooth is not followed:  # a yes or no is attacked through the score beside it
-                followed = detector.smooth
-                evading = evade(followed)
-            figures = _detection(detector, contenders[0], task, noisy=noisy, attacked=transferred, evading=evading)
-            rows.append(Row(detector.method, figures, detector.ours, f"detection, eps {eps:g}", detector.note))
+        size = _Size(task, eps, option["steps"], seed)
+        rows += size.rows(contenders, detectors, told)
+    for row in rows:
+        if row.method in robust and row.group.startswith("answers"):
+            robust[row.method].append(row.figures["attacked"] or 0.0)
     report("certificates", 0.92)
     certified, curves, facts = _certified(task, setting, seed, option)
     axes: dict[str, Any] = {"x_label": "eps", "y_label": "right under attack"}
@@ -108,14 +85,60 @@ def _options(setting: Setting) -> dict[str, Any]:
     return option | {"eps": sizes}
 
 
-def _attack(task: Attacked, contender: Contender, *, eps: float, steps: int, seed: int) -> Tensor:
-    """The attacked images, block by block."""
-    parts = []
-    for rows in _blocks(len(task.images)):
-        generator = torch.Generator().manual_seed(seed)
-        objective = partial(contender.wrong, labels=task.labels[rows])
-        parts.append(pgd(task.images[rows], objective, eps=eps, steps=steps, generator=generator))
-    return torch.cat(parts)
+@dataclass(frozen=True)
+class _Size:
+    """Attacks of one size on one task."""
+
+    task: Attacked
+    eps: float
+    steps: int
+    seed: int
+
+    def rows(self, contenders: Sequence[Contender], detectors: Sequence[Detector], told: Report) -> list[Row]:
+        """Every answerer attacked, and every detector beside its control; the first answerer is the network."""
+        network, rows = contenders[0], []
+        noisy = sign_noise(self.task.images, self.eps, torch.Generator().manual_seed(self.seed))
+        transferred = self.attack(network)
+        for number, it in enumerate(contenders):
+            told(it.method, 0.5 * number / len(contenders))
+            attacked = transferred if it is network else self.attack(it)
+            figures = {
+                "clean": _accuracy(it, self.task.images, self.task),
+                "noise": _accuracy(it, noisy, self.task),
+                "attacked": _accuracy(it, attacked, self.task),
+                "wrong": _wrong(it, attacked, self.task),
+                "transfer": None if it is network else _accuracy(it, transferred, self.task),
+            }
+            rows.append(Row(it.method, figures, it.ours, f"answers, eps {self.eps:g}", it.note))
+        followed, evading = None, transferred
+        for number, detector in enumerate(detectors):
+            told(detector.method, 0.5 + 0.5 * number / len(detectors))
+            if detector.smooth is not followed:  # a yes or no is attacked through the score beside it
+                followed, evading = detector.smooth, self.evade(detector.smooth, network, transferred)
+            seen = _detection(detector, network, self.task, noisy=noisy, attacked=transferred, evading=evading)
+            rows.append(Row(detector.method, seen, detector.ours, f"detection, eps {self.eps:g}", detector.note))
+        return rows
+
+    def attack(self, contender: Contender) -> Tensor:
+        """The attacked images."""
+        parts = []
+        for rows in _blocks(len(self.task.images)):
+            generator = torch.Generator().manual_seed(self.seed)
+            objective = contender.against(self.task.labels[rows])
+            parts.append(pgd(self.task.images[rows], objective, eps=self.eps, steps=self.steps, generator=generator))
+        return torch.cat(parts)
+
+    def evade(self, smooth: Map, network: Contender, attacked: Tensor) -> Tensor:
+        """Images made against the network and a detector; of each the plain attack's where that evades better."""
+        parts = []
+        for rows in _blocks(len(self.task.images)):
+            generator = torch.Generator().manual_seed(self.seed)
+            fool, images, plain = network.against(self.task.labels[rows]), self.task.images[rows], attacked[rows]
+            found = selective_pgd(images, fool, smooth, eps=self.eps, steps=self.steps, generator=generator)
+            with torch.no_grad():
+                better = (fool(plain) > 0) & ((fool(found) <= 0) | (smooth(plain) < smooth(found)))
+            parts.append(torch.where(better[:, None, None, None], plain, found))
+        return torch.cat(parts)
 
 
 def _detection(
@@ -131,23 +154,6 @@ def _detection(
         figures["auroc" + key] = quality(clean, scores[fooled]).auroc if fooled.any() else None
         figures["evades" + key] = float((fooled & (scores <= threshold)).mean())
     return figures
-
-
-def _evading(
-    smooth: Map, network: Contender, task: Attacked, attacked: Tensor, *, eps: float, steps: int, seed: int
-) -> Tensor:
-    """Images made against the network and a detector at once; of each the plain attack's where that evades better."""
-    parts = []
-    for rows in _blocks(len(task.images)):
-        generator = torch.Generator().manual_seed(seed)
-        fool = partial(network.wrong, labels=task.labels[rows])
-        images = task.images[rows]
-        found = selective_pgd(images, fool, smooth, eps=eps, steps=steps, generator=generator)
-        with torch.no_grad():
-            plain = attacked[rows]
-            better = (fool(plain) > 0) & ((fool(found) <= 0) | (smooth(plain) < smooth(found)))
-        parts.append(torch.where(better[:, None, None, None], plain, found))
-    return torch.cat(parts)
 
 
 def _certified(
@@ -185,7 +191,7 @@ def _certified(
     if kept.any():
         generator = torch.Generator().manual_seed(seed)
         images, right = task.images[kept], labels[kept]
-        objective = partial(contender.wrong, labels=right)
+        objective = contender.against(right)
         moved = pgd(images, objective, eps=inside[kept], steps=option["steps"], generator=generator, norm="l2")
         facts["of these, answers changed"] = int((_answers(contender, moved) != right.numpy()).sum())
     return table, curves, facts
@@ -196,7 +202,7 @@ def _beyond(task: Attacked, contenders: Sequence[Contender], steps: int, seed: i
     few = task.few(100)
     found = {}
     for contender in contenders:
-        attacked = _attack(few, contender, eps=_BEYOND, steps=2 * steps, seed=seed)
+        attacked = _Size(few, _BEYOND, 2 * steps, seed).attack(contender)
         found[contender.method] = _accuracy(contender, attacked, few)
     return {f"right answers at eps {_BEYOND:g}": found}
 

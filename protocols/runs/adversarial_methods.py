@@ -11,7 +11,7 @@ from torch import Tensor
 
 from protocols.peers.attacks import all_neighbours, class_k_means, energy, max_softmax, nearest_distance
 from protocols.runs.attacked import Attacked
-from protocols.runs.attacks import margin
+from protocols.runs.attacks import Objective, margin
 from protocols.runs.encoders import Features
 from protocols.runs.protocol import Setting
 from protocols.runs.surrogates import (
@@ -49,6 +49,10 @@ class Contender:
     answers: Callable[[Tensor], Labels]
     ours: bool = False
     note: str = ""
+
+    def against(self, labels: Tensor) -> Objective:
+        """What an attack makes large."""
+        return lambda images: self.wrong(images, labels)
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def detectors_of(task: Attacked, setting: Setting) -> list[Detector]:
         pairs.append(("slots: disagreement with slots on pixels", disagreement(linear, _on(task.pixels, scores))))
     for name, apart in pairs:
         found.append(_same(name, apart))
-        found.append(Detector(f"{name}, yes or no", lambda x, d=apart: (d(x) > 0).float(), apart, ours=True))
+        found.append(Detector(f"{name}, yes or no", _positive(apart), apart, ours=True))
     for name, make in (("max-softmax", max_softmax), ("energy", energy)):
         if name in setting.peers:
             found.append(_same(name.replace("-", " "), _on(task.features, make(task.linear)), ours=False))
@@ -146,6 +150,10 @@ def detectors_of(task: Attacked, setting: Setting) -> list[Detector]:
         near = nearest_distance(class_k_means(task.train_features, task.y_train, count=1000, seed=task.seed))
         found.append(_same("distance to the nearest k-means prototype", _on(task.features, near), ours=False))
     return found
+
+
+def _positive(score: Map) -> Map:
+    return lambda images: (score(images) > 0).float()
 
 
 def _on(space: Map, scores: Map) -> Map:

@@ -173,4 +173,5 @@ def _projected(x: Tensor, images: Tensor, size: Tensor, norm: Norm) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    return x.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    found: Tensor = x.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    return found

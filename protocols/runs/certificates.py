@@ -50,7 +50,8 @@ def matched_radius(rows: Tensor, labels: Tensor, caps: SlotCaps) -> Tensor:
     depth = slot_margins(rows, caps)
     own, other = _own_and_other(depth, caps.labels, labels)
     turn = torch.minimum(own, (own - other) / 2).nan_to_num(nan=0.0).clamp(0, math.pi / 2)
-    return rows.double().norm(dim=1) * turn.sin()
+    radius: Tensor = rows.double().norm(dim=1) * turn.sin()
+    return radius
 
 
 def nearest_prototype_radius(rows: Tensor, labels: Tensor, prototypes: Tensor, prototype_labels: Tensor) -> Tensor:

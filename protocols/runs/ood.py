@@ -218,15 +218,21 @@ def _curves(kind: str, sets: Sets, seed: int, slots: int, *, known: Mapping[str,
     """AUROC against the number of vectors, beside the centres of k-means; what is known at ``slots`` is taken."""
     counts = [count for count in _COUNTS if count <= slots and count <= len(sets.train) // 2]
 
-    def auroc(method: str, count: int, make: Callable[[], Score]) -> float:
+    def auroc(method: str, count: int, make: Callable[[int], Score]) -> float:
         if count == slots and method in known:
             return known[method]
-        score = make()
+        score = make(count)
         test = score(sets.test)
         return _mean({name: quality(test, score(x)) for name, x in sets.foreign.items()}).auroc
 
-    ours = [auroc(_OURS, n, lambda n=n: NoveltyDetector(n, seed=seed).fit(sets.train).predict) for n in counts]
-    theirs = [auroc(K_MEANS, n, lambda n=n: angle_to(k_means(sets.train, n, seed))) for n in counts]
+    def detector(count: int) -> Score:
+        return NoveltyDetector(count, seed=seed).fit(sets.train).predict
+
+    def centres(count: int) -> Score:
+        return angle_to(k_means(sets.train, count, seed))
+
+    ours = [auroc(_OURS, n, detector) for n in counts]
+    theirs = [auroc(K_MEANS, n, centres) for n in counts]
     chart = f"AUROC, {_FAR if kind == 'far' else _NEAR}"
     axes: dict[str, Any] = {"x_label": "vectors remembered", "y_label": "AUROC", "log_x": True}
     return [

@@ -109,7 +109,7 @@ def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, report
     out = min(max(1, round(share * len(classes))), len(classes) - 2)
     known = np.sort(rng.permutation(classes)[out:])
     train, test = np.isin(data.y_train, known), np.isin(data.y_test, known)
-    raw = {"held-out classes": data.x_test[~test]}
+    raw: dict[str, RawInputs] = {"held-out classes": data.x_test[~test]}
     kept = replace(
         data,
         x_train=data.x_train[train],
@@ -126,9 +126,7 @@ def is_noise(name: str) -> bool:
     return name.endswith("noise")
 
 
-def foreign_inputs(
-    data: Dataset, data_dir: Path | None, n: int, rng: np.random.Generator
-) -> dict[str, npt.NDArray[np.uint8] | Features]:
+def foreign_inputs(data: Dataset, data_dir: Path | None, n: int, rng: np.random.Generator) -> dict[str, RawInputs]:
     """Raw inputs that are none of the data's, in its shape.
 
     Parameters
@@ -148,11 +146,7 @@ def foreign_inputs(
     """
     some = data.x_test[rng.permutation(len(data.x_test))[:n]]
     if data.kind == "features":
-        shuffled = np.stack([rng.permutation(column) for column in some.T], axis=1)
-        low, high = data.x_train.min(0), data.x_train.max(0)
-        gauss = rng.normal(data.x_train.mean(0), data.x_train.std(0), some.shape).astype(np.float32)
-        uniform = rng.uniform(low, high, some.shape).astype(np.float32)
-        return {"shuffled columns": shuffled, "gaussian noise": gauss, "uniform noise": uniform}
+        return _other_rows(data, some, rng)
     found = _named_sets(data, default_data_dir() if data_dir is None else data_dir, n)
     if not found:
         pixels = some.reshape(len(some), -1, some.shape[3])
@@ -173,9 +167,17 @@ def resized(images: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArra
     return x.expand(-1, -1, -1, shape[2]).contiguous().numpy()
 
 
-def _named_sets(data: Dataset, folder: Path, n: int) -> dict[str, npt.NDArray[np.uint8]]:
+def _other_rows(data: Dataset, some: Features, rng: np.random.Generator) -> dict[str, RawInputs]:
+    """Feature rows that are none of the data's."""
+    shuffled = np.stack([rng.permutation(column) for column in some.T], axis=1)
+    gauss = rng.normal(data.x_train.mean(0), data.x_train.std(0), some.shape).astype(np.float32)
+    uniform = rng.uniform(data.x_train.min(0), data.x_train.max(0), some.shape).astype(np.float32)
+    return {"shuffled columns": shuffled, "gaussian noise": gauss, "uniform noise": uniform}
+
+
+def _named_sets(data: Dataset, folder: Path, n: int) -> dict[str, RawInputs]:
     """The first test images of each named set that lies in the folder and is foreign to the data."""
-    found = {}
+    found: dict[str, RawInputs] = {}
     for name in NAMED:
         path = folder / f"{name}.npz"
         if name in _ALIKE.get(data.name, (data.name,)) or (name in _COLOUR and data.shape[2] == 1) or not path.exists():
@@ -207,7 +209,7 @@ def _labelled(data: Dataset) -> Dataset:
 def _embed(
     setting: Setting,
     data: Dataset,
-    raw: dict[str, npt.NDArray[np.uint8] | Features],
+    raw: dict[str, RawInputs],
     *,
     rng: np.random.Generator,
     seed: int,

@@ -20,7 +20,7 @@ def pooled_scores(head: IncrementalNeuralHashing, n_classes: int) -> Callable[[T
     """Class scores of the trained slots, shape (example, class) by label: what unmatched inputs are answered by."""
 
     def scores(features: Tensor) -> Tensor:
-        found = head(features)
+        found: Tensor = head(features)
         out = found.new_full((len(found), n_classes), -1e3)
         return out.index_copy(1, head.classes, found)
 

@@ -366,7 +366,7 @@ def test_attacks_harm_more_than_noise_and_more_where_they_may_do_more(outcome):
         assert large[method]["attacked"] <= figures["attacked"], method
         assert figures["clean"] > 0.8, method
         # gradients are not masked: images made on another model do not harm more than those made on this one
-        assert figures["attacked"] <= figures.get("transfer", 1) + 0.05, method
+        assert figures["transfer"] is None or figures["attacked"] <= figures["transfer"] + 0.05, method
         assert figures["wrong"] <= 1 - figures["attacked"] + 1e-9
     beyond = found.facts["right answers at eps 0.5"]
     assert max(beyond.values()) <= 0.1, beyond
