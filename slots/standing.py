@@ -98,7 +98,8 @@ def stand(
         of_slots.append(np.full(len(middles), label, np.int64))
         seeds.append(mine[nearest])
     voters = sum(map(len, of_slots))
-    wrong = _left_wrong(head, outlook.unit, torch.cat(centres), np.concatenate(of_slots), told, known[places])
+    given = _Given(outlook.unit, told, known[places])
+    wrong = given.left_wrong(head, torch.cat(centres), np.concatenate(of_slots))
     centres.append(outlook.unit[torch.from_numpy(wrong).to(device)])
     of_slots.append(known[places][wrong])
     seeds.append(wrong)
@@ -109,7 +110,7 @@ def stand(
         labels=torch.from_numpy(label_of).to(device),
         voters=torch.arange(len(label_of), device=device) < voters,
     )
-    return Standing(placed, labels, sure, _sources(outlook.unit, middle, label_of, told, known[places], places))
+    return Standing(placed, labels, sure, given.sources(middle, label_of, places))
 
 
 def _middles(unit: Float[Tensor, "example feature"], most: int, seed: int) -> Float[Tensor, "slot feature"]:
@@ -122,24 +123,32 @@ def _middles(unit: Float[Tensor, "example feature"], most: int, seed: int) -> Fl
     return centres[(centres != 0).any(1)]
 
 
-def _left_wrong(
-    head: IncrementalNeuralHashing, unit: Tensor, middles: Tensor, of_slots: Ids, told: Ids, known: Ids
-) -> Ids:
-    """Given labels that the nearest of the old and new slots contradicts."""
-    if len(told) == 0:
-        return told
-    vectors = torch.cat([head.weights.detach(), middles])
-    labels = np.concatenate([head.labels.cpu().numpy(), of_slots])
-    nearest = (unit[torch.from_numpy(told).to(unit.device)] @ vectors.T).argmax(1).cpu().numpy()
-    return told[labels[nearest] != known[told]]
+@dataclass(frozen=True)
+class _Given:
+    """Given labels among the open examples: their places, and the labels of all (-1 where unknown)."""
 
+    unit: Tensor
+    told: Ids
+    known: Ids
 
-def _sources(unit: Tensor, centres: Tensor, of_slots: Ids, told: Ids, known: Ids, places: Ids) -> Ids:
-    """The nearest given label of each slot's own label."""
-    sources = np.full(len(of_slots), -1, np.int64)
-    for label in np.unique(known[told]):
-        slots, given = np.flatnonzero(of_slots == label), told[known[told] == label]
-        if len(slots):
-            scores = centres[torch.from_numpy(slots).to(unit.device)] @ unit[torch.from_numpy(given).to(unit.device)].T
-            sources[slots] = places[given[scores.argmax(1).cpu().numpy()]]
-    return sources
+    def left_wrong(self, head: IncrementalNeuralHashing, middles: Tensor, of_slots: Ids) -> Ids:
+        """Places whose label the nearest of the old and new slots contradicts."""
+        if len(self.told) == 0:
+            return self.told
+        vectors = torch.cat([head.weights.detach(), middles])
+        labels = np.concatenate([head.labels.cpu().numpy(), of_slots])
+        nearest = (self._rows(self.told) @ vectors.T).argmax(1).cpu().numpy()
+        return self.told[labels[nearest] != self.known[self.told]]
+
+    def sources(self, centres: Tensor, of_slots: Ids, places: Ids) -> Ids:
+        """The nearest given label of each slot's own label, as a place among the unmatched; -1 for none."""
+        sources = np.full(len(of_slots), -1, np.int64)
+        for label in np.unique(self.known[self.told]):
+            slots, given = np.flatnonzero(of_slots == label), self.told[self.known[self.told] == label]
+            if len(slots):
+                scores = centres[torch.from_numpy(slots).to(centres.device)] @ self._rows(given).T
+                sources[slots] = places[given[scores.argmax(1).cpu().numpy()]]
+        return sources
+
+    def _rows(self, places: Ids) -> Tensor:
+        return self.unit[torch.from_numpy(places).to(self.unit.device)]

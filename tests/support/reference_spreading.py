@@ -60,7 +60,7 @@ def spread(outlook, given, config):
 
 
 def ask(doubt, told, around, count):
-    """Greedy coverage of doubt: an example's doubt is taken once, by a pick that it is near to or that is near to it."""
+    """Greedy coverage of doubt: a pick takes the doubt of those it is near to or that are near to it."""
     left, barred, picks = list(doubt), set(np.flatnonzero(told)), []
     for _ in range(count):
         free = [i for i in range(len(left)) if i not in barred]
