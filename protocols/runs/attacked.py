@@ -99,7 +99,11 @@ def prepare(
     Raises
     ------
     UsageError
-        If the data is no images, has no labels, or a network runs elsewhere than on the CPU.
+        If the data is no images, or has too few labels.
+
+    Notes
+    -----
+    Attacks run on the CPU, wherever the network was trained.
     """
     data, rng = setting.data, np.random.default_rng(seed)
     known, tested = data.y_train >= 0, data.y_test >= 0
