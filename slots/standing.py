@@ -138,7 +138,8 @@ class _Given:
         vectors = torch.cat([head.weights.detach(), middles])
         labels = np.concatenate([head.labels.cpu().numpy(), of_slots])
         nearest = (self._rows(self.told) @ vectors.T).argmax(1).cpu().numpy()
-        return self.told[labels[nearest] != self.known[self.told]]
+        wrong: Ids = self.told[labels[nearest] != self.known[self.told]]
+        return wrong
 
     def sources(self, centres: Tensor, of_slots: Ids, places: Ids) -> Ids:
         """The nearest given label of each slot's own label, as a place among the unmatched; -1 for none."""
