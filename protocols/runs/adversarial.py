@@ -71,14 +71,9 @@ def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
 
 def _options(setting: Setting) -> dict[str, Any]:
     option = {key: PROTOCOL.option(setting, key) for key in PROTOCOL.defaults}
-    try:
-        sizes = sorted({float(part) for part in str(option["eps"]).split(",")})
-    except ValueError:
-        sizes = []
+    sizes = sorted(set(option["eps"]))
     if not sizes or not 0 < sizes[0] <= sizes[-1] <= 1:
-        raise UsageError(
-            f"`eps` must be numbers in (0, 1] with commas between them, got {option['eps']!r}. Try 0.1,0.2,0.3."
-        )
+        raise UsageError(f"`eps` must be a list of numbers in (0, 1], got {option['eps']}. Try [0.1,0.2,0.3].")
     for key, low in (("examples", 10), ("steps", 1), ("slots", 10), ("train", 100), ("epochs", 0), ("neighbours", 10)):
         if option[key] < low:
             raise UsageError(f"`{key}` must be >= {low}, got {option[key]}. Leave it out for {PROTOCOL.defaults[key]}.")
@@ -265,7 +260,7 @@ PROTOCOL = Protocol(
     headline="attacked",
     peers=("1-nn", "k-means", "max-softmax", "energy"),
     defaults={
-        "eps": "0.1,0.2,0.3",
+        "eps": [0.1, 0.2, 0.3],
         "steps": 40,
         "examples": 300,
         "train": 20_000,

@@ -329,7 +329,7 @@ def test_the_radius_of_a_linear_layer_is_exact():
 
 # --- the run
 
-SMALL = {"examples": 30, "steps": 7, "eps": "0.1,0.3", "train": 600, "slots": 60, "neighbours": 200, "epochs": 1}
+SMALL = {"examples": 30, "steps": 7, "eps": [0.1, 0.3], "train": 600, "slots": 60, "neighbours": 200, "epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -390,7 +390,7 @@ def test_certified_images_stay_as_they_are(outcome):
 
 
 def test_a_run_can_be_repeated_and_works_on_pixels():
-    chosen = Setting(DIGITS, "pixels", options=SMALL | {"eps": "0.1", "examples": 20, "steps": 2})
+    chosen = Setting(DIGITS, "pixels", options=SMALL | {"eps": [0.1], "examples": 20, "steps": 2})
     first, second = (PROTOCOL.run_seed(chosen, 1, lambda _s, _d: None) for _ in range(2))
     assert first.as_json() == second.as_json()
     assert "linear layer, undefended" in of(first, "certified, L2 on pixels")
@@ -400,8 +400,8 @@ def test_a_run_can_be_repeated_and_works_on_pixels():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"eps": "0.1,much"}, r"`eps` must be numbers in \(0, 1\] with commas between them, got '0.1,much'"),
-        ({"eps": "0"}, r"`eps` must be numbers in \(0, 1\]"),
+        ({"eps": []}, r"`eps` must be a list of numbers in \(0, 1\], got \[\]\. Try"),
+        ({"eps": [0, 0.1]}, r"`eps` must be a list of numbers in \(0, 1\], got \[0, 0.1\]"),
         ({"examples": 3}, r"`examples` must be >= 10, got 3\. Leave it out for 300"),
         ({"steps": 0}, "`steps` must be >= 1, got 0"),
     ],
