@@ -21,7 +21,7 @@ from slots.novelty_tails import combine, with_tails
 SHARES = (0.6, 0.3, 0.1)
 """Shares of the false alarms that the first three tests may spend where the prototypes are a model's slots."""
 
-NARROW = (0.45, 0.2, 0.05, 0.3)
+NARROW = (0.35, 0.35, 0.05, 0.25)
 """Shares of a detector for angle, pattern, size and surface. Among few features, nine directions are much of the space,
 and to lie near a flat says little."""
 
