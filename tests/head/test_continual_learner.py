@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.utils.estimator_checks import check_estimator
 
 from slots.continual import ContinualSlots
 from slots.continual_slots import OPEN
@@ -124,6 +125,12 @@ def test_names_are_answered_and_columns_are_sorted() -> None:
     learner.partial_fit(X[Y == 2], np.array(["a third"] * int((Y == 2).sum())))
     assert learner.evidence(rows).shape == (20, 3)
     assert (learner.predict(X[Y == 2]) == "a third").mean() > 0.9
+
+
+def test_it_is_a_classifier_of_scikit_learn() -> None:
+    found = check_estimator(small(pending=30), on_skip=None, on_fail=None)
+    assert [(it["check_name"], str(it["exception"])) for it in found if it["status"] == "failed"] == []
+    assert len(found) > 40
 
 
 def test_one_class_and_one_row() -> None:
