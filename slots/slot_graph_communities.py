@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,11 +47,7 @@ def modularity(weights: Weights, communities: Ids, *, resolution: float = 1.0) -
     >>> modularity(pairs, np.array([0, 0, 1, 1]))
     0.5
     """
-    total = float(weights.sum())
-    if total == 0:
-        return 0.0
-    inner, degrees = _summed(weights, communities)
-    return float(np.trace(inner) / total - resolution * np.square(degrees / total).sum())
+    return _quality(_Edges.of(weights), communities, resolution)
 
 
 def louvain(weights: Weights, *, resolution: float = 1.0, seed: int = 0) -> Ids:
@@ -74,16 +72,7 @@ def louvain(weights: Weights, *, resolution: float = 1.0, seed: int = 0) -> Ids:
     become nodes; and so on. At the end single slots are moved once more, since what was best for a group of them need
     not be best for each.
     """
-    rng = np.random.default_rng(seed)
-    found = np.arange(len(weights))
-    while len(found):
-        found = _numbered(found)
-        whole = _summed(weights, found)[0]
-        moved = _moved(whole, np.arange(len(whole)), resolution, rng)
-        if len(np.unique(moved)) == len(whole):
-            break
-        found = moved[found]
-    return _numbered(_moved(weights, found, resolution, rng)) if len(found) else found
+    return _climbed(_Edges.of(weights), resolution, np.random.default_rng(seed))
 
 
 def find_communities(
@@ -104,9 +93,9 @@ def find_communities(
     sizes : float64 array of shape (slot,)
         What each slot counts when partitions are compared, >= 0, for example the inputs that it owns.
     k : int, optional
-        Wanted number, >= 1; default: as many as most agree on. Otherwise the largest modularity at rising resolution
-        gives at least ``k``, and the pair whose merger costs least becomes one until ``k`` are left. Fewer only where
-        the graph has fewer slots.
+        Wanted number, >= 1; default: as many as most agree on. If no run gives so many, the largest modularity at
+        rising resolution gives at least ``k``, and the pair whose merger costs least becomes one until ``k`` are left.
+        Fewer only where the graph has fewer slots.
     resolutions : tuple of float
         Each > 0.
     runs : int, default 4
@@ -143,10 +132,14 @@ def find_communities(
         raise UsageError(f"`runs` and `k` must be >= 1, got {runs} and {k}. Leave them out.")
     if len(weights) == 0:
         return np.zeros(0, np.int64)
+    edges = _Edges.of(weights)
+    found = [_climbed(edges, it, np.random.default_rng(seed + run)) for it in resolutions for run in range(runs)]
+    agreed = np.array([sum(agreement(one, other, sizes) for other in found) for one in found])
     if k is not None:
-        return _merged(weights, _at_least(weights, min(k, len(weights)), runs, seed), k)
-    found = [louvain(weights, resolution=it, seed=seed + run) for it in resolutions for run in range(runs)]
-    agreed = [sum(agreement(one, other, sizes) for other in found) for one in found]
+        right = [int(one.max()) + 1 == min(k, len(weights)) for one in found]
+        if not any(right):
+            return _merged(edges, _at_least(edges, min(k, len(weights)), runs, seed), k)
+        agreed[~np.array(right)] = -1
     return found[int(np.argmax(np.round(agreed, 9)))]
 
 
@@ -177,37 +170,85 @@ def _entropy(shares: Weights) -> float:
     return max(0.0, -float((known * np.log(known)).sum()))
 
 
-def _at_least(weights: Weights, k: int, runs: int, seed: int) -> Ids:
+@dataclass(frozen=True)
+class _Edges:
+    """A graph as lists: node ``i`` has the neighbours ``nodes[starts[i]:starts[i + 1]]`` and so many ``weights``."""
+
+    starts: Ids
+    nodes: Ids
+    weights: Weights
+    degrees: Weights
+
+    @staticmethod
+    def of(weights: Weights) -> _Edges:
+        row, column = np.nonzero(weights)
+        return _Edges._listed(row, column, np.asarray(weights, np.float64)[row, column], len(weights))
+
+    @staticmethod
+    def _listed(row: Ids, column: Ids, weights: Weights, n: int) -> _Edges:
+        starts = np.concatenate([[0], np.bincount(row, minlength=n).cumsum()])
+        return _Edges(starts, column, weights, np.bincount(row, weights, minlength=n).astype(np.float64))
+
+    def __len__(self) -> int:
+        return len(self.degrees)
+
+    def joined(self, communities: Ids) -> _Edges:
+        """Communities as nodes; what lies within one is an edge to itself."""
+        n = int(communities.max(initial=-1)) + 1
+        row = communities[np.repeat(np.arange(len(self)), np.diff(self.starts))]
+        pairs, place = np.unique(row * n + communities[self.nodes], return_inverse=True)
+        return _Edges._listed(pairs // n, pairs % n, np.bincount(place, self.weights, minlength=len(pairs)), n)
+
+    def dense(self) -> Weights:
+        """The matrix again."""
+        found = np.zeros((len(self), len(self)))
+        found[np.repeat(np.arange(len(self)), np.diff(self.starts)), self.nodes] = self.weights
+        return found
+
+
+def _quality(edges: _Edges, communities: Ids, resolution: float) -> float:
+    """`modularity`."""
+    total = float(edges.degrees.sum())
+    if total == 0:
+        return 0.0
+    joined = edges.joined(communities)
+    return float(np.trace(joined.dense()) / total - resolution * np.square(joined.degrees / total).sum())
+
+
+def _climbed(edges: _Edges, resolution: float, rng: np.random.Generator) -> Ids:
+    """`louvain`."""
+    found = np.arange(len(edges))
+    while len(found):
+        found = _numbered(found)
+        whole = edges.joined(found)
+        moved = _moved(whole, np.arange(len(whole)), resolution, rng)
+        if len(np.unique(moved)) == len(whole):
+            break
+        found = moved[found]
+    return _numbered(_moved(edges, found, resolution, rng)) if len(found) else found
+
+
+def _at_least(edges: _Edges, k: int, runs: int, seed: int) -> Ids:
     """The run with the largest modularity, at the lowest resolution tried that gives so many communities."""
     for step in range(_STEPS):
         resolution = 1.2**step
-        found = [louvain(weights, resolution=resolution, seed=seed + run) for run in range(runs)]
-        best = found[int(np.argmax([modularity(weights, it, resolution=resolution) for it in found]))]
+        found = [_climbed(edges, resolution, np.random.default_rng(seed + run)) for run in range(runs)]
+        best = found[int(np.argmax([_quality(edges, it, resolution) for it in found]))]
         if best.max(initial=-1) + 1 >= k:
             return best
-    return np.arange(len(weights))
+    return np.arange(len(edges))
 
 
-def _merged(weights: Weights, found: Ids, k: int) -> Ids:
+def _merged(edges: _Edges, found: Ids, k: int) -> Ids:
     """Merge the pair that costs least modularity until k communities are left."""
-    total = float(weights.sum()) or 1.0
+    total = float(edges.degrees.sum()) or 1.0
     while (n := int(found.max(initial=-1)) + 1) > k:
-        inner, degrees = _summed(weights, found)
-        gain = inner / total - np.outer(degrees, degrees) / total**2
+        joined = edges.joined(found)
+        gain = joined.dense() / total - np.outer(joined.degrees, joined.degrees) / total**2
         gain[np.tril_indices(n)] = -np.inf
         first, second = np.unravel_index(int(gain.argmax()), gain.shape)
         found = _numbered(np.where(found == second, first, found))
     return found
-
-
-def _summed(weights: Weights, communities: Ids) -> tuple[Weights, Weights]:
-    """Weight between communities, and the degree of each."""
-    n = int(communities.max(initial=-1)) + 1
-    rows = np.zeros((n, len(weights)))
-    np.add.at(rows, communities, weights)
-    inner = np.zeros((n, n))
-    np.add.at(inner.T, communities, rows.T)
-    return inner, inner.sum(1)
 
 
 def _numbered(communities: Ids) -> Ids:
@@ -218,17 +259,14 @@ def _numbered(communities: Ids) -> Ids:
     return np.asarray(rank[inverse], np.int64)
 
 
-def _moved(weights: Weights, start: Ids, resolution: float, rng: np.random.Generator) -> Ids:
+def _moved(edges: _Edges, start: Ids, resolution: float, rng: np.random.Generator) -> Ids:
     """Sweeps over all nodes, in one order drawn anew for each, until none moves."""
     found = start.copy()
-    degrees = weights.sum(1)
-    if degrees.sum() == 0:
+    if edges.degrees.sum() == 0:
         return found
-    row, column = np.nonzero(weights)
-    starts = np.concatenate([[0], np.bincount(row, minlength=len(weights)).cumsum()])
-    edges = weights[row, column]
-    sums = np.bincount(found, degrees, minlength=int(found.max()) + 1).astype(np.float64)
-    while _sweep(starts, column, edges, degrees, found, sums, rng.permutation(len(weights)), resolution):
+    sums = np.bincount(found, edges.degrees, minlength=int(found.max()) + 1).astype(np.float64)
+    lists = (edges.starts, edges.nodes, edges.weights, edges.degrees)
+    while _sweep(*lists, found, sums, rng.permutation(len(edges)), resolution):
         pass
     return found
 
