@@ -20,6 +20,9 @@ from slots.continual import ContinualSlots
 from slots.errors import UsageError
 
 _OURS = "slots: ContinualSlots"
+_NOTE = (
+    "Told how long a stream shorter than 60,000 examples is: so long it lets examples wait and slots prove themselves."
+)
 _BATCH = 100  # examples that everybody is handed at once
 _GROUPS = {"class": "new classes", "blurry": "blurred, no borders", "domain": "new domains"}
 _MISSING = {"avalanche": "not installed: pip install 'neural-slots[avalanche]'"}
@@ -106,7 +109,7 @@ def _features(setting: Setting, stream: Stream, seed: int, report: Report) -> _F
 
 
 def _methods(setting: Setting) -> Iterator[_Method]:
-    yield _Method(_OURS, _ours, ours=True)
+    yield _Method(_OURS, _ours, ours=True, note=_NOTE)
     for name in setting.peers:
         for peer in find_peers(name):
             yield _Method(peer.method, peer.make, note=peer.note)
