@@ -1,5 +1,7 @@
 """Flat pieces: what they are fitted to, how far a row lies from them, and what they add to a novelty detector."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,8 @@ from support import reference_ood as literal
 
 from slots.flats import fit_flats, nearest_flat, squared_distances
 from slots.matching import normalize
-from slots.novelty_distances import distances
-from slots.ood import NoveltyDetector
+from slots.novelty_distances import NoveltyMetric, distances
+from slots.ood import NARROW, WIDE, NoveltyDetector
 
 
 def planes(n, *, seed, off=0.0):
@@ -86,3 +88,26 @@ def test_what_lies_off_the_surface_is_named():
     assert usual.novel.mean() < 0.1
     assert found.novel.mean() > 0.9
     assert (found.reasons == "surface").mean() > 0.9
+
+
+def test_the_angle_is_a_mean_over_the_nearest():
+    """Each prototype by its best view, then the mean of the three smallest angles."""
+    rng = np.random.default_rng(0)
+    known, x = normalize(torch.from_numpy(rng.normal(size=(9, 5)))), torch.from_numpy(rng.normal(size=(20, 2, 5)))
+    metric = NoveltyMetric.of(torch.randn(40, 5), torch.ones(40), shrinkage=0.05)
+    found = distances(x.float(), known.float(), replace(metric, neighbours=3))
+    angles = np.arccos(np.einsum("nvf,kf->nvk", normalize(x).numpy(), known.numpy())).min(1)
+    assert found.values[:, 0].numpy() == pytest.approx(np.sort(angles, axis=1)[:, :3].mean(1), abs=1e-5)
+    assert np.array_equal(found.nearest.numpy(), angles.argmin(1))
+
+
+@pytest.mark.parametrize(("width", "shares", "neighbours"), [(40, NARROW, 10), (300, WIDE, 3)])
+def test_defaults_go_by_the_number_of_features(width, shares, neighbours):
+    x = np.random.default_rng(0).normal(size=(900, width)).astype(np.float32)
+    detector = NoveltyDetector(300).fit(x)
+    assert detector.metric.shares == pytest.approx(shares)
+    assert detector.metric.neighbours == neighbours
+    few = NoveltyDetector(15).fit(x)
+    assert few.metric.neighbours == 1
+    assert few.metric.flats is None
+    assert sum(few.metric.shares) == pytest.approx(1)
