@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ class Cnn(AbstractBackbone):
 
     Examples
     --------
+    >>> import torch
     >>> Cnn((1, 28, 28))(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 128])
     """

@@ -15,6 +15,23 @@ from support.command import SLOTS
 README = Path(__file__).parent.parent / "README.md"
 
 
+COMMANDS = [
+    "fit",
+    "evaluate",
+    "predict",
+    "show",
+    "doctor",
+    "update",
+    "log",
+    "diff",
+    "relabel",
+    "undo",
+    "ood",
+    "clean",
+    "run",
+]
+
+
 def test_python_examples_are_true():
     with warnings.catch_warnings():
         result = doctest.testfile(str(README), module_relative=False)
@@ -47,7 +64,7 @@ def test_options_named_in_the_readme_exist():
     env = {**os.environ, "COLUMNS": "200"}
     help_text = "".join(
         subprocess.run([*SLOTS, name, "--help"], capture_output=True, text=True, env=env, check=True).stdout
-        for name in ("fit", "evaluate", "predict", "show", "doctor", "update", "log", "diff", "relabel", "undo", "ood", "clean", "run")
+        for name in COMMANDS
     )
     for option in set(re.findall(r"--[a-z][a-z-]+", README.read_text())):
         assert option in help_text, option
