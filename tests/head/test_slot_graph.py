@@ -182,6 +182,13 @@ class TestGraph:
         assert adjusted_rand_score(groups, graph.placement.communities) > 0.99
         assert bool(graph.placement.matched.float().mean() > 0.9)
 
+    @pytest.mark.parametrize("n_blobs", [2, 3, 15])
+    def test_few_groups_and_many_are_counted(self, n_blobs):
+        x, groups = blobs(n_blobs, each=1500 // n_blobs)
+        graph = learn_graph(x)
+        assert graph.n_communities == n_blobs
+        assert adjusted_rand_score(groups, graph.placement.communities) > 0.98
+
     def test_placement_is_the_literal_pool(self, found, monkeypatch):
         x, _, graph = found
         monkeypatch.setattr("slots.slot_graph_means.SCORES_HELD", 4000)
