@@ -25,7 +25,7 @@ Ids = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float32]
 ByNumber = Callable[[Features, int, int], Clustering]
 
-FACTORS = (0.8, 1.0, 1.2, 1.5, 2.0)
+FACTORS = (0.8, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Numbers of clusters that peers may choose from, in multiples of the number of classes."""
 
 _THRESHOLDS = (0.6, 0.8)

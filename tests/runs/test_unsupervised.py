@@ -211,7 +211,7 @@ class TestProtocol:
         rows = rows_of(digits[0])
         told, best = rows["k-means (scikit-learn)"], rows["k-means (scikit-learn), best k"]
         assert all(best.figures[key] >= told.figures[key] for key in ("nmi", "acc", "ari", "test_nmi", "test_acc"))
-        assert "each figure at that k of 8, 10, 12, 15, 20 which is best for it" in best.note
+        assert "each figure at that k of 8, 10, 15, 20, 30, 50 which is best for it" in best.note
 
     def test_progress_rises(self, digits):
         shares = [share for _, share in digits[1]]
