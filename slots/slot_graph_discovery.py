@@ -58,9 +58,10 @@ def discover(
 
     Notes
     -----
-    Ours. The slot graph is learned from all inputs. A slot is *known* where the labelled share of the inputs that it
-    owns is at least half the usual one, the median over slots that own labelled inputs; its class is the most frequent
-    label. The bridges among the other slots make the new communities.
+    Ours. Slots and bridges are learned from all inputs. A slot is *known* where the labelled share of what it owns, and
+    of what its neighbours own (averaged by their bridges, counted twice), is at least half the usual one, the median
+    over slots with labelled inputs; its class is the most frequent label. The bridges among the other slots make the
+    new communities (`slots.slot_graph_learning.learn_graph`).
 
     Examples
     --------
