@@ -18,74 +18,23 @@ import torch
 from torch import Tensor
 
 from slots.closing import support_features, thumbnails
-from slots.errors import DataError, UsageError
+from slots.drafting import seeded_draft, spread_draft
+from slots.errors import DataError
 from slots.matching import normalize
 from slots.model import Generation, SlotModel
-from slots.placing import Caps, Placed, find_voters, make_caps, settle, thin_seeds
+from slots.placing import Caps, Placed, make_caps
 from slots.preprocessing import RawInputs
-from slots.proposing import Proposal, Report, propose, unit_features
+from slots.proposing import Proposal, Report, propose
 from slots.refining import Lesson, refine
 from slots.sources import FeatureSource
-from slots.spreading import Outlook, SpreadConfig, look, spread
-from slots.standing import stand
+from slots.spreading import Outlook
+from slots.update_config import UpdateConfig
+
+__all__ = ["Contradiction", "GivenLabels", "UpdateConfig", "UpdateReport", "update"]
 
 Ids = npt.NDArray[np.int64]
 GivenLabels = npt.NDArray[Any] | Mapping[int, int | str]
 """Label ids, one an example and -1 for unknown; or example -> label id or name."""
-
-
-@dataclass(frozen=True)
-class UpdateConfig:
-    """How new slots are made.
-
-    Parameters
-    ----------
-    moves : int, default 3
-        Times that each new slot moves to the mean of the examples nearest to it.
-    epochs : int, default 15
-        Passes over the new data in which the new slots are refined beside the old ones; 0 leaves them as they lie.
-    slot_lr : float, default 2e-3
-        Peak learning rate of the refinement.
-    rehearsal : int, default 3000
-        Matched new examples that take part in it with the answers they got, and as many remembered ones (count, >= 0).
-    precision : float in (0, 1], default 0.99
-        Share of a new precision cap that must have its label, by labels taken from the nearest slot. Of labels that
-        were given, and of remembered examples, no cap holds a foreign one.
-    disjoint : bool, default False
-        Cut new support caps so far that they meet no old slot of another label as balls on the sphere. Without it a
-        new slot answers for its cap less what older slots match, which gives the same guarantee and is far larger.
-    seed : int, default 0
-    spread : SpreadConfig, optional
-        Spread the given labels over all unmatched examples (`slots.spreading`) and make slots of what they reach, of
-        old labels too. Far more accurate from few labels; it needs the model's novelty calibration. Default: each
-        label (or query) seeds one slot.
-    slots_per_label : int, default 30
-        With ``spread``: the most new slots of one label (count, >= 1).
-    """
-
-    moves: int = 3
-    epochs: int = 15
-    slot_lr: float = 2e-3
-    rehearsal: int = 3000
-    precision: float = 0.99
-    disjoint: bool = False
-    seed: int = 0
-    spread: SpreadConfig | None = None
-    slots_per_label: int = 30
-
-    def __post_init__(self) -> None:
-        for name in ("moves", "epochs", "rehearsal"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"`{name}` must be >= 0, got {getattr(self, name)}. Pass 0 to leave it out.")
-        if self.slots_per_label < 1:
-            raise UsageError(
-                f"`slots_per_label` must be >= 1, got {self.slots_per_label}. It is the most that a label gets."
-            )
-        if not 0 < self.precision <= 1 or self.slot_lr <= 0:
-            raise UsageError(
-                f"`precision` must lie in (0, 1] and `slot_lr` be > 0, got {self.precision} and {self.slot_lr}. "
-                "Try 0.99 and 0.002."
-            )
 
 
 @dataclass(frozen=True)
@@ -189,7 +138,9 @@ def update(
 
     Notes
     -----
-    Each label (or query) seeds a slot; those that stand for enough of the unmatched (`slots.placing.find_voters`) move
+    With ``config.spread`` the labels are spread over all unmatched examples first, and slots are made of what they
+    reach (`slots.spreading`, `slots.standing`); `slots.asking.Inquiry` chooses the labels that serve that best.
+    Otherwise each label (or query) seeds a slot; those that stand for enough of the unmatched (`slots.placing.find_voters`) move
     to the mean of the examples nearest to them, the others remember their example as it is. Each unmatched example
     takes the label of the nearest slot, old or new; on these labels, on matched new examples and on the old slots'
     support examples the new weights are refined (`slots.refining`); last come the caps. A cluster answers for what it
@@ -275,9 +226,9 @@ def _make_slots(
         return None
     source = FeatureSource(model, x[unmatched], report)
     if config.spread is not None and (given[unmatched] >= 0).any():
-        draft = _spread_draft(model, x, given, proposal, config=config, outlook=outlook, report=report)
+        draft = spread_draft(model, x, given, proposal, config=config, outlook=outlook, report=report)
     else:
-        draft = _seeded_draft(source, given[unmatched], proposal, first_free=first_free, config=config)
+        draft = seeded_draft(source, given[unmatched], proposal, first_free=first_free, config=config)
     if len(draft.placed.labels) == 0:
         return None
     placed, marks = draft.placed, torch.from_numpy(given[unmatched]).to(model.device)
@@ -309,88 +260,6 @@ def _make_slots(
     )
     sources = np.where(draft.sources >= 0, unmatched[draft.sources], -1)
     return _Made(weights, placed, caps, draft.clusters, unmatched, sources)
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """New slots before their refinement: where, of which label, and what of the unmatched teaches them."""
-
-    placed: Placed
-    labels: Tensor
-    sure: npt.NDArray[np.bool_]
-    clusters: Ids
-    sources: Ids
-
-
-def _seeded_draft(
-    source: FeatureSource, known: Ids, proposal: Proposal, *, first_free: int, config: UpdateConfig
-) -> _Draft:
-    """One slot a given label, and one a query without a label."""
-    unit, model = unit_features(source), source.model
-    seeds, labels, clusters = _seeds(unit, known, proposal, first_free=first_free)
-    places = torch.from_numpy(seeds).to(model.device)
-    marks, of_slots = torch.from_numpy(known).to(model.device), torch.from_numpy(labels).to(model.device)
-    every = np.ones(len(known), bool)
-    nobody = torch.zeros(len(seeds), dtype=torch.bool, device=model.device)
-    if len(seeds) == 0:
-        return _Draft(Placed(places, unit[places], of_slots, nobody), marks, every, clusters, seeds)
-    voters = find_voters(source, unit, marks, seeds=places, labels=of_slots, radius=proposal.radius)
-    placed = settle(unit, marks, Placed(places, unit[places], of_slots, voters), moves=config.moves)
-    taken = _taken_labels(model, source, proposal, placed, marks)
-    return _Draft(placed, taken, every, clusters, np.where(np.isin(labels, clusters), -1, seeds))
-
-
-def _spread_draft(
-    model: SlotModel,
-    x: RawInputs,
-    given: Ids,
-    proposal: Proposal,
-    *,
-    config: UpdateConfig,
-    outlook: Outlook | None,
-    report: Report,
-) -> _Draft:
-    """Slots of all that the given labels reach."""
-    outlook = look(model, x, proposal.prediction, report=report) if outlook is None else outlook
-    found = stand(
-        model.head,
-        outlook,
-        spread(outlook, given, config=config.spread),
-        unmatched=proposal.unmatched,
-        known=given[proposal.unmatched],
-        slots_per_label=config.slots_per_label,
-        seed=config.seed,
-    )
-    labels = torch.from_numpy(found.labels).to(model.device)
-    return _Draft(found.placed, labels, found.sure, np.zeros(0, np.int64), found.sources)
-
-
-def _seeds(unit: Tensor, known: Ids, proposal: Proposal, *, first_free: int) -> tuple[Ids, Ids, Ids]:
-    """Places among the unmatched that seed a slot, their labels, and the ids of the clusters among these."""
-    labelled = np.flatnonzero((known >= 0) & (unit != 0).any(1).cpu().numpy())
-    if 2 * len(labelled) >= len(known):
-        labelled = thin_seeds(unit, known, proposal.radius)
-    queries = np.searchsorted(proposal.unmatched, proposal.queries)
-    nameless = queries[known[queries] < 0]
-    clusters = first_free + np.arange(len(nameless))
-    return np.concatenate([labelled, nameless]), np.concatenate([known[labelled], clusters]), clusters
-
-
-def _taken_labels(model: SlotModel, source: FeatureSource, proposal: Proposal, placed: Placed, known: Tensor) -> Tensor:
-    """A label for each unmatched example: the given one, else the nearest new slot's if it lies nearer than every old.
-
-    Otherwise the answer of the old slots stands.
-    """
-    old = torch.from_numpy(proposal.prediction.labels[proposal.unmatched]).to(placed.labels)
-    centres, labels, parts = placed.centres[placed.voters], placed.labels[placed.voters], []
-    for rows in model.blocks(len(source), columns=len(labels)):
-        features = normalize(source(rows).float())
-        nearest, slot = (features @ centres.T).amax(1).max(1)
-        present = (features @ model.head.centres.T).amax((1, 2))
-        parts.append(torch.where(nearest > present, labels[slot], old[rows]))
-    taken = torch.cat(parts)
-    taken[placed.seeds] = placed.labels
-    return torch.where(known >= 0, known, taken)
 
 
 def _memory(model: SlotModel) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,117 @@
+"""Where the new slots of an update go, and which labels the unmatched examples take: one a label, or by spreading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.matching import normalize
+from slots.model import SlotModel
+from slots.placing import Placed, find_voters, settle, thin_seeds
+from slots.preprocessing import RawInputs
+from slots.proposing import Proposal, Report, unit_features
+from slots.sources import FeatureSource
+from slots.spreading import Outlook, look, spread
+from slots.standing import stand
+from slots.update_config import UpdateConfig
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """New slots before their refinement: where, of which label, and what of the unmatched teaches them.
+
+    Parameters
+    ----------
+    placed : Placed
+    labels : int64 tensor of shape (unmatched,)
+        Of every unmatched example: given, taken or spread.
+    sure : bool array of shape (unmatched,)
+        Whose label may be learned from.
+    clusters : int64 array
+        Labels among the slots' that are clusters without a name.
+    sources : int64 array of shape (slot,)
+        Place of the given label that each slot rests on; -1 for none.
+    """
+
+    placed: Placed
+    labels: Tensor
+    sure: npt.NDArray[np.bool_]
+    clusters: Ids
+    sources: Ids
+
+
+def seeded_draft(
+    source: FeatureSource, known: Ids, proposal: Proposal, *, first_free: int, config: UpdateConfig
+) -> Draft:
+    """One slot a given label, and one a query without a label."""
+    unit, model = unit_features(source), source.model
+    seeds, labels, clusters = _seeds(unit, known, proposal, first_free=first_free)
+    places = torch.from_numpy(seeds).to(model.device)
+    marks, of_slots = torch.from_numpy(known).to(model.device), torch.from_numpy(labels).to(model.device)
+    every = np.ones(len(known), bool)
+    nobody = torch.zeros(len(seeds), dtype=torch.bool, device=model.device)
+    if len(seeds) == 0:
+        return Draft(Placed(places, unit[places], of_slots, nobody), marks, every, clusters, seeds)
+    voters = find_voters(source, unit, marks, seeds=places, labels=of_slots, radius=proposal.radius)
+    placed = settle(unit, marks, Placed(places, unit[places], of_slots, voters), moves=config.moves)
+    taken = _taken_labels(model, source, proposal, placed, marks)
+    return Draft(placed, taken, every, clusters, np.where(np.isin(labels, clusters), -1, seeds))
+
+
+def spread_draft(
+    model: SlotModel,
+    x: RawInputs,
+    given: Ids,
+    proposal: Proposal,
+    *,
+    config: UpdateConfig,
+    outlook: Outlook | None,
+    report: Report,
+) -> Draft:
+    """Slots of all that the given labels reach."""
+    outlook = look(model, x, proposal.prediction, report=report) if outlook is None else outlook
+    found = stand(
+        model.head,
+        outlook,
+        spread(outlook, given, config=config.spread),
+        unmatched=proposal.unmatched,
+        known=given[proposal.unmatched],
+        slots_per_label=config.slots_per_label,
+        seed=config.seed,
+    )
+    labels = torch.from_numpy(found.labels).to(model.device)
+    return Draft(found.placed, labels, found.sure, np.zeros(0, np.int64), found.sources)
+
+
+def _seeds(unit: Tensor, known: Ids, proposal: Proposal, *, first_free: int) -> tuple[Ids, Ids, Ids]:
+    """Places among the unmatched that seed a slot, their labels, and the ids of the clusters among these."""
+    labelled = np.flatnonzero((known >= 0) & (unit != 0).any(1).cpu().numpy())
+    if 2 * len(labelled) >= len(known):
+        labelled = thin_seeds(unit, known, proposal.radius)
+    queries = np.searchsorted(proposal.unmatched, proposal.queries)
+    nameless = queries[known[queries] < 0]
+    clusters = first_free + np.arange(len(nameless))
+    return np.concatenate([labelled, nameless]), np.concatenate([known[labelled], clusters]), clusters
+
+
+def _taken_labels(model: SlotModel, source: FeatureSource, proposal: Proposal, placed: Placed, known: Tensor) -> Tensor:
+    """A label for each unmatched example: the given one, else the nearest new slot's if it lies nearer than every old.
+
+    Otherwise the answer of the old slots stands.
+    """
+    old = torch.from_numpy(proposal.prediction.labels[proposal.unmatched]).to(placed.labels)
+    centres, labels, parts = placed.centres[placed.voters], placed.labels[placed.voters], []
+    for rows in model.blocks(len(source), columns=len(labels)):
+        features = normalize(source(rows).float())
+        nearest, slot = (features @ centres.T).amax(1).max(1)
+        present = (features @ model.head.centres.T).amax((1, 2))
+        parts.append(torch.where(nearest > present, labels[slot], old[rows]))
+    taken = torch.cat(parts)
+    taken[placed.seeds] = placed.labels
+    return torch.where(known >= 0, known, taken)
