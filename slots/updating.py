@@ -140,13 +140,13 @@ def update(
     -----
     With ``config.spread`` the labels are spread over all unmatched examples first, and slots are made of what they
     reach (`slots.spreading`, `slots.standing`); `slots.asking.Inquiry` chooses the labels that serve that best.
-    Otherwise each label (or query) seeds a slot; those that stand for enough of the unmatched (`slots.placing.find_voters`) move
-    to the mean of the examples nearest to them, the others remember their example as it is. Each unmatched example
-    takes the label of the nearest slot, old or new; on these labels, on matched new examples and on the old slots'
-    support examples the new weights are refined (`slots.refining`); last come the caps. A cluster answers for what it
-    matches, and guesses about nothing else until it has a name. Where at least half of the unmatched are labelled, the
-    seeds are thinned by set cover. Time and memory grow with the new data and the number of slots, not with the old
-    training data.
+    Otherwise each label (or query) seeds a slot; those that stand for enough of the unmatched
+    (`slots.placing.find_voters`) move to the mean of the examples nearest to them, the others remember their example as
+    it is. Each unmatched example takes the label of the nearest slot, old or new; on these labels, on matched new
+    examples and on the old slots' support examples the new weights are refined (`slots.refining`); last come the caps.
+    A cluster answers for what it matches, and guesses about nothing else until it has a name. Where at least half of
+    the unmatched are labelled, the seeds are thinned by set cover. Time and memory grow with the new data and the
+    number of slots, not with the old training data.
 
     Examples
     --------
