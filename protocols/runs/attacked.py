@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from protocols.runs.encoders import Encoder, Features, Labels, linear_probe, make_encoder
+from protocols.runs.encoders import Encoder, Features, Labels, make_encoder
+from protocols.runs.last_layer import last_layer
 from protocols.runs.protocol import Report, Setting
 from slots.errors import UsageError
 from slots.hashing import IncrementalNeuralHashing
@@ -123,7 +124,7 @@ def prepare(
     n = min(examples, len(order) // 2)
     chosen, others = order[:n], order[n : 2 * n]
     features, rows = encoder(x[used]), _flat(x[used])
-    linear = linear_probe(features, y[used], seed=seed) if encoder.linear is None else encoder.linear.to("cpu")
+    linear = last_layer(encoder, setting, features, y[used], classes=classes, seed=seed).to("cpu")
     head = _fit(features, y[used], slots=slots, epochs=epochs, seed=seed, report=report)
     on_pixels = setting.backbone == "pixels" and setting.model is None
     pixel_head = head if on_pixels else _fit(rows, y[used], slots=slots, epochs=epochs, seed=seed, report=report)

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from protocols.data import Dataset, default_data_dir, load_archive
-from protocols.runs.encoders import Encoder, Features, Labels, linear_probe, make_encoder
+from protocols.runs.encoders import Encoder, Features, Labels, make_encoder
+from protocols.runs.last_layer import last_layer
 from protocols.runs.protocol import Report, Setting
 from slots.atomic import write_file
 from slots.errors import UsageError
@@ -42,7 +43,7 @@ class Sets:
     foreign : dict of str to float32 array
         Sets that are measured.
     linear : nn.Linear
-        Classifier on these features: the network's own, else a linear probe of ``train``.
+        Classifier on these features (`protocols.runs.last_layer`).
     accuracy : float
         Share of ``test`` that it names right.
     known : tuple of str
@@ -80,7 +81,8 @@ def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, repor
     """
     data, rng = _labelled(setting.data), np.random.default_rng(seed)
     raw = foreign_inputs(data, setting.data_dir, n_foreign, rng)
-    return _embed(setting, data, raw, rng=rng, seed=seed, n_train=n_train, report=report)
+    classes = np.unique(data.y_train)
+    return _embed(setting, data, raw, classes=classes, rng=rng, seed=seed, n_train=n_train, report=report)
 
 
 def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, report: Report) -> Sets:
@@ -118,7 +120,7 @@ def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, report
         y_test=np.searchsorted(known, data.y_test[test]),
         class_names=tuple(data.class_names[c] for c in known),
     )
-    return _embed(setting, kept, raw, rng=rng, seed=seed, n_train=n_train, report=report)
+    return _embed(setting, kept, raw, classes=known, rng=rng, seed=seed, n_train=n_train, report=report)
 
 
 def is_noise(name: str) -> bool:
@@ -211,6 +213,7 @@ def _embed(
     data: Dataset,
     raw: dict[str, RawInputs],
     *,
+    classes: Labels,
     rng: np.random.Generator,
     seed: int,
     n_train: int,
@@ -226,10 +229,8 @@ def _embed(
         return _features_of(encoder, x, setting)
 
     train, tested = features(data.x_train[used]), features(data.x_test[testing])
-    linear = encoder.linear
-    if linear is None:
-        report("linear probe", 0.0)
-        linear = linear_probe(train, data.y_train[used], seed=seed)
+    report("last layer", 0.0)
+    linear = last_layer(encoder, setting, train, data.y_train[used], classes=classes, seed=seed)
     sets = Sets(
         train=train,
         y_train=data.y_train[used],

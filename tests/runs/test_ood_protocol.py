@@ -9,17 +9,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from support import reference_ood as literal
 
 from protocols.data import Dataset, load_data
 from protocols.peers.novelty import NOVELTY_PEERS, Familiar, angle_to, fit_novelty_peer, k_means, unit
-from protocols.runs.encoders import linear_probe
+from protocols.runs.encoders import Encoder, linear_probe
+from protocols.runs.last_layer import last_layer
 from protocols.runs.ood import NOT_INSTALLED, PROTOCOL
 from protocols.runs.ood_metrics import Quality, mean_quality, quality
 from protocols.runs.ood_sets import foreign_inputs, is_noise, near_sets, resized
 from protocols.runs.outcome import SeedOutcome, merge_rows
 from protocols.runs.protocol import Setting
 from slots.errors import UsageError
+from slots.preprocessing import Preprocessing
 
 SCORES = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=30)
 DIGITS = load_data("digits")
@@ -283,6 +286,28 @@ def test_feature_rows_have_far_sets_too(tmp_path):
                    chosen.data.x_test, chosen.data.y_test, chosen.data.class_names, "")  # fmt: skip
     found = PROTOCOL.run_seed(dataclasses.replace(chosen, data=more), 0, silent)
     assert {row.group for row in found.rows} >= {"far sets, mean", "against shuffled columns", "held-out classes"}
+
+
+def test_logits_come_from_the_networks_own_layer(tmp_path):
+    """A stored layer is taken, its rows for the known classes; one of other classes is not."""
+    data = feature_rows()
+    keep = data.y_train > 0
+    x, y, classes = data.x_train[keep], data.y_train[keep] - 1, np.array([1, 2, 3])
+    weight = torch.eye(4, 12)
+    encoder = Encoder("none", Preprocessing.of(x), torch.nn.Identity())
+    chosen = setting(tmp_path, data=data, weights=str(tmp_path / "net.pt"))
+    assert last_layer(encoder, chosen, x, y, classes=classes, seed=0).weight.shape == (3, 12)  # no file: a probe
+    torch.save({"module.fc.weight": weight, "module.fc.bias": torch.zeros(4)}, tmp_path / "net.pt")
+    found = last_layer(encoder, chosen, x, y, classes=classes, seed=0)
+    assert torch.equal(found.weight, weight[1:])
+    torch.save({"fc.weight": weight.flip(0), "fc.bias": torch.zeros(4)}, tmp_path / "net.pt")
+    other = last_layer(encoder, chosen, x, y, classes=classes, seed=0)
+    assert (other(torch.from_numpy(x)).argmax(1).numpy() == y).mean() > 0.95
+    trained = torch.nn.Linear(12, 3)
+    assert last_layer(dataclasses.replace(encoder, linear=trained), chosen, x, y, classes=classes, seed=0) is trained
+    save_file({"linear.weight": weight, "linear.bias": torch.zeros(4)}, tmp_path / "net.safetensors")
+    stored = dataclasses.replace(chosen, weights=str(tmp_path / "net.safetensors"))
+    assert torch.equal(last_layer(encoder, stored, x, y, classes=classes, seed=0).weight, weight[1:])
 
 
 def test_frozen_features_are_kept(tmp_path, monkeypatch):
