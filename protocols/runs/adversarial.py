@@ -262,7 +262,7 @@ PROTOCOL = Protocol(
     defaults={
         "eps": [0.1, 0.2, 0.3],
         "steps": 40,
-        "examples": 300,
+        "examples": 200,
         "train": 20_000,
         "slots": 1000,
         "neighbours": 10_000,

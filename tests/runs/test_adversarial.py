@@ -402,7 +402,7 @@ def test_a_run_can_be_repeated_and_works_on_pixels():
     [
         ({"eps": []}, r"`eps` must be a list of numbers in \(0, 1\], got \[\]\. Try"),
         ({"eps": [0, 0.1]}, r"`eps` must be a list of numbers in \(0, 1\], got \[0, 0.1\]"),
-        ({"examples": 3}, r"`examples` must be >= 10, got 3\. Leave it out for 300"),
+        ({"examples": 3}, r"`examples` must be >= 10, got 3\. Leave it out for 200"),
         ({"steps": 0}, "`steps` must be >= 1, got 0"),
     ],
 )
