@@ -1,12 +1,14 @@
 """Labels spread over new data, questions in rounds, and slots that stand on both."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import adversary
 from support import reference_spreading as literal
 from support.small_models import mixture, three_animals
 
@@ -157,6 +159,30 @@ def test_slots_stand_on_what_few_labels_reach_and_name_their_source(fitted):
     assert {3, 4} <= set(model.head.labels[done.slots].tolist())
     for name in vars(before):
         assert np.array_equal(getattr(before, name)[before.matched], getattr(after, name)[before.matched]), name
+
+
+def test_no_input_at_all_gets_another_matched_answer(fitted):
+    model, x, y = copy.deepcopy(fitted[0]), *fitted[1:]
+    inquiry = Inquiry(model, x)
+    old = copy.deepcopy(model.head.caps())
+    model.update(x, {int(row): int(y[row]) for row in inquiry.ask(10)}, config=SPREAD)
+    found = adversary.sphere_search(old, model.head.caps(), 200, torch.Generator().manual_seed(0))
+    assert found.changed == 0
+    model.head.generations[len(old.labels) :] = -1
+    assert adversary.sphere_search(old, model.head.caps(), 200, torch.Generator().manual_seed(0)).changed > 0
+
+
+def test_where_nothing_is_familiar_and_nothing_told_the_old_answers_stand_with_no_lead(fitted, outlook):
+    empty = np.zeros(0, np.int64)
+    blank = replace(
+        outlook,
+        familiar=np.zeros(len(outlook.open)),
+        anchors=outlook.anchors[:0],
+        anchor_labels=empty,
+    )
+    found = spread(blank, np.full(len(fitted[1]), -1))
+    assert found.labels.tolist() == outlook.prediction.labels[outlook.open].tolist()
+    assert (found.margins == 0).all()
 
 
 def test_the_same_spread_update_gives_the_same_bits_with_and_without_an_outlook(fitted):
