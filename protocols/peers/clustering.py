@@ -54,13 +54,13 @@ def minibatch_kmeans(x: Features, k: int, seed: int) -> Clustering:
 
 
 def faiss_kmeans(x: Features, k: int, seed: int, *, spherical: bool = False) -> Clustering:
-    """FAISS's `Kmeans` on all points, 25 iterations; ``spherical`` for unit rows and unit means."""
+    """FAISS's `Kmeans` on all points, the best of three starts; ``spherical`` for unit rows and unit means."""
     import faiss
 
     started = time.perf_counter()
     rows = _unit(x) if spherical else np.ascontiguousarray(x)
     limits = {"min_points_per_centroid": 1, "max_points_per_centroid": len(x)}
-    found = faiss.Kmeans(x.shape[1], k, niter=25, seed=seed, spherical=spherical, **limits)
+    found = faiss.Kmeans(x.shape[1], k, niter=25, nredo=3, seed=seed, spherical=spherical, **limits)
     found.train(rows)
     if not spherical:
         return _from_centres(x, np.array(found.centroids), started)
