@@ -12,6 +12,7 @@ ANCHORS = 0.1
 """Share of the examples predicted as a class that count as sure: the more, the more honest doubt is taken for noise."""
 
 _FEWEST_ANCHORS = 100  # fewer hold too few errors to tell pairs from chance
+_DOUBT = 1.92  # log-likelihood: half the 95 % quantile of chi-squared with one degree of freedom
 _STRENGTHS = np.geomspace(0.01, 1000.0, 61)  # from "every cell for itself" to "all cells alike"
 
 
@@ -68,15 +69,15 @@ def noise_matrix(counts: npt.NDArray[np.int64]) -> Probabilities:
     Notes
     -----
     The counts off the diagonal are few. They are taken as Poisson with rates from one gamma distribution, whose mean is
-    the mean rate and whose strength has the largest marginal likelihood (empirical Bayes: Robbins 1956; the marginal is
-    a negative binomial). Where labels were confused in pairs the counts decide alone; where noise is uniform all rates
-    shrink to their mean, and chance differences between them are not taken for structure.
+    the mean rate (empirical Bayes: Robbins 1956; the marginal is a negative binomial). Its strength is the largest that
+    the likelihood does not refute at 95 %: no more structure than the counts ask for. Where labels were confused in
+    pairs the counts decide alone; where noise is uniform all rates shrink to their mean.
 
     Examples
     --------
-    >>> noise_matrix(np.array([[95, 5], [0, 100]])).round(3)
-    array([[0.954, 0.046],
-           [0.004, 0.996]])
+    >>> noise_matrix(np.array([[950, 50], [0, 1000]])).round(3)
+    array([[0.951, 0.049],
+           [0.001, 0.999]])
     """
     from scipy.special import gammaln
 
@@ -87,7 +88,8 @@ def noise_matrix(counts: npt.NDArray[np.int64]) -> Probabilities:
     mean = max(seen.sum(), 0.5) / max(exposure.sum(), 1.0)
     a, b = _STRENGTHS[:, None], _STRENGTHS[:, None] / mean
     likelihood = gammaln(seen + a) - gammaln(a) + a * np.log(b / (b + exposure)) - seen * np.log(b + exposure)
-    strength = float(_STRENGTHS[likelihood.sum(1).argmax()])
+    total = likelihood.sum(1)
+    strength = float(_STRENGTHS[np.flatnonzero(total >= total.max() - _DOUBT)[-1]])
     matrix: Probabilities = (counts + strength) / (totals[:, None] + strength / mean)
     matrix[~off] = 0.0
     matrix *= np.minimum(1.0, 0.9 / np.maximum(matrix.sum(1, keepdims=True), 1e-300))  # a class keeps some of its own

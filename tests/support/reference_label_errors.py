@@ -8,16 +8,15 @@ from scipy.stats import nbinom
 
 
 def noise_matrix(counts, strengths):
-    """Empirical Bayes with negative binomial marginals, cell by cell."""
+    """Empirical Bayes with negative binomial marginals, cell by cell; the largest strength within 1.92 of the best."""
     n = len(counts)
     cells = [(i, j) for i in range(n) for j in range(n) if i != j]
     mean = max(sum(counts[i][j] for i, j in cells), 0.5) / max(sum(counts[i].sum() for i, j in cells), 1)
-    best, strength = -math.inf, None
+    found = []
     for a in strengths:
         b = a / mean
-        likelihood = sum(nbinom.logpmf(counts[i][j], a, b / (b + counts[i].sum())) for i, j in cells)
-        if likelihood > best + 1e-9:
-            best, strength = likelihood, a
+        found.append(sum(nbinom.logpmf(counts[i][j], a, b / (b + counts[i].sum())) for i, j in cells))
+    strength = max(a for a, likelihood in zip(strengths, found, strict=True) if likelihood >= max(found) - 1.92)
     matrix = np.zeros((n, n))
     for i, j in cells:
         matrix[i, j] = (counts[i][j] + strength) / (counts[i].sum() + strength / mean)
