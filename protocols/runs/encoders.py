@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 EPOCHS, LEAST_STEPS, BATCH = 3, 600, 128
+_WORTH_KEEPING = 1000
 _BLOCK = 128  # images whose maps stay in the cache
 
 
@@ -40,6 +42,9 @@ class Encoder:
     linear : nn.Linear, optional
         The classifier that it was trained with; None where nothing was trained.
     device : str
+    cache : Path, optional
+        Folder where the features of `_WORTH_KEEPING` inputs and more are kept: for a network that is the same in every
+        seed, and far costlier than reading a file.
     """
 
     name: str
@@ -47,11 +52,31 @@ class Encoder:
     module: nn.Module
     linear: nn.Linear | None = None
     device: str = "cpu"
+    cache: Path | None = None
 
-    @torch.no_grad()
     def __call__(self, x: RawInputs) -> Features:
         """Features of raw inputs, float32 of shape (example, feature); not normalised."""
         self.preprocessing.check(x)
+        if self.cache is None or len(x) < _WORTH_KEEPING:
+            return self._compute(x)
+        path = self.cache / f"{self.name.replace(':', '-')}-{self._digest(x)}.npy"
+        if path.exists():
+            kept: Features = np.load(path)
+            return kept
+        found, file = self._compute(x), io.BytesIO()
+        np.save(file, found)
+        write_file(path, file.getvalue())
+        return found
+
+    def _digest(self, x: RawInputs) -> str:
+        """A name for network and inputs together."""
+        sha = hashlib.sha256(f"{self.preprocessing} {tuple(x.shape)} {self.device.split(':')[0]}".encode())
+        for tensor in (*self.module.state_dict().values(), torch.as_tensor(x)):
+            sha.update(tensor.cpu().contiguous().numpy().reshape(-1).view(np.uint8).data)
+        return sha.hexdigest()[:16]
+
+    @torch.no_grad()
+    def _compute(self, x: RawInputs) -> Features:
         self.module.eval()
         rows = range(0, max(1, len(x)), _BLOCK)
         parts = [self.module(self.preprocessing(x[i : i + _BLOCK], self.device)) for i in rows]
@@ -113,6 +138,8 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: R
     encoder = Encoder(setting.backbone, preprocessing, net.to(setting.device), device=setting.device)
     if any(parameter.requires_grad for parameter in net.parameters()):
         _load_or_train(encoder, setting, x, y, seed=seed, report=report or (lambda _step, _share: None))
+    elif any(True for _ in net.parameters()):
+        encoder.cache = setting.cache
     net.requires_grad_(False).eval()
     return encoder
 

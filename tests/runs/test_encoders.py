@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from backbones.cifar_resnet import CifarResNet
 from protocols.data import load_data, only_classes
 from protocols.fitting import fit_and_save
 from protocols.planning import plan
@@ -94,3 +95,18 @@ def test_a_classifier_is_needed_for_logits(digits):
     encoder = make_encoder(Setting(digits, "pixels"), digits.x_train, digits.y_train, 0)
     with pytest.raises(ValueError, match="`linear` must be there, got none in 'pixels'"):
         encoder.logits(encoder(digits.x_test))
+
+
+def test_features_of_a_frozen_network_are_kept(tmp_path, digits):
+    images = np.random.default_rng(0).integers(0, 256, (1000, 8, 8, 3), dtype=np.uint8)
+    torch.save(CifarResNet(20).state_dict(), tmp_path / "w.pt")
+    setting = Setting(digits, "cifar_resnet20", weights=str(tmp_path / "w.pt"), cache=tmp_path / "kept")
+    first = make_encoder(setting, images, np.zeros(1000, np.int64), 0)(images)
+    (kept,) = (tmp_path / "kept").iterdir()
+    written = kept.stat().st_mtime_ns
+    again = make_encoder(setting, images, np.zeros(1000, np.int64), 1)
+    assert np.array_equal(again(images), first)
+    assert kept.stat().st_mtime_ns == written
+    other = images[::-1].copy()
+    assert np.allclose(again(other), first[::-1], atol=1e-4)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
