@@ -273,4 +273,5 @@ PROTOCOL = Protocol(
     peers=tuple(NOVELTY_PEERS),
     defaults={"slots": 1000, "train": 20_000, "foreign": 2000, "held_out": 0.4, "epochs": 3},
     run_seed=run_seed,
+    backbone="cnn",
 )

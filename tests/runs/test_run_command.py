@@ -27,7 +27,7 @@ def test_files_and_tables(tmp_path, capsys):
     document = json.loads((out / "result.json").read_text())
     assert document["protocol"] == "ood"
     assert document["data"] == "digits"
-    assert document["backbone"] == "pixels"
+    assert document["backbone"] == protocol.backbone
     assert document["command"].startswith("slots ")
     assert document["options"] == {**protocol.defaults}
     assert set(asked_for(parse((out / "report.html").read_text()))) <= {"data:,", "#main"}
