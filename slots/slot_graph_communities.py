@@ -197,7 +197,8 @@ class _Edges:
         n = int(communities.max(initial=-1)) + 1
         row = communities[np.repeat(np.arange(len(self)), np.diff(self.starts))]
         pairs, place = np.unique(row * n + communities[self.nodes], return_inverse=True)
-        return _Edges._listed(pairs // n, pairs % n, np.bincount(place, self.weights, minlength=len(pairs)), n)
+        weights = np.bincount(place, self.weights, minlength=len(pairs)).astype(np.float64)
+        return _Edges._listed(pairs // n, pairs % n, weights, n)
 
     def dense(self) -> Weights:
         """The matrix again."""
