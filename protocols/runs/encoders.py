@@ -211,7 +211,7 @@ def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, *, 
     """Cross-entropy by Adam with a one-cycle rate."""
     assert encoder.linear is not None
     generator = torch.Generator().manual_seed(seed)
-    both.train()
+    both.train().to(memory_format=torch.channels_last)  # a third quicker on a CPU
     optimizer = torch.optim.Adam(both.parameters(), 1e-3)
     batches = -(-len(x) // BATCH)
     epochs = max(EPOCHS, -(-LEAST_STEPS // batches))
@@ -234,7 +234,7 @@ def _kept_file(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, seed
     """Where such weights are kept: named by all that decides them."""
     if setting.cache is None:
         return None
-    sha = hashlib.sha256(f"1 {encoder.name} {EPOCHS} {LEAST_STEPS} {BATCH} {seed} {x.shape}".encode())
+    sha = hashlib.sha256(f"2 {encoder.name} {EPOCHS} {LEAST_STEPS} {BATCH} {seed} {x.shape}".encode())
     for array in (np.asarray(x), y):
         sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return setting.cache / f"{encoder.name}-{sha.hexdigest()[:16]}.safetensors"

@@ -41,9 +41,11 @@ def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
     held_out = list(PROTOCOL.option(setting, "held_out"))
     new = new_classes(setting.data, held_out, wanted=bool(PROTOCOL.option(setting, "new_classes")))
     split = make_split(setting.data, new, seed)
-    if max(budgets) >= len(split.stream_y):
+    if "budgets" not in setting.options:  # the defaults are for data of ten thousands
+        budgets = [budget for budget in budgets if budget < len(split.stream_y)]
+    if max(budgets, default=len(split.stream_y)) >= len(split.stream_y):
         raise UsageError(
-            f"`budgets` must be below the {len(split.stream_y)} examples of the stream, got {max(budgets)}. Ask fewer."
+            f"`budgets` must be below the {len(split.stream_y)} examples of the stream, got {max(budgets, default=0)}. Ask fewer."
         )
     encoder = make_encoder(setting, split.base, split.base_y, seed, _within(report, 0.0, 0.2))
     seen = replace(split, base=encoder(split.base), stream=encoder(split.stream), test=encoder(split.test))

@@ -15,8 +15,10 @@ from protocols.runs.protocol import Report, Setting
 from protocols.runs.update_figures import Answers
 from protocols.runs.update_splits import Labels, Split
 from slots.model import SlotModel
+from slots.preprocessing import RawInputs
 
 Rows = npt.NDArray[np.int64]
+Features = npt.NDArray[np.float32]
 
 NAMES: Final = {
     "random": "random",
@@ -69,9 +71,9 @@ def peer_rows(
     """
     report("k-means prototypes", 0.0)
     started = time.perf_counter()
-    head = selection.Prototypes(split.base, split.base_y, split.stream, seed)
+    head = selection.Prototypes(_rows(split.base), split.base_y, _rows(split.stream), seed)
     made_s = time.perf_counter() - started
-    before = head.answer(split.test, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    before = head.answer(_rows(split.test), np.zeros(0, np.int64), np.zeros(0, np.int64))
     ways = _ways(head, split, ours, max(budgets), seed)
     for place, (name, choose) in enumerate(ways.items()):
         if name != "random" and name not in setting.peers:
@@ -84,6 +86,11 @@ def peer_rows(
     if {"probcover", "probcover-best"} & set(setting.peers):
         report("ProbCover", 0.7)
         yield from _prob_covers(setting, head, split, before, budgets, seed=seed, made_s=made_s)
+
+
+def _rows(x: RawInputs) -> Features:
+    """Features as NumPy's rows."""
+    return np.asarray(x, np.float32)
 
 
 def _ways(head: selection.Prototypes, split: Split, ours: Told, most: int, seed: int) -> dict[str, Callable[[], Rows]]:
@@ -111,7 +118,7 @@ def _answers(
     found = []
     for budget in budgets:
         asked = chosen[:budget]
-        test, stream = (head.answer(part, asked, split.stream_y[asked]) for part in (split.test, split.stream))
+        test, stream = (head.answer(_rows(part), asked, split.stream_y[asked]) for part in (split.test, split.stream))
         found.append(Answers(test, stream, asked, len(head.labels) + len(asked), seconds))
     return found
 

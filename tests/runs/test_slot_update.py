@@ -263,3 +263,11 @@ def test_large_data_are_fitted_by_the_general_recipe_without_views():
     assert (large.views, large.seed, large.closing.reach, large.slots_per_class) == ("none", 3, 0.4, 30)
     assert (small.slots_per_class, small.batch_size) == (10, 100)
     assert fit_config("cnn", 30_000, reach=0.4, seed=0).scale != large.scale
+
+
+def test_default_budgets_are_those_that_the_stream_can_answer(digits):
+    found = run_seed(Setting(digits, peers=()), 0, quiet)
+    assert found.facts["budgets"] == [50, 100, 200]
+    ours = next(row for row in found.rows if row.ours)
+    assert ours.figures["changed"] == 0
+    assert ours.figures["held_out_200"] > ours.figures["before"]
