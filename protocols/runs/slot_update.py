@@ -44,8 +44,9 @@ def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
     if "budgets" not in setting.options:  # the defaults are for data of ten thousands
         budgets = [budget for budget in budgets if budget < len(split.stream_y)]
     if max(budgets, default=len(split.stream_y)) >= len(split.stream_y):
+        most = max(budgets, default=BUDGETS[0])
         raise UsageError(
-            f"`budgets` must be below the {len(split.stream_y)} examples of the stream, got {max(budgets, default=0)}. Ask fewer."
+            f"`budgets` must be below the {len(split.stream_y)} examples of the stream, got {most}. Ask fewer."
         )
     encoder = make_encoder(setting, split.base, split.base_y, seed, _within(report, 0.0, 0.2))
     seen = replace(split, base=encoder(split.base), stream=encoder(split.stream), test=encoder(split.test))
