@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protocols.commands.options import AsJson, Data, DataDir, Device, Model, load, part_of
+from protocols.commands.options import AsJson, Data, DataDir, Device, Model, load, part_of, usage
 from protocols.terminal import print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ def update(
     data: Data,
     budget: Annotated[int | None, typer.Option(min=0, help="Labels you can give; default: all that pay.")] = None,
     labels: Annotated[Path | None, typer.Option(help="A queries.csv with its label column filled in.")] = None,
+    spread: Annotated[
+        bool,
+        typer.Option("--spread", help="With --labels: spread them over all unmatched examples; best for few labels."),
+    ] = False,
     part: Annotated[str | None, typer.Option(help="train or test. Default: train where there is one.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the query list, and change nothing.")] = False,
     data_dir: DataDir = None,
@@ -33,14 +37,21 @@ def update(
     """
     from protocols.fitting import command_line, load_model
     from protocols.updating import UpdatePlan, update_and_save
+    from slots.spreading import SpreadConfig
+    from slots.update_config import UpdateConfig
 
+    if spread and labels is None:
+        raise usage("--spread must come with --labels, got none to spread. Label a queries.csv first.")
     loaded_model = load_model(model, device=device)
     loaded = load(data, data_dir, loaded_model)
     chosen = part or ("train" if len(loaded.x_train) else "test")
     part_of(loaded, chosen)
     plan = UpdatePlan(part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data)
+    config = UpdateConfig(spread=SpreadConfig() if spread else None)
     with progress() as report:
-        done = update_and_save(loaded_model, loaded, plan, folder=model, command=command_line(), report=report)
+        done = update_and_save(
+            loaded_model, loaded, plan, folder=model, command=command_line(), config=config, report=report
+        )
     if as_json:
         print_json(done.as_json())
         return

@@ -210,3 +210,25 @@ def test_a_fit_does_not_throw_away_what_was_learned(model, folder, tmp_path):
     done = run("fit", "--data", folder / "new.npz", "--out", tmp_path / "model", status=5)
     assert "must not hold later generations than a fit, got 1 of them" in done.stderr
     assert (tmp_path / "model" / "slots.json").read_bytes() == before
+
+
+def test_labels_are_spread_when_asked_to(folder, model, tmp_path):
+    target = tmp_path / "model"
+    run("update", target, "--data", folder / "new.npz", "--budget", 20, "--dry-run")
+    truth, queries = load_data(folder / "new.npz").y_train, target / "queries.csv"
+    table = list(csv.DictReader(queries.read_text().splitlines()))
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows({**row, "label": str(truth[int(row["example"])])} for row in table)
+    found = json.loads(
+        run(
+            "update", target, "--data", folder / "new.npz", "--labels", tmp_path / "labels.csv", "--spread", "--json"
+        ).stdout
+    )
+    assert found["labels_used"] == len(table)
+    assert found["changed_matched_answers"] == 0
+    assert found["held_out"]["after"] > found["held_out"]["before"] + 0.1
+
+    refused = run("update", target, "--data", folder / "new.npz", "--spread", status=2)
+    assert "--spread must come with --labels" in refused.stderr
