@@ -6,11 +6,17 @@ input), ``slot``, ``candidate`` (a slot not yet chosen), ``feature``, ``label``,
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Features = Float[Tensor, "example feature"]
 """Raw features, one row an example."""
+
+FeatureRows = npt.NDArray[Any] | Features
+"""The same as a user may hold them."""
 
 ViewFeatures = Float[Tensor, "example view feature"]
 """Raw features of each view of each example."""

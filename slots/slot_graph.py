@@ -17,7 +17,7 @@ from torch import Tensor
 
 from slots.errors import UsageError
 from slots.matching import class_groups, normalize, softmax_pool
-from slots.shapes import Features, SlotVectors, Thresholds
+from slots.shapes import FeatureRows, Features, SlotVectors, Thresholds
 from slots.slot_graph_means import blocks
 
 
@@ -119,37 +119,41 @@ class SlotGraph:
         """Number of communities."""
         return int(self.communities.max()) + 1
 
-    def scores(self, features: Features) -> Float[Tensor, "example community"]:
+    def scores(self, features: FeatureRows) -> Float[Tensor, "example community"]:
         """Pooled cosine of each input to each community.
 
         Parameters
         ----------
-        features : float tensor of shape (example, feature)
+        features : float array or tensor of shape (example, feature)
 
         Returns
         -------
         float tensor of shape (example, community)
             `softmax_pool` over the community's slots, in [-1, 1].
         """
-        unit = normalize(features.float())
+        unit = self._unit(features)
         groups = class_groups(self.communities, torch.arange(self.n_communities, device=self.weights.device))
         found = unit.new_empty(len(unit), self.n_communities)
         for rows in blocks(len(unit), groups.numel()):
             found[rows] = softmax_pool(unit[rows] @ self.weights.T, groups, beta=self.beta)
         return found
 
-    def place(self, features: Features) -> Placement:
+    def place(self, features: FeatureRows) -> Placement:
         """Say which community inputs belong to, by which slot, and whether any slot reaches them.
 
         Parameters
         ----------
-        features : float tensor of shape (example, feature)
+        features : float array or tensor of shape (example, feature)
 
         Returns
         -------
         Placement
         """
-        return place(normalize(features.float()), self.weights, self.communities, self.reach, beta=self.beta)
+        return place(self._unit(features), self.weights, self.communities, self.reach, beta=self.beta)
+
+    def _unit(self, features: FeatureRows) -> Features:
+        """Directions, where the slots lie."""
+        return normalize(torch.as_tensor(features).to(self.weights.device).float())
 
     def explain(self, community: int, *, most: int = 10) -> Card:
         """Slots, exemplars and bridges of a community.

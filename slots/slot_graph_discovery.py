@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from slots.errors import DataError
-from slots.shapes import Features
+from slots.shapes import FeatureRows
 from slots.slot_graph import SlotGraph
 from slots.slot_graph_bridges import BridgedSlots, bridged_slots
 from slots.slot_graph_communities import find_communities
@@ -27,8 +27,8 @@ _NEAR = 2.0  # what the slots that it has bridges to count beside itself, since 
 
 @torch.no_grad()
 def discover(
-    features: Features,
-    labels: Int[Tensor, " example"],
+    features: FeatureRows,
+    labels: npt.NDArray[np.int64] | Int[Tensor, " example"],
     config: GraphConfig | None = None,
     *,
     report: Callable[[str, float], None] | None = None,
@@ -37,9 +37,9 @@ def discover(
 
     Parameters
     ----------
-    features : float tensor of shape (example, feature)
+    features : float array or tensor of shape (example, feature)
         Labelled and unlabelled inputs together; only their directions count.
-    labels : int64 tensor of shape (example,)
+    labels : int64 array or tensor of shape (example,)
         From 0, -1 where unknown. An input of a known class may be unlabelled.
     config : GraphConfig, optional
         ``n_communities`` is the number of new classes, if it is known.
@@ -72,6 +72,7 @@ def discover(
     2
     """
     config = config or GraphConfig()
+    features, labels = torch.as_tensor(features), torch.as_tensor(labels)
     given = labels.cpu().numpy()
     whole = given.dtype.kind == "i" and given.shape == features.shape[:1]
     counts = np.bincount(given[given >= 0]) if whole else np.zeros(0)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from slots.matching import normalize, support_thresholds
-from slots.shapes import Features
+from slots.shapes import FeatureRows, Features
 from slots.slot_graph import SlotGraph, place
 from slots.slot_graph_bridges import BridgedSlots, bridged_slots
 from slots.slot_graph_communities import find_communities, modularity
@@ -26,13 +26,13 @@ _OWNED = 10  # inputs from which a slot's own reach is trusted
 
 @torch.no_grad()
 def learn_graph(
-    features: Features, config: GraphConfig | None = None, *, report: Callable[[str, float], None] | None = None
+    features: FeatureRows, config: GraphConfig | None = None, *, report: Callable[[str, float], None] | None = None
 ) -> SlotGraph:
     """Find communities in inputs without labels, and without being told how many.
 
     Parameters
     ----------
-    features : float tensor of shape (example, feature)
+    features : float array or tensor of shape (example, feature)
         Only their directions count.
     config : GraphConfig, optional
     report : callable, optional
@@ -65,6 +65,7 @@ def learn_graph(
     """
     config = config or GraphConfig()
     report = report or silent
+    features = torch.as_tensor(features)
     base = bridged_slots(features, config, report)
     chosen: dict[str, Any] = {"runs": config.runs, "seed": config.seed}
     communities = find_communities(base.bridges, base.sizes, resolutions=config.resolutions, **chosen)
@@ -77,13 +78,13 @@ def learn_graph(
 
 
 @torch.no_grad()
-def regroup(graph: SlotGraph, features: Features, n_communities: int, *, seed: int = 0) -> SlotGraph:
+def regroup(graph: SlotGraph, features: FeatureRows, n_communities: int, *, seed: int = 0) -> SlotGraph:
     """The same slots and bridges in another number of communities.
 
     Parameters
     ----------
     graph : SlotGraph
-    features : float tensor of shape (example, feature)
+    features : float array or tensor of shape (example, feature)
         What it was learned from.
     n_communities : int
         >= 1; fewer only where there are fewer slots.
@@ -96,7 +97,9 @@ def regroup(graph: SlotGraph, features: Features, n_communities: int, *, seed: i
     owned = graph.wins.double().cpu().numpy()
     found = _by_size(find_communities(graph.bridges, owned, k=n_communities, seed=seed), owned)
     of_slot = torch.from_numpy(found).to(graph.weights.device)
-    placement = place(normalize(features.float()), graph.weights, of_slot, graph.reach, beta=graph.beta)
+    placement = place(
+        normalize(torch.as_tensor(features).float()), graph.weights, of_slot, graph.reach, beta=graph.beta
+    )
     return replace(graph, communities=of_slot, placement=placement, modularity=modularity(graph.bridges, found))
 
 
@@ -135,7 +138,7 @@ def closed(
         exemplars=exemplars,
         bridges=base.bridges,
         communities=of_slot,
-        placement=place(normalize(features.float()), weights, of_slot, reach, beta=config.beta),
+        placement=place(normalize(torch.as_tensor(features).float()), weights, of_slot, reach, beta=config.beta),
         modularity=modularity(base.bridges, communities),
         dissolved=base.dissolved,
         beta=config.beta,

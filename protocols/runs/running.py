@@ -16,7 +16,7 @@ from protocols.runs.protocol import Protocol, Setting
 from slots.errors import StorageError, UsageError
 from slots.store import write_file
 
-PEER_LIBRARIES = ("scipy", "faiss-cpu", "faiss-gpu", "cleanlab", "pytorch-ood", "river", "avalanche-lib")
+PEER_LIBRARIES = ("scipy", "faiss-cpu", "faiss-gpu", "cleanlab", "pytorch-ood", "avalanche-lib")
 
 
 @dataclass(frozen=True)

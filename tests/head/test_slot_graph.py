@@ -405,3 +405,18 @@ class TestRefusals:
     def test_of_numbers_of_communities(self, options, message):
         with pytest.raises(UsageError, match=message):
             find_communities(np.zeros((2, 2)), np.ones(2), **options)
+
+
+def test_numpy_rows_do_as_well():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(middle, 0.1, (200, 2)) for middle in ([3, 0], [0, 3])]).astype(np.float32)
+    graph, same = (
+        learn_graph(x, GraphConfig(n_communities=2)),
+        learn_graph(torch.from_numpy(x), GraphConfig(n_communities=2)),
+    )
+    assert torch.equal(graph.communities, same.communities)
+    assert torch.equal(graph.place(x).communities, same.place(torch.from_numpy(x)).communities)
+    assert torch.equal(graph.scores(x), same.scores(torch.from_numpy(x)))
+    assert regroup(graph, x, 1).n_communities == 1
+    y = np.where(np.arange(400) < 100, 0, -1)
+    assert discover(x, y, GraphConfig(n_communities=1)).n_communities == 2
