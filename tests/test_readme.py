@@ -39,6 +39,14 @@ def test_python_examples_are_true():
     assert result.failed == 0
 
 
+def test_python_examples_of_the_docs_are_true():
+    pages = [page for page in sorted((README.parent / "docs").glob("*.md")) if ">>> " in page.read_text()]
+    assert pages
+    for page in pages:
+        with warnings.catch_warnings():
+            assert doctest.testfile(str(page), module_relative=False).failed == 0
+
+
 def shell_lines():
     """Commands of the five-minute tour, in order."""
     blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
