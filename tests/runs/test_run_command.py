@@ -28,7 +28,7 @@ def test_files_and_tables(tmp_path, capsys):
     assert document["protocol"] == "ood"
     assert document["data"] == "digits"
     assert document["backbone"] == protocol.backbone
-    assert document["command"].startswith("slots ")
+    assert document["command"].startswith("slots")
     assert document["options"] == {**protocol.defaults}
     assert set(asked_for(parse((out / "report.html").read_text()))) <= {"data:,", "#main"}
     assert protocol.title in (out / "result.md").read_text()
