@@ -119,7 +119,8 @@ def notes(outcome: Outcome) -> list[str]:
 def made_by(outcome: Outcome) -> str:
     """One paragraph that says how to make it again."""
     n, hardware = len(outcome.seeds), outcome.hardware
-    seconds = sum(run.elapsed_s for run in outcome.seeds)
+    total = sum(run.elapsed_s for run in outcome.seeds)
+    took = f"{total:,.0f} s in all " if total else ""
     machine = f"{hardware['processor']}, {hardware['threads']} threads" + (
         f", {hardware['gpu']}" if hardware["gpu"] else ""
     )
@@ -127,7 +128,7 @@ def made_by(outcome: Outcome) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in outcome.versions.items())
     return (
         f"`{outcome.command}`; data `{outcome.data_digest[:16]}`, features {outcome.backbone}, "
-        f"{n} {'seed' if n == 1 else 'seeds'} ({interval}), {seconds:,.0f} s in all on {machine}; "
+        f"{n} {'seed' if n == 1 else 'seeds'} ({interval}), {took}on {machine}; "
         f"commit {outcome.commit or 'unknown'}; {versions}."
     )
 
