@@ -102,7 +102,9 @@ def _check(setting: Setting) -> tuple[tuple[str, ...], RawInputs, Labels, int]:
     share, wanted = float(PROTOCOL.option(setting, "share")), int(PROTOCOL.option(setting, "examples"))
     if not 0 < share < 1:
         raise UsageError(f"`share` must lie in (0, 1), got {share}. 0.05 changes one label in twenty.")
-    rows = np.flatnonzero(setting.data.y_train >= 0)[: wanted or None]
+    rows = np.flatnonzero(setting.data.y_train >= 0)
+    if 0 < wanted < len(rows):  # drawn, since data may be sorted by class
+        rows = np.sort(np.random.default_rng(0).choice(rows, wanted, replace=False))
     if len(rows) < 100:
         raise UsageError(
             f"`data` must have at least 100 labelled training examples, got {len(rows)}. Name another data set."
@@ -134,7 +136,7 @@ PROTOCOL = Protocol(
     defaults={
         "share": 0.05,
         "kinds": "uniform,pairs",
-        "examples": 0,
+        "examples": 40_000,
         "folds": 5,
         "neighbours": 20,
         "long_folds": False,
