@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from protocols.runs.catalogue import PROTOCOLS
+from protocols.runs.catalogue import PROTOCOLS, find_protocol
 from protocols.runs.outcome import Column, Merged
 from protocols.runs.running import Outcome
 from protocols.runs.tables import best, cell, groups, made_by, markdown_table, notes
@@ -162,10 +162,17 @@ def protocol_rows() -> str:
                 figures = [cell(row.figures[column.key], column.kind) for row in (ours, other)]
                 ahead = best([ours, other], column) == ours.figures[column.key].mean
                 figures[not ahead] = f"**{figures[not ahead]}**"
-                where = f"{found.data}, {found.backbone}" + (f": {group}" if group else "")
+                what = where(found) + (f": {group}" if group else "")
                 measure = f"{column.heading} ({len(found.seeds)} seeds)"
-                lines.append(f"| `{name}` | {where} | {measure} | {figures[0]} | {figures[1]} ({other.method}) |")
+                lines.append(f"| `{name}` | {what} | {measure} | {figures[0]} | {figures[1]} ({other.method}) |")
     return "\n".join(lines)
+
+
+def where(found: Outcome) -> str:
+    """Data, features, and the options that are not the protocol's own."""
+    usual = find_protocol(found.protocol).defaults
+    changed = [f"{key}={json.dumps(value)}" for key, value in found.options.items() if value != usual.get(key)]
+    return ", ".join([found.data, found.backbone, *changed])
 
 
 def leader(rows: list[Merged], column: Column) -> Merged | None:
@@ -178,7 +185,7 @@ def run_tables(protocol: str, level: int) -> str:
     """All kept results of a protocol, a section each."""
     parts = []
     for found in runs(protocol):
-        parts += [f"{'#' * level} {found.data}, {found.backbone}", ""]
+        parts += [f"{'#' * level} {where(found)}", ""]
         for group, rows in groups(found.rows):
             parts += [f"**{group}**", ""] if group else []
             parts += [markdown_table(rows, found.columns), ""]
