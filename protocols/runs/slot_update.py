@@ -141,9 +141,9 @@ PROTOCOL = Protocol(
         "A model is fitted on two thirds of the training part without the new classes. A stream of the other third, "
         "with all classes and without labels, is then shown; a method may ask for the labels of some of it. Accuracy "
         "is measured on the same never-seen examples before and after, so no example that was taken out of the "
-        "measurement makes a gain. *New* is the accuracy on the new classes alone. *Control* looks the asked labels up "
-        "and learns nothing. *Never asked* is the stream without the asked examples, at the largest budget. "
-        "*Changed answers* counts the inputs of stream and never-seen part that a slot matched before and whose answer "
+        "measurement makes a gain. New is the accuracy on the new classes alone. Control looks the asked labels up "
+        "and learns nothing. Never asked is the stream without the asked examples, at the largest budget. "
+        "Changed answers counts the inputs of stream and never-seen part that a slot matched before and whose answer "
         "differs in any field afterwards, over all budgets."
     ),
     columns=(
