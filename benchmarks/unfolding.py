@@ -24,8 +24,7 @@ from torch.nn import functional
 
 import backbones
 from protocols.data import load_data
-from protocols.fitting import versions
-from protocols.provenance import commit, processor
+from protocols.provenance import commit, processor, versions
 from slots.figures import diverging
 from slots.train_config import TrainConfig
 from slots.training import fit

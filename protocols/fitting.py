@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from backbones.reconstruction import reconstruct
 from protocols.data import Dataset
 from protocols.evaluation import Evaluation, evaluate
 from protocols.planning import build_backbone, pick_device
+from protocols.provenance import versions
 from protocols.recipes import Recipe
 from slots.errors import DataError, StorageError
 from slots.model import Generation, SlotModel, generation_of
@@ -62,19 +61,6 @@ class FitSummary:
     def as_json(self) -> dict[str, Any]:
         """All fields as a dict that JSON can hold."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
-    names = ("neural-slots", "torch", "numpy", "scikit-learn", "numba")
-    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def fit_and_save(
