@@ -3,8 +3,9 @@
     python benchmarks/gpu.py --data-dir FOLDER --output benchmarks/results/gpu.json
     python benchmarks/gpu.py --device cpu --tiny --data-dir FOLDER     # the same code on small data, in two minutes
 
-FOLDER (or SLOTS_DATA_DIR) holds NAME.npz in the layout of mnist.npz. ``--steps`` are env, products, cover, tilings, large, match, mnist, graph, novelty, explor. One that fails is recorded and the next goes on; after
-``--deadline`` seconds none begins. Times are seconds on the clock between two waits for the device, the median of several.
+FOLDER (or SLOTS_DATA_DIR) holds NAME.npz in the layout of mnist.npz. ``--steps`` are env, products, cover, tilings,
+large, match, mnist, graph, novelty, explor. One that fails is recorded and the next goes on; after ``--deadline``
+seconds none begins. Times are on the clock between two waits for the device, the median of several.
 """
 
 from __future__ import annotations
