@@ -162,36 +162,59 @@ def _one_cover(
 
 
 def tilings(bench: Bench) -> Any:
-    """The fused kernels with tiles of other sizes."""
+    """The fused kernels one by one, and with tiles of other sizes."""
     if not has_fused_kernels(torch.device(bench.device)):
         return "needs a GPU and Triton"
-    from slots.cover_triton_scores import Tiling, near_maxima, packed_coverage
-    from slots.coverage import _ROUNDING, NEAR, _Side
+    from slots.cover_triton_rounds import PackedRows
+    from slots.cover_triton_scores import SplitRows, Tiling, near_maxima, packed_coverage
 
     x, y = (part.to(bench.device) for part in bench.images("fashion_mnist", 50_000))
     thresholds = cap_thresholds(x, y, x, y)
-    build, side = bench.timed(lambda: _Side.by_label(x, y))
-    counts = torch.bincount(side.labels).tolist()
-    limits, parts = thresholds[side.order].double(), (side.raw, side.length, side.unit)
-    found: dict[str, Any] = {"sorted and normalised": build}
+    found: dict[str, Any] = {}
+    found["sort and split"], rows = bench.timed(lambda: SplitRows.of(x, y))
+    counts = torch.bincount(rows.labels).tolist()
+    limits = thresholds[rows.order].double()
+    for tiling in (Tiling(), Tiling(stages=4), Tiling(warps=4), Tiling(depth=32, stages=4)):
+        call = partial(near_maxima, rows, rows, symmetric=True, tiling=tiling)
+        found[f"maxima {dataclasses.astuple(tiling)}"] = _or_error(lambda c=call: bench.timed(c)[0])
     for tiling in (
-        Tiling(128, 256, 64, 8, 3), Tiling(128, 256, 64, 8, 4), Tiling(128, 128, 64, 4, 4), Tiling(128, 128, 64, 8, 3),
+        Tiling(depth=32, stages=4), Tiling(depth=64, stages=2), Tiling(depth=32, stages=3), Tiling(64, 64, 4, 3)
     ):  # fmt: skip
-        found[f"maxima {dataclasses.astuple(tiling)}"] = _or_error(
-            lambda t=tiling: bench.timed(
-                lambda: near_maxima(side.unit, side.labels, side.unit, side.labels, symmetric=True, tiling=t)
-            )[0]
-        )
-    for tiling in (
-        Tiling(128, 128, 32, 8, 3), Tiling(128, 128, 32, 4, 3), Tiling(128, 64, 32, 4, 3), Tiling(64, 64, 32, 4, 4),
-    ):  # fmt: skip
-        found[f"coverage {dataclasses.astuple(tiling)}"] = _or_error(
-            lambda t=tiling: bench.timed(
-                lambda: packed_coverage(parts, parts, limits, counts, counts, near=NEAR, rounding=_ROUNDING, tiling=t)
-            )[0]
-        )
-    i, _ = near_maxima(side.unit, side.labels, side.unit, side.labels, symmetric=True)
-    return found | {"pairs computed again a row": round(len(i) / len(x), 2)}
+        call = partial(packed_coverage, rows, rows, limits, counts, counts, rounding=1e-12, tiling=tiling)
+        found[f"coverage {dataclasses.astuple(tiling)}"] = _or_error(lambda c=call: bench.timed(c)[0])
+    words = packed_coverage(rows, rows, limits, counts, counts, rounding=1e-12)
+    found["packed rows"], packed = bench.timed(lambda: PackedRows(words))
+    found["rounds"], gains = bench.timed(packed.greedy)
+    chosen = gains.nonzero()[:, 0]
+    found["union"] = bench.timed(lambda: packed.bits_of(packed.union(chosen)))[0]
+    i, _ = near_maxima(rows, rows, symmetric=True)
+    profile = _kernels(lambda: class_cover(x, y))
+    return found | {"pairs computed again a row": round(len(i) / len(x), 2), "kernels": profile}
+
+
+def _kernels(call: Callable[[], Any]) -> dict[str, Any]:
+    """Milliseconds on the device of the costliest kernels of a call, launches and waits, by torch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    call()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        call()
+        torch.cuda.synchronize()
+    events = seen.key_averages()
+    count = {
+        kind: sum(event.count for event in events if any(part in event.key for part in parts))
+        for kind, parts in {
+            "launches": ("cudaLaunchKernel", "cuLaunchKernel"),
+            "waits": ("cudaStreamSynchronize", "cudaDeviceSynchronize"),
+            "copies": ("cudaMemcpyAsync",),
+        }.items()
+    }
+    costly = sorted(events, key=lambda event: -event.self_device_time_total)[:14]
+    return count | {
+        event.key[:70]: [event.count, round(event.self_device_time_total / 1e3, 3)]
+        for event in costly
+        if event.self_device_time_total
+    }
 
 
 def _or_error(call: Callable[[], Any]) -> Any:

@@ -16,10 +16,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from slots.cover_triton_kernels import bid_kernel, or_kernel, pick_kernel
-from slots.cover_triton_scores import _sent
 
-_ROUNDS_BETWEEN_LOOKS = 8  # a look waits for the device; rounds after the last one change nothing
+_ROUNDS_BETWEEN_LOOKS = 4  # a look waits for the device, and forgets the candidates that have nothing left to cover
 _MOST_CANDIDATES = 1 << 24  # gain and index take 24 bits each of a bid, the round 15
+_AT_ONCE = 8  # candidates a program
 
 
 class PackedRows:
@@ -38,12 +38,13 @@ class PackedRows:
         widths = np.array([block.shape[1] for block in blocks], np.int64)
         self.n_rows, self.n_words = int(rows.sum()), int(widths.sum())
         self.widest = int(widths.max(initial=1))
-        within = np.arange(self.n_rows) - np.repeat(np.cumsum(rows) - rows, rows)
-        opened = np.repeat(np.cumsum(widths) - widths, rows)
-        width = np.repeat(widths, rows)
-        first = np.repeat(np.cumsum(rows * widths) - rows * widths, rows) + within * width
-        columns = _sent(np.concatenate([first, width, opened, 64 * opened, within]).astype(np.int64), self.device)
-        *self.where, self._within = columns.view(5, self.n_rows)
+        starts = [np.cumsum(part) - part for part in (rows, rows * widths, widths)]
+        a_class = torch.from_numpy(np.stack([rows, *starts, widths])).to(self.device)
+        first, word, opened, width = a_class[1:].repeat_interleave(a_class[0], dim=1, output_size=self.n_rows)
+        self._within = torch.arange(self.n_rows, device=self.device) - first
+        self._opened = opened
+        self.where = (word + self._within * width, width, opened)
+        """First word of each row, its width, and where the words of its class's examples begin."""
 
     def greedy(self, min_gain: int = 1) -> Int[Tensor, " candidate"]:
         """Exact greedy cover.
@@ -67,27 +68,28 @@ class PackedRows:
             raise ValueError(f"`blocks` must hold fewer than {_MOST_CANDIDATES} candidates, got {self.n_rows}.")
         device, n = self.device, self.n_rows
         gain_at_pick = torch.zeros(n, dtype=torch.int32, device=device)
-        if n == 0 or self.words.numel() == 0:
-            return gain_at_pick.long()
         still_open = torch.full((self.n_words,), -1, dtype=torch.int64, device=device)
         open_after = torch.empty_like(still_open)
         best = torch.zeros(64 * self.n_words, dtype=torch.int64, device=device)
         gains = torch.full((n,), np.iinfo(np.int32).max, dtype=torch.int32, device=device)
-        bids = torch.full((n,), -1, dtype=torch.int64, device=device)
-        busy = torch.zeros(1, dtype=torch.int32, device=device)
-        sizes = {"BW": 8, "BC": min(128, triton.next_power_of_2(self.widest)), "num_warps": 4}
-        this_round = 0
-        while int(busy) == this_round:
+        bids = torch.zeros(n, dtype=torch.int64, device=device)
+        sizes = {"BR": _AT_ONCE, "BW": 4, "BC": min(32, triton.next_power_of_2(self.widest)), "num_warps": 4}
+        this_round, active = 0, torch.arange(n if self.n_words else 0, device=device)
+        while len(active):
+            grid = (-(-len(active) // _AT_ONCE),)
             for _ in range(_ROUNDS_BETWEEN_LOOKS):
                 this_round += 1
-                bid_kernel[(n,)](
-                    self.words, *self.where, still_open, gains, bids, best, busy, this_round, min_gain, **sizes
-                )
+                bid_kernel[grid](
+                    self.words, *self.where, still_open, active, len(active), gains, bids, best, this_round, min_gain,
+                    **sizes,
+                )  # fmt: skip
                 open_after.copy_(still_open)
-                pick_kernel[(n,)](
-                    self.words, *self.where, still_open, open_after, gains, bids, best, gain_at_pick, min_gain, **sizes
-                )
+                pick_kernel[grid](
+                    self.words, *self.where, still_open, open_after, active, len(active), gains, bids, best,
+                    gain_at_pick, min_gain, **sizes,
+                )  # fmt: skip
                 still_open, open_after = open_after, still_open
+            active = active[(gains[active] >= min_gain) & (gain_at_pick[active] == 0)]
         return gain_at_pick.long()
 
     def union(self, chosen: Int[Tensor, " slot"]) -> Int[Tensor, " word"]:
@@ -106,8 +108,7 @@ class PackedRows:
         out = torch.zeros(self.n_words, dtype=torch.int64, device=self.device)
         if len(chosen) and self.n_words:
             size = min(128, triton.next_power_of_2(self.widest))
-            word, width, opened, _ = self.where
-            or_kernel[(len(chosen),)](self.words, word, width, opened, chosen, out, BC=size, num_warps=1)
+            or_kernel[(len(chosen),)](self.words, *self.where, chosen, out, BC=size, num_warps=1)
         return out
 
     def own_bits(self) -> Bool[Tensor, " candidate"]:
@@ -116,7 +117,7 @@ class PackedRows:
 
     def bits_of(self, words: Int[Tensor, " word"]) -> Bool[Tensor, " candidate"]:
         """The bit of each candidate's own place in words that `union` gave."""
-        return self._bit(words[self.where[2] + self._within // 64])
+        return self._bit(words[self._opened + self._within // 64])
 
     def _bit(self, words: Int[Tensor, " candidate"]) -> Bool[Tensor, " candidate"]:
         """The bit of each candidate's own place in the word that holds it."""
@@ -131,9 +132,8 @@ def _joined(blocks: Sequence[Tensor]) -> Int[Tensor, " word"]:
     at = blocks[0].storage_offset()
     storage = blocks[0].untyped_storage()
     for block in blocks:
-        if block.untyped_storage().data_ptr() != storage.data_ptr() or block.storage_offset() != at:
-            return torch.cat([one.reshape(-1) for one in blocks])
-        if not block.is_contiguous():
+        together = block.untyped_storage().data_ptr() == storage.data_ptr() and block.storage_offset() == at
+        if not together or not block.is_contiguous():
             return torch.cat([one.reshape(-1) for one in blocks])
         at += block.numel()
     total = at - blocks[0].storage_offset()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ from torch import Tensor
 
 from slots.calibration import strictly_above
 from slots.shapes import Features, Labels, SlotLabels, SlotVectors, Thresholds, ViewFeatures
+
+if TYPE_CHECKING:
+    from slots.cover_triton_scores import SplitRows
 
 NEAR = 1e-5
 """Scores closer than this to what they are compared with are computed again in float64."""
@@ -160,13 +164,18 @@ def cap_thresholds(
     tensor([0.6000, 0.8000, 0.8000])
     """
     step = _checked_block(block, examples.device)
-    rows = _Side.by_label(candidates, candidate_labels)
     symmetric = candidates is examples and candidate_labels is labels
-    columns = rows if symmetric else _Side.by_label(examples, labels)
-    fused = has_fused_kernels(examples.device) and len(examples) > 0 and len(candidates) > 0
-    top = _fused_maxima(rows, columns) if fused else _tiled_maxima(rows, columns, step)
+    if has_fused_kernels(examples.device) and len(examples) > 0 and len(candidates) > 0:
+        from slots.cover_triton_scores import foreign_maxima
+
+        split_rows, split_columns = _split(candidates, candidate_labels, examples, labels, symmetric=symmetric)
+        order, top = split_rows.order, foreign_maxima(split_rows, split_columns)
+    else:
+        rows = _Side.by_label(candidates, candidate_labels)
+        columns = rows if symmetric else _Side.by_label(examples, labels)
+        order, top = rows.order, _tiled_maxima(rows, columns, step)
     found = torch.where(top > -math.inf, strictly_above(top), torch.full_like(top, -math.inf, dtype=torch.float32))
-    return torch.empty_like(found).index_copy_(0, rows.order, found)
+    return torch.empty_like(found).index_copy_(0, order, found)
 
 
 def _tiled_maxima(rows: _Side, columns: _Side, block: int) -> Float[Tensor, " row"]:
@@ -184,17 +193,6 @@ def _tiled_maxima(rows: _Side, columns: _Side, block: int) -> Float[Tensor, " ro
             if symmetric and a != b:
                 running.update(tile.T, b, a)
     return running.result()
-
-
-def _fused_maxima(rows: _Side, columns: _Side) -> Float[Tensor, " row"]:
-    """`_tiled_maxima` by the kernels of a GPU."""
-    from slots.cover_triton_scores import exact_cosines, near_maxima
-
-    symmetric = columns is rows
-    i, j = near_maxima(rows.unit, rows.labels, columns.unit, columns.labels, symmetric=symmetric)
-    exact = exact_cosines(rows.raw, rows.length, columns.raw, columns.length, i, j)
-    top = torch.full((len(rows.unit),), -math.inf, dtype=torch.float64, device=exact.device)
-    return top.scatter_reduce_(0, i, exact, "amax")
 
 
 @torch.no_grad()
@@ -251,9 +249,7 @@ def coverage_bits(
         caps.append((centres, _shrunk(support_thresholds, margin)))
     symmetric = candidates is examples and centres is None and candidate_labels is labels
     if has_fused_kernels(examples.device) and centres is None and examples.ndim == 2 and len(examples) > 0:
-        columns = _Side.by_label(examples, labels)
-        rows = columns if symmetric else _Side.by_label(candidates, candidate_labels)
-        return _fused_blocks(rows, columns, caps[0][1])
+        return _fused_blocks(*_split(candidates, candidate_labels, examples, labels, symmetric=symmetric), caps[0][1])
     blocks = []
     for label in labels.unique().tolist():
         mine = (candidate_labels == label).nonzero()[:, 0]
@@ -268,26 +264,29 @@ def coverage_bits(
     return blocks
 
 
-def _fused_blocks(rows: _Side, columns: _Side, limits: Float[Tensor, " candidate"]) -> list[CoverBlock]:
+def _split(
+    candidates: SlotVectors, candidate_labels: SlotLabels, examples: Features, labels: Labels, *, symmetric: bool
+) -> tuple[SplitRows, SplitRows]:
+    """Both sides as the kernels of a GPU take them."""
+    from slots.cover_triton_scores import SplitRows
+
+    columns = SplitRows.of(examples, labels)
+    return (columns if symmetric else SplitRows.of(candidates, candidate_labels)), columns
+
+
+def _fused_blocks(rows: SplitRows, columns: SplitRows, limits: Float[Tensor, " candidate"]) -> list[CoverBlock]:
     """`coverage_bits` with one cap a candidate and one view an example, by the kernels of a GPU."""
     from slots.cover_triton_scores import packed_coverage
 
     known, n_columns = columns.labels.unique_consecutive(return_counts=True)
-    last = torch.searchsorted(rows.labels, known, right=True)
     first = torch.searchsorted(rows.labels, known)
+    last = torch.searchsorted(rows.labels, known, right=True)
     label_list, columns_a_class, starts, ends = torch.stack([known, n_columns, first, last]).tolist()
     rows_a_class = [end - start for start, end in zip(starts, ends, strict=True)]
     if sum(rows_a_class) < len(rows.labels):  # candidates of labels that no example has
-        rows = rows.only(torch.cat([torch.arange(a, b) for a, b in zip(starts, ends, strict=True)]))
-    words = packed_coverage(
-        (rows.raw, rows.length, rows.unit),
-        (columns.raw, columns.length, columns.unit),
-        limits[rows.order],
-        rows_a_class,
-        columns_a_class,
-        near=NEAR,
-        rounding=_ROUNDING,
-    )
+        kept = torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)])
+        rows = rows.only(kept.to(limits.device))
+    words = packed_coverage(rows, columns, limits[rows.order], rows_a_class, columns_a_class, rounding=_ROUNDING)
     mine, own = rows.order.split(rows_a_class), columns.order.split(columns_a_class)
     return [CoverBlock(*parts) for parts in zip(label_list, mine, own, words, strict=True)]
 
@@ -339,11 +338,6 @@ class _Side:
         order = labels.argsort(stable=True)
         ordered = raw[order]
         return cls(ordered, *_unit(ordered), labels[order], order)
-
-    def only(self, kept: Tensor) -> _Side:
-        """Some of the rows."""
-        kept = kept.to(self.order.device)
-        return _Side(self.raw[kept], self.length[kept], self.unit[kept], self.labels[kept], self.order[kept])
 
     def only_label(self, part: slice) -> int | None:
         """The label of a part, if it has one only."""

@@ -53,8 +53,8 @@ def fused(yes):
     if yes and INTERPRETED:
         import slots.cover_triton_scores as scores
 
-        small = {"tiling": scores.Tiling(16, 32, 16, 4, 2)}
-        stack.enter_context(mock.patch.dict(scores.near_maxima.__kwdefaults__, small))
+        small = {"tiling": scores.Tiling(32, 16, 4, 2)}
+        stack.enter_context(mock.patch.dict(scores.foreign_maxima.__kwdefaults__, small))
         stack.enter_context(mock.patch.dict(scores.packed_coverage.__kwdefaults__, small))
     return stack
 
@@ -149,14 +149,24 @@ def block(label, matrix, first_row, first_column):
 def test_a_list_that_is_too_short_is_made_again():
     import slots.cover_triton_scores as scores
 
-    x = torch.ones(300, 8, device=DEVICE)  # every pair may be the largest
-    y = (torch.arange(300, device=DEVICE) % 2).sort().values
-    tiling = scores.Tiling(16, 32, 16, 4, 2)
-    unit = torch.nn.functional.normalize(x)
-    with mock.patch.object(scores, "_LEAST_PAIRS", 100), mock.patch.object(scores, "_PAIRS_A_ROW", 1):
-        i, j = scores.near_maxima(unit, y, unit, y, symmetric=True, tiling=tiling)
-    assert len(i) == 300 * 150
-    assert len(torch.unique(i * 300 + j)) == 300 * 150
+    rows = scores.SplitRows.of(torch.ones(90, 8, device=DEVICE), torch.arange(90, device=DEVICE) % 2)
+    with mock.patch.object(scores, "_LEAST_PAIRS", 100):  # every pair may be the largest
+        i, j = scores.near_maxima(rows, rows, symmetric=True, tiling=scores.Tiling(32, 16, 4, 2))
+    assert len(i) == 90 * 45
+    assert len(torch.unique(i * 90 + j)) == 90 * 45
+
+
+@kernels
+@settings(deadline=None, max_examples=CASES)
+@given(data=examples())
+def test_in_stripes_where_the_block_maxima_are_too_many(data):
+    import slots.cover_triton_scores as scores
+
+    x, y = data
+    with fused(False):
+        expected = cap_thresholds(x, y, x, y)
+    with fused(True), mock.patch.object(scores, "_MAXIMA_FLOATS", 100):
+        assert torch.equal(cap_thresholds(x, y, x, y), expected)
 
 
 @pytest.mark.gpu
