@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from slots.conformal import check_rate, p_values
 from slots.errors import DataError, UsageError
 from slots.flats import N_DIRECTIONS, fit_flats
+from slots.kmeans import centres
 from slots.matching import normalize
 from slots.novelty_distances import Distances, NoveltyMetric, distances
 from slots.novelty_tails import combine, with_tails
@@ -268,9 +268,7 @@ def _prototypes(unit: Tensor, count: int, seed: int) -> Tensor:
         return torch.eye(1, unit.shape[1])
     if len(rows) <= count:
         return rows
-    found = MiniBatchKMeans(count, batch_size=4096, n_init=1, max_iter=30, random_state=seed).fit(rows.numpy())
-    centres = torch.from_numpy(np.asarray(found.cluster_centers_, np.float32))
-    return normalize(centres[(centres != 0).any(1)])
+    return normalize(torch.from_numpy(centres(rows.numpy(), count, seed=seed, minibatch=True)))
 
 
 def _features(x: npt.ArrayLike | Tensor) -> Tensor:

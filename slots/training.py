@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +21,7 @@ from slots.checkpoints import Checkpoint, read_checkpoint, remove_checkpoint, wr
 from slots.closing import ClosingReport, close
 from slots.errors import DataError, UsageError
 from slots.hashing import IncrementalNeuralHashing
+from slots.kmeans import directions
 from slots.matching import normalize
 from slots.model import SlotModel
 from slots.optimizing import follow, make_optimizers, set_rates
@@ -280,7 +280,7 @@ class _Run:
                 continue
             unit = normalize(torch.cat(parts).float()).cpu().numpy()
             self.report("initial slots", (label + 1) / (int(self.y.max()) + 1))
-            centres = _spherical_kmeans(unit, config.slots_per_class, config.seed)
+            centres = directions(unit, config.slots_per_class, seed=config.seed)
             if len(centres):
                 head.add_slots(torch.from_numpy(centres), torch.full((len(centres),), label))
 
@@ -426,14 +426,3 @@ def columns(classes: Tensor, labels: Tensor) -> Tensor:
     """Score column of each label, which must be one of ``classes``; these need not be sorted."""
     order = classes.argsort()
     return order[torch.searchsorted(classes[order], labels)]
-
-
-def _spherical_kmeans(unit: npt.NDArray[np.float32], k: int, seed: int) -> npt.NDArray[np.float32]:
-    """Up to ``k`` directions of one class; zero rows take no part."""
-    unit = unit[(unit != 0).any(1)]
-    distinct = np.unique(unit, axis=0)
-    if len(distinct) <= k:
-        return distinct
-    found = KMeans(k, n_init=1, max_iter=10, random_state=seed).fit(unit)
-    centres: npt.NDArray[np.float32] = np.asarray(found.cluster_centers_, np.float32)
-    return np.compress((centres != 0).any(1), centres, axis=0)
