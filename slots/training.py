@@ -19,6 +19,7 @@ from torch.nn import functional
 from slots.backbone_hooks import constrain, learns, prepare, schedule
 from slots.checkpoints import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from slots.closing import ClosingReport, close
+from slots.device_kmeans import device_centres
 from slots.errors import DataError, UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.kmeans import directions
@@ -278,11 +279,14 @@ class _Run:
             parts = [self._plain_features(ids[i : i + 500]) for i in range(0, len(ids), 500)]
             if not parts:
                 continue
-            unit = normalize(torch.cat(parts).float()).cpu().numpy()
+            unit = normalize(torch.cat(parts).float())
             self.report("initial slots", (label + 1) / (int(self.y.max()) + 1))
-            centres = directions(unit, config.slots_per_class, seed=config.seed)
+            if unit.device.type == "cpu":
+                centres = torch.from_numpy(directions(unit.numpy(), config.slots_per_class, seed=config.seed))
+            else:
+                centres = device_centres(unit[(unit != 0).any(1)], config.slots_per_class, seed=config.seed)
             if len(centres):
-                head.add_slots(torch.from_numpy(centres), torch.full((len(centres),), label))
+                head.add_slots(centres, torch.full((len(centres),), label))
 
     def _plain_features(self, ids: npt.NDArray[np.int64]) -> Tensor:
         """Features of inputs as they are."""
