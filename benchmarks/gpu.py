@@ -36,6 +36,9 @@ from slots.deciding import SlotCaps, decide, matching_pairs
 from slots.index import SlotIndex
 from slots.training import fit
 
+ANSWERED = ("labels", "answers", "slots", "runner_up_slots")
+MARGINS = ("margins", "runner_up_margins")
+
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
@@ -283,7 +286,8 @@ def _one_match(bench: Bench, caps: SlotCaps, x: torch.Tensor) -> dict[str, Any]:
     row: dict[str, Any] = {
         "build_ms": build,
         "same_pairs": all(torch.equal(a.cpu(), b) for a, b in pairs),
-        "same_answers": all(np.array_equal(getattr(answers, key), getattr(expected, key)) for key in vars(answers)),
+        **{f"same_{key}": np.array_equal(getattr(answers, key), getattr(expected, key)) for key in ANSWERED},
+        "margins_off_by": max(_gap(getattr(answers, key), getattr(expected, key)) for key in MARGINS),
     }
     step = max(1, (1 << 28) // len(caps.weights))
     blocks = [slice(i, i + step) for i in range(0, len(x), step)]
@@ -295,6 +299,14 @@ def _one_match(bench: Bench, caps: SlotCaps, x: torch.Tensor) -> dict[str, Any]:
     }.items():
         row[name] = _or_error(lambda c=call: round(1e3 * len(x) / bench.timed(c, repeats=3)[0]))
     return row
+
+
+def _gap(found: Any, expected: Any) -> float:
+    """Largest difference of margins; infinity where one is missing and the other is not."""
+    if not np.array_equal(np.isfinite(found), np.isfinite(expected)):
+        return float("inf")
+    finite = np.isfinite(found)
+    return float(np.abs(found[finite] - expected[finite]).max(initial=0.0))
 
 
 def graph(bench: Bench) -> Any:
