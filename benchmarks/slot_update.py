@@ -38,8 +38,8 @@ from slot_update_peers import Prototypes, peer_choices
 import backbones
 from protocols.data import load_data
 from protocols.recipes import find_recipe
-from protocols.updating import changed_matched
 from slots.model import SlotModel
+from slots.predictions import changed_matched
 from slots.training import fit
 
 FITTED_ON, REACH = 40_000, 0.8

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
+from protocols.environment import csv_text
 from slots.errors import DataError
 from slots.model import SlotModel
 from slots.model_novelty import recalibrate
@@ -70,11 +69,7 @@ def novelty_rows(model: SlotModel, found: Novelty) -> list[dict[str, Any]]:
 
 def novelty_csv(model: SlotModel, found: Novelty) -> str:
     """The rows as CSV with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(novelty_rows(model, found))
-    return text.getvalue()
+    return csv_text(COLUMNS, [tuple(row.values()) for row in novelty_rows(model, found)])
 
 
 def novelty_json(model: SlotModel, found: Novelty, *, false_alarm_rate: float) -> dict[str, Any]:

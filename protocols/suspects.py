@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +10,12 @@ import torch
 from torch import nn
 
 import backbones
-from protocols.data import Dataset
+from protocols.dataset import Dataset
+from protocols.summary_cleaning import CleaningPlan, Found
 from slots.errors import DataError, UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.label_errors import LabelErrors, WatchConfig, find_label_errors, small_network
-from slots.label_errors_evidence import Evidence, gather_evidence
+from slots.label_errors_evidence import gather_evidence
 from slots.model import SlotModel
 from slots.preprocessing import Preprocessing, RawInputs
 from slots.train_config import TrainConfig
@@ -26,65 +25,6 @@ Ids = npt.NDArray[np.int64]
 Report = Callable[[str, float], None]
 
 _BLOCK = 128
-
-
-@dataclass(frozen=True)
-class CleaningPlan:
-    """What the user asked for.
-
-    Parameters
-    ----------
-    part : {"train", "test"}
-        Part of the data to examine.
-    limit : int, optional
-        Most examples to list, at most half of all. Default: as many as labels are wrong by the estimate.
-    backbone : str, optional
-        Without a model: the network to train. Default: ``cnn`` for images; feature rows have none.
-    seed : int
-    device : str
-    """
-
-    part: Literal["train", "test"] = "train"
-    limit: int | None = None
-    backbone: str | None = None
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"`limit` must be >= 1, got {self.limit}. Leave it out to list by the estimate.")
-
-
-@dataclass(frozen=True)
-class Found:
-    """Everything that the list and the page are made of.
-
-    Parameters
-    ----------
-    x : array of shape (example, ...)
-        All examples of the part, labelled or not.
-    rows : int64 array of shape (labelled,)
-        The labelled ones; evidence and errors count in these.
-    y : int64 array of shape (labelled,)
-        Given labels, positions in ``names``.
-    names : tuple of str
-    errors : LabelErrors
-    evidence : list of Evidence
-        Of the listed examples, the most suspicious first.
-    slot_labels : tuple of str
-        Name of each slot's label.
-    exemplars : int64 array of shape (slot,)
-        The trusted labelled example (a place in ``rows``) that is nearest to each slot; -1 for none.
-    """
-
-    x: RawInputs
-    rows: Ids
-    y: Ids
-    names: tuple[str, ...]
-    errors: LabelErrors
-    evidence: list[Evidence]
-    slot_labels: tuple[str, ...]
-    exemplars: Ids
 
 
 def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: Report) -> Found:

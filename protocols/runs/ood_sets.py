@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from protocols.data import Dataset, default_data_dir, load_archive
+from protocols.data import default_data_dir, load_archive
+from protocols.dataset import Dataset
 from protocols.runs.encoders import Encoder, Features, Labels, make_encoder
 from protocols.runs.last_layer import last_layer
 from protocols.runs.protocol import Report, Setting

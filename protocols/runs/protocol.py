@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from protocols.data import Dataset
+from protocols.dataset import Dataset
 from protocols.runs.outcome import Column, SeedOutcome
 
 Report = Callable[[str, float], None]

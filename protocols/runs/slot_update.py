@@ -17,9 +17,9 @@ from protocols.runs.protocol import Protocol, Report, Setting
 from protocols.runs.update_figures import Answers, figures_of, share
 from protocols.runs.update_peers import NAMES, Peer, Told, peer_rows
 from protocols.runs.update_splits import Split, make_split, new_classes
-from protocols.updating import changed_matched
 from slots.asking import Inquiry
 from slots.errors import UsageError
+from slots.predictions import changed_matched
 from slots.spreading import SpreadConfig
 from slots.train_config import TrainConfig
 from slots.training import fit

@@ -12,9 +12,10 @@ from support.nets import blobs
 
 from protocols.cleaning import COLUMNS, clean_and_write
 from protocols.cleaning_page import SHOWN
-from protocols.data import Dataset, load_data
-from protocols.queries import check_sum
-from protocols.suspects import CleaningPlan, find
+from protocols.data import load_data
+from protocols.dataset import Dataset, check_sum
+from protocols.summary_cleaning import CleaningPlan
+from protocols.suspects import find
 from slots.errors import DataError, UsageError
 from slots.train_config import TrainConfig
 from slots.training import fit
