@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def fit_and_save(
     prediction = model.predict(data.x_test[labelled])
     on_test = evaluate(prediction, data.y_test[labelled])
     summary = _summarize(model, data, result, on_test, name=name, seed=config.seed, out=out, command=command)
-    model.history.append(Generation(0, "fit", model.head.n_slots, summary.as_json()))
+    model.history.append(Generation(0, "fit", model.head.n_slots, asdict(summary)))
     model.save(out)
     write_report(model, data, prediction, summary, out / "report.html")
     write_figures(model, data, out / "figures")

@@ -7,7 +7,6 @@ from typing import Any
 from protocols.environment import csv_text
 from slots.errors import DataError
 from slots.model import SlotModel
-from slots.model_novelty import recalibrate
 from slots.ood import Novelty
 from slots.preprocessing import RawInputs
 
@@ -41,13 +40,7 @@ def assess_inputs(
     """
     if len(x) == 0:
         raise DataError("`data` must hold inputs, got none in this part. Try the other --part.")
-    before = model.novelty
-    try:
-        if familiar is not None:
-            model.novelty = recalibrate(model, familiar)
-        return model.assess_novelty(x, false_alarm_rate=false_alarm_rate)
-    finally:
-        model.novelty = before
+    return model.assess_novelty(x, false_alarm_rate=false_alarm_rate, calibration=familiar)
 
 
 def novelty_rows(model: SlotModel, found: Novelty) -> list[dict[str, Any]]:

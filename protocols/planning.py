@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import backbones
 from protocols.dataset import Dataset
 from protocols.recipes import Recipe, find_recipe, from_trained
 from protocols.weights import load_trained
@@ -91,7 +92,7 @@ def plan(
         choice = "a backbone such as pixels" if name == "none" else "none"
         raise UsageError(f"`backbone` must be {choice} for {data.kind}, got {name!r}. Change --backbone.")
     chosen = dict(options or {})
-    if name.startswith(("cifar_resnet", "torchvision:", "timm:")):
+    if backbones.is_network_name(name):
         name, chosen = "pretrained", {"network": name, **chosen}
     recipe = find_recipe(name, data.name, str(changes.get("device") or "cpu"))
     if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):

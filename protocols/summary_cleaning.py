@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from slots.preprocessing import RawInputs
 Ids = npt.NDArray[np.int64]
 
 SCHEMA = 1
-"""Version of the JSON that `CleaningSummary.as_json` writes."""
+"""Version of `CleaningSummary` as JSON."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,3 @@ class CleaningSummary:
     page: str
     seed: int
     elapsed_s: float
-
-    def as_json(self) -> dict[str, Any]:
-        """All fields as a dict that JSON can hold."""
-        return asdict(self)

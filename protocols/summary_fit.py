@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 SCHEMA = 1
-"""Version of the JSON that `FitSummary.as_json` writes."""
+"""Version of `FitSummary` as JSON."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,3 @@ class FitSummary:
     model: str
     report: str
     versions: dict[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """All fields as a dict that JSON can hold."""
-        return asdict(self)

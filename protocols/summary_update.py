@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 SCHEMA = 1
-"""Version of the JSON that `UpdateSummary.as_json` writes."""
+"""Version of `UpdateSummary` as JSON."""
 
 COLUMNS = ("example", "label", "guess", "covers", "check")
 """Columns of ``queries.csv``: row of the data, the label to fill in, the model's own guess, how many of the unmatched
@@ -64,7 +64,3 @@ class UpdateSummary:
     page: str | None
     dry_run: bool
     elapsed_s: float
-
-    def as_json(self) -> dict[str, Any]:
-        """All fields as a dict that JSON can hold."""
-        return asdict(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def update_and_save(
     )
     if done and done.slots_added:
         line = model.history[-1]
-        model.history[-1] = replace(line, figures={**line.figures, **summary.as_json()})
+        model.history[-1] = replace(line, figures={**line.figures, **asdict(summary)})
         model.save(folder, keep_history=True)
     return summary
 

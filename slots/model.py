@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from slots.deciding import decide
 from slots.errors import ModelError, UsageError
 from slots.hashing import IncrementalNeuralHashing
-from slots.model_novelty import ModelNovelty, assess
+from slots.model_novelty import ModelNovelty, assess, recalibrate
 from slots.predictions import Prediction
 from slots.preprocessing import Preprocessing, RawInputs
 from slots.store import State, read_headers, read_state, write_state
@@ -214,7 +214,9 @@ class SlotModel(nn.Module):
         caps = self.head.caps()
         return Prediction.concatenate([decide(self.features(x[rows]), caps) for rows in self.blocks(len(x))])
 
-    def assess_novelty(self, x: RawInputs, *, false_alarm_rate: float = 0.05) -> Novelty:
+    def assess_novelty(
+        self, x: RawInputs, *, false_alarm_rate: float = 0.05, calibration: RawInputs | None = None
+    ) -> Novelty:
         """Say how foreign raw inputs are, and which of them to call novel.
 
         Parameters
@@ -223,6 +225,8 @@ class SlotModel(nn.Module):
             As `predict` takes it.
         false_alarm_rate : float in (0, 1), default 0.05
             Largest share of inputs like the training data that may be called novel.
+        calibration : array, optional
+            Familiar inputs that the model was never shown, to calibrate on. Default: the fit's held-out examples.
 
         Returns
         -------
@@ -234,12 +238,13 @@ class SlotModel(nn.Module):
         UsageError
             If the model has no calibration, or one too small for the rate.
         """
-        if self.novelty is None:
+        novelty = self.novelty if calibration is None else recalibrate(self, calibration)
+        if novelty is None:
             raise UsageError(
                 "The model must have held-out scores to judge novelty by, and has none. Fit it again with held_out > 0 "
                 "and at least 20 held-out examples."
             )
-        return assess(self, x, self.novelty, rate=false_alarm_rate)
+        return assess(self, x, novelty, rate=false_alarm_rate)
 
     def propose(self, x: RawInputs, **options: Any) -> Proposal:
         """What the slots do not match in new data, and the few examples to ask about: `slots.proposing.propose`."""

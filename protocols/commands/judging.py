@@ -69,6 +69,8 @@ def clean(
 
     Nothing is changed: the list is for a person to go through.
     """
+    from dataclasses import asdict
+
     from protocols.building import load_model, pick_device
     from protocols.cleaning import clean_and_write
     from protocols.provenance import command_line
@@ -93,7 +95,7 @@ def clean(
             report=report,
         )
     if as_json:
-        print_json(found.as_json())
+        print_json(asdict(found))
         return
     typer.echo(f"{found.estimated_errors:,} of {found.n_examples:,} labels are wrong by the estimate.")
     if found.listed:

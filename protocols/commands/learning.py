@@ -32,6 +32,8 @@ def update(
     clusters, to be named later with `slots relabel`; with them they become labelled slots. No answer that a slot gives
     is changed; labels that the data holds are used to measure, never to learn.
     """
+    from dataclasses import asdict
+
     from protocols.building import load_model
     from protocols.provenance import command_line
     from protocols.updating import UpdatePlan, update_and_save
@@ -51,7 +53,7 @@ def update(
             loaded_model, loaded, plan, folder=model, command=command_line(), config=config, report=report
         )
     if as_json:
-        print_json(done.as_json())
+        print_json(asdict(done))
         return
     typer.echo(f"{done.unmatched} of {done.n_examples} inputs are unmatched.")
     if done.queries_file and done.queries:

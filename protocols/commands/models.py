@@ -75,6 +75,8 @@ def fit(
     """
     if closing not in (None, "compact", "full"):
         raise usage(f"--closing must be compact or full, got {closing!r}.")
+    from dataclasses import asdict
+
     from protocols.building import pick_device
     from protocols.fitting import fit_and_save
     from protocols.planning import parse_options, plan
@@ -101,7 +103,7 @@ def fit(
             loaded, chosen, recipe, out=target, command=command_line(), resume=resume, report=report, stop=stop
         )
     if as_json:
-        print_json(summary.as_json())
+        print_json(asdict(summary))
         return
     print_table(
         f"{summary.data}, backbone {summary.backbone}: {summary.n_slots} slots in {summary.elapsed_s:.0f} s",

@@ -127,7 +127,7 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: R
         raise UsageError("`backbone` must be a network or pixels for images, got 'none'. Try cnn.")
     torch.manual_seed(seed)
     name, options = setting.backbone, {}
-    if name.startswith(("cifar_resnet", "torchvision:", "timm:")):
+    if backbones.is_network_name(name):
         if setting.weights is None:
             raise UsageError("`weights` must be given for a frozen network, got none. Pass --weights FILE or default.")
         name, options = "pretrained", {"network": name, "weights": setting.weights}

@@ -241,7 +241,7 @@ PEERS: dict[str, Callable[[Case], Iterator[Verdict]]] = {
 
 
 def _learns(backbone: str) -> bool:
-    return backbone not in {"none", "pixels"} and not backbone.startswith(("cifar_resnet", "torchvision:", "timm:"))
+    return backbone not in {"none", "pixels"} and not backbones.is_network_name(backbone)
 
 
 def _installed(name: str) -> bool:

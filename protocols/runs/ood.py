@@ -75,7 +75,7 @@ def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
         ours = NoveltyDetector(option["slots"], seed=seed).fit(sets.train)
         facts[kind] |= _as_fitted(ours, sets)
         note = "Uses no labels."
-        first = _Detector(_OURS, ours.predict, _remembered(ours), time.perf_counter() - started, ours=True, note=note)
+        first = _Detector(_OURS, ours.predict, ours.n_vectors, time.perf_counter() - started, ours=True, note=note)
         measured.append((first, *_measure(first, sets)))
         done += 1
         for detector in _detectors(sets, setting, seed, option=option, skipped=skipped, report=told):
@@ -138,11 +138,6 @@ def _detectors(
         seconds = time.perf_counter() - started
         for peer in fitted:
             yield _Detector(peer.method, peer.score, peer.remembered, seconds, note=peer.note)
-
-
-def _remembered(detector: NoveltyDetector) -> int:
-    flats = detector.metric.flats
-    return len(detector.prototypes) + (0 if flats is None else len(flats) * (1 + flats.directions.shape[2]))
 
 
 def _slot_model(sets: Sets, seed: int, option: dict[str, Any], report: Report) -> NoveltyPeer:
