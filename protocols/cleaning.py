@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from protocols.data import Dataset
 from protocols.queries import check_sum
 from protocols.suspects import CleaningPlan, Found, backbone_name, find
 from slots.model import SlotModel
+from slots.progress import Progress
 from slots.store import write_file
 
 SCHEMA = 1
@@ -31,8 +31,6 @@ labels that the example holds back, the worst first, with blanks between them; `
 would be wider without the listed examples; ``matches`` that all of them would gain; ``same`` and ``other``: the nearest
 example under the same and under another label among those not listed, with angles in radians; ``check``: a check sum
 of the example."""
-
-Report = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def clean_and_write(
     command: str,
     model: SlotModel | None = None,
     model_name: str | None = None,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> CleaningSummary:
     """Find the suspicious labels of one part of a data set; write ``label-errors.csv`` and ``label-errors.html``.
 

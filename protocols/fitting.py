@@ -20,7 +20,8 @@ from protocols.planning import build_backbone, pick_device
 from protocols.provenance import versions
 from protocols.recipes import Recipe
 from slots.errors import DataError, StorageError
-from slots.model import Generation, SlotModel, generation_of
+from slots.generations import Generation, generation_of
+from slots.model import SlotModel
 from slots.store import check_target, read_headers
 from slots.training import FitResult, Regularizer, fit
 

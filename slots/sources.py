@@ -39,6 +39,7 @@ class FeatureSource:
         size = len(x) * featurizer.views.n_views * featurizer.feature_dim * 4
         self._memory = _Memory(len(x)) if keep and len(x) and size <= KEPT_BYTES else None
         self._ids: npt.NDArray[np.int64] | None = None  # places in the memory, where it holds more than these inputs
+        self._part: tuple[npt.NDArray[np.int64], FeatureSource] | None = None
 
     @property
     def keeps(self) -> bool:
@@ -50,14 +51,9 @@ class FeatureSource:
 
     def __call__(self, rows: Rows) -> ViewFeatures:
         """Features of some examples, shape (example, view, feature)."""
-        ids = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
-        if self._memory is None or len(ids) == 0:
+        if self._memory is None or (isinstance(rows, np.ndarray) and len(rows) == 0):
             return self._compute(rows)
-        places = ids if self._ids is None else self._ids[ids]
-        missing = ~self._memory.known[places]
-        if missing.any():
-            fresh, first = np.unique(places[missing], return_index=True)
-            self._memory.put(fresh, self._compute(ids[missing][first]))
+        places = self._learn(rows)
         return self._memory.take(rows if self._ids is None else places)
 
     def fill(self, progress: Progress) -> FeatureSource:
@@ -68,9 +64,9 @@ class FeatureSource:
         progress : callable
             ``progress("features", share)``, told how far it is.
         """
-        for rows in self.featurizer.blocks(len(self)) if self.keeps else ():
+        for rows in self.blocks() if self.keeps else ():
             progress("features", rows.stop / len(self))
-            self(rows)
+            self._learn(rows)
         return self
 
     def take(self, rows: npt.NDArray[np.int64], *, keep: bool = True) -> FeatureSource:
@@ -80,17 +76,33 @@ class FeatureSource:
         ----------
         rows : int64 array
         keep : bool, default True
-            Where nothing is kept here, keep the features of these few if they fit.
+            Where nothing is kept here, keep the features of these few if they fit: whoever asks for the same rows next
+            gets the same source.
         """
+        if self._part is not None and np.array_equal(self._part[0], rows):
+            return self._part[1]
         part = FeatureSource(self.featurizer, self.x[rows], keep=keep and not self.keeps)
         if self._memory is not None:
             part._memory = self._memory
             part._ids = rows if self._ids is None else self._ids[rows]
+        elif keep:
+            self._part = rows, part
         return part
 
     def blocks(self, n: int | None = None, *, columns: int = 0) -> Iterator[slice]:
         """`Featurizer.blocks` of ``n`` examples; default: of all."""
         return self.featurizer.blocks(len(self) if n is None else n, columns=columns)
+
+    def _learn(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """Compute what is missing of some rows; returns their places in the memory."""
+        assert self._memory is not None
+        ids = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        places = ids if self._ids is None else self._ids[ids]
+        missing = ~self._memory.known[places]
+        if missing.any():
+            fresh, first = np.unique(places[missing], return_index=True)
+            self._memory.put(fresh, self._compute(ids[missing][first]))
+        return places
 
     @torch.no_grad()
     def _compute(self, rows: Rows) -> ViewFeatures:
