@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from protocols.environment import csv_text
 from protocols.summary_cleaning import SCHEMA, CleaningPlan, CleaningSummary, Confused, Found
 from protocols.suspects import backbone_name, find
 from slots.model import SlotModel
+from slots.progress import Progress, silent
 from slots.store import write_file
 
 COLUMNS = (
@@ -27,8 +27,6 @@ would be wider without the listed examples; ``matches`` that all of them would g
 example under the same and under another label among those not listed, with angles in radians; ``check``: a check sum
 of the example."""
 
-Report = Callable[[str, float], None]
-
 
 def clean_and_write(
     data: Dataset,
@@ -38,7 +36,7 @@ def clean_and_write(
     command: str,
     model: SlotModel | None = None,
     model_name: str | None = None,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> CleaningSummary:
     """Find the suspicious labels of one part of a data set; write ``label-errors.csv`` and ``label-errors.html``.
 
@@ -72,7 +70,7 @@ def clean_and_write(
         If the files cannot be written.
     """
     started = time.monotonic()
-    found = find(data, plan, model=model, report=report or (lambda _step, _share: None))
+    found = find(data, plan, model=model, report=report or silent)
     table, page = out / "label-errors.csv", out / "label-errors.html"
     held_back = {it.slot for evidence in found.evidence for it in evidence.damages}
     summary = CleaningSummary(

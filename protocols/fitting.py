@@ -20,7 +20,9 @@ from protocols.recipes import Recipe
 from protocols.report import write_report
 from protocols.summary_fit import SCHEMA, FitSummary
 from slots.errors import DataError, StorageError
-from slots.model import Generation, SlotModel, generation_of
+from slots.generations import Generation, generation_of
+from slots.model import SlotModel
+from slots.progress import Progress
 from slots.store import check_target, read_headers
 from slots.training import FitResult, Regularizer, fit
 
@@ -35,7 +37,7 @@ def fit_and_save(
     out: Path,
     command: str,
     resume: bool = False,
-    report: Callable[[str, float], None] | None = None,
+    report: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[SlotModel, FitSummary]:
     """Fit, measure, and save with a report page and figures.

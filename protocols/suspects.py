@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,14 +15,14 @@ from slots.label_errors import LabelErrors, WatchConfig, find_label_errors, smal
 from slots.label_errors_explaining import explain_label_errors
 from slots.model import SlotModel
 from slots.preprocessing import Preprocessing, RawInputs
+from slots.progress import Progress, part
 
 Ids = npt.NDArray[np.int64]
-Report = Callable[[str, float], None]
 
 _BLOCK = 128
 
 
-def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: Report) -> Found:
+def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: Progress) -> Found:
     """The suspicious labels and their evidence; see `protocols.cleaning.clean_and_write`."""
     x, labels = (data.x_train, data.y_train) if plan.part == "train" else (data.x_test, data.y_test)
     rows = np.flatnonzero(labels >= 0)
@@ -45,7 +43,7 @@ def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: 
         limit=plan.limit,
         seed=plan.seed,
         device=plan.device,
-        report=lambda step, done: report(step, 0.8 + 0.2 * done),
+        report=part(report, 0.8, 1.0),
     )
     name_of = data.class_names.__getitem__ if model is None else model.class_name
     names = tuple(name_of(int(label)) for label in explained.slot_labels)
@@ -53,13 +51,13 @@ def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: 
 
 
 def _judge(
-    data: Dataset, plan: CleaningPlan, inputs: RawInputs, y: Ids, *, model: SlotModel | None, report: Report
+    data: Dataset, plan: CleaningPlan, inputs: RawInputs, y: Ids, *, model: SlotModel | None, report: Progress
 ) -> tuple[npt.NDArray[np.float32], LabelErrors]:
     """Features of the inputs, and what a watched training says about their labels."""
     config = WatchConfig(seed=plan.seed, device=plan.device)
 
     def watch(network: nn.Module, seen: RawInputs) -> LabelErrors:
-        return find_label_errors(network, seen, y, config=config, report=lambda step, done: report(step, 0.8 * done))
+        return find_label_errors(network, seen, y, config=config, report=part(report, 0.0, 0.8))
 
     torch.manual_seed(plan.seed)
     network = _network(data, plan) if model is None else None
@@ -113,6 +111,7 @@ def _of_model(model: SlotModel, x: RawInputs) -> npt.NDArray[np.float32]:
 
 def _labels_of_model(model: SlotModel, data: Dataset, y: Ids) -> Ids:
     """The given labels as label ids of the model, by name; names that it lacks get ids that no slot has."""
-    names = [model.class_name(label) for label in range(model.n_labels)]
-    ids = [names.index(it) if it in names else len(names) + i for i, it in enumerate(data.class_names)]
-    return np.array(ids, np.int64)[y]
+    labels = model.labels
+    ids = labels.ids(data.class_names)
+    found: Ids = np.where(ids >= 0, ids, labels.n_labels + np.arange(len(ids)))[y]
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from slots.errors import UsageError
 from slots.model import SlotModel
 from slots.predictions import Prediction, changed_matched
 from slots.preprocessing import RawInputs
-from slots.proposing import Proposal, propose
+from slots.progress import Progress
+from slots.proposing import Proposal
 from slots.store import write_file
-from slots.updating import UpdateConfig, UpdateReport, update
+from slots.updating import UpdateConfig, UpdateReport
 
 Ids = npt.NDArray[np.int64]
 
@@ -60,7 +60,7 @@ def update_and_save(
     folder: Path,
     command: str,
     config: UpdateConfig | None = None,
-    report: Callable[[str, float], None] | None = None,
+    report: Progress | None = None,
 ) -> UpdateSummary:
     """Update a model with one part of a data set and save it as its next generation.
 
@@ -100,7 +100,7 @@ def update_and_save(
     paths = (None, None) if given else _write_queries(model, x, proposal, folder, plan)
     done = None
     if not plan.dry_run:
-        done = update(model, x, dict(given), proposal=proposal, config=config, report=report)
+        done = model.update(x, dict(given), proposal=proposal, config=config, report=report)
     after = model.predict(x) if done and done.slots_added else proposal.prediction
     changed = len(changed_matched(proposal.prediction, after))
     held_after = model.predict(held_x) if held_before is not None else None
@@ -142,14 +142,12 @@ def update_and_save(
     return summary
 
 
-def _ask(
-    model: SlotModel, x: RawInputs, plan: UpdatePlan, report: Callable[[str, float], None] | None
-) -> tuple[Proposal, dict[int, str]]:
+def _ask(model: SlotModel, x: RawInputs, plan: UpdatePlan, report: Progress | None) -> tuple[Proposal, dict[int, str]]:
     """The proposal and the labels given: of a list, its own examples without a label stay as queries."""
     if plan.labels is None:
-        return propose(model, x, budget=plan.budget, report=report), {}
+        return model.propose(x, budget=plan.budget, report=report), {}
     labels, open_rows = read_labels(plan.labels, x)
-    proposal = propose(model, x, budget=0, report=report)
+    proposal = model.propose(x, budget=0, report=report)
     open_rows = np.intersect1d(open_rows, proposal.unmatched)
     return replace(proposal, queries=open_rows, gains=np.zeros(len(open_rows), np.int64)), labels
 
@@ -167,8 +165,8 @@ def _write_queries(
 
 def _truth(model: SlotModel, data: Dataset, y: Ids) -> Ids:
     """The data's labels as label ids of the model, by name; -1 where unknown, below for names the model lacks."""
-    names = [model.class_name(label) for label in range(model.n_labels)]
-    ids = np.array([names.index(n) if n in names else -2 - i for i, n in enumerate(data.class_names)], np.int64)
+    ids = model.labels.ids(data.class_names)
+    ids = np.where(ids >= 0, ids, -2 - np.arange(len(ids)))
     return np.where(y >= 0, ids[np.maximum(y, 0)], -1) if len(ids) else np.full(len(y), -1, np.int64)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from slots.hashing import IncrementalNeuralHashing
 from slots.label_errors import LabelErrors
 from slots.label_errors_evidence import Evidence, gather_evidence
+from slots.progress import Progress, silent
 from slots.shapes import Features
 from slots.train_config import TrainConfig
 from slots.training import fit
@@ -50,7 +50,7 @@ def explain_label_errors(
     limit: int | None = None,
     seed: int = 0,
     device: str = "cpu",
-    report: Callable[[str, float], None] | None = None,
+    report: Progress | None = None,
 ) -> ExplainedErrors:
     """Say what speaks against the most suspicious labels; the examples that are not listed are trusted.
 
@@ -81,7 +81,7 @@ def explain_label_errors(
     ValueError
         If the features do not suit the head.
     """
-    report = report or (lambda _step, _share: None)
+    report = report or silent
     count = errors.n_errors if limit is None else limit
     listed = errors.ranked()[: min(count, len(y) // 2)]  # the rest is what the listed are held against
     trusted = np.setdiff1d(np.arange(len(y)), listed)

@@ -16,10 +16,11 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 import backbones
 from protocols.building import load_model
-from protocols.runs.protocol import Report, Setting
+from protocols.runs.protocol import Setting
 from slots.atomic import write_file
 from slots.errors import DataError, UsageError
 from slots.preprocessing import Preprocessing, RawInputs
+from slots.progress import Progress, silent
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -92,7 +93,7 @@ class Encoder:
         return found
 
 
-def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: Report | None = None) -> Encoder:
+def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: Progress | None = None) -> Encoder:
     """The features of a setting, learned from nothing but ``x`` and ``y``.
 
     Parameters
@@ -137,7 +138,7 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: R
         raise UsageError(str(error)) from error
     encoder = Encoder(setting.backbone, preprocessing, net.to(setting.device), device=setting.device)
     if any(parameter.requires_grad for parameter in net.parameters()):
-        _load_or_train(encoder, setting, x, y, seed=seed, report=report or (lambda _step, _share: None))
+        _load_or_train(encoder, setting, x, y, seed=seed, report=report or silent)
     elif any(True for _ in net.parameters()):
         encoder.cache = setting.cache
     net.requires_grad_(False).eval()
@@ -156,7 +157,7 @@ def _of_model(setting: Setting, x: RawInputs) -> Encoder:
     return Encoder(str(setting.model), model.preprocessing, model.backbone, device=str(model.device))
 
 
-def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, *, seed: int, report: Report) -> None:
+def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, *, seed: int, report: Progress) -> None:
     """Train the encoder, or take what an earlier run with equal data, network and seed kept."""
     classes = np.unique(y)
     targets = torch.from_numpy(np.searchsorted(classes, y))
@@ -173,7 +174,7 @@ def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, 
     both.requires_grad_(False)
 
 
-def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, *, seed: int, report: Report) -> None:
+def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, *, seed: int, report: Progress) -> None:
     """Cross-entropy by Adam with a one-cycle rate."""
     assert encoder.linear is not None
     generator = torch.Generator().manual_seed(seed)

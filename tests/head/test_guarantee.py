@@ -15,9 +15,10 @@ from support.reference_update import clearance
 import slots.updating
 from slots.deciding import decide
 from slots.errors import DataError
+from slots.generations import Generation
 from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
-from slots.model import Generation, SlotModel
+from slots.model import SlotModel
 from slots.predictions import Prediction
 from slots.preprocessing import Preprocessing
 from slots.updating import UpdateConfig
