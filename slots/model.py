@@ -99,8 +99,8 @@ class SlotModel(nn.Module):
             feature_dim=head.feature_dim,
             device=head.weights.device,
         )
-        self.register_state_dict_post_hook(_name_backbone)
-        self.register_load_state_dict_pre_hook(_find_backbone)
+        self.register_state_dict_post_hook(_name_backbone)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_find_backbone)  # type: ignore[no-untyped-call]
         self.class_names = tuple(class_names)
         if preprocessing.kind == "features" and self.views.n_views > 1:
             raise UsageError(f"`views` must be 'none' for features, got {views!r}. Views are made from images.")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slots.errors import DataError
 from slots.matching import normalize
-from slots.progress import Progress
+from slots.progress import Progress, part
 from slots.shapes import Features, SlotVectors
 from slots.slot_graph_config import GraphConfig
 from slots.slot_graph_means import nearest, spherical_means
