@@ -26,12 +26,12 @@ def expected():
         return dict(stored)
 
 
-def assert_same(found, expected, kind):
-    """Whole numbers, words and flags are the same; floats too, but for the last bits of another processor's products."""
+def assert_same(found, expected, kind, *, rtol):
+    """Whole numbers, words and flags are the same; floats too, up to how other processors round products."""
     for name, values in vars(found).items():
         stored = expected[f"{kind}_{name}"]
         if stored.dtype.kind == "f":
-            np.testing.assert_allclose(values, stored, rtol=1e-6, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(values, stored, rtol=rtol, atol=rtol, err_msg=name)
         else:
             np.testing.assert_array_equal(values, stored, err_msg=name)
 
@@ -46,8 +46,8 @@ def test_it_is_the_model_that_was_written(model):
 
 def test_it_answers_as_it_did(model, expected):
     found = model.examine(expected["x"])
-    assert_same(found.prediction, expected, "before")
-    assert_same(found.novelty, expected, "novelty")
+    assert_same(found.prediction, expected, "before", rtol=1e-6)
+    assert_same(found.novelty, expected, "novelty", rtol=1e-4)
     assert 0 < expected["before_answers"].astype(bool).mean() < 1
 
 
@@ -60,7 +60,7 @@ def test_it_proposes_and_learns_as_it_did(model, expected):
     done = model.update(x, {int(i): names[expected["y"][i]] for i in proposal.queries}, proposal=proposal)
     np.testing.assert_array_equal(done.slots, expected["update_slots"])
     np.testing.assert_array_equal(done.sources, expected["update_sources"])
-    assert_same(model.predict(x), expected, "after")
+    assert_same(model.predict(x), expected, "after", rtol=1e-3)
 
 
 def test_it_is_written_again_as_it_was(model, tmp_path):
