@@ -137,8 +137,8 @@ class SlotModel(ModelState):
         >>> x = np.eye(3, dtype=np.float32)[np.arange(300) % 2] + rng.normal(0, 0.1, (300, 3)).astype(np.float32)
         >>> model, _ = fit(x, np.arange(300) % 2, config=TrainConfig(epochs=1, slots_per_class=1, held_out=0.2))
         >>> found = model.examine(np.float32([[0, 1, 0], [0, 0, 1]]))
-        >>> found.prediction.labels[0], found.novelty.novel
-        (np.int64(1), array([False,  True]))
+        >>> int(found.prediction.labels[0]), found.novelty.novel
+        (1, array([False,  True]))
         """
         novelty = calibrated(self.novelty)
         self.preprocessing.check(x)
