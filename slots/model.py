@@ -2,65 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from slots.deciding import decide
-from slots.errors import ModelError, UsageError
-from slots.featurizer import Featurizer
-from slots.generations import Generation
-from slots.hashing import IncrementalNeuralHashing
-from slots.labels import GivenLabels, LabelNames
-from slots.model_novelty import ModelNovelty, assess, calibrated, recalibrate, stack_distances
-from slots.novelty_distances import distances
-from slots.ood import Novelty, judge
-from slots.plan import NewSlots, plan_update
+from slots.examination import Examination, examine
+from slots.labels import GivenLabels
+from slots.model_novelty import assess, calibrated, recalibrate
+from slots.model_state import ModelState
+from slots.ood import Novelty
+from slots.plan import plan_update
 from slots.predictions import Prediction
-from slots.preprocessing import Preprocessing, RawInputs
+from slots.preprocessing import RawInputs
 from slots.progress import Progress
 from slots.proposing import Proposal, propose
-from slots.serialisation import BuildBackbone, ModelParts, from_state, state_of, to_state
-from slots.snapshot import Snapshot
 from slots.sources import FeatureSource
 from slots.spreading import Outlook
-from slots.store import write_state
-from slots.transaction import all_or_nothing
+from slots.transaction import commit
 from slots.update_config import UpdateConfig
 from slots.updating import UpdateReport
-from slots.views import Views, parse_views
 
 
-@dataclass(frozen=True)
-class Examination:
-    """All that a model says of a batch of inputs.
-
-    Parameters
-    ----------
-    prediction : Prediction
-        What `SlotModel.predict` gives.
-    novelty : Novelty
-        What `SlotModel.assess_novelty` gives.
-    """
-
-    prediction: Prediction
-    novelty: Novelty
-
-
-class SlotModel(nn.Module):
+class SlotModel(ModelState):
     """A backbone with a slot head, and all it takes to use them on raw inputs.
 
     Parameters
     ----------
     preprocessing : Preprocessing
+        Checks raw inputs and scales them.
     head : IncrementalNeuralHashing
+        The slots.
     backbone : nn.Module, optional
         From (batch, channel, height, width) to (batch, feature). Default: none, the inputs are the features.
     class_names : sequence of str
@@ -79,141 +51,6 @@ class SlotModel(nn.Module):
     >>> model.predict(np.array([[5.0, 0.0]], dtype=np.float32)).labels
     array([0])
     """
-
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        head: IncrementalNeuralHashing,
-        *,
-        backbone: nn.Module | None = None,
-        class_names: Sequence[str] = (),
-        views: str = "none",
-        recipe: tuple[str, dict[str, Any]] | None = None,
-    ) -> None:
-        super().__init__()
-        self.head = head
-        self.featurizer = Featurizer(
-            preprocessing,
-            parse_views(views),
-            nn.Identity() if backbone is None else backbone,
-            feature_dim=head.feature_dim,
-            device=head.weights.device,
-        )
-        self.register_state_dict_post_hook(_name_backbone)
-        self.register_load_state_dict_pre_hook(_find_backbone)
-        self.class_names = tuple(class_names)
-        if preprocessing.kind == "features" and self.views.n_views > 1:
-            raise UsageError(f"`views` must be 'none' for features, got {views!r}. Views are made from images.")
-        self.recipe = recipe
-        if recipe is None and backbone is not None and hasattr(backbone, "options"):
-            options: Any = backbone.options
-            self.recipe = (str(backbone.name), dict(options))
-        self.history: list[Generation] = []
-        self.thumbnails: npt.NDArray[np.uint8] | None = None
-        """Remembered images, shape (slot, exemplar, height, width, channel); None for features."""
-        self.support: Tensor | None = None
-        """Unit features of the remembered examples, float16 of shape (slot, exemplar, feature), zero rows where there
-        is none: 8 bytes a slot and feature. None in a model that was put together by hand."""
-        self.novelty: ModelNovelty | None = None
-        """Metric and calibration of `assess_novelty`; None where too few examples were held out at the fit."""
-        self.clusters: frozenset[int] = frozenset()
-        """Labels that stand for a cluster nobody has named yet."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # A module would be registered under its own name, past the property.
-        if isinstance(getattr(type(self), name, None), property):
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """Checks raw inputs and scales them."""
-        return self.featurizer.preprocessing
-
-    @preprocessing.setter
-    def preprocessing(self, value: Preprocessing) -> None:
-        self.featurizer.preprocessing = value
-
-    @property
-    def views(self) -> Views:
-        """Views matched beside the input itself."""
-        return self.featurizer.views
-
-    @views.setter
-    def views(self, value: Views) -> None:
-        self.featurizer.views = value
-
-    @property
-    def backbone(self) -> nn.Module:
-        """From scaled inputs to features; an identity where the inputs are the features."""
-        return self.featurizer.backbone
-
-    @backbone.setter
-    def backbone(self, value: nn.Module) -> None:
-        self.featurizer.backbone = value
-
-    @property
-    def device(self) -> torch.device:
-        """Where the slots lie."""
-        return self.head.weights.device
-
-    @property
-    def generation(self) -> int:
-        """Number of the last line of the history; 0 before there is one."""
-        return self.history[-1].number if self.history else 0
-
-    @property
-    def labels(self) -> LabelNames:
-        """Label ids given out so far, their names, and which of them are clusters."""
-        top = int(self.head.labels.max()) if self.head.n_slots else -1
-        return LabelNames(self.class_names, self.clusters).reaching(1 + top)
-
-    @property
-    def n_labels(self) -> int:
-        """Label ids given out so far; the next new label gets this number. Ids are never given out twice."""
-        return self.labels.n_labels
-
-    def class_name(self, label: int) -> str:
-        """Name of a label; a label beyond the known names is shown as its number."""
-        return LabelNames(self.class_names).name(label)
-
-    def label_id(self, name: str, *, create: bool = False) -> int:
-        """Id of the label with this name.
-
-        Parameters
-        ----------
-        name : str
-        create : bool, default False
-            Give an unknown name the next id.
-
-        Raises
-        ------
-        UsageError
-            If there is no such label and ``create`` is false.
-        """
-        labels = self.labels
-        if create and name not in labels.names:
-            labels = labels.with_name(name)
-            self.class_names = labels.names
-        return labels.id(name)
-
-    def features(self, x: RawInputs) -> Float[Tensor, "example view feature"]:
-        """Raw features of every view of a block of raw inputs (not checked, gradients as the caller set them).
-
-        Parameters
-        ----------
-        x : array of shape (example, ...)
-
-        Returns
-        -------
-        float tensor of shape (example, view, feature)
-        """
-        return self.featurizer.features(x)
-
-    def featurize(self, views: Tensor) -> Float[Tensor, "example view feature"]:
-        """Features of inputs that are already scaled and viewed, shape (example, view, ...)."""
-        return self.featurizer.featurize(views)
 
     def blocks(self, n: int, *, columns: int = 0) -> Iterator[slice]:
         """Slices of ``n`` examples whose intermediates stay near 64 MB; ``columns`` when there are more than slots."""
@@ -274,7 +111,6 @@ class SlotModel(nn.Module):
         source = FeatureSource(self.featurizer, x, keep=False)
         return assess(source, self.head, novelty, rate=false_alarm_rate)
 
-    @torch.no_grad()
     def examine(self, x: RawInputs, *, false_alarm_rate: float = 0.05) -> Examination:
         """Answer raw inputs and say how foreign they are, in one pass through the backbone.
 
@@ -305,27 +141,13 @@ class SlotModel(nn.Module):
         >>> x = np.eye(3, dtype=np.float32)[np.arange(300) % 2] + rng.normal(0, 0.1, (300, 3)).astype(np.float32)
         >>> model, _ = fit(x, np.arange(300) % 2, config=TrainConfig(epochs=1, slots_per_class=1, held_out=0.2))
         >>> found = model.examine(np.float32([[0, 1, 0], [0, 0, 1]]))
-        >>> found.prediction.labels[0], found.novelty.novel
-        (np.int64(1), array([False,  True]))
+        >>> int(found.prediction.labels[0]), found.novelty.novel
+        (1, array([False,  True]))
         """
         novelty = calibrated(self.novelty)
         self.preprocessing.check(x)
-        self.eval()
-        caps, metric = self.head.caps(), novelty.metric.to(self.device)
-        answers, found = [], []
-        for rows in self.blocks(len(x)):
-            features = self.features(x[rows])
-            answers.append(decide(features, caps))
-            found.append(distances(features, self.head.centres, metric))
-        judged = judge(stack_distances(found), metric, novelty.calibration, rate=false_alarm_rate)
-        return Examination(Prediction.concatenate(answers), judged)
-
-    def snapshot(self) -> Snapshot:
-        """What proposals, inquiries and updates may read; none of them changes the model."""
-        has_images = self.preprocessing.kind == "images" and self.thumbnails is not None
-        return Snapshot(
-            self.featurizer, self.head, self.labels, self.support, self.novelty, self.generation, has_images
-        )
+        source = FeatureSource(self.featurizer, x, keep=False)
+        return examine(source, self.head, novelty, rate=false_alarm_rate)
 
     def propose(
         self,
@@ -450,132 +272,5 @@ class SlotModel(nn.Module):
             report=report,
         )
         if planned.slots is not None:
-            with all_or_nothing(self):
-                self._join(planned.slots)
+            commit(self, planned.slots)
         return planned.report
-
-    def _join(self, new: NewSlots) -> None:
-        """Put new slots behind the present ones."""
-        head, first = self.head, self.head.n_slots
-        head.add_slots(
-            new.weights,
-            new.labels,
-            centres=new.centres,
-            precision_thresholds=new.precision_thresholds,
-            support_thresholds=new.support_thresholds,
-            exemplars=new.exemplars,
-            generation=new.line.number,
-            trained=False,
-        )
-        head.trained[first:] = new.pooled
-        head.hits[first:] = new.hits
-        fresh = new.exemplar_features
-        old = self.support if self.support is not None else torch.zeros(first, *fresh.shape[1:], dtype=fresh.dtype)
-        self.support = torch.cat([old, fresh])
-        if new.exemplar_images is not None and self.thumbnails is not None:
-            self.thumbnails = np.concatenate([self.thumbnails, new.exemplar_images])
-        self.class_names, self.clusters = new.known.names, new.known.clusters
-        self.history.append(new.line)
-
-    def save(self, folder: str | Path, *, keep_history: bool = False) -> Path:
-        """Write the model, whole or not at all, over the one that was there.
-
-        Parameters
-        ----------
-        folder : path
-        keep_history : bool, default False
-            Keep the generations that the folder holds, for `load` and ``slots undo``; otherwise they go.
-
-        Returns
-        -------
-        Path
-            The model folder.
-
-        Raises
-        ------
-        StorageError
-            If it cannot be written; what was there before is still whole.
-        """
-        header, tensors = to_state(
-            ModelParts(
-                preprocessing=self.preprocessing,
-                views=self.views.spec,
-                backbone=None if isinstance(self.backbone, nn.Identity) else self.backbone,
-                recipe=self.recipe,
-                head=self.head,
-                labels=LabelNames(self.class_names, self.clusters),
-                history=self.history,
-                exemplar_features=self.support,
-                exemplar_images=self.thumbnails,
-                novelty=self.novelty,
-            )
-        )
-        write_state(folder, header=header, tensors=tensors, keep_history=keep_history)
-        return Path(folder)
-
-    @staticmethod
-    def load(
-        folder: str | Path,
-        *,
-        generation: int | None = None,
-        build: BuildBackbone | None = None,
-        device: str = "cpu",
-    ) -> SlotModel:
-        """Read a model that `save` wrote.
-
-        Parameters
-        ----------
-        folder : path
-        generation : int, optional
-            Number of the generation to read, as ``slots log`` lists it. Default: the current one.
-        build : callable, optional
-            Makes the backbone from its recorded name; pass `backbones.build`. Needed for models that have one.
-        device : str, default "cpu"
-
-        Returns
-        -------
-        SlotModel
-
-        Raises
-        ------
-        ModelError
-            If the folder is missing, damaged, foreign or of a newer version, or needs ``build``.
-        """
-        state = state_of(folder, generation)
-        try:
-            return SlotModel._of(from_state(state.header, state.tensors, build)).to(device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"The model in {folder} cannot be rebuilt: {error}. It was written by another version or edited. "
-                "Fit it again."
-            ) from error
-
-    @staticmethod
-    def _of(parts: ModelParts) -> SlotModel:
-        """The model that has these parts."""
-        model = SlotModel(
-            parts.preprocessing,
-            parts.head,
-            backbone=parts.backbone,
-            class_names=parts.labels.names,
-            views=parts.views,
-            recipe=parts.recipe,
-        )
-        model.history, model.clusters = parts.history, parts.labels.clusters
-        model.support, model.thumbnails, model.novelty = parts.exemplar_features, parts.exemplar_images, parts.novelty
-        return model
-
-
-def _name_backbone(_model: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
-    """Outside, the backbone's weights are ``backbone.*``; checkpoints of fits hold them so."""
-    _rename(state, f"{prefix}featurizer.backbone.", f"{prefix}backbone.")
-
-
-def _find_backbone(_model: nn.Module, state: dict[str, Any], prefix: str, *_rest: Any) -> None:
-    """The way back of `_name_backbone`."""
-    _rename(state, f"{prefix}backbone.", f"{prefix}featurizer.backbone.")
-
-
-def _rename(state: dict[str, Any], old: str, new: str) -> None:
-    for key in [key for key in state if key.startswith(old)]:
-        state[new + key.removeprefix(old)] = state.pop(key)

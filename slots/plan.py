@@ -194,12 +194,8 @@ class _Work:
 
     def draft(self, *, first_free: int, outlook: Outlook | None) -> Draft | None:
         """Where the new slots go; None when everything is matched."""
-        snapshot, proposal, config, known = (
-            self.snapshot,
-            self.proposal,
-            self.config,
-            self.given[self.proposal.unmatched],
-        )
+        snapshot, proposal, config = self.snapshot, self.proposal, self.config
+        known = self.given[proposal.unmatched]
         if len(known) == 0:
             return None
         fresh = self.source.take(proposal.unmatched).fill(self.report)

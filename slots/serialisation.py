@@ -23,9 +23,6 @@ from slots.store import State, read_headers, read_state
 BuildBackbone = Callable[..., nn.Module]
 """``build(name, *, input_shape, **options)``, for example `backbones.build`."""
 
-Tensors = dict[str, Mapping[str, Tensor]]
-"""By group (head, backbone, ...), then by name."""
-
 
 @dataclass(frozen=True)
 class ModelParts:
@@ -78,7 +75,9 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
     UsageError
         If the backbone has no recipe to rebuild it by.
     """
-    tensors: Tensors = {"head": {name: value.contiguous() for name, value in parts.head.state_dict().items()}}
+    tensors: dict[str, Mapping[str, Tensor]] = {
+        "head": {name: value.contiguous() for name, value in parts.head.state_dict().items()}
+    }
     if parts.backbone is not None and (weights := parts.backbone.state_dict()):
         tensors["backbone"] = weights
     if parts.exemplar_images is not None:
@@ -105,14 +104,14 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
 
 
 def from_state(
-    header: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], build: BuildBackbone | None
+    header: dict[str, Any], tensors: dict[str, dict[str, Tensor]], build: BuildBackbone | None
 ) -> ModelParts:
     """What `to_state` was given.
 
     Parameters
     ----------
-    header : mapping
-    tensors : mapping of mappings of tensors
+    header : dict
+    tensors : dict of dicts of tensors
     build : callable or None
         Makes the backbone from its recorded name.
 
