@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from slots.model import SlotModel
 from slots.preprocessing import RawInputs
-from slots.proposing import Proposal, Report, propose
+from slots.progress import Progress
+from slots.proposing import Proposal, propose
+from slots.snapshot import HasSnapshot
 from slots.spreading import Ids, Outlook, Shares, Spread, SpreadConfig, look, spread
 
 FIRST_ROUND = 25
@@ -26,7 +27,9 @@ class Inquiry:
     x : array of shape (example, ...)
         New inputs.
     config : SpreadConfig, optional
+        How answers are spread. Default: `SpreadConfig`'s own.
     report : callable, optional
+        ``report(step, share)``, told the progress.
 
     Attributes
     ----------
@@ -64,11 +67,13 @@ class Inquiry:
     """
 
     def __init__(
-        self, model: SlotModel, x: RawInputs, *, config: SpreadConfig | None = None, report: Report | None = None
+        self, model: HasSnapshot, x: RawInputs, *, config: SpreadConfig | None = None, report: Progress | None = None
     ) -> None:
         self.config = config or SpreadConfig()
-        self.proposal: Proposal = propose(model, x, budget=0, report=report)
-        self.outlook: Outlook = look(model, x, self.proposal.prediction, report=report)
+        snapshot = model.snapshot()
+        source = snapshot.source(x)
+        self.proposal: Proposal = propose(snapshot, source, budget=0, report=report)
+        self.outlook: Outlook = look(snapshot, source, self.proposal.prediction, report=report)
         self.given: Ids = np.full(len(x), -1, np.int64)
 
     def ask(self, count: int | None = None) -> Ids:

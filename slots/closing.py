@@ -9,7 +9,7 @@ cover among the slots drops what nobody needs, and a cover of the unmatched adds
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,19 +21,18 @@ from torch import Tensor
 from slots.calibration import FLOAT32_GAP, PrecisionAccumulator, precision_thresholds_over, slack_for, strictly_below
 from slots.completing import complete
 from slots.cover import greedy_set_cover
-from slots.deciding import matching_pairs
+from slots.deciding import decide, matching_pairs
 from slots.errors import UsageError
-from slots.hashing import N_EXEMPLARS
+from slots.hashing import N_EXEMPLARS, IncrementalNeuralHashing
 from slots.matching import best_view, normalize, support_thresholds
-from slots.model import SlotModel
-from slots.model_novelty import learn_novelty
+from slots.model_novelty import ModelNovelty, learn_novelty
+from slots.predictions import Prediction
 from slots.preprocessing import RawInputs
+from slots.progress import Progress
 from slots.sources import FeatureSource
 from slots.tightening import tighten
 
 Ids = npt.NDArray[np.int64]
-Report = Callable[[str, float], None]
-"""``report(step, share)``: told what is being done, and how much of it is done (0 to 1)."""
 
 THUMBNAIL = 64
 """Longest side of a remembered image, pixels; larger ones are averaged down."""
@@ -101,17 +100,38 @@ class ClosingReport:
 
 
 @dataclass(frozen=True)
-class _Reference:
-    """The training data as the closing pass walks through it."""
+class Closed:
+    """What the closing pass gives beside the head, which it changes: the other parts of a fitted model.
 
-    model: SlotModel
+    Parameters
+    ----------
+    report : ClosingReport
+    novelty : ModelNovelty or None
+        None where too few examples were held out.
+    exemplar_features : float16 tensor of shape (slot, exemplar, feature)
+        As `support_features` gives them.
+    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel) or None
+        As `thumbnails` gives them; None for features.
+    """
+
+    report: ClosingReport
+    novelty: ModelNovelty | None
+    exemplar_features: Tensor
+    exemplar_images: npt.NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The training data and the slots as the closing pass walks through them."""
+
+    head: IncrementalNeuralHashing
     source: FeatureSource
     y: Tensor
-    report: Report
+    report: Progress
 
     def blocks(self, ids: Ids, step: str) -> Iterator[tuple[Ids, Tensor, Tensor]]:
         """Ids, view features and labels, block by block."""
-        for rows in self.model.blocks(len(ids)):
+        for rows in self.source.blocks(len(ids), columns=self.head.n_slots):
             part = ids[rows]
             self.report(step, rows.stop / len(ids))
             yield part, self.source(part), self.y[torch.from_numpy(part).to(self.y.device)]
@@ -119,37 +139,35 @@ class _Reference:
 
 @torch.no_grad()
 def close(
-    model: SlotModel,
-    x: RawInputs,
+    source: FeatureSource,
+    head: IncrementalNeuralHashing,
     y: npt.NDArray[np.int64],
     *,
     held_out: Ids,
     config: ClosingConfig,
-    report: Report,
-    source: FeatureSource | None = None,
-) -> ClosingReport:
+    report: Progress,
+) -> Closed:
     """Close a fit: see the module's head.
 
     Parameters
     ----------
-    model : SlotModel
-        Trained; its head is changed in place.
-    x, y : arrays of shape (example, ...) and (example,)
+    source : FeatureSource
         The whole training set, held-out part included.
+    head : IncrementalNeuralHashing
+        Trained; changed in place.
+    y : int64 array of shape (example,)
+        Labels of the training set.
     held_out : int64 array
         Ids of the examples that training did not see; may be empty.
     config : ClosingConfig
     report : callable
         Told the progress.
-    source : FeatureSource, optional
-        The features of ``x``, where somebody has them already.
 
     Returns
     -------
-    ClosingReport
+    Closed
     """
-    source = FeatureSource(model, x, report) if source is None else source
-    data = _Reference(model, source, torch.from_numpy(y).to(model.device), report)
+    data = _Reference(head, source.fill(report), torch.from_numpy(y).to(head.labels.device), report)
     fitted = np.setdiff1d(np.arange(len(y)), held_out)
     full = config.closing == "full"
     owners, accumulator = _survey(data, fitted)
@@ -160,12 +178,13 @@ def close(
     slack = _support(data, (owner[fires], inside[fires]), held_out, quantile=quantile, share=config.support_share)
     _judge(data, held_out, accumulator)
     min_gain = max(2, len(y) // 5000) if config.min_gain is None else config.min_gain
-    counts = torch.bincount(owners[owners >= 0], minlength=model.head.n_slots)
+    counts = torch.bincount(owners[owners >= 0], minlength=head.n_slots)
     matched, foreign, dropped = _drop_redundant(data, np.arange(len(y)), counts >= min_gain)
-    model.novelty = learn_novelty(source, fitted, held_out, report)  # before examples become slots
+    novelty = learn_novelty(source, head, fitted, held_out, report)  # before examples become slots
     matched_before = matched.copy()
     added, contradictions = complete(
         source,
+        head,
         y,
         matched=matched,
         min_gain=1 if full else min_gain,
@@ -173,25 +192,33 @@ def close(
         slack=slack,
         report=report,
     )
-    model.thumbnails = (
-        thumbnails(x, model.head.exemplars.cpu().numpy()) if model.preprocessing.kind == "images" else None
-    )
-    model.support = support_features(source, model.head.exemplars)
+    remembered = support_features(source, head.centres, head.exemplars)
+    has_images = source.featurizer.preprocessing.kind == "images"
+    images = thumbnails(source.x, head.exemplars.cpu().numpy()) if has_images else None
     labels = y.copy()
     unsure = np.flatnonzero(~matched_before | foreign)  # all others have matches, and of their own label alone
     if config.reach < 1:
-        tighten(source, held_out, reach=config.reach, report=report)
+        tighten(source, head, held_out, reach=config.reach, report=report)
         unsure = np.arange(len(y))
-    answers = source.predict(unsure, report)
+    answers = answer(source, head, unsure, report)
     labels[unsure] = answers.labels
     matched = np.ones(len(y), bool)
     matched[unsure] = answers.matched
-    return ClosingReport(dropped, added, slack, contradictions, labels, matched)
+    return Closed(ClosingReport(dropped, added, slack, contradictions, labels, matched), novelty, remembered, images)
+
+
+def answer(source: FeatureSource, head: IncrementalNeuralHashing, ids: Ids, report: Progress) -> Prediction:
+    """The slots' answers to some examples of a source; ``report("measuring", share)`` is told the progress."""
+    caps, parts = head.caps(), []
+    for rows in source.blocks(len(ids), columns=head.n_slots):
+        report("measuring", rows.stop / len(ids))
+        parts.append(decide(source(ids[rows]), caps))
+    return Prediction.concatenate(parts)
 
 
 def _survey(data: _Reference, ids: Ids) -> tuple[Tensor, PrecisionAccumulator]:
     """Owner of each example (best slot of its label, -1 for none), centres, and precision thresholds."""
-    head = data.model.head
+    head = data.head
     accumulator = PrecisionAccumulator(head.weights.detach(), head.labels)
     owners = torch.full((len(data.y),), -1, dtype=torch.long, device=head.labels.device)
     sums = torch.zeros(head.weights.shape, dtype=torch.float64, device=head.weights.device)
@@ -212,7 +239,7 @@ def _survey(data: _Reference, ids: Ids) -> tuple[Tensor, PrecisionAccumulator]:
 
 def _precision(data: _Reference, ids: Ids, accumulator: PrecisionAccumulator) -> Tensor:
     """Thresholds of the head's wanted precision over the examples ``ids`` (which the accumulator has seen)."""
-    head = data.model.head
+    head = data.head
     if head.precision == 1.0:
         return accumulator.thresholds()
     return precision_thresholds_over(
@@ -229,7 +256,7 @@ def _own_pass(data: _Reference, ids: Ids, owners: Tensor) -> tuple[Tensor, Tenso
 
     Minus infinity where no view fires.
     """
-    head = data.model.head
+    head = data.head
     found: list[tuple[Tensor, ...]] = []
     for part, features, _ in data.blocks(ids, "support"):
         example = torch.from_numpy(part).to(owners.device)
@@ -247,7 +274,7 @@ def _own_pass(data: _Reference, ids: Ids, owners: Tensor) -> tuple[Tensor, Tenso
 
 def _remember(data: _Reference, example: Tensor, owner: Tensor, score: Tensor) -> None:
     """Exemplars of each slot: the owned examples nearest its centre."""
-    head = data.model.head
+    head = data.head
     order = score.argsort(descending=True, stable=True)
     order = order[owner[order].argsort(stable=True)]
     example, owner = example[order], owner[order]
@@ -260,7 +287,7 @@ def _remember(data: _Reference, example: Tensor, owner: Tensor, score: Tensor) -
 
 def _support(data: _Reference, own: tuple[Tensor, Tensor], held_out: Ids, *, quantile: float, share: float) -> float:
     """Set the support thresholds from owners and scores; returns the slack held-out data asked for (radians)."""
-    head = data.model.head
+    head = data.head
     owner, scores = own
     reach = support_thresholds(scores, owner, head.n_slots, quantile=quantile)
     outside = [_outside(data, features, labels, reach) for _, features, labels in data.blocks(held_out, "held-out")]
@@ -274,7 +301,7 @@ def _support(data: _Reference, own: tuple[Tensor, Tensor], held_out: Ids, *, qua
 
 def _outside(data: _Reference, features: Tensor, labels: Tensor, reach: Tensor) -> Tensor:
     """Radians outside the nearest support cap among own-label slots whose precision cap fires (those that have one)."""
-    head = data.model.head
+    head = data.head
     unit = normalize(features.float())
     fires = (unit @ head.weights.detach().T > head.precision_thresholds) & (reach <= 1)
     fires &= (labels[:, None] == head.labels)[:, None]
@@ -288,7 +315,7 @@ def _judge(data: _Reference, held_out: Ids, accumulator: PrecisionAccumulator) -
 
     The slots were not trained on these examples; the one number taken from them before is the common slack.
     """
-    head = data.model.head
+    head = data.head
     head.held_out.zero_()
     for _, features, labels in data.blocks(held_out, "held-out"):
         example, slot = matching_pairs(features, head.caps())
@@ -307,7 +334,7 @@ def _drop_redundant(
 
     Returns who is matched by a slot of its own label, who by one of another (none at precision 1), and how many went.
     """
-    head = data.model.head
+    head = data.head
     covered: list[tuple[Tensor, Tensor]] = []
     foreign = np.zeros(len(ids), bool)
     head.hits.zero_()
@@ -335,15 +362,17 @@ def _drop_redundant(
 
 
 @torch.no_grad()
-def support_features(source: FeatureSource, exemplars: Tensor) -> Tensor:
+def support_features(source: FeatureSource, centres: Tensor, exemplars: Tensor) -> Tensor:
     """Unit features of remembered examples, each by its view nearest the slot's centre.
 
     Parameters
     ----------
     source : FeatureSource
         The data that ``exemplars`` counts in.
+    centres : float tensor of shape (slot, feature)
+        The slots' centres.
     exemplars : int64 tensor of shape (slot, exemplar)
-        Ids; -1 for none. Row ``k`` belongs to the ``k``-th of the last slots of the head.
+        Ids; -1 for none.
 
     Returns
     -------
@@ -351,11 +380,10 @@ def support_features(source: FeatureSource, exemplars: Tensor) -> Tensor:
         On the CPU; zero rows where there is no example. Half precision is 5e-4 of a component: enough to refine new
         slots on, and these rounded vectors are what "remembered" means.
     """
-    centres = source.model.head.centres[source.model.head.n_slots - len(exemplars) :]
     kept = torch.zeros(*exemplars.shape, centres.shape[1], dtype=torch.float16)
     slot, place = (exemplars >= 0).nonzero(as_tuple=True)
     ids = exemplars[slot, place].cpu().numpy()
-    for rows in source.model.blocks(len(ids)):
+    for rows in source.blocks(len(ids)):
         unit = normalize(source(ids[rows]).float())
         nearest = torch.einsum("evf,ef->ev", unit, centres[slot[rows]]).argmax(1)
         best = unit[torch.arange(len(unit), device=unit.device), nearest]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +13,7 @@ from slots.clusters import ClusterConfig, SlotClusters
 from slots.cover import greedy_set_cover
 from slots.errors import DataError
 from slots.matching import normalize, similarity
+from slots.progress import Progress, silent
 from slots.shapes import Features, Similarities, SlotVectors, Thresholds
 
 __all__ = ["ClusterConfig", "SlotClusters", "Step", "learn_slots", "learning_step", "share_thresholds", "takes_part"]
@@ -23,7 +23,7 @@ _SCORES_HELD = 1 << 24  # scores held at once in the pass over all inputs (64 Mi
 
 @torch.no_grad()
 def learn_slots(
-    features: Features, config: ClusterConfig | None = None, *, report: Callable[[str, float], None] | None = None
+    features: Features, config: ClusterConfig | None = None, *, report: Progress | None = None
 ) -> SlotClusters:
     """Learn slots from inputs without labels.
 
@@ -68,7 +68,7 @@ def learn_slots(
         raise DataError(f"`features` must have two rows that take part, got {len(part)}. Lower `min_deviation`.")
     x = features[part].float()
     x = normalize(x) if config.metric == "cosine" else x
-    weights, losses = _epochs(x, config, report or _silent)
+    weights, losses = _epochs(x, config, report or silent)
     found = _closed(x, weights, config, losses=losses)
     owners = torch.full((len(features),), -1, dtype=torch.long, device=x.device)
     owners[part] = found.owners
@@ -173,7 +173,7 @@ def _scores(x: Tensor, weights: Tensor, config: ClusterConfig) -> Similarities:
     return x @ weights.T if config.metric == "cosine" else similarity(x, weights, metric="l2")
 
 
-def _epochs(x: Tensor, config: ClusterConfig, report: Callable[[str, float], None]) -> tuple[Tensor, tuple[float, ...]]:
+def _epochs(x: Tensor, config: ClusterConfig, report: Progress) -> tuple[Tensor, tuple[float, ...]]:
     """All passes over the inputs; returns the slots and each pass's mean loss."""
     generator = torch.Generator().manual_seed(config.seed)
     weights, losses = x[:0], []
@@ -211,7 +211,3 @@ def _closed(x: Tensor, weights: Tensor, config: ClusterConfig, *, losses: tuple[
     thresholds, mean, deviation = torch.cat(columns, 1)
     wins = torch.bincount(owners, minlength=len(weights))
     return SlotClusters(weights, thresholds, wins, mean, deviation, owners, losses, config.metric, config.normalized)
-
-
-def _silent(_step: str, _share: float) -> None:
-    """Report nothing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch import Tensor
 from slots.calibration import FLOAT32_GAP, PrecisionAccumulator, strictly_below
 from slots.cover import greedy_set_cover, refined_set_cover
 from slots.deciding import SlotCaps, matching_pairs
+from slots.hashing import IncrementalNeuralHashing
 from slots.matching import best_view, normalize
-from slots.model import SlotModel
+from slots.progress import Progress
 from slots.sources import FeatureSource
 
 _CHUNK = 2048
@@ -34,13 +34,14 @@ class _Candidates:
 @torch.no_grad()
 def complete(
     source: FeatureSource,
+    head: IncrementalNeuralHashing,
     y: npt.NDArray[np.int64],
     *,
     matched: npt.NDArray[np.bool_],
     min_gain: int,
     max_candidates: int,
     slack: float,
-    report: Callable[[str, float], None],
+    report: Progress,
     refine_s: float = 1.0,
 ) -> tuple[int, npt.NDArray[np.int64]]:
     """Add the fewest examples as slots that cover the unmatched ones, each at precision 1 on all of the data.
@@ -48,7 +49,9 @@ def complete(
     Parameters
     ----------
     source : FeatureSource
-        The training data. The head of its model gets the new slots, behind the others, outside the pooled score.
+        The training data.
+    head : IncrementalNeuralHashing
+        Gets the new slots, behind the others, outside the pooled score.
     y : int64 array of shape (example,)
     matched : bool array of shape (example,)
         Updated in place: true for what the new slots match.
@@ -72,12 +75,12 @@ def complete(
     if len(open_ids) == 0:
         return 0, open_ids
     step = -(-len(open_ids) // max(1, max_candidates))
-    tried = _candidates(source, y, open_ids[::step], report)
-    pairs = _pairs(source, y, open_ids, tried, report=report)
+    tried = _candidates(source, head, y, open_ids[::step], report)
+    pairs = _pairs(source, head, y, open_ids, tried, report=report)
     added = 0
     for label in np.unique(y[tried.ids]):
         added += _cover_label(
-            source.model, tried, pairs, open_ids, matched=matched, settings=(int(label), min_gain, slack, refine_s)
+            head, tried, pairs, open_ids, matched=matched, settings=(int(label), min_gain, slack, refine_s)
         )
     itself = np.searchsorted(open_ids, tried.ids)
     selfless = ~np.isin(np.arange(len(tried.ids)), pairs[0][pairs[1] == itself[pairs[0]]])
@@ -86,20 +89,20 @@ def complete(
 
 def _candidates(
     source: FeatureSource,
+    head: IncrementalNeuralHashing,
     y: npt.NDArray[np.int64],
     ids: npt.NDArray[np.int64],
-    report: Callable[[str, float], None],
+    report: Progress,
 ) -> _Candidates:
     """Candidates with exact precision thresholds over the whole training set."""
-    model = source.model
-    device = model.device
+    device = source.featurizer.device
     targets = torch.from_numpy(y).to(device)
-    unit = torch.cat([normalize(source(ids[rows])[:, 0].float()) for rows in model.blocks(len(ids))])
+    unit = torch.cat([normalize(source(ids[rows])[:, 0].float()) for rows in source.blocks(len(ids))])
     labels = targets[torch.from_numpy(ids).to(device)]
     parts = []
     for i in range(0, len(ids), _CHUNK):
         accumulator = PrecisionAccumulator(unit[i : i + _CHUNK], labels[i : i + _CHUNK])
-        for rows in model.blocks(len(y), columns=min(_CHUNK, len(ids))):
+        for rows in source.blocks(columns=max(head.n_slots, min(_CHUNK, len(ids)))):
             report("candidates", (i + _CHUNK * rows.stop / len(y)) / (len(ids) + _CHUNK))
             accumulator.update(source(rows), targets[rows])
         parts.append(accumulator.thresholds())
@@ -108,14 +111,14 @@ def _candidates(
 
 def _pairs(
     source: FeatureSource,
+    head: IncrementalNeuralHashing,
     y: npt.NDArray[np.int64],
     open_ids: npt.NDArray[np.int64],
     tried: _Candidates,
     *,
-    report: Callable[[str, float], None],
+    report: Progress,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Candidate, place among the unmatched, and score, for each pair of one label that matches by the exact rule."""
-    model = source.model
     caps = SlotCaps(
         weights=tried.unit,
         centres=tried.unit,
@@ -124,11 +127,11 @@ def _pairs(
         labels=tried.labels,
         generations=torch.zeros_like(tried.labels),
         pooled=torch.ones_like(tried.labels, dtype=torch.bool),
-        beta=model.head.beta,
+        beta=head.beta,
     )
-    targets = torch.from_numpy(y[open_ids]).to(model.device)
+    targets = torch.from_numpy(y[open_ids]).to(tried.labels.device)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for rows in model.blocks(len(open_ids), columns=len(tried.ids)):
+    for rows in source.blocks(len(open_ids), columns=max(head.n_slots, len(tried.ids))):
         report("cover", rows.stop / len(open_ids))
         features = source(open_ids[rows])
         example, candidate = matching_pairs(features, caps)
@@ -141,7 +144,7 @@ def _pairs(
 
 
 def _cover_label(
-    model: SlotModel,
+    head: IncrementalNeuralHashing,
     tried: _Candidates,
     pairs: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
     open_ids: npt.NDArray[np.int64],
@@ -173,7 +176,7 @@ def _cover_label(
     np.minimum.at(reach, owner[inside], best[inside])
     radius = np.minimum(np.arccos(np.clip(reach - FLOAT32_GAP, -1, 1)) + slack, np.pi)
     rows = torch.from_numpy(mine[chosen]).to(tried.unit.device)
-    model.head.add_slots(
+    head.add_slots(
         tried.unit[rows],
         tried.labels[rows],
         precision_thresholds=tried.thresholds[rows],
@@ -181,7 +184,7 @@ def _cover_label(
         exemplars=_nearest(tried.ids[mine[chosen]], scores[chosen], owner, open_ids[places], inside),
         trained=False,
     )
-    model.head.hits[-len(chosen) :] = covers[picked].sum(1).to(model.device)
+    head.hits[-len(chosen) :] = covers[picked].sum(1).to(head.hits.device)
     matched[open_ids[places[inside]]] = True
     return len(chosen)
 

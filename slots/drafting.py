@@ -9,11 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
-from slots.model import SlotModel
 from slots.placing import Placed, find_voters, settle, thin_seeds
-from slots.preprocessing import RawInputs
-from slots.proposing import Proposal, Report, unit_features
+from slots.progress import Progress
+from slots.proposing import Proposal, unit_features
+from slots.snapshot import Snapshot
 from slots.sources import FeatureSource
 from slots.spreading import Outlook, look, spread
 from slots.standing import stand
@@ -47,37 +48,71 @@ class Draft:
 
 
 def seeded_draft(
-    source: FeatureSource, known: Ids, proposal: Proposal, *, first_free: int, config: UpdateConfig
+    snapshot: Snapshot,
+    source: FeatureSource,
+    known: Ids,
+    proposal: Proposal,
+    *,
+    first_free: int,
+    config: UpdateConfig,
 ) -> Draft:
-    """One slot a given label, and one a query without a label."""
-    unit, model = unit_features(source), source.model
+    """One slot a given label, and one a query without a label.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    source : FeatureSource
+        The unmatched examples.
+    known : int64 array of shape (unmatched,)
+        Their labels, -1 where unknown.
+    proposal : Proposal
+    first_free : int
+        Label id of the first cluster.
+    config : UpdateConfig
+    """
+    unit, device = unit_features(source), snapshot.device
     seeds, labels, clusters = _seeds(unit, known, proposal, first_free=first_free)
-    places = torch.from_numpy(seeds).to(model.device)
-    marks, of_slots = torch.from_numpy(known).to(model.device), torch.from_numpy(labels).to(model.device)
+    places = torch.from_numpy(seeds).to(device)
+    marks, of_slots = torch.from_numpy(known).to(device), torch.from_numpy(labels).to(device)
     every = np.ones(len(known), bool)
-    nobody = torch.zeros(len(seeds), dtype=torch.bool, device=model.device)
+    nobody = torch.zeros(len(seeds), dtype=torch.bool, device=device)
     if len(seeds) == 0:
         return Draft(Placed(places, unit[places], of_slots, nobody), marks, every, clusters, seeds)
     voters = find_voters(source, unit, marks, seeds=places, labels=of_slots, radius=proposal.radius)
     placed = settle(unit, marks, Placed(places, unit[places], of_slots, voters), moves=config.moves)
-    taken = _taken_labels(model, source, proposal, placed, marks)
+    taken = _taken_labels(snapshot.head, source, proposal, placed, marks)
     return Draft(placed, taken, every, clusters, np.where(np.isin(labels, clusters), -1, seeds))
 
 
 def spread_draft(
-    model: SlotModel,
-    x: RawInputs,
+    snapshot: Snapshot,
+    source: FeatureSource,
     given: Ids,
     proposal: Proposal,
     *,
     config: UpdateConfig,
     outlook: Outlook | None,
-    report: Report,
+    report: Progress,
 ) -> Draft:
-    """Slots of all that the given labels reach."""
-    outlook = look(model, x, proposal.prediction, report=report) if outlook is None else outlook
+    """Slots of all that the given labels reach.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    source : FeatureSource
+        All of the new data.
+    given : int64 array of shape (example,)
+        Its labels, -1 where unknown.
+    proposal : Proposal
+    config : UpdateConfig
+        With ``spread``.
+    outlook : Outlook or None
+        Made here where there is none.
+    report : callable
+    """
+    outlook = look(snapshot, source, proposal.prediction, report=report) if outlook is None else outlook
     found = stand(
-        model.head,
+        snapshot.head,
         outlook,
         spread(outlook, given, config=config.spread),
         unmatched=proposal.unmatched,
@@ -85,7 +120,7 @@ def spread_draft(
         slots_per_label=config.slots_per_label,
         seed=config.seed,
     )
-    labels = torch.from_numpy(found.labels).to(model.device)
+    labels = torch.from_numpy(found.labels).to(snapshot.device)
     return Draft(found.placed, labels, found.sure, np.zeros(0, np.int64), found.sources)
 
 
@@ -100,17 +135,19 @@ def _seeds(unit: Tensor, known: Ids, proposal: Proposal, *, first_free: int) -> 
     return np.concatenate([labelled, nameless]), np.concatenate([known[labelled], clusters]), clusters
 
 
-def _taken_labels(model: SlotModel, source: FeatureSource, proposal: Proposal, placed: Placed, known: Tensor) -> Tensor:
+def _taken_labels(
+    head: IncrementalNeuralHashing, source: FeatureSource, proposal: Proposal, placed: Placed, known: Tensor
+) -> Tensor:
     """A label for each unmatched example: the given one, else the nearest new slot's if it lies nearer than every old.
 
     Otherwise the answer of the old slots stands.
     """
     old = torch.from_numpy(proposal.prediction.labels[proposal.unmatched]).to(placed.labels)
     centres, labels, parts = placed.centres[placed.voters], placed.labels[placed.voters], []
-    for rows in model.blocks(len(source), columns=len(labels)):
+    for rows in source.blocks(columns=max(head.n_slots, len(labels))):
         features = normalize(source(rows).float())
         nearest, slot = (features @ centres.T).amax(1).max(1)
-        present = (features @ model.head.centres.T).amax((1, 2))
+        present = (features @ head.centres.T).amax((1, 2))
         parts.append(torch.where(nearest > present, labels[slot], old[rows]))
     taken = torch.cat(parts)
     taken[placed.seeds] = placed.labels

@@ -7,8 +7,7 @@ in, and `slots.comparing` finds a slot again by its vectors, not by its number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,7 +18,9 @@ import torch
 from slots.comparing import answer_names
 from slots.deciding import decide
 from slots.errors import UsageError
-from slots.model import Generation, SlotModel
+from slots.generations import Generation
+from slots.model import SlotModel
+from slots.transaction import all_or_nothing
 
 Ids = npt.NDArray[np.int64]
 
@@ -236,26 +237,12 @@ def _let_vote(model: SlotModel, rows: Ids) -> None:
         head.trained[torch.from_numpy(named).to(model.device)] = True
 
 
-@contextmanager
-def _all_or_nothing(model: SlotModel) -> Iterator[None]:
-    """Put the model back as it was if anything goes wrong."""
-    head = {name: value.clone() for name, value in model.head.state_dict().items()}
-    rest = {name: getattr(model, name) for name in ("class_names", "clusters", "support", "thumbnails")}
-    try:
-        yield
-    except BaseException:
-        model.head.load_state_dict(head)
-        for name, value in rest.items():
-            setattr(model, name, value)
-        raise
-
-
 def _edit(model: SlotModel, what: str, rows: Ids, after: str | None, change: Callable[[], None]) -> EditReport:
     """Do it, with the answers to remembered examples before and after, and a line of history."""
     before_names = tuple(model.class_name(int(label)) for label in model.head.labels[torch.from_numpy(rows)])
     support = model.support
     before = stored_answers(model, support)
-    with _all_or_nothing(model):
+    with all_or_nothing(model):
         change()
         later = stored_answers(model, support)
     changed = tuple(

@@ -12,8 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from slots.errors import UsageError
-from slots.model import generation_of
 from slots.store import read_headers, read_state, restore_state
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One line of a model's history.
+
+    Parameters
+    ----------
+    number : int
+        0 for the fit.
+    what : str
+        What made it, for example ``"fit"``.
+    n_slots : int
+        Slots after it.
+    figures : dict of str to float, int, str
+        What was measured then.
+    """
+
+    number: int
+    what: str
+    n_slots: int
+    figures: dict[str, Any]
+
+
+def generation_of(header: dict[str, Any]) -> int:
+    """Number of the generation that a stored header describes."""
+    history = header.get("history", [])
+    return int(history[-1]["number"]) if history else 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ half of the training, the noise matrix that the surest of them show, and Bayes' 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +18,10 @@ from torch.nn import functional
 from slots.backbone_hooks import constrain, schedule
 from slots.errors import DataError, UsageError
 from slots.label_errors_noise import anchor_counts, given_true, noise_matrix
+from slots.labels import check_labels
 from slots.preprocessing import Preprocessing, RawInputs
-from slots.training import check_labels
+from slots.progress import Progress
 from slots.views import parse_views
-
-Report = Callable[[str, float], None]
-"""``report(step, share)``: told what is being done, and how much of it is done (0 to 1)."""
 
 _FEWEST_STEPS = 1500
 _MOST_EPOCHS = 20
@@ -126,7 +123,7 @@ def find_label_errors(
     *,
     preprocessing: Preprocessing | None = None,
     config: WatchConfig | None = None,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> LabelErrors:
     """Find labels that are likely wrong, by training a network once.
 
@@ -213,7 +210,7 @@ def watch_training(
     *,
     preprocessing: Preprocessing | None = None,
     config: WatchConfig | None = None,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> Watched:
     """Train a network with a linear classifier and note its answers, each before the step that uses its label.
 

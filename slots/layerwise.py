@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from slots.errors import DataError, UsageError
 from slots.patch_layers import AbstractPatchLayer, Maps, Patches, PatchWhitening
+from slots.progress import Progress
 from slots.slot_conv import SlotConv2d
 
 __all__ = ["PatchWhitening", "PooledFeatures", "SlotConv2d", "fit_layers", "random_patches"]
@@ -28,7 +29,7 @@ def fit_layers(
     patches_per_image: int = 10,
     batch_size: int = 250,
     seed: int = 0,
-    report: Callable[[str, float], None] | None = None,
+    report: Progress | None = None,
 ) -> nn.Sequential:
     """Learn a stack of layers without labels, one after the other.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +11,15 @@ import torch
 from torch import Tensor
 
 from slots.errors import UsageError
+from slots.featurizer import Featurizer
+from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
 from slots.novelty_distances import Distances, NoveltyMetric, distances
 from slots.novelty_tails import combine, with_tails
 from slots.ood import SHARES, Novelty, judge
-
-if TYPE_CHECKING:
-    from slots.model import SlotModel
-    from slots.preprocessing import RawInputs
-    from slots.sources import FeatureSource
+from slots.preprocessing import RawInputs
+from slots.progress import Progress
+from slots.sources import FeatureSource
 
 _METRIC_EXAMPLES = 20_000
 _SHRINKAGE = 0.05
@@ -71,19 +70,38 @@ class ModelNovelty:
         return ModelNovelty(metric, tensors["calibration"].numpy())
 
 
+class HasNovelty(Protocol):
+    """What novelty is judged by: a `SlotModel`, or the `Snapshot` of one."""
+
+    @property
+    def featurizer(self) -> Featurizer:
+        """From raw inputs to features."""
+
+    @property
+    def head(self) -> IncrementalNeuralHashing:
+        """The slots."""
+
+    @property
+    def novelty(self) -> ModelNovelty | None:
+        """Metric and calibration; None where too few examples were held out at the fit."""
+
+
 @torch.no_grad()
 def learn_novelty(
     source: FeatureSource,
+    head: IncrementalNeuralHashing,
     fitted: npt.NDArray[np.int64],
     held_out: npt.NDArray[np.int64],
-    report: Callable[[str, float], None],
+    report: Progress,
 ) -> ModelNovelty | None:
     """Metric, scales and calibration from the training data.
 
     Parameters
     ----------
     source : FeatureSource
-        The training data; the head's slots must come from ``fitted`` alone.
+        The training data.
+    head : IncrementalNeuralHashing
+        Its slots must come from ``fitted`` alone.
     fitted, held_out : int64 arrays
         Examples that training saw; those it did not see: every other one sets the scales, the rest calibrates.
     report : callable
@@ -95,44 +113,64 @@ def learn_novelty(
     """
     if len(held_out) < 20:
         return None
-    model = source.model
     ids = fitted[:: max(1, -(-len(fitted) // _METRIC_EXAMPLES))]
     residuals, norms = [], []
-    for rows in model.blocks(len(ids)):
+    for rows in source.blocks(len(ids), columns=head.n_slots):
         report("novelty", rows.stop / len(ids))
         features = source(ids[rows]).float()
         unit = normalize(features)
-        scores = (unit @ model.head.centres.T).flatten(1)
+        scores = (unit @ head.centres.T).flatten(1)
         best = scores.argmax(1)
-        view = best // model.head.n_slots
+        view = best // head.n_slots
         here = unit[torch.arange(len(unit), device=unit.device), view]
-        residuals.append(here - model.head.centres[best % model.head.n_slots])
+        residuals.append(here - head.centres[best % head.n_slots])
         norms.append(features[:, 0].norm(dim=1))
     metric = NoveltyMetric.of(torch.cat(residuals), torch.cat(norms), shrinkage=_SHRINKAGE)
     order = np.random.default_rng(0).permutation(held_out)
-    reference = _stack([_of(source, order[::2], rows, metric) for rows in model.blocks(len(order[::2]))])
-    metric = with_tails(metric, reference, SHARES)
-    last = _stack([_of(source, order[1::2], rows, metric) for rows in model.blocks(len(order[1::2]))])
+    metric = with_tails(metric, _distances(source.take(order[::2], keep=False), head, metric), SHARES)
+    last = _distances(source.take(order[1::2], keep=False), head, metric)
     return ModelNovelty(metric, np.sort(combine(last, metric)[0]))
 
 
 @torch.no_grad()
-def assess(model: SlotModel, x: RawInputs, novelty: ModelNovelty, *, rate: float) -> Novelty:
-    """Score, p-value, decision, nearest slot and reason of raw inputs."""
-    model.preprocessing.check(x)
-    model.eval()
-    metric = novelty.metric.to(model.device)
-    parts = [distances(model.features(x[rows]), model.head.centres, metric) for rows in model.blocks(len(x))]
-    return judge(_stack(parts), metric, novelty.calibration, rate=rate)
+def assess(source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, *, rate: float) -> Novelty:
+    """Say how foreign inputs are to the slots.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The inputs.
+    head : IncrementalNeuralHashing
+    novelty : ModelNovelty
+    rate : float in (0, 1)
+        Largest share of familiar inputs that may be called novel.
+
+    Returns
+    -------
+    Novelty
+    """
+    metric = novelty.metric.to(head.centres.device)
+    return judge(_distances(source, head, metric), metric, novelty.calibration, rate=rate)
+
+
+def calibrated(novelty: ModelNovelty | None) -> ModelNovelty:
+    """What a model judges novelty by, or a `UsageError` that says how to get it."""
+    if novelty is None:
+        raise UsageError(
+            "The model must have held-out scores to judge novelty by, and has none. Fit it again with held_out > 0 "
+            "and at least 20 held-out examples."
+        )
+    return novelty
 
 
 @torch.no_grad()
-def recalibrate(model: SlotModel, x: RawInputs) -> ModelNovelty:
+def recalibrate(model: HasNovelty, x: RawInputs) -> ModelNovelty:
     """The same metric with calibration scores from other familiar inputs, which the model was never shown.
 
     Parameters
     ----------
     model : SlotModel
+        Left as it is.
     x : array of shape (example, ...)
 
     Returns
@@ -142,6 +180,8 @@ def recalibrate(model: SlotModel, x: RawInputs) -> ModelNovelty:
 
     Raises
     ------
+    DataError
+        If ``x`` is not what the model was fitted on.
     UsageError
         If the model has no metric.
     """
@@ -149,15 +189,20 @@ def recalibrate(model: SlotModel, x: RawInputs) -> ModelNovelty:
         raise UsageError(
             "The model must have a novelty metric, and has none. Fit it again with more held-out examples."
         )
-    scores = assess(model, x, ModelNovelty(model.novelty.metric, np.zeros(1)), rate=0.5).scores
+    model.featurizer.preprocessing.check(x)
+    source = FeatureSource(model.featurizer, x, keep=False)
+    scores = assess(source, model.head, ModelNovelty(model.novelty.metric, np.zeros(1)), rate=0.5).scores
     return ModelNovelty(model.novelty.metric, np.sort(scores))
 
 
-def _of(source: FeatureSource, ids: npt.NDArray[np.int64], rows: slice, metric: NoveltyMetric) -> Distances:
-    return distances(source(ids[rows]), source.model.head.centres, metric)
+def _distances(source: FeatureSource, head: IncrementalNeuralHashing, metric: NoveltyMetric) -> Distances:
+    """Of all inputs of a source, block by block."""
+    blocks = source.blocks(columns=head.n_slots)
+    return stack_distances([distances(source(rows), head.centres, metric) for rows in blocks])
 
 
-def _stack(parts: list[Distances]) -> Distances:
+def stack_distances(parts: list[Distances]) -> Distances:
+    """The distances of consecutive blocks; no parts give none."""
     if not parts:
         return Distances(torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.long))
     return Distances(torch.cat([part.values for part in parts]), torch.cat([part.nearest for part in parts]))

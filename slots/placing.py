@@ -114,7 +114,7 @@ def find_voters(
     95.5 %, this rule 96.3.
     """
     covers = torch.zeros(len(seeds), len(unit), dtype=torch.bool)
-    for rows in source.model.blocks(len(unit), columns=len(seeds)):
+    for rows in source.blocks(len(unit), columns=len(seeds)):
         inside = np.cos(radius) < (normalize(source(rows).float()) @ unit[seeds].T).amax(1).T
         truth = known[rows]
         covers[:, rows] = (inside & ((truth < 0) | (truth == labels[:, None]))).cpu()
@@ -225,7 +225,7 @@ def make_caps(
     Caps
     """
     scores, near = [], []
-    for rows in source.model.blocks(len(source), columns=len(weights)):
+    for rows in source.blocks(columns=len(weights)):
         unit = normalize(source(rows).float())
         scores.append(best_view(unit @ weights.T)[0])
         near.append(best_view(unit @ placed.centres.T)[0])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +13,16 @@ from torch import Tensor
 
 from slots.cover import greedy_set_cover_packed
 from slots.coverage import CoverBlock, pack_bits
+from slots.deciding import decide
 from slots.errors import UsageError
+from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
-from slots.model import SlotModel
 from slots.predictions import Prediction
-from slots.preprocessing import RawInputs
+from slots.progress import Progress, silent
+from slots.snapshot import Snapshot
 from slots.sources import FeatureSource
 
 Ids = npt.NDArray[np.int64]
-Report = Callable[[str, float], None]
 
 _WORD = 64
 _TILE = 1 << 22  # scores held at once: 16 MB
@@ -48,6 +48,9 @@ class Proposal:
         No choice of as many candidates could cover more than this many of the unmatched.
     radius : float
         Angular radius of the candidate caps, radians.
+    source : FeatureSource, optional
+        The new data's features as far as they are known and fit into memory, for the update that follows:
+        ``dataclasses.replace(proposal, source=None)`` lets go of them.
     """
 
     prediction: Prediction
@@ -57,6 +60,7 @@ class Proposal:
     next_gain: int
     bound: int
     radius: float
+    source: FeatureSource | None = field(default=None, repr=False, compare=False)
 
     @property
     def covered(self) -> int:
@@ -76,22 +80,23 @@ class Proposal:
 
 @torch.no_grad()
 def propose(
-    model: SlotModel,
-    x: RawInputs,
+    snapshot: Snapshot,
+    source: FeatureSource,
     *,
     budget: int | None = None,
     stop_below: int | None = None,
     radius: float | None = None,
     max_candidates: int = 2000,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> Proposal:
     """Find what the slots do not match, and the few examples whose caps cover most of it.
 
     Parameters
     ----------
-    model : SlotModel
-    x : array of shape (example, ...)
-        New inputs, as the model was fitted on.
+    snapshot : Snapshot
+        Of the model, which is not changed.
+    source : FeatureSource
+        The new inputs, as `Snapshot.source` makes it.
     budget : int, optional
         Largest number of queries (count, >= 0). Default: as many as earn their place.
     stop_below : int, optional
@@ -111,10 +116,10 @@ def propose(
 
     Raises
     ------
-    DataError
-        If ``x`` is not what the model was fitted on.
     UsageError
         If a number is out of its range.
+    EmptyHeadError
+        If the model has no slots.
 
     Notes
     -----
@@ -127,57 +132,56 @@ def propose(
         raise UsageError(f"`budget` must be >= 0, got {budget}. It is the number of labels you can give.")
     if stop_below is not None and stop_below < 1:
         raise UsageError(f"`stop_below` must be >= 1, got {stop_below}. 1 asks until everything is covered.")
-    report = report or _silent
-    model.eval()
-    prediction = _predict(model, x, report)
+    report = report or silent
+    prediction = _answers(source, snapshot.head, report)
     unmatched = np.flatnonzero(~prediction.matched)
-    reach = learned_radius(model) if radius is None else radius
+    reach = learned_radius(snapshot.head) if radius is None else radius
     least = stop_below or (1 if budget is not None else max(2, len(unmatched) // 500))
     empty = np.zeros(0, np.int64)
     if len(unmatched) == 0:
-        return Proposal(prediction, unmatched, empty, empty, 0, 0, reach)
-    source = FeatureSource(model, x[unmatched], report)
-    candidates, words = _cap_words(source, reach, max_candidates, report)
+        return Proposal(prediction, unmatched, empty, empty, 0, 0, reach, source)
+    fresh = source.take(unmatched).fill(report)
+    candidates, words = _cap_words(fresh, reach, max_candidates, report)
     block = CoverBlock(
         0, torch.arange(len(candidates)), torch.arange(len(unmatched)), words.cpu()
     )  # the parallel rounds of a GPU know no limit on the number of picks
     picks = greedy_set_cover_packed([block], min_gain=least, max_slots=budget) if budget != 0 else torch.zeros(0).long()
     gains, next_gain, bound = _gains(block.words, picks, len(unmatched))
-    return Proposal(prediction, unmatched, unmatched[candidates[picks.numpy()]], gains, next_gain, bound, reach)
+    queries = unmatched[candidates[picks.numpy()]]
+    return Proposal(prediction, unmatched, queries, gains, next_gain, bound, reach, source)
 
 
-def learned_radius(model: SlotModel) -> float:
+def learned_radius(head: IncrementalNeuralHashing) -> float:
     """Radius of a new cap with nothing around it: the median support cap of the oldest generation, in radians.
 
     Of the oldest alone, since the small caps that updates put around single examples would draw it down, update by
     update. A model without slots, or whose slots have no support limit, teaches nothing; 0.5 (29 degrees) is taken.
     """
-    generations = model.head.generations
-    limits = model.head.support_thresholds.double()
+    generations = head.generations
+    limits = head.support_thresholds.double()
     limits = limits[(limits <= 1) & (limits > -1) & (generations == generations.min())] if len(limits) else limits
     return float(limits.arccos().median()) if len(limits) else 0.5
 
 
 def unit_features(source: FeatureSource) -> Float[Tensor, "example feature"]:
     """Unit features of the inputs themselves (their first view), zero rows where there is no direction."""
-    model = source.model
-    parts = [normalize(source(rows)[:, 0].float()) for rows in model.blocks(len(source))]
-    return torch.cat([torch.zeros(0, model.head.feature_dim, device=model.device), *parts])
+    parts = [normalize(source(rows)[:, 0].float()) for rows in source.blocks()]
+    return torch.cat([torch.zeros(0, source.featurizer.feature_dim, device=source.featurizer.device), *parts])
 
 
-def _predict(model: SlotModel, x: RawInputs, report: Report) -> Prediction:
+def _answers(source: FeatureSource, head: IncrementalNeuralHashing, report: Progress) -> Prediction:
     """Answers in steps that are reported."""
-    model.preprocessing.check(x)
-    step = max(1000, -(-len(x) // 50))
-    parts = []
-    for start in range(0, len(x), step):
-        parts.append(model.predict(x[start : start + step]))
-        report("matching", min(1.0, (start + step) / len(x)))
+    caps, parts, step = head.caps(), [], max(1000, -(-len(source) // 50))
+    for start in range(0, len(source), step):
+        stop = min(len(source), start + step)
+        for rows in source.blocks(stop - start, columns=head.n_slots):
+            parts.append(decide(source(slice(start + rows.start, start + rows.stop)), caps))
+        report("matching", stop / len(source))
     return Prediction.concatenate(parts)
 
 
 def _cap_words(
-    source: FeatureSource, radius: float, max_candidates: int, report: Report
+    source: FeatureSource, radius: float, max_candidates: int, report: Progress
 ) -> tuple[Ids, Int[Tensor, "candidate word"]]:
     """Places of the candidates, and which examples each one's cap holds (by their best view), as bits."""
     unit = unit_features(source)
@@ -185,7 +189,7 @@ def _cap_words(
     places = usable[:: max(1, -(-len(usable) // max_candidates))]
     caps = unit[torch.from_numpy(places).to(unit.device)]
     limit, words = math.cos(radius), []
-    step = _WORD * max(1, _TILE // (_WORD * source.model.views.n_views * max(1, len(places))))
+    step = _WORD * max(1, _TILE // (_WORD * source.featurizer.views.n_views * max(1, len(places))))
     for start in range(0, len(source), step):
         rows = slice(start, min(len(source), start + step))
         report("candidates", rows.stop / len(source))
@@ -217,7 +221,3 @@ def _gains(words: Int[Tensor, "candidate word"], picks: Tensor, n_examples: int)
 
 def _count(octets: npt.NDArray[np.uint8]) -> int:
     return int(np.unpackbits(octets).sum())
-
-
-def _silent(_step: str, _share: float) -> None:
-    """Report nothing."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slots.hashing import IncrementalNeuralHashing
 from slots.matching import class_groups, normalize, softmax_pool
-from slots.model import SlotModel
-from slots.preprocessing import RawInputs
+from slots.progress import Progress
 from slots.shapes import SlotLabels, SlotVectors
+from slots.sources import FeatureSource
 from slots.views import Views
-
-Report = Callable[[str, float], None]
 
 _KEPT_VIEWS = 9  # drawn once; more teach little and cost memory
 _STEP_VIEWS = 4  # of them, in one step: the input itself and three drawn anew
@@ -30,7 +29,7 @@ class Lesson:
 
     Parameters
     ----------
-    x : array of shape (example, ...)
+    source : FeatureSource
         New inputs.
     labels : int64 tensor of shape (example,)
         Their labels: asked, answered by an old slot, or taken from the nearest new one.
@@ -39,7 +38,7 @@ class Lesson:
     memory_labels : int64 tensor of shape (memory,)
     """
 
-    x: RawInputs
+    source: FeatureSource
     labels: Tensor
     memory: Tensor
     memory_labels: Tensor
@@ -47,7 +46,7 @@ class Lesson:
 
 @torch.enable_grad()
 def refine(
-    model: SlotModel,
+    head: IncrementalNeuralHashing,
     weights: SlotVectors,
     labels: SlotLabels,
     lesson: Lesson,
@@ -56,13 +55,13 @@ def refine(
     lr: float = 2e-3,
     margin: float = 0.005,
     seed: int = 0,
-    report: Report,
+    report: Progress,
 ) -> SlotVectors:
     """Move new slot weights so that the pooled score of all slots together gives the lesson's labels.
 
     Parameters
     ----------
-    model : SlotModel
+    head : IncrementalNeuralHashing
         Its slots take part and do not move.
     weights : float tensor of shape (new slot, feature)
         Where the new slots start.
@@ -88,8 +87,7 @@ def refine(
     raw new slots with trained ones on plain cosines costs 17 points of accuracy on held-out data; this is what makes
     the scores comparable.
     """
-    head = model.head
-    batches = _Batches(model, lesson, seed)
+    batches = _Batches(lesson, seed)
     old = head.weights.detach()[head.trained] if bool(head.trained.any()) else head.weights.detach()
     old_labels = head.labels[head.trained] if bool(head.trained.any()) else head.labels
     every = torch.cat([old_labels, labels])
@@ -125,26 +123,26 @@ def refine(
 class _Batches:
     """Unit features of a few views of any rows of a lesson: inputs first, then the memory."""
 
-    def __init__(self, model: SlotModel, lesson: Lesson, seed: int) -> None:
-        self.model, self.lesson = model, lesson
-        n_views = model.views.n_views
-        drawn = np.random.default_rng([seed, 1]).permutation(n_views - 1)[: _KEPT_VIEWS - 1] + 1
-        places = [0, *np.sort(drawn).tolist()]
-        self.views = Views(model.views.spec, tuple(model.views.steps[i] for i in places))
-        self.n_views = len(places)
+    def __init__(self, lesson: Lesson, seed: int) -> None:
+        self.lesson, self.featurizer = lesson, lesson.source.featurizer
+        views, n, dim = self.featurizer.views, len(lesson.source), self.featurizer.feature_dim
+        drawn = np.random.default_rng([seed, 1]).permutation(views.n_views - 1)[: _KEPT_VIEWS - 1] + 1
+        self.places = [0, *np.sort(drawn).tolist()]
+        self.views = Views(views.spec, tuple(views.steps[i] for i in self.places))
         self.kept: Tensor | None = None
-        if len(lesson.x) * self.n_views * model.head.feature_dim <= _KEPT_FLOATS:
-            parts = [self._features(lesson.x[rows]) for rows in model.blocks(len(lesson.x))]
-            self.kept = torch.cat(parts) if parts else lesson.memory.new_zeros(0, self.n_views, model.head.feature_dim)
+        if n * len(self.places) * dim <= _KEPT_FLOATS:
+            parts = [self._features(rows) for rows in lesson.source.blocks()]
+            self.kept = torch.cat(parts) if parts else lesson.memory.new_zeros(0, len(self.places), dim)
 
     def __call__(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Shape (row, view, feature)."""
-        few = [0, *(rng.permutation(self.n_views - 1)[: _STEP_VIEWS - 1] + 1).tolist()]
-        n, inputs = len(self.lesson.x), np.flatnonzero(rows < len(self.lesson.x))
-        out = self.lesson.memory.new_zeros(len(rows), len(few), self.model.head.feature_dim)
+        few = [0, *(rng.permutation(len(self.places) - 1)[: _STEP_VIEWS - 1] + 1).tolist()]
+        n = len(self.lesson.source)
+        inputs = np.flatnonzero(rows < n)
+        out = self.lesson.memory.new_zeros(len(rows), len(few), self.featurizer.feature_dim)
         if len(inputs):
             ids = rows[inputs]
-            features = self._features(self.lesson.x[ids]) if self.kept is None else self.kept[torch.from_numpy(ids)]
+            features = self._features(ids) if self.kept is None else self.kept[torch.from_numpy(ids)]
             out[torch.from_numpy(inputs)] = features[:, few]
         remembered = np.flatnonzero(rows >= n)
         if len(remembered):
@@ -152,7 +150,10 @@ class _Batches:
         return out
 
     @torch.no_grad()
-    def _features(self, x: RawInputs) -> Tensor:
-        inputs = self.model.preprocessing(x, self.model.device)
+    def _features(self, rows: slice | npt.NDArray[np.int64]) -> Tensor:
+        source = self.lesson.source
+        if source.keeps:
+            return normalize(source(rows)[:, self.places].float())
+        inputs = self.featurizer.preprocessing(source.x[rows], self.featurizer.device)
         viewed = self.views(inputs) if inputs.ndim == 4 else inputs[:, None]
-        return normalize(self.model.featurize(viewed).float())
+        return normalize(self.featurizer.featurize(viewed).float())

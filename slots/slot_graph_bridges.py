@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from slots.errors import DataError
 from slots.matching import normalize
+from slots.progress import Progress, part
 from slots.shapes import Features, SlotVectors
 from slots.slot_graph_config import GraphConfig
 from slots.slot_graph_means import nearest, spherical_means
@@ -63,28 +63,26 @@ class BridgedSlots:
         )
 
 
-def bridged_slots(features: Features, config: GraphConfig, report: Callable[[str, float], None]) -> BridgedSlots:
+def bridged_slots(features: Features, config: GraphConfig, report: Progress) -> BridgedSlots:
     """Steps 1 and 2 of `learn_graph`."""
     if features.ndim != 2 or not features.is_floating_point() or not bool(features.isfinite().all()):
         raise DataError(
             f"`features` must be a finite float matrix (example, feature), got {features.dtype} of shape "
             f"{tuple(features.shape)}. Flatten images and scale them first."
         )
-    part = (features != 0).any(1).nonzero()[:, 0]
-    if len(part) == 0:
+    usable = (features != 0).any(1).nonzero()[:, 0]
+    if len(usable) == 0:
         raise DataError(f"`features` must have a row that is not zero, got {len(features)} without. Check the scaling.")
-    unit = normalize(features[part].float())
+    unit = normalize(features[usable].float())
     usual = min(_MOST_SLOTS, int(6 * len(unit) ** 0.5), -(-len(unit) // 4))
     n_slots = min(config.n_slots or usual, len(unit))
-    weights = spherical_means(
-        unit, n_slots, passes=config.passes, seed=config.seed, report=lambda step, share: report(step, 0.8 * share)
-    )
+    weights = spherical_means(unit, n_slots, passes=config.passes, seed=config.seed, report=part(report, 0.0, 0.8))
     scores, near = nearest(unit, weights, min(2, len(weights)))
     report("bridges", 0.85)
     bridges = count_bridges(scores, near, len(weights), sharpness=config.sharpness)
     owners = near[:, 0].cpu().numpy()
     return BridgedSlots(
-        part, unit, weights, owners, bridges, np.bincount(owners, minlength=len(weights)).astype(np.float64)
+        usable, unit, weights, owners, bridges, np.bincount(owners, minlength=len(weights)).astype(np.float64)
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from slots.errors import DataError
+from slots.progress import Progress, silent
 from slots.shapes import FeatureRows
 from slots.slot_graph import SlotGraph
 from slots.slot_graph_bridges import BridgedSlots, bridged_slots
 from slots.slot_graph_communities import find_communities
 from slots.slot_graph_config import GraphConfig
-from slots.slot_graph_learning import closed, silent
+from slots.slot_graph_learning import closed
 
 Ids = npt.NDArray[np.int64]
 
@@ -31,7 +31,7 @@ def discover(
     labels: npt.NDArray[np.int64] | Int[Tensor, " example"],
     config: GraphConfig | None = None,
     *,
-    report: Callable[[str, float], None] | None = None,
+    report: Progress | None = None,
 ) -> SlotGraph:
     """Find the classes nobody has named among inputs of which some have labels.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from slots.kmeans import by_size
 from slots.matching import normalize, support_thresholds
+from slots.progress import Progress, silent
 from slots.shapes import FeatureRows, Features
 from slots.slot_graph import SlotGraph, place
 from slots.slot_graph_bridges import BridgedSlots, bridged_slots
@@ -27,7 +27,7 @@ _OWNED = 10  # inputs from which a slot's own reach is trusted
 
 @torch.no_grad()
 def learn_graph(
-    features: FeatureRows, config: GraphConfig | None = None, *, report: Callable[[str, float], None] | None = None
+    features: FeatureRows, config: GraphConfig | None = None, *, report: Progress | None = None
 ) -> SlotGraph:
     """Find communities in inputs without labels, and without being told how many.
 
@@ -139,7 +139,3 @@ def closed(
         dissolved=base.dissolved,
         beta=config.beta,
     )
-
-
-def silent(_step: str, _share: float) -> None:
-    """Report nothing."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from slots.matching import normalize
+from slots.progress import Progress
 from slots.shapes import Features, SlotVectors
-
-Report = Callable[[str, float], None]
 
 SCORES_HELD = 1 << 24
 """Scores held at once in a pass over all inputs (64 MiB in float32)."""
@@ -20,7 +19,7 @@ _SAMPLE = 25  # inputs a slot that the first passes look at; the last looks at a
 
 
 @torch.no_grad()
-def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, report: Report) -> SlotVectors:
+def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, report: Progress) -> SlotVectors:
     """Unit vectors, each the normalised mean of the inputs that are nearer to it than to any other.
 
     Parameters

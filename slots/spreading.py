@@ -17,15 +17,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slots.errors import UsageError
-from slots.model import SlotModel
+from slots.model_novelty import assess, calibrated
 from slots.predictions import Prediction
-from slots.preprocessing import RawInputs
+from slots.progress import Progress, silent
 from slots.proposing import unit_features
+from slots.snapshot import Snapshot
 from slots.sources import FeatureSource
 
 Ids = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
-Report = Callable[[str, float], None]
 
 _UNITS = 1000
 _ANCHORS = 6000
@@ -33,6 +33,7 @@ _NEIGHBOURS = 15
 _SMOOTHED = 8
 _OWN = 0.3  # share of an example's own activations; the rest is its neighbours' mean
 _TILE = 1 << 23  # similarities held at once: 32 MB
+_RATE = 0.05  # of the decisions that come with p-values; they are not used
 
 
 @dataclass(frozen=True)
@@ -128,17 +129,21 @@ class Spread:
 
 
 @torch.no_grad()
-def look(model: SlotModel, x: RawInputs, prediction: Prediction, *, report: Report | None = None) -> Outlook:
+def look(
+    snapshot: Snapshot, source: FeatureSource, prediction: Prediction, *, report: Progress | None = None
+) -> Outlook:
     """See what a model can say about new data.
 
     Parameters
     ----------
-    model : SlotModel
-        With a novelty calibration, as every fit leaves that kept 20 examples aside.
-    x : array of shape (example, ...)
+    snapshot : Snapshot
+        Of a model with a novelty calibration, as every fit leaves that kept 20 examples aside.
+    source : FeatureSource
+        The new data.
     prediction : Prediction
-        Its answers to ``x``.
+        The model's answers to it.
     report : callable, optional
+        ``report(step, share)``, told the progress.
 
     Returns
     -------
@@ -156,15 +161,19 @@ def look(model: SlotModel, x: RawInputs, prediction: Prediction, *, report: Repo
     open example are mixed with its neighbours' (Wu et al. 2019), so that what lies together gets one label. Time grows
     with the square of the number of unmatched examples, memory in step with it.
     """
-    report = report or _silent
+    report = report or silent
     unmatched = np.flatnonzero(~prediction.matched)
     matched = np.flatnonzero(prediction.matched)
     matched = matched[:: max(1, -(-len(matched) // _ANCHORS))]
-    unit = unit_features(FeatureSource(model, x[unmatched], report))
+    fresh = source.take(unmatched).fill(report)
+    unit = unit_features(fresh)
     usable = (unit != 0).any(1).cpu().numpy()
     rows, unit = unmatched[usable], unit[torch.from_numpy(usable).to(unit.device)]
-    familiar = model.assess_novelty(x[rows]).p_values if len(rows) else np.zeros(0)
-    anchors = unit_features(FeatureSource(model, x[matched], report))
+    familiar = np.zeros(0)
+    if len(rows):
+        open_ones = fresh.take(np.flatnonzero(usable), keep=False)
+        familiar = assess(open_ones, snapshot.head, calibrated(snapshot.novelty), rate=_RATE).p_values
+    anchors = unit_features(source.take(matched, keep=False))
     activate = _activation(torch.cat([unit, anchors]))
     neighbours = nearest(unit, _NEIGHBOURS, report)
     return Outlook(
@@ -176,7 +185,7 @@ def look(model: SlotModel, x: RawInputs, prediction: Prediction, *, report: Repo
         activations=_smoothed(activate(unit), neighbours[:, :_SMOOTHED]),
         anchors=activate(anchors),
         anchor_labels=prediction.labels[matched],
-        known=model.head.labels.unique().cpu().numpy(),
+        known=snapshot.head.labels.unique().cpu().numpy(),
     )
 
 
@@ -250,7 +259,7 @@ def _settled(scores: Tensor, classes: Ids, outlook: Outlook) -> tuple[Ids, Share
     return labels, lead.double().clamp(0, 1).cpu().numpy()
 
 
-def nearest(unit: Float[Tensor, "example feature"], count: int, report: Report | None = None) -> Ids:
+def nearest(unit: Float[Tensor, "example feature"], count: int, report: Progress | None = None) -> Ids:
     """The rows most similar to each row by cosine, the nearest first, itself left out.
 
     Parameters
@@ -271,7 +280,7 @@ def nearest(unit: Float[Tensor, "example feature"], count: int, report: Report |
         here = torch.arange(len(scores), device=unit.device)
         scores[here, here + start] = -math.inf
         found.append(scores.topk(count, dim=1).indices.cpu())
-        (report or _silent)("neighbours", min(1.0, (start + step) / len(unit)))
+        (report or silent)("neighbours", min(1.0, (start + step) / len(unit)))
     return torch.cat(found).numpy()
 
 
@@ -306,7 +315,3 @@ def _regress(
     gram.diagonal().add_(config.ridge * len(rows))
     solved: Tensor = torch.linalg.solve(gram, ((rows * weights).T @ wanted).double())
     return solved.to(x)
-
-
-def _silent(_step: str, _share: float) -> None:
-    """Report nothing."""

@@ -8,7 +8,6 @@ some matches at fit, and wins them back with interest at the first update.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +16,28 @@ from torch import Tensor
 
 from slots.calibration import strictly_below
 from slots.deciding import exact_scores, matching_pairs
+from slots.hashing import IncrementalNeuralHashing
+from slots.progress import Progress
 from slots.sources import FeatureSource
 
 
 @torch.no_grad()
 def tighten(
-    source: FeatureSource, held_out: npt.NDArray[np.int64], *, reach: float, report: Callable[[str, float], None]
+    source: FeatureSource,
+    head: IncrementalNeuralHashing,
+    held_out: npt.NDArray[np.int64],
+    *,
+    reach: float,
+    report: Progress,
 ) -> float:
     """Shrink every support cap by one angle, so that a share ``reach`` of the matched held-out data stays matched.
 
     Parameters
     ----------
     source : FeatureSource
-        The training data; the head of its model is changed in place.
+        The training data.
+    head : IncrementalNeuralHashing
+        Its support thresholds are changed in place.
     held_out : int64 array
         Examples that placed no slot; where there are none, all examples are used.
     reach : float in (0, 1]
@@ -46,12 +54,11 @@ def tighten(
     unseen class may lie. Measured on MNIST (pixels, fitted on 0-7): at ``reach=0.8`` the share of nines that a slot
     of 4 or 7 swallows falls from 36 to 10 %.
     """
-    head = source.model.head
     ids = held_out if len(held_out) else np.arange(len(source))
-    found = [source.model.head.precision_thresholds.new_zeros(0).double()]
-    for rows in source.model.blocks(len(ids)):
+    found = [head.precision_thresholds.new_zeros(0).double()]
+    for rows in source.blocks(len(ids), columns=head.n_slots):
         report("reach", rows.stop / len(ids))
-        depth = support_depth(source, ids[rows])
+        depth = support_depth(source, head, ids[rows])
         found.append(depth[depth > 0])
     depths = torch.cat(found).sort().values
     if len(depths) == 0 or reach == 1:
@@ -63,9 +70,8 @@ def tighten(
     return angle
 
 
-def support_depth(source: FeatureSource, ids: npt.NDArray[np.int64]) -> Tensor:
+def support_depth(source: FeatureSource, head: IncrementalNeuralHashing, ids: npt.NDArray[np.int64]) -> Tensor:
     """Radians inside the deepest support cap among the slots that match, shape (example,); minus infinity for none."""
-    head = source.model.head
     caps, features = head.caps(), source(ids)
     example, slot = matching_pairs(features, caps)
     depth = torch.full((len(ids),), -math.inf, dtype=torch.float64, device=features.device)

@@ -23,19 +23,18 @@ from slots.device_kmeans import device_centres
 from slots.errors import DataError, UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.kmeans import directions
+from slots.labels import check_labels
 from slots.matching import normalize
 from slots.model import SlotModel
 from slots.optimizing import follow, make_optimizers, set_rates
 from slots.preprocessing import Preprocessing, RawInputs
+from slots.progress import Progress, silent
 from slots.sources import FeatureSource
 from slots.train_config import TrainConfig
 from slots.views import Views, parse_views
 
 Regularizer = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 """``regularizer(backbone, inputs)``: features of a batch of inputs, and what is added to the loss."""
-
-Report = Callable[[str, float], None]
-"""``report(step, share)``: told what is being done, and how much of it is done (0 to 1)."""
 
 _SMALL_WORK = 5e7  # multiplications a batch: a millisecond of one thread
 _SAMPLE = 2000  # training inputs that a backbone may look at before the training
@@ -78,7 +77,7 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     regularizer: Regularizer | None = None,
-    report: Report | None = None,
+    report: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[SlotModel, FitResult]:
     """Fit a slot model.
@@ -126,7 +125,7 @@ def fit(
     """
     started = time.monotonic()
     config = config or TrainConfig()
-    report = report or _silent
+    report = report or silent
     labels = check_labels(x, y)
     torch.manual_seed(config.seed)
     model = _assemble(x, backbone, config, class_names)
@@ -139,18 +138,21 @@ def fit(
         losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
         if not model.head.n_slots and not bool(torch.as_tensor(x).any()):
             raise DataError("`x` must have an example that is not all zeros, got none. Check how the data was made.")
-        closing = close(model, x, labels, held_out=held_out, config=config.closing, report=report, source=source)
+        source = FeatureSource(model.featurizer, x) if source is None else source
+        closed = close(source, model.head, labels, held_out=held_out, config=config.closing, report=report)
+    model.novelty, model.support, model.thumbnails = closed.novelty, closed.exemplar_features, closed.exemplar_images
+    model.eval()
     if checkpoint is not None:
         remove_checkpoint(Path(checkpoint))
-    return model, FitResult(len(losses), tuple(losses), time.monotonic() - started, interrupted, closing)
+    return model, FitResult(len(losses), tuple(losses), time.monotonic() - started, interrupted, closed.report)
 
 
-def _fixed_features(model: SlotModel, x: RawInputs, config: TrainConfig, report: Report) -> FeatureSource | None:
+def _fixed_features(model: SlotModel, x: RawInputs, config: TrainConfig, report: Progress) -> FeatureSource | None:
     """The features of all views, computed once, where training cannot change them and memory can hold them."""
     if config.augment != "none" or learns(model.backbone) or not any(True for _ in model.backbone.parameters()):
         return None  # an identity or a reshape is quicker than a copy
-    source = FeatureSource(model, x, report)
-    return source if source.keeps else None
+    source = FeatureSource(model.featurizer, x)
+    return source.fill(report) if source.keeps else None
 
 
 @contextmanager
@@ -165,24 +167,6 @@ def _threads_for(model: SlotModel, backbone: nn.Module | None, config: TrainConf
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _silent(_step: str, _share: float) -> None:
-    """Report nothing."""
-
-
-def check_labels(x: RawInputs, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Labels as int64, or a `DataError` that says what is wrong with them."""
-    labels = np.asarray(y)
-    if len(x) == 0:
-        raise DataError("`x` must hold at least one example, got none. Check the training part of the data.")
-    if labels.shape != (len(x),):
-        raise DataError(f"`y` must have shape ({len(x)},), got {labels.shape}. Give one label an example.")
-    if not np.issubdtype(labels.dtype, np.integer) or int(labels.min()) < 0:
-        raise DataError(
-            f"`y` must hold whole numbers >= 0, got {labels.dtype} from {labels.min()}. Number the classes from 0."
-        )
-    return labels.astype(np.int64)
 
 
 def hold_out(n: int, share: float, seed: int) -> npt.NDArray[np.int64]:
@@ -222,7 +206,7 @@ class _Run:
     y: Tensor
     fitted: npt.NDArray[np.int64]
     config: TrainConfig
-    report: Report
+    report: Progress
     stop: Callable[[], bool]
     source: FeatureSource | None = None
     """Features that were computed before; None where the backbone or chance changes them."""

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slots.errors import ModelError, StorageError, UsageError
-from slots.generations import log, undo
+from slots.generations import Generation, log, undo
 from slots.hashing import IncrementalNeuralHashing
-from slots.model import Generation, SlotModel
+from slots.model import SlotModel
 from slots.preprocessing import Preprocessing
 from slots.store import read_state, write_state
 

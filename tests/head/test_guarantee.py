@@ -12,12 +12,13 @@ from support import adversary
 from support.nets import TinyNet, strokes
 from support.reference_update import clearance
 
-import slots.updating
+import slots.plan
 from slots.deciding import decide
 from slots.errors import DataError
+from slots.generations import Generation
 from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
-from slots.model import Generation, SlotModel
+from slots.model import SlotModel
 from slots.predictions import Prediction
 from slots.preprocessing import Preprocessing
 from slots.updating import UpdateConfig
@@ -280,22 +281,59 @@ def test_an_update_that_is_stopped_leaves_every_bit(error):
     assert snapshot(model) != before
 
 
-@pytest.mark.parametrize("where", ["support_features", "Generation", "_figures", "replace"])
-def test_an_error_while_the_slots_join_takes_them_out_again(monkeypatch, where):
-    model = image_model(2)
+def assert_it_breaks_off(model, error, break_it, mend_it):
+    """An update of a broken model leaves every bit of it, and goes through once it is mended."""
     x = noise(40, 9)
+    break_it()
     before, answers = snapshot(model), model.predict(x)
-
-    def full(*_args, **_options):
-        raise MemoryError("no room")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(slots.updating, where, full)
-        with pytest.raises(MemoryError, match="no room"):
-            model.update(x, np.full(40, 5))
+    with pytest.raises(error, match="no room"):
+        model.update(x, np.full(40, 5))
     assert snapshot(model) == before
     assert_same_rows(answers, model.predict(x), slice(None))
+    mend_it()
     assert model.update(x, np.full(40, 5)).slots_added > 0
+
+
+def full(*_args, **_options):
+    raise MemoryError("no room")
+
+
+@pytest.mark.parametrize("where", ["support_features", "thumbnails", "Generation", "figures", "replace"])
+def test_an_error_while_the_slots_are_planned_leaves_every_bit(where):
+    with pytest.MonkeyPatch.context() as patched:
+        assert_it_breaks_off(
+            image_model(2), MemoryError, lambda: patched.setattr(slots.plan, where, full), patched.undo
+        )
+
+
+class Full(list):
+    """A history that takes no further line."""
+
+    append = full
+
+
+@pytest.mark.parametrize("where", ["slots", "images", "history"])
+def test_an_error_while_the_slots_join_takes_them_out_again(where):
+    model = image_model(2)
+    add, images = model.head.add_slots, model.thumbnails
+
+    def add_and_fail(*args, **options):
+        add(*args, **options)
+        full()
+
+    class NoRoom(np.ndarray):
+        def __array_function__(self, *_args, **_options):
+            full()
+
+    parts = {
+        "slots": (model.head, "add_slots", add_and_fail, add),
+        "images": (model, "thumbnails", images.view(NoRoom), images),
+        "history": (model, "history", Full(model.history), list(model.history)),
+    }
+    it, name, broken, whole = parts[where]
+    assert_it_breaks_off(
+        model, MemoryError, lambda: object.__setattr__(it, name, broken), lambda: object.__setattr__(it, name, whole)
+    )
 
 
 def test_wrong_labels_leave_every_bit():

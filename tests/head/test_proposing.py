@@ -11,7 +11,7 @@ from support import reference_update as literal
 from support.nets import TinyNet, strokes
 from support.small_models import new_animals, three_animals
 
-import slots.model
+import slots.featurizer
 import slots.proposing
 import slots.sources
 from slots.errors import DataError, UsageError
@@ -19,7 +19,7 @@ from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
 from slots.model import SlotModel
 from slots.preprocessing import Preprocessing
-from slots.proposing import learned_radius, propose
+from slots.proposing import learned_radius
 
 
 def picky(feature=3):
@@ -61,7 +61,7 @@ def test_a_proposal_is_literal_greedy_coverage(seed, n, budget, stop_below, radi
     rng, model = np.random.default_rng(seed), picky()
     x = (rng.normal(size=(n, 3)) * rng.uniform(0.1, 9, (n, 1))).astype(np.float32)
     x[rng.random(n) < 0.1] = 0
-    found = propose(model, x, budget=budget, stop_below=stop_below, radius=radius, max_candidates=max_candidates)
+    found = model.propose(x, budget=budget, stop_below=stop_below, radius=radius, max_candidates=max_candidates)
     assert found.unmatched.tolist() == np.flatnonzero(~model.predict(x).matched).tolist()
     sets = literal_sets(model, x, found, max_candidates)
     least = stop_below or (1 if budget is not None else max(2, len(found.unmatched) // 500))
@@ -76,7 +76,7 @@ def test_a_proposal_is_literal_greedy_coverage(seed, n, budget, stop_below, radi
 def test_no_choice_of_as_many_covers_more_than_the_bound(seed, n, budget, radius):
     rng, model = np.random.default_rng(seed), picky()
     x = rng.normal(size=(n, 3)).astype(np.float32)
-    found = propose(model, x, budget=budget, radius=radius)
+    found = model.propose(x, budget=budget, radius=radius)
     sets = literal_sets(model, x, found, 2000)
     best = literal.best_coverage(sets, len(found.queries))
     assert best <= found.bound
@@ -114,7 +114,7 @@ def test_blocks_of_any_size_give_the_same_proposal(monkeypatch, kind):
     whole = model.propose(x, radius=0.2)
     assert len(whole.queries) > 1
     for floats in (1, 3000, 30_000):
-        monkeypatch.setattr(slots.model, "_BLOCK_FLOATS", floats)
+        monkeypatch.setattr(slots.featurizer, "_BLOCK_FLOATS", floats)
         monkeypatch.setattr(slots.proposing, "_TILE", floats)
         for kept in (0, 1 << 30):
             monkeypatch.setattr(slots.sources, "KEPT_BYTES", kept)
@@ -157,11 +157,11 @@ def test_a_budget_of_none_stops_where_a_label_earns_too_little():
 
 def test_the_radius_is_the_median_of_the_present_caps():
     model = three_animals()
-    assert learned_radius(model) == pytest.approx(math.acos(0.85), abs=1e-6)
+    assert learned_radius(model.head) == pytest.approx(math.acos(0.85), abs=1e-6)
     model.head.support_thresholds[:] = torch.tensor([0.9, 0.8, 2.0, -2.0, 0.5, -1.0])
-    assert learned_radius(model) == pytest.approx(math.acos(0.8), abs=1e-6), "those without a limit teach nothing"
+    assert learned_radius(model.head) == pytest.approx(math.acos(0.8), abs=1e-6), "those without a limit teach nothing"
     model.head.support_thresholds[:] = -2.0
-    assert learned_radius(model) == 0.5
+    assert learned_radius(model.head) == 0.5
     assert model.propose(new_animals(3)).radius == 0.5
     assert model.propose(new_animals(3), radius=0.1).radius == 0.1
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.reference_head import angle, cosine, slot_margin
 
+from slots.closing import answer
 from slots.hashing import IncrementalNeuralHashing
 from slots.model import SlotModel
 from slots.preprocessing import Preprocessing
@@ -34,16 +35,16 @@ def made(seed, feature=4, n=80):
     )
     rows = weights[torch.randint(0, 5, (n,), generator=generator)] + torch.randn(n, feature, generator=generator)
     model = SlotModel(Preprocessing("features", (feature,)), head)
-    return FeatureSource(model, rows.numpy(), quiet)
+    return FeatureSource(model.featurizer, rows.numpy()), head
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.05, 1.0))
 def test_the_share_asked_for_stays_matched(seed, reach):
-    source, ids = made(seed), np.arange(10, 70)
-    before, limits = source.predict(ids, quiet).matched, source.model.head.support_thresholds.clone()
-    turned = tighten(source, ids, reach=reach, report=quiet)
-    after, now = source.predict(ids, quiet).matched, source.model.head.support_thresholds
+    (source, head), ids = made(seed), np.arange(10, 70)
+    before, limits = answer(source, head, ids, quiet).matched, head.support_thresholds.clone()
+    turned = tighten(source, head, ids, reach=reach, report=quiet)
+    after, now = answer(source, head, ids, quiet).matched, head.support_thresholds
     n = int(before.sum())
     assert not (after & ~before).any()
     assert int(after.sum()) == n - (math.floor((1 - reach) * n) if reach < 1 else 0)
@@ -57,24 +58,24 @@ def test_the_share_asked_for_stays_matched(seed, reach):
 
 
 def test_reach_1_changes_no_bit():
-    source = made(0)
-    limits = source.model.head.support_thresholds.clone()
-    assert tighten(source, np.arange(40), reach=1.0, report=quiet) == 0.0
-    assert torch.equal(source.model.head.support_thresholds, limits)
+    source, head = made(0)
+    limits = head.support_thresholds.clone()
+    assert tighten(source, head, np.arange(40), reach=1.0, report=quiet) == 0.0
+    assert torch.equal(head.support_thresholds, limits)
 
 
 def test_without_held_out_examples_all_are_used_and_without_any_nothing_happens():
     source, twin = made(1), made(1)
-    assert tighten(source, np.zeros(0, np.int64), reach=0.5, report=quiet) == tighten(
-        twin, np.arange(80), reach=0.5, report=quiet
+    assert tighten(*source, np.zeros(0, np.int64), reach=0.5, report=quiet) == tighten(
+        *twin, np.arange(80), reach=0.5, report=quiet
     )
     empty = made(2, n=0)
-    assert tighten(empty, np.zeros(0, np.int64), reach=0.5, report=quiet) == 0.0
+    assert tighten(*empty, np.zeros(0, np.int64), reach=0.5, report=quiet) == 0.0
 
 
 def test_depth_is_the_literal_one():
-    source = made(3)
-    caps, found = source.model.head.caps(), support_depth(source, np.arange(80))
+    source, head = made(3)
+    caps, found = head.caps(), support_depth(source, head, np.arange(80))
     for i in range(80):
         views = [source.x[i]]
         inside = [
@@ -88,6 +89,6 @@ def test_depth_is_the_literal_one():
 
 
 def test_the_radius_falls_as_the_reach_falls():
-    turned = [tighten(made(4), np.arange(80), reach=reach, report=quiet) for reach in (1.0, 0.9, 0.7, 0.4, 0.1)]
+    turned = [tighten(*made(4), np.arange(80), reach=reach, report=quiet) for reach in (1.0, 0.9, 0.7, 0.4, 0.1)]
     assert turned == sorted(turned)
     assert turned[0] < turned[-1]

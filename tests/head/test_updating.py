@@ -203,7 +203,7 @@ def test_thinned_seeds_of_four_points_by_hand():
 
 
 def source_of(rows):
-    return FeatureSource(three_animals(), np.asarray(rows, np.float32), quiet)
+    return FeatureSource(three_animals().featurizer, np.asarray(rows, np.float32))
 
 
 def test_voters_are_the_seeds_that_hold_enough_and_the_best_of_each_label():
@@ -286,12 +286,12 @@ def lesson(seed=0):
     labels = torch.tensor([0] * 6 + [1] * 6 + [2] * 6 + [3] * 12 + [4] * 12)
     model = three_animals()
     memory = normalize(model.support.float()).flatten(0, 1)
-    return model, Lesson(x, labels, memory, model.head.labels.repeat_interleave(4))
+    return model, Lesson(FeatureSource(model.featurizer, x), labels, memory, model.head.labels.repeat_interleave(4))
 
 
 def loss(model, weights, labels, taught):
     """Cross-entropy of the pooled scores of old and new slots on the lesson, in one pass."""
-    head, unit = model.head, normalize(torch.from_numpy(taught.x))
+    head, unit = model.head, normalize(torch.from_numpy(taught.source.x))
     every = torch.cat([head.labels, labels])
     scores = torch.cat([unit @ head.weights.detach().T, unit @ normalize(weights).T], 1)
     pooled = softmax_pool(scores, class_groups(every, every.unique()), beta=head.beta)
@@ -304,20 +304,20 @@ def test_refinement_lowers_the_loss_and_moves_new_slots_only():
     before = copy.deepcopy(model.state_dict())
     start = normalize(torch.eye(8)[6:] + 0.8 * torch.eye(8)[[0, 2]])
     labels, kept = torch.tensor([3, 4]), start.clone()
-    found = refine(model, start, labels, taught, epochs=10, lr=1e-2, report=quiet)
+    found = refine(model.head, start, labels, taught, epochs=10, lr=1e-2, report=quiet)
     assert loss(model, found, labels, taught) < 0.8 * loss(model, start, labels, taught)
     assert torch.equal(start, kept)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.allclose(found.norm(dim=1), torch.ones(2))
-    assert torch.equal(found, refine(model, start, labels, taught, epochs=10, lr=1e-2, report=quiet))
+    assert torch.equal(found, refine(model.head, start, labels, taught, epochs=10, lr=1e-2, report=quiet))
 
 
 def test_refinement_has_nothing_to_do():
     model, taught = lesson()
     start, labels = 2 * torch.eye(8)[6:], torch.tensor([3, 4])
-    assert torch.equal(refine(model, start, labels, taught, epochs=0, report=quiet), torch.eye(8)[6:])
-    stranger = Lesson(taught.x[:0], taught.labels[:0], taught.memory[:0], taught.memory_labels[:0])
-    assert torch.equal(refine(model, start, labels, stranger, report=quiet), torch.eye(8)[6:])
+    assert torch.equal(refine(model.head, start, labels, taught, epochs=0, report=quiet), torch.eye(8)[6:])
+    stranger = Lesson(taught.source.take(np.arange(0)), taught.labels[:0], taught.memory[:0], taught.memory_labels[:0])
+    assert torch.equal(refine(model.head, start, labels, stranger, report=quiet), torch.eye(8)[6:])
 
 
 def test_slots_that_stand_for_too_little_do_not_vote():

@@ -24,10 +24,10 @@ from torch import nn
 
 from slots.editing import delete, merge, relabel
 from slots.errors import UsageError
-from slots.generations import log, undo
+from slots.generations import Generation, log, undo
 from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
-from slots.model import Generation, SlotModel
+from slots.model import SlotModel
 from slots.preprocessing import Preprocessing
 from slots.updating import UpdateConfig
 

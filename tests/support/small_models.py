@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
+from slots.generations import Generation
 from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
-from slots.model import Generation, SlotModel
+from slots.model import SlotModel
 from slots.preprocessing import Preprocessing
 
 

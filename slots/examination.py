@@ -1,0 +1,62 @@
+"""Answers and novelty of the same inputs, from one pass through the backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from slots.deciding import decide
+from slots.hashing import IncrementalNeuralHashing
+from slots.model_novelty import ModelNovelty, stack_distances
+from slots.novelty_distances import distances
+from slots.ood import Novelty, judge
+from slots.predictions import Prediction
+from slots.sources import FeatureSource
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All that a model says of a batch of inputs.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        What `SlotModel.predict` gives.
+    novelty : Novelty
+        What `SlotModel.assess_novelty` gives.
+    """
+
+    prediction: Prediction
+    novelty: Novelty
+
+
+@torch.no_grad()
+def examine(
+    source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, *, rate: float
+) -> Examination:
+    """Answer inputs and say how foreign they are, block by block.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The inputs.
+    head : IncrementalNeuralHashing
+        The slots.
+    novelty : ModelNovelty
+        Metric and calibration.
+    rate : float in (0, 1)
+        Largest share of familiar inputs that may be called novel.
+
+    Returns
+    -------
+    Examination
+    """
+    caps, metric = head.caps(), novelty.metric.to(head.centres.device)
+    answers, found = [], []
+    for rows in source.blocks(columns=head.n_slots):
+        features = source(rows)
+        answers.append(decide(features, caps))
+        found.append(distances(features, head.centres, metric))
+    judged = judge(stack_distances(found), metric, novelty.calibration, rate=rate)
+    return Examination(Prediction.concatenate(answers), judged)

@@ -1,0 +1,159 @@
+"""Labels: the numbers that stand for classes, their names, and what a user gives as labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slots.errors import DataError, UsageError
+
+GivenLabels = npt.NDArray[Any] | Mapping[int, int | str]
+"""Label ids, one an example and -1 for unknown; or example -> label id or name."""
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """The label ids given out so far, and what each of them is called. Ids are never given out twice.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Name of label ``i`` at place ``i``; their number is the next free id.
+    clusters : frozenset of int
+        Labels that stand for a cluster nobody has named yet.
+
+    Examples
+    --------
+    >>> labels = LabelNames(("cat", "dog"))
+    >>> labels.name(1), labels.name(7), labels.id("dog"), labels.ids(["dog", "fish"]).tolist()
+    ('dog', '7', 1, [1, -1])
+    """
+
+    names: tuple[str, ...]
+    clusters: frozenset[int] = frozenset()
+
+    @property
+    def n_labels(self) -> int:
+        """Ids given out so far; the next new label gets this number."""
+        return len(self.names)
+
+    def name(self, label: int) -> str:
+        """Name of a label; a label beyond the known names is shown as its number."""
+        return self.names[label] if 0 <= label < len(self.names) else str(label)
+
+    def id(self, name: str) -> int:
+        """Id of the label with this name, the lowest where two share it.
+
+        Raises
+        ------
+        UsageError
+            If there is no such label.
+        """
+        if name not in self.names:
+            raise UsageError(f"`name` must be a label of the model, got {name!r}. It knows {', '.join(self.names)}.")
+        return self.names.index(name)
+
+    def ids(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Ids of the labels with these names, -1 where there is none; shape (name,)."""
+        known = {name: label for label, name in reversed(list(enumerate(self.names)))}
+        return np.array([known.get(name, -1) for name in names], np.int64)
+
+    def reaching(self, n_labels: int) -> LabelNames:
+        """The same with at least so many ids given out; those that are new go by their numbers."""
+        return replace(self, names=(*self.names, *map(str, range(len(self.names), n_labels))))
+
+    def with_name(self, name: str) -> LabelNames:
+        """The same in which the name has an id: the one it has, else the next."""
+        return self if name in self.names else replace(self, names=(*self.names, name))
+
+    def with_clusters(self, count: int) -> LabelNames:
+        """The same with as many further clusters, under the next ids."""
+        fresh = range(len(self.names), len(self.names) + count)
+        names = (*self.names, *(f"cluster {label}" for label in fresh))
+        return LabelNames(names, self.clusters | set(fresh))
+
+    def read(self, labels: GivenLabels | None, n: int) -> tuple[npt.NDArray[np.int64], LabelNames]:
+        """Read what a user says of ``n`` examples.
+
+        Parameters
+        ----------
+        labels : int array of shape (example,), or mapping from row to label, optional
+            Ids, -1 for unknown; a mapping may also hold names, and new names get the next ids.
+        n : int
+            Number of examples.
+
+        Returns
+        -------
+        given : int64 array of shape (example,)
+            Ids, -1 where unknown.
+        known : LabelNames
+            The present labels with the new ones behind them.
+
+        Raises
+        ------
+        DataError
+            If the labels are no such array or mapping, or are for other rows.
+        """
+        if labels is None:
+            return np.full(n, -1, np.int64), self
+        given, known = self._read_mapping(labels, n) if isinstance(labels, Mapping) else (_read_array(labels, n), self)
+        return given, known.reaching(1 + int(given.max(initial=-1)))
+
+    def _read_mapping(self, labels: Mapping[int, int | str], n: int) -> tuple[npt.NDArray[np.int64], LabelNames]:
+        given, known = np.full(n, -1, np.int64), self
+        for row, label in labels.items():
+            if not 0 <= int(row) < n:
+                raise DataError(f"`labels` must be for rows 0 to {n - 1}, got row {row}. Is it for other data?")
+            if isinstance(label, str):
+                known = known.with_name(label)
+                given[int(row)] = known.id(label)
+            elif int(label) < 0:
+                raise DataError(f"`labels` must be names or numbers >= 0, got {label} for row {row}. Leave it out.")
+            else:
+                given[int(row)] = int(label)
+        return given, known
+
+
+def _read_array(labels: npt.NDArray[Any], n: int) -> npt.NDArray[np.int64]:
+    array = np.asarray(labels)
+    if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer) or (n and int(array.min()) < -1):
+        raise DataError(
+            f"`labels` must be whole numbers >= -1 of shape ({n},), got {array.dtype} of shape {array.shape}. "
+            "Give one label an example, -1 where it is unknown."
+        )
+    return array.astype(np.int64)
+
+
+def check_labels(x: Sized, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Labels of a training set as int64.
+
+    Parameters
+    ----------
+    x : sequence of length (example,)
+        The examples.
+    y : int array of shape (example,)
+        Their labels, >= 0.
+
+    Returns
+    -------
+    int64 array of shape (example,)
+
+    Raises
+    ------
+    DataError
+        If there are no examples, or the labels are not one whole number >= 0 for each.
+    """
+    labels = np.asarray(y)
+    if len(x) == 0:
+        raise DataError("`x` must hold at least one example, got none. Check the training part of the data.")
+    if labels.shape != (len(x),):
+        raise DataError(f"`y` must have shape ({len(x)},), got {labels.shape}. Give one label an example.")
+    if not np.issubdtype(labels.dtype, np.integer) or int(labels.min()) < 0:
+        raise DataError(
+            f"`y` must hold whole numbers >= 0, got {labels.dtype} from {labels.min()}. Number the classes from 0."
+        )
+    return labels.astype(np.int64)

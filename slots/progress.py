@@ -1,0 +1,36 @@
+"""How long work says what it is doing, to whoever asked for it: a terminal, a page, nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, float], None]
+"""``progress(step, share)``: told what is being done, and how much of it is done (0 to 1)."""
+
+
+def silent(_step: str, _share: float) -> None:
+    """Tell nobody."""
+
+
+def part(progress: Progress, low: float, high: float) -> Progress:
+    """The progress of one part of the work, as progress of the whole.
+
+    Parameters
+    ----------
+    progress : callable
+        ``progress(step, share)`` of the whole.
+    low, high : float in [0, 1]
+        Share of the whole that is done when the part begins, and when it ends.
+
+    Returns
+    -------
+    callable
+        ``progress(step, share)`` of the part.
+
+    Examples
+    --------
+    >>> second_half = part(lambda step, share: print(step, share), 0.5, 1.0)
+    >>> second_half("measuring", 0.5)
+    measuring 0.75
+    """
+    return lambda step, share: progress(step, low + (high - low) * share)
