@@ -177,11 +177,11 @@ def tilings(bench: Bench) -> Any:
     found["sort and split"], rows = bench.timed(lambda: SplitRows.of(x, y))
     counts = torch.bincount(rows.labels).tolist()
     limits = thresholds[rows.order].double()
-    for tiling in (Tiling(), Tiling(stages=4), Tiling(warps=4), Tiling(depth=32, stages=4)):
+    for tiling in (Tiling(), Tiling(warps=4), Tiling(warps=4, stages=4)):
         call = partial(near_maxima, rows, rows, symmetric=True, tiling=tiling)
         found[f"maxima {dataclasses.astuple(tiling)}"] = _or_error(lambda c=call: bench.timed(c)[0])
     for tiling in (
-        Tiling(depth=32, stages=4), Tiling(depth=64, stages=2), Tiling(depth=32, stages=3), Tiling(64, 64, 4, 3)
+        Tiling(depth=32), Tiling(depth=32, stages=4), Tiling(depth=32, warps=4)
     ):  # fmt: skip
         call = partial(packed_coverage, rows, rows, limits, counts, counts, rounding=1e-12, tiling=tiling)
         found[f"coverage {dataclasses.astuple(tiling)}"] = _or_error(lambda c=call: bench.timed(c)[0])

@@ -113,10 +113,10 @@ def exact_kernel(x, y, x_lengths, y_lengths, i, j, out, d, BD: tl.constexpr):
 @triton.jit
 def coverage_kernel(
     x, x_low, y, y_low, limits, tiles, words, pairs, count, d, capacity, near,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    symmetric: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """One tile of one class: its bits, and what lies too near a threshold for them."""
-    about = tiles + tl.program_id(0) * 6
+    """One tile of one class: its bits, and what lies too near a threshold for them; and those of the mirrored tile."""
+    about = tiles + tl.program_id(0) * 7
     row, row_end = tl.load(about), tl.load(about + 1)
     column, column_end = tl.load(about + 2), tl.load(about + 3)
     target, width = tl.load(about + 4), tl.load(about + 5)  # where the tile's first half-word goes, half-words a row
@@ -133,8 +133,8 @@ def coverage_kernel(
         tile = tl.dot(left, right, tile)
         rest = tl.dot(left, right_low, rest)
         rest = tl.dot(left_low, right, rest)
-    tile += rest * (1.0 / 2048.0)
-    tile -= tl.load(limits + rows, mask=x_there, other=4.0)[:, None]
+    scores = tile + rest * (1.0 / 2048.0)
+    tile = scores - tl.load(limits + rows, mask=x_there, other=4.0)[:, None]
     there = x_there[:, None] & y_there[None, :]
     bits = (there & (tile > near)).to(tl.int32)
     half_words = tl.sum(tl.reshape(bits, (BM, BN // 32, 32)) << tl.arange(0, 32)[None, None, :], axis=2)
@@ -144,6 +144,19 @@ def coverage_kernel(
     listed = there & (tl.abs(tile) <= near)
     place = tl.atomic_add(count + tl.zeros((BM, BN), dtype=tl.int32), 1, mask=listed)
     tl.store(pairs + place, (rows[:, None] << 32) | columns[None, :], mask=listed & (place < capacity))
+    if symmetric:
+        mirrored = tl.load(about + 6)
+        if mirrored >= 0:
+            tile = scores - tl.load(limits + columns, mask=y_there, other=4.0)[None, :]
+            bits = (there & (tile > near)).to(tl.int32)
+            half_words = tl.sum(tl.reshape(bits, (BM // 32, 32, BN)) << tl.arange(0, 32)[None, :, None], axis=1)
+            at = tl.arange(0, BM // 32)
+            inside = ((row + 32 * at) < row_end)[:, None] & y_there[None, :]
+            goes = mirrored + tl.arange(0, BN).to(tl.int64)[None, :] * width + at[:, None]
+            tl.store(words + goes, half_words, mask=inside)
+            listed = there & (tl.abs(tile) <= near)
+            place = tl.atomic_add(count + tl.zeros((BM, BN), dtype=tl.int32), 1, mask=listed)
+            tl.store(pairs + place, (columns[None, :] << 32) | rows[:, None], mask=listed & (place < capacity))
 
 
 @triton.jit
@@ -155,80 +168,77 @@ def bits_set(words):
     return (words * 0x0101010101010101) >> 56
 
 
-@triton.jit(do_not_specialize=["this_round"])
+@triton.jit(do_not_specialize=["n_active", "this_round"])
 def bid_kernel(
-    words, row_word, row_width, row_open, still_open, active, n_active, gains, bids, best, this_round, min_gain,
-    BR: tl.constexpr, BW: tl.constexpr, BC: tl.constexpr,
+    words, places, starts, active, n_active, still_open, gains, bids, best, this_round, min_gain, n,
+    BR: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """Gain of a few candidates; where it is enough, a bid for each example they would cover."""
-    place = tl.program_id(0) * BR + tl.arange(0, BR)
-    i = tl.load(active + place, mask=place < n_active, other=0)
-    living = (place < n_active) & (tl.load(gains + i) >= min_gain)  # gains never rise
-    width = tl.where(living, tl.load(row_width + i), 0)
-    opened = tl.load(row_open + i)
-    mine, there = words + tl.load(row_word + i)[:, None], still_open + opened[:, None]
-    widest = tl.max(width, axis=0)
-    total = tl.zeros((BR, BC), dtype=tl.int64)
-    for start in range(0, widest, BC):
-        at = (start + tl.arange(0, BC))[None, :]
-        here = at < width[:, None]
-        total += bits_set(tl.load(mine + at, mask=here, other=0) & tl.load(there + at, mask=here, other=0))
+    here = tl.program_id(0) * BR + tl.arange(0, BR)
+    living = here < n_active
+    i = tl.load(active + here, mask=living, other=0)
+    living = living & (tl.load(gains + i) >= min_gain)  # gains never rise
+    begin = tl.load(starts + here, mask=living, other=0)
+    end = tl.load(starts + here + 1, mask=living, other=0)
+    longest = tl.max(end - begin, axis=0)
+    total = tl.zeros((BR, BW), dtype=tl.int64)
+    for start in range(0, longest, BW):
+        at = begin[:, None] + start + tl.arange(0, BW)[None, :]
+        there = at < end[:, None]
+        place = tl.load(places + at, mask=there, other=0)
+        total += bits_set(tl.load(words + at, mask=there, other=0) & tl.load(still_open + place))
     gain = tl.sum(total, axis=1)
     tl.store(gains + i, gain.to(tl.int32), mask=living)
     living = living & (gain >= min_gain)
-    bid = (this_round.to(tl.int64) << 48) | (gain << 24) | (16777215 - i)
+    bid = (this_round.to(tl.int64) << 48) | (gain << 24) | (n - 1 - i)
     tl.store(bids + i, bid, mask=living)
-    width = tl.where(living, width, 0)
-    example = best + 64 * opened[:, None, None]
+    end = tl.where(living, end, begin)
     bit = tl.arange(0, 64).to(tl.int64)[None, None, :]
-    for start in range(0, tl.max(width, axis=0), BW):
-        at = (start + tl.arange(0, BW))[None, :]
-        here = at < width[:, None]
-        now = tl.load(mine + at, mask=here, other=0) & tl.load(there + at, mask=here, other=0)
-        if tl.max(tl.max((now != 0).to(tl.int32), axis=1), axis=0) > 0:
-            covered = ((now[:, :, None] >> bit) & 1) != 0
-            standing = example + at.to(tl.int64)[:, :, None] * 64 + bit
-            offered = tl.zeros((BR, BW, 64), dtype=tl.int64) + bid[:, None, None]
-            higher = covered & (tl.load(standing, mask=covered, other=0) < offered)
-            tl.atomic_max(standing, offered, mask=higher)
+    for start in range(0, tl.max(end - begin, axis=0), BW):
+        at = begin[:, None] + start + tl.arange(0, BW)[None, :]
+        there = at < end[:, None]
+        place = tl.load(places + at, mask=there, other=0)
+        now = tl.load(words + at, mask=there, other=0) & tl.load(still_open + place)
+        covered = ((now[:, :, None] >> bit) & 1) != 0
+        standing = best + place.to(tl.int64)[:, :, None] * 64 + bit
+        offered = tl.zeros((BR, BW, 64), dtype=tl.int64) + bid[:, None, None]
+        higher = covered & (tl.load(standing, mask=covered, other=0) < offered)
+        tl.atomic_max(standing, offered, mask=higher)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_active"])
 def pick_kernel(
-    words, row_word, row_width, row_open, still_open, open_after, active, n_active, gains, bids, best, gain_at_pick,
-    min_gain, BR: tl.constexpr, BW: tl.constexpr, BC: tl.constexpr,
+    words, places, starts, active, n_active, still_open, open_after, gains, bids, best, gain_at_pick, min_gain,
+    BR: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """Pick those of a few candidates whom nobody outbids at any example they would cover."""
-    place = tl.program_id(0) * BR + tl.arange(0, BR)
-    i = tl.load(active + place, mask=place < n_active, other=0)
+    here = tl.program_id(0) * BR + tl.arange(0, BR)
+    living = here < n_active
+    i = tl.load(active + here, mask=living, other=0)
     gain = tl.load(gains + i)
-    living = (place < n_active) & (gain >= min_gain)
-    width = tl.where(living, tl.load(row_width + i), 0)
-    opened, bid = tl.load(row_open + i), tl.load(bids + i)
-    mine, there = words + tl.load(row_word + i)[:, None], still_open + opened[:, None]
-    example = best + 64 * opened[:, None, None]
+    living = living & (gain >= min_gain)
+    begin = tl.load(starts + here, mask=living, other=0)
+    end = tl.load(starts + here + 1, mask=living, other=0)
+    bid = tl.load(bids + i)
     bit = tl.arange(0, 64).to(tl.int64)[None, None, :]
     outbid = tl.where(living, 0, 1)
-    start = 0
-    while start < tl.max(width, axis=0):
-        at = (start + tl.arange(0, BW))[None, :]
-        here = at < width[:, None]
-        now = tl.load(mine + at, mask=here, other=0) & tl.load(there + at, mask=here, other=0)
-        if tl.max(tl.max((now != 0).to(tl.int32), axis=1), axis=0) > 0:
-            covered = ((now[:, :, None] >> bit) & 1) != 0
-            standing = tl.load(example + at.to(tl.int64)[:, :, None] * 64 + bit, mask=covered, other=0)
-            lost = (covered & (standing != bid[:, None, None])).to(tl.int32)
-            outbid = tl.maximum(outbid, tl.max(tl.max(lost, axis=2), axis=1))
-            width = tl.where(outbid > 0, 0, width)  # the others go on
-        start += BW
+    for start in range(0, tl.max(end - begin, axis=0), BW):
+        at = begin[:, None] + start + tl.arange(0, BW)[None, :]
+        there = (at < end[:, None]) & (outbid == 0)[:, None]
+        place = tl.load(places + at, mask=there, other=0)
+        now = tl.load(words + at, mask=there, other=0) & tl.load(still_open + place)
+        covered = ((now[:, :, None] >> bit) & 1) != 0
+        standing = tl.load(best + place.to(tl.int64)[:, :, None] * 64 + bit, mask=covered, other=0)
+        lost = (covered & (standing != bid[:, None, None])).to(tl.int32)
+        outbid = tl.maximum(outbid, tl.max(tl.max(lost, axis=2), axis=1))
     won = outbid == 0
     tl.store(gain_at_pick + i, gain, mask=won)
-    width = tl.where(won, width, 0)
-    after = open_after + opened[:, None]
-    for begin in range(0, tl.max(width, axis=0), BC):
-        at = (begin + tl.arange(0, BC))[None, :]
-        now = tl.load(mine + at, mask=at < width[:, None], other=0)
-        tl.atomic_and(after + at, ~now, mask=(at < width[:, None]) & (now != 0))
+    end = tl.where(won, end, begin)
+    for start in range(0, tl.max(end - begin, axis=0), BW):
+        at = begin[:, None] + start + tl.arange(0, BW)[None, :]
+        there = at < end[:, None]
+        place = tl.load(places + at, mask=there, other=0)
+        tl.atomic_and(open_after + place, ~tl.load(words + at, mask=there, other=0), mask=there)
 
 
 @triton.jit

@@ -1,13 +1,15 @@
-"""The rounds of `slots.cover_rounds` on packed bits, as Triton kernels: nothing is unpacked, nothing is listed.
+"""The rounds of `slots.cover_rounds` on packed bits, as Triton kernels: nothing is unpacked.
 
 A round is two kernels over the candidates. The first counts what each still covers and bids for it: the bid is the
 round, the gain and the index in one integer, and the largest bid stays at each example. The second picks the candidates
 whose bid stands at all they cover. Integers alone decide, so the order in which the device works does not matter.
+Most words are 0, and most of the others after a round or two: now and then those are dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from slots.cover_triton_kernels import bid_kernel, or_kernel, pick_kernel
 
 _ROUNDS_BETWEEN_LOOKS = 4  # a look waits for the device, and forgets the candidates that have nothing left to cover
 _MOST_CANDIDATES = 1 << 24  # gain and index take 24 bits each of a bid, the round 15
-_AT_ONCE = 8  # candidates a program
+_AT_ONCE, _WORDS_AT_ONCE = 4, 8  # candidates a program, and words of each
 
 
 class PackedRows:
@@ -69,28 +71,36 @@ class PackedRows:
         device, n = self.device, self.n_rows
         gain_at_pick = torch.zeros(n, dtype=torch.int32, device=device)
         still_open = torch.full((self.n_words,), -1, dtype=torch.int64, device=device)
-        open_after = torch.empty_like(still_open)
         best = torch.zeros(64 * self.n_words, dtype=torch.int64, device=device)
         gains = torch.full((n,), np.iinfo(np.int32).max, dtype=torch.int32, device=device)
         bids = torch.zeros(n, dtype=torch.int64, device=device)
-        sizes = {"BR": _AT_ONCE, "BW": 4, "BC": min(32, triton.next_power_of_2(self.widest)), "num_warps": 4}
-        this_round, active = 0, torch.arange(n if self.n_words else 0, device=device)
-        while len(active):
-            grid = (-(-len(active) // _AT_ONCE),)
-            for _ in range(_ROUNDS_BETWEEN_LOOKS):
+        listed, this_round = self._listed(), 0
+        while len(listed.active):
+            grid = (-(-len(listed.active) // _AT_ONCE),)
+            lists = (listed.words, listed.places, listed.starts, listed.active, len(listed.active))
+            for _ in range(min(1 + this_round, _ROUNDS_BETWEEN_LOOKS)):  # the first rounds cover most
                 this_round += 1
                 bid_kernel[grid](
-                    self.words, *self.where, still_open, active, len(active), gains, bids, best, this_round, min_gain,
-                    **sizes,
-                )  # fmt: skip
-                open_after.copy_(still_open)
+                    *lists, still_open, gains, bids, best, this_round, min_gain, n, BR=_AT_ONCE, BW=_WORDS_AT_ONCE
+                )
+                open_after = still_open.clone()
                 pick_kernel[grid](
-                    self.words, *self.where, still_open, open_after, active, len(active), gains, bids, best,
-                    gain_at_pick, min_gain, **sizes,
+                    *lists, still_open, open_after, gains, bids, best, gain_at_pick, min_gain,
+                    BR=_AT_ONCE, BW=_WORDS_AT_ONCE,
                 )  # fmt: skip
-                still_open, open_after = open_after, still_open
-            active = active[(gains[active] >= min_gain) & (gain_at_pick[active] == 0)]
+                still_open = open_after
+            listed = listed.still(still_open, gains >= min_gain)
         return gain_at_pick.long()
+
+    def _listed(self) -> _Listed:
+        """All words that are not 0."""
+        at = self.words.nonzero()[:, 0]
+        word, _, opened = self.where
+        row = torch.searchsorted(word, at, right=True) - 1
+        place = at - word[row] + opened[row]
+        starts = torch.searchsorted(at, torch.cat([word, word.new_full((1,), self.words.numel())]))
+        active = torch.arange(self.n_rows, device=self.device)
+        return _Listed(self.words[at], place.int(), starts.int(), active)
 
     def union(self, chosen: Int[Tensor, " slot"]) -> Int[Tensor, " word"]:
         """What some rows cover together.
@@ -123,6 +133,30 @@ class PackedRows:
         """The bit of each candidate's own place in the word that holds it."""
         bits: Tensor = (words >> (self._within % 64)) & 1
         return bits.bool()
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The words that matter, row after row."""
+
+    words: Int[Tensor, " word"]
+    places: Int[Tensor, " word"]  # among the words of the examples
+    starts: Int[Tensor, " active_and_one"]
+    active: Int[Tensor, " active"]
+
+    def still(self, still_open: Int[Tensor, " open"], enough: Bool[Tensor, " candidate"]) -> _Listed:
+        """What is left of it: rows that gain enough, words with something uncovered."""
+        left = self.words & still_open[self.places.long()]
+        row = torch.repeat_interleave(
+            torch.arange(len(self.active), device=left.device), self.starts.diff(), output_size=len(left)
+        )
+        kept = ((left != 0) & enough[self.active][row]).nonzero()[:, 0]
+        counts = torch.zeros(len(self.active), dtype=torch.long, device=left.device).index_add_(
+            0, row[kept], torch.ones_like(kept)
+        )
+        rows = counts.nonzero()[:, 0]
+        starts = torch.cat([counts.new_zeros(1), counts[rows].cumsum(0)]).int()
+        return _Listed(left[kept], self.places[kept], starts, self.active[rows])
 
 
 def _joined(blocks: Sequence[Tensor]) -> Int[Tensor, " word"]:

@@ -47,8 +47,8 @@ class Tiling:
     stages: int = 3
 
 
-MAXIMA_TILING = Tiling()
-COVERAGE_TILING = Tiling(depth=32, stages=4)
+MAXIMA_TILING = Tiling(warps=4)
+COVERAGE_TILING = Tiling(depth=32)
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,7 @@ def packed_coverage(
     Parameters
     ----------
     rows, columns : SplitRows
+        Where they are the same object each tile serves both ways.
     limits : float64 tensor of shape (row,)
         In the order of the labels; a row covers the columns of its class whose cosine is above.
     rows_a_class, columns_a_class : sequence of int
@@ -273,7 +274,7 @@ def packed_coverage(
     widths = -(-n_columns // 64)
     sizes = n_rows * widths
     words = torch.zeros(int(sizes.sum()), dtype=torch.int64, device=device)
-    tiles = _class_tiles(n_rows, n_columns, sizes, tiling.side)
+    tiles = _class_tiles(n_rows, n_columns, sizes, tiling.side, symmetric=rows is columns)
     if len(tiles):
         pairs = _covered(rows, columns, limits.float(), torch.from_numpy(tiles).to(device), words, tiling)
         i, j = pairs >> 32, pairs & 0xFFFFFFFF
@@ -300,8 +301,8 @@ def _covered(  # noqa: PLR0917
         count = torch.zeros(1, dtype=torch.int32, device=words.device)
         coverage_kernel[(len(tiles),)](
             rows.high, rows.low, columns.high, columns.low, limits, tiles, words.view(torch.int32), pairs, count, d,
-            capacity, split_bound(d), BM=tiling.side, BN=tiling.side, BK=tiling.depth, num_warps=tiling.warps,
-            num_stages=tiling.stages,
+            capacity, split_bound(d), symmetric=rows is columns, BM=tiling.side, BN=tiling.side, BK=tiling.depth,
+            num_warps=tiling.warps, num_stages=tiling.stages,
         )  # fmt: skip
         found = int(count)
         if found <= capacity:
@@ -310,9 +311,18 @@ def _covered(  # noqa: PLR0917
 
 
 def _class_tiles(
-    n_rows: npt.NDArray[np.int64], n_columns: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], side: int
+    n_rows: npt.NDArray[np.int64],
+    n_columns: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    side: int,
+    *,
+    symmetric: bool,
 ) -> npt.NDArray[np.int64]:
-    """First and last row and column of each tile, where its half-words go, and how many a row of its class has."""
+    """First and last row and column of each tile, where its half-words go, and how many a row of its class has.
+
+    Last, where the half-words of the mirrored tile go: of a symmetric matrix only tiles on and above the diagonal are
+    made, and -1 says that there is no other.
+    """
     high, wide = -(-n_rows // side), -(-n_columns // side)
     counts = high * wide
     of_class = np.repeat(np.arange(len(counts)), counts)
@@ -322,5 +332,7 @@ def _class_tiles(
     width = 2 * -(-n_columns // 64)[of_class]
     row, column = first_row[of_class], first_column[of_class]
     target = 2 * first_word[of_class] + i * width + j // 32
+    mirrored = np.where(i < j, 2 * first_word[of_class] + j * width + i // 32, -1)
     ends = row + n_rows[of_class], column + n_columns[of_class]
-    return np.stack([row + i, ends[0], column + j, ends[1], target, width], axis=1).astype(np.int64)
+    found = np.stack([row + i, ends[0], column + j, ends[1], target, width, mirrored], axis=1).astype(np.int64)
+    return found[i <= j] if symmetric else found

@@ -174,8 +174,7 @@ def cap_thresholds(
         rows = _Side.by_label(candidates, candidate_labels)
         columns = rows if symmetric else _Side.by_label(examples, labels)
         order, top = rows.order, _tiled_maxima(rows, columns, step)
-    found = torch.where(top > -math.inf, strictly_above(top), torch.full_like(top, -math.inf, dtype=torch.float32))
-    return torch.empty_like(found).index_copy_(0, order, found)
+    return _just_above(top, order)
 
 
 def _tiled_maxima(rows: _Side, columns: _Side, block: int) -> Float[Tensor, " row"]:
@@ -262,6 +261,34 @@ def coverage_bits(
             words = _block_words(sides, limits, columns, views, step)
         blocks.append(CoverBlock(label, mine, own, words))
     return blocks
+
+
+@torch.no_grad()
+def fused_class_coverage(features: Features, labels: Labels) -> tuple[Thresholds, list[CoverBlock]]:
+    """`cap_thresholds` and `coverage_bits` of examples among themselves, by the kernels of a GPU.
+
+    Parameters
+    ----------
+    features : float tensor of shape (example, feature)
+        At least one, on a device that `has_fused_kernels`.
+    labels : int64 tensor of shape (example,)
+
+    Returns
+    -------
+    thresholds : float32 tensor of shape (example,)
+    blocks : list of CoverBlock
+    """
+    from slots.cover_triton_scores import SplitRows, foreign_maxima
+
+    rows = SplitRows.of(features, labels)
+    thresholds = _just_above(foreign_maxima(rows, rows), rows.order)
+    return thresholds, _fused_blocks(rows, rows, thresholds.double())
+
+
+def _just_above(top: Float[Tensor, " row"], order: Int[Tensor, " row"]) -> Thresholds:
+    """Thresholds in the order given, from maxima in another."""
+    found = torch.where(top > -math.inf, strictly_above(top), torch.full_like(top, -math.inf, dtype=torch.float32))
+    return torch.empty_like(found).index_copy_(0, order, found)
 
 
 def _split(

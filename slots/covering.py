@@ -11,7 +11,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from slots.cover import check_limits, check_search, greedy_set_cover_packed, refined_set_cover_packed
-from slots.coverage import CoverBlock, cap_thresholds, coverage_bits, has_fused_kernels, unpack_bits
+from slots.coverage import (
+    CoverBlock,
+    cap_thresholds,
+    coverage_bits,
+    fused_class_coverage,
+    has_fused_kernels,
+    unpack_bits,
+)
 from slots.shapes import Features, Labels, Thresholds
 
 _ROWS_UNPACKED = 256
@@ -103,8 +110,11 @@ def class_cover(
     if mode == "refined" and (max_slots is not None or min_gain > 1 or coverage < 1):
         raise ValueError("`mode` must be 'greedy' for a cover with limits, got 'refined'. It covers everything.")
     check_search(time_budget_s, seed, None)
-    thresholds = cap_thresholds(features, labels, features, labels, block=block)
-    blocks = coverage_bits(features, labels, thresholds, features, labels, block=block)
+    if has_fused_kernels(features.device) and len(features):
+        thresholds, blocks = fused_class_coverage(features, labels)
+    else:
+        thresholds = cap_thresholds(features, labels, features, labels, block=block)
+        blocks = coverage_bits(features, labels, thresholds, features, labels, block=block)
     if mode == "refined":
         picked = refined_set_cover_packed(blocks, time_budget_s=time_budget_s, seed=seed).to(labels.device)
     else:
