@@ -19,6 +19,7 @@ from torch import Tensor
 
 from slots.matching import class_groups, margins, normalize, softmax_pool
 from slots.predictions import Answer, Prediction
+from slots.rounding import full_product
 from slots.shapes import SlotLabels, SlotVectors, Thresholds, ViewFeatures
 
 Rows = npt.NDArray[np.int64]
@@ -121,7 +122,7 @@ def exact_margins(
 def propose(features: ViewFeatures, caps: SlotCaps) -> Proposals:
     """Triples that may match, from float32 products with every slot (`slots.index` finds them with fewer)."""
     unit = normalize(features.float())
-    weight_scores, centre_scores = unit @ caps.weights.T, unit @ caps.centres.T
+    weight_scores, centre_scores = full_product(unit, caps.weights.T), full_product(unit, caps.centres.T)
     near = (weight_scores > caps.precision - TOLERANCE) & (centre_scores > caps.support - TOLERANCE)
     example, view, slot = near.nonzero(as_tuple=True)
     return Proposals(example, view, slot, weight_scores[near].double(), centre_scores[near].double())

@@ -15,8 +15,9 @@ from torch import Tensor
 from slots.deciding import Proposals, SlotCaps, exact_scores
 from slots.index_faiss import FaissProposer, Kind, load_faiss
 from slots.index_kernels import Indices, Kept, Rows, Slots, Tile, scan_pairs, scan_tile, unit_rows
-from slots.index_search import NEAR, CapBound, full_precision
+from slots.index_search import NEAR, CapBound
 from slots.matching import normalize
+from slots.rounding import full_precision
 from slots.shapes import ViewFeatures
 
 _ROWS, _COLUMNS = 512, 1024  # a tile of bounds: 2 MB

@@ -19,6 +19,7 @@ from slots.matching import normalize
 from slots.model import SlotModel
 from slots.predictions import Prediction
 from slots.preprocessing import RawInputs
+from slots.rounding import full_product
 from slots.sources import FeatureSource
 
 Ids = npt.NDArray[np.int64]
@@ -189,7 +190,7 @@ def _cap_words(
     for start in range(0, len(source), step):
         rows = slice(start, min(len(source), start + step))
         report("candidates", rows.stop / len(source))
-        scores = (normalize(source(rows).float()) @ caps.T).amax(1)
+        scores = full_product(normalize(source(rows).float()), caps.T).amax(1)
         inside: Bool[Tensor, "candidate example"] = (scores > limit).T
         own = torch.from_numpy((places >= rows.start) & (places < rows.stop)).nonzero()[:, 0]
         inside[own, torch.from_numpy(places)[own] - rows.start] = True  # a candidate covers itself, rounding or not

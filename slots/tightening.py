@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.calibration import strictly_below
 from slots.deciding import exact_scores, matching_pairs
+from slots.rounding import strictly_below
 from slots.sources import FeatureSource
 
 
