@@ -208,11 +208,15 @@ class SlotModel(nn.Module):
         EmptyHeadError
             If the model has no slots.
         """
-        self.preprocessing.check(x)
+        self.preprocessing.check_form(x)
         self.head.predict(torch.zeros(0, self.head.feature_dim, device=self.device))  # raises on an empty head
         self.eval()
         caps = self.head.caps()
-        return Prediction.concatenate([decide(self.features(x[rows]), caps) for rows in self.blocks(len(x))])
+        parts = []
+        for rows in self.blocks(len(x)):
+            block = self.preprocessing.check_finite(x[rows], rows.start)
+            parts.append(decide(self.features(block), caps))
+        return Prediction.concatenate(parts)
 
     def assess_novelty(self, x: RawInputs, *, false_alarm_rate: float = 0.05) -> Novelty:
         """Say how foreign raw inputs are, and which of them to call novel.

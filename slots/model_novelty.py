@@ -119,10 +119,13 @@ def learn_novelty(
 @torch.no_grad()
 def assess(model: SlotModel, x: RawInputs, novelty: ModelNovelty, *, rate: float) -> Novelty:
     """Score, p-value, decision, nearest slot and reason of raw inputs."""
-    model.preprocessing.check(x)
+    model.preprocessing.check_form(x)
     model.eval()
     metric = novelty.metric.to(model.device)
-    parts = [distances(model.features(x[rows]), model.head.centres, metric) for rows in model.blocks(len(x))]
+    parts = []
+    for rows in model.blocks(len(x)):
+        block = model.preprocessing.check_finite(x[rows], rows.start)
+        parts.append(distances(model.features(block), model.head.centres, metric))
     return judge(_stack(parts), metric, novelty.calibration, rate=rate)
 
 
