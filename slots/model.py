@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from slots.deciding import decide
 from slots.errors import ModelError, UsageError
 from slots.hashing import IncrementalNeuralHashing
+from slots.kept_index import KeptIndex
 from slots.model_novelty import ModelNovelty, assess
 from slots.predictions import Prediction
 from slots.preprocessing import Preprocessing, RawInputs
@@ -31,6 +32,7 @@ BuildBackbone = Callable[..., nn.Module]
 """``build(name, *, input_shape, **options)``, for example `backbones.build`."""
 
 _CPU_INPUTS = 128
+_INDEXED = 4096  # views answered together by an index, which holds no matrix
 _BLOCK_FLOATS = 1 << 24  # numbers in the largest intermediate of a block: 64 MB in float32
 
 
@@ -103,6 +105,7 @@ class SlotModel(nn.Module):
         if recipe is None and backbone is not None and hasattr(backbone, "options"):
             options: Any = backbone.options
             self.recipe = (str(backbone.name), dict(options))
+        self._kept_index = KeptIndex()
         self.history: list[Generation] = []
         self.thumbnails: npt.NDArray[np.uint8] | None = None
         """Remembered images, shape (slot, exemplar, height, width, channel); None for features."""
@@ -181,9 +184,10 @@ class SlotModel(nn.Module):
             features = self.backbone(inputs)
         return features.reshape(*views.shape[:2], features.shape[-1])
 
-    def blocks(self, n: int, *, columns: int = 0) -> Iterator[slice]:
+    def blocks(self, n: int, *, columns: int = 0, n_slots: int | None = None) -> Iterator[slice]:
         """Slices of ``n`` examples whose intermediates stay near 64 MB; ``columns`` when there are more than slots."""
-        row = max(int(np.prod(self.preprocessing.shape)) * 4, self.head.feature_dim, self.head.n_slots, columns, 1)
+        n_slots = self.head.n_slots if n_slots is None else n_slots
+        row = max(int(np.prod(self.preprocessing.shape)) * 4, self.head.feature_dim, n_slots, columns, 1)
         step = max(1, _BLOCK_FLOATS // (row * self.views.n_views))
         for i in range(0, n, step):
             yield slice(i, min(n, i + step))
@@ -213,9 +217,11 @@ class SlotModel(nn.Module):
         self.eval()
         caps = self.head.caps()
         parts = []
-        for rows in self.blocks(len(x)):
-            block = self.preprocessing.check_finite(x[rows], rows.start)
-            parts.append(decide(self.features(block), caps))
+        index = self._kept_index.index_for(caps, len(x) * self.views.n_views)
+        blocks = self.blocks(len(x)) if index is None else self.blocks(len(x), columns=_INDEXED, n_slots=0)
+        for rows in blocks:
+            features = self.features(self.preprocessing.check_finite(x[rows], rows.start))
+            parts.append(decide(features, caps) if index is None else index.predict(features))
         return Prediction.concatenate(parts)
 
     def assess_novelty(self, x: RawInputs, *, false_alarm_rate: float = 0.05) -> Novelty:
