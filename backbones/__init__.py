@@ -6,6 +6,7 @@ from backbones.ascent import Ascent, accentuate, ascend, counterfactual, gradien
 from backbones.base import AbstractBackbone
 from backbones.building import BACKBONES, build
 from backbones.grp import detached_gates, grp_gap
+from backbones.pretrained import is_network_name
 from backbones.pullback import pullback
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "detached_gates",
     "gradient",
     "grp_gap",
+    "is_network_name",
     "pullback",
 ]

@@ -124,6 +124,26 @@ def _checked(frozen: bool, size: int | None, mean: Sequence[float], std: Sequenc
     return {"frozen": bool(frozen), "size": size, "mean": [*map(float, mean)], "std": [*map(float, std)]}
 
 
+def is_network_name(name: str) -> bool:
+    """Whether a name is that of a network made elsewhere, as `Pretrained` takes it.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    bool
+        True for ``cifar_resnetN``, ``torchvision:NAME`` and ``timm:NAME``, whether there is such a network or not.
+
+    Examples
+    --------
+    >>> is_network_name("torchvision:resnet18"), is_network_name("cnn")
+    (True, False)
+    """
+    return name.startswith(("cifar_resnet", "torchvision:", "timm:"))
+
+
 def _rows(features: Tensor) -> Tensor:
     """One row an input: what is left of the picture's axes is averaged."""
     return features.flatten(2).mean(2) if features.ndim > 2 else features

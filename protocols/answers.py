@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocols.environment import csv_text
 from protocols.images import load_images
 from slots.calibration import wilson_lower
 from slots.errors import DataError
@@ -70,11 +69,7 @@ def answers_json(model: SlotModel, names: Sequence[str], prediction: Prediction)
 
 def answers_csv(model: SlotModel, names: Sequence[str], prediction: Prediction) -> str:
     """The same as CSV with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(answers_json(model, names, prediction))
-    return text.getvalue()
+    return csv_text(COLUMNS, [tuple(row.values()) for row in answers_json(model, names, prediction)])
 
 
 def describe(model: SlotModel) -> dict[str, Any]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from protocols.data import Dataset
-from protocols.queries import check_sum
-from protocols.suspects import CleaningPlan, Found, backbone_name, find
+from protocols.cleaning_page import cleaning_page
+from protocols.dataset import Dataset, check_sum
+from protocols.environment import csv_text
+from protocols.summary_cleaning import SCHEMA, CleaningPlan, CleaningSummary, Confused, Found
+from protocols.suspects import backbone_name, find
 from slots.model import SlotModel
-from slots.progress import Progress
+from slots.progress import Progress, silent
 from slots.store import write_file
-
-SCHEMA = 1
-"""Version of the JSON that `CleaningSummary.as_json` writes."""
 
 COLUMNS = (
     "rank", "example", "given", "suggested", "suspicion", "slots", "radians", "matches", "same", "same_angle",
@@ -31,43 +26,6 @@ labels that the example holds back, the worst first, with blanks between them; `
 would be wider without the listed examples; ``matches`` that all of them would gain; ``same`` and ``other``: the nearest
 example under the same and under another label among those not listed, with angles in radians; ``check``: a check sum
 of the example."""
-
-
-@dataclass(frozen=True)
-class Confused:
-    """A pair of labels that stand for each other: how many labels ``given`` are really ``true``, by the estimate."""
-
-    true: str
-    given: str
-    count: int
-    share: float
-
-
-@dataclass(frozen=True)
-class CleaningSummary:
-    """What was found, in the order it is printed."""
-
-    schema: int
-    command: str
-    data: str
-    data_digest: str
-    part: str
-    model: str | None
-    backbone: str
-    n_examples: int
-    estimated_errors: int
-    listed: int
-    n_slots: int
-    slots_held_back: int
-    confused: list[Confused]
-    table: str
-    page: str
-    seed: int
-    elapsed_s: float
-
-    def as_json(self) -> dict[str, Any]:
-        """All fields as a dict that JSON can hold."""
-        return asdict(self)
 
 
 def clean_and_write(
@@ -111,10 +69,8 @@ def clean_and_write(
     StorageError
         If the files cannot be written.
     """
-    from protocols.cleaning_page import cleaning_page
-
     started = time.monotonic()
-    found = find(data, plan, model=model, report=report or (lambda _step, _share: None))
+    found = find(data, plan, model=model, report=report or silent)
     table, page = out / "label-errors.csv", out / "label-errors.html"
     held_back = {it.slot for evidence in found.evidence for it in evidence.damages}
     summary = CleaningSummary(
@@ -144,12 +100,10 @@ def clean_and_write(
 
 def cleaning_csv(found: Found) -> str:
     """The list as CSV, see `COLUMNS`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines = []
     for rank, it in enumerate(found.evidence, 1):
         row = int(found.rows[it.example])
-        writer.writerow(
+        lines.append(
             (
                 rank,
                 row,
@@ -164,7 +118,7 @@ def cleaning_csv(found: Found) -> str:
                 check_sum(found.x, row),
             )
         )
-    return text.getvalue()
+    return csv_text(COLUMNS, lines)
 
 
 def _neighbour(found: Found, example: int, angle: float, *, named: bool = False) -> tuple[str, ...]:

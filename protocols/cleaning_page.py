@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jinja2
 import numpy as np
 
-from protocols.cleaning import CleaningSummary
-from protocols.report import duration, percent
-from protocols.suspects import Found
+from protocols.environment import page_environment
+from protocols.summary_cleaning import CleaningSummary, Found
 from slots.closing import thumbnails
 from slots.figures import data_uri, png
 from slots.label_errors_evidence import Evidence
@@ -60,20 +58,16 @@ def cleaning_page(found: Found, summary: CleaningSummary) -> str:
     -------
     str
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("protocols"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "duration": duration, "count": lambda number: f"{number:,}"}
-    return environment.get_template("cleaning.html").render(
-        summary=summary,
-        cards=_cards(found, found.evidence[:SHOWN]),
-        images=found.x.ndim > 2,
-        confused=summary.confused[:CONFUSED],
-        most=max((it.count for it in summary.confused), default=1),
+    return (
+        page_environment()
+        .get_template("cleaning.html")
+        .render(
+            summary=summary,
+            cards=_cards(found, found.evidence[:SHOWN]),
+            images=found.x.ndim > 2,
+            confused=summary.confused[:CONFUSED],
+            most=max((it.count for it in summary.confused), default=1),
+        )
     )
 
 

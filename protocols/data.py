@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.dataset import Dataset, make_dataset
 from protocols.download import DOWNLOADS, download
-from protocols.images import IMAGE_ENDINGS, Part, load_folder
+from protocols.images import IMAGE_ENDINGS, load_folder
 from slots.errors import DataError, UsageError
 
 NAMES = ("digits", *DOWNLOADS)
@@ -29,47 +28,6 @@ _DAMAGE = (
     OSError, ValueError, EOFError, LookupError, RuntimeError, SyntaxError, TypeError, ArithmeticError, MemoryError,
     zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A training part and a test part, either of which may be empty.
-
-    Attributes
-    ----------
-    name : str
-        The name that was asked for, or the file's or folder's.
-    x_train, x_test : array
-        Images: uint8 of shape (example, height, width, channel), 0 to 255. Features: float32 (example, feature).
-    y_train, y_test : int64 array of shape (example,)
-        Positions in ``class_names``; -1 where no label is known.
-    class_names : tuple of str
-    digest : str
-        sha256 of the arrays and names: equal digests mean equal data, wherever they came from.
-    """
-
-    name: str
-    x_train: NDArray[Any]
-    y_train: NDArray[np.int64]
-    x_test: NDArray[Any]
-    y_test: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    digest: str
-
-    @property
-    def kind(self) -> Literal["images", "features"]:
-        """Whether an example is an image or a feature vector."""
-        return "images" if self.x_train.ndim == 4 else "features"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one example: (height, width, channel) or (feature,)."""
-        return cast("tuple[int, ...]", self.x_train.shape[1:])
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether any example of either part has a label."""
-        return bool((self.y_train >= 0).any() or (self.y_test >= 0).any())
 
 
 def load_data(
@@ -119,7 +77,7 @@ def load_data(
     path = Path(source)
     if path.is_dir():
         train, test, names = load_folder(path, image_size=image_size)
-        return _dataset(path.resolve().name, train, test, names)
+        return make_dataset(path.resolve().name, train, test, names)
     if path.is_file():
         if path.suffix.lower() in IMAGE_ENDINGS:
             raise DataError(f"`{path}` must be a folder of images, got one image. Name its folder.")
@@ -128,37 +86,6 @@ def load_data(
         f"`data` must be one of {', '.join(NAMES)}, or a path that exists, got {str(source)!r}. "
         "A path is a folder of images or an .npz archive."
     )
-
-
-def only_classes(data: Dataset, wanted: str) -> Dataset:
-    """The examples of some classes; labels and names stay as they are.
-
-    Parameters
-    ----------
-    data : Dataset
-    wanted : str
-        Names with commas between them; ``0-7`` stands for all classes from ``0`` to ``7`` in the data's order.
-
-    Returns
-    -------
-    Dataset
-
-    Raises
-    ------
-    UsageError
-        If there is no such class.
-    """
-    names, keep = data.class_names, np.zeros(len(data.class_names), bool)
-    for term in (part.strip() for part in wanted.split(",")):
-        first, dash, last = (term, "", term) if term in names else (part.strip() for part in term.partition("-"))
-        if first not in names or (dash and last not in names) or not term:
-            raise UsageError(f"`classes` must name classes of the data, got {term!r}. It has {', '.join(names)}.")
-        keep[names.index(first) : names.index(last) + 1] = True
-    parts = []
-    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
-        rows = (y >= 0) & keep[np.maximum(y, 0)]
-        parts.append((x[rows], y[rows]))
-    return _dataset(data.name, parts[0], parts[1], names)
 
 
 def default_data_dir() -> Path:
@@ -187,7 +114,7 @@ def load_archive(path: Path, *, name: str | None = None) -> Dataset:
     y_test = _labels(arrays.get("y_test"), len(x_test), f"{path}: y_test")
     n_classes = 1 + int(max(y_train.max(initial=-1), y_test.max(initial=-1)))
     names = _class_names(arrays.get("class_names"), n_classes, path)
-    return _dataset(name or path.stem, (x_train, y_train), (x_test, y_test), names)
+    return make_dataset(name or path.stem, (x_train, y_train), (x_test, y_test), names)
 
 
 def _digits() -> Dataset:
@@ -199,7 +126,7 @@ def _digits() -> Dataset:
     y = labels.astype(np.int64)
     train, test = train_test_split(np.arange(len(y)), test_size=_N_DIGITS_TEST, stratify=y, random_state=0)
     train, test = np.sort(train), np.sort(test)
-    return _dataset("digits", (x[train], y[train]), (x[test], y[test]), tuple("0123456789"))
+    return make_dataset("digits", (x[train], y[train]), (x[test], y[test]), tuple("0123456789"))
 
 
 def _named(name: str, data_dir: Path) -> Dataset:
@@ -207,14 +134,6 @@ def _named(name: str, data_dir: Path) -> Dataset:
     if not path.exists():
         download(name, path)
     return load_archive(path, name=name)
-
-
-def _dataset(name: str, train: Part, test: Part, class_names: tuple[str, ...]) -> Dataset:
-    sha = hashlib.sha256("\n".join(class_names).encode())
-    for array in (*train, *test):
-        sha.update(f"\n{array.dtype.str} {array.shape}\n".encode())
-        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return Dataset(name, *train, *test, class_names, sha.hexdigest())
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:

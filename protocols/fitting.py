@@ -2,66 +2,31 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-import backbones
 from backbones.reconstruction import reconstruct
-from protocols.data import Dataset
+from protocols.building import build_backbone
+from protocols.dataset import Dataset
 from protocols.evaluation import Evaluation, evaluate
-from protocols.planning import build_backbone, pick_device
+from protocols.gradients import write_figures
 from protocols.provenance import versions
 from protocols.recipes import Recipe
+from protocols.report import write_report
+from protocols.summary_fit import SCHEMA, FitSummary
 from slots.errors import DataError, StorageError
 from slots.generations import Generation, generation_of
 from slots.model import SlotModel
+from slots.progress import Progress
 from slots.store import check_target, read_headers
 from slots.training import FitResult, Regularizer, fit
 
-SCHEMA = 1
-"""Version of the JSON that `FitSummary.as_json` writes."""
-
 CHECKPOINT = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class FitSummary:
-    """What a fit reached, in the order it is printed; shares lie in [0, 1], None where there was nothing to measure."""
-
-    schema: int
-    command: str
-    data: str
-    data_digest: str
-    backbone: str
-    n_slots: int
-    slots_per_class: dict[str, int]
-    train_accuracy: float | None
-    train_matched: float | None
-    train_precision: float | None
-    test_accuracy: float | None
-    test_matched: float | None
-    test_ambiguous: float | None
-    test_accuracy_matched: float | None
-    contradictions: list[int]
-    interrupted: bool
-    elapsed_s: float
-    epochs: int
-    seed: int
-    device: str
-    model: str
-    report: str
-    versions: dict[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """All fields as a dict that JSON can hold."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def fit_and_save(
@@ -72,7 +37,7 @@ def fit_and_save(
     out: Path,
     command: str,
     resume: bool = False,
-    report: Callable[[str, float], None] | None = None,
+    report: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[SlotModel, FitSummary]:
     """Fit, measure, and save with a report page and figures.
@@ -98,9 +63,6 @@ def fit_and_save(
     model : SlotModel
     summary : FitSummary
     """
-    from protocols.gradients import write_figures
-    from protocols.report import write_report
-
     if len(data.x_train) == 0 or (data.y_train < 0).any():
         missing = "no training part" if len(data.x_train) == 0 else "training examples without a label"
         raise DataError(f"`data` must have a labelled training part to fit on, got {missing} in {data.name!r}.")
@@ -125,7 +87,7 @@ def fit_and_save(
     prediction = model.predict(data.x_test[labelled])
     on_test = evaluate(prediction, data.y_test[labelled])
     summary = _summarize(model, data, result, on_test, name=name, seed=config.seed, out=out, command=command)
-    model.history.append(Generation(0, "fit", model.head.n_slots, summary.as_json()))
+    model.history.append(Generation(0, "fit", model.head.n_slots, asdict(summary)))
     model.save(out)
     write_report(model, data, prediction, summary, out / "report.html")
     write_figures(model, data, out / "figures")
@@ -200,30 +162,3 @@ def _summarize(
         report=str(out / "report.html"),
         versions=versions(),
     )
-
-
-def load_model(folder: str | Path, *, device: str = "auto") -> SlotModel:
-    """Load a model folder with its backbone.
-
-    Parameters
-    ----------
-    folder : path
-    device : str, default "auto"
-
-    Returns
-    -------
-    SlotModel
-
-    Raises
-    ------
-    ModelError
-        If the folder is no readable model.
-    """
-    return SlotModel.load(folder, build=backbones.build, device=pick_device(device))
-
-
-def command_line() -> str:
-    """The command as it was typed, for the record."""
-    import shlex
-
-    return shlex.join(["slots", *sys.argv[1:]])

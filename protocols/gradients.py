@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from backbones import AbstractBackbone, gradient
-from protocols.data import Dataset
+from protocols.dataset import Dataset
 from slots.figures import diverging, in_colour, png, signed_sum
 from slots.matching import normalize
 from slots.model import SlotModel

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
+from protocols.environment import csv_text
 from slots.errors import DataError
 from slots.model import SlotModel
-from slots.model_novelty import recalibrate
 from slots.ood import Novelty
 from slots.preprocessing import RawInputs
 
@@ -42,13 +40,7 @@ def assess_inputs(
     """
     if len(x) == 0:
         raise DataError("`data` must hold inputs, got none in this part. Try the other --part.")
-    before = model.novelty
-    try:
-        if familiar is not None:
-            model.novelty = recalibrate(model, familiar)
-        return model.assess_novelty(x, false_alarm_rate=false_alarm_rate)
-    finally:
-        model.novelty = before
+    return model.assess_novelty(x, false_alarm_rate=false_alarm_rate, calibration=familiar)
 
 
 def novelty_rows(model: SlotModel, found: Novelty) -> list[dict[str, Any]]:
@@ -70,11 +62,7 @@ def novelty_rows(model: SlotModel, found: Novelty) -> list[dict[str, Any]]:
 
 def novelty_csv(model: SlotModel, found: Novelty) -> str:
     """The rows as CSV with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(novelty_rows(model, found))
-    return text.getvalue()
+    return csv_text(COLUMNS, [tuple(row.values()) for row in novelty_rows(model, found)])
 
 
 def novelty_json(model: SlotModel, found: Novelty, *, false_alarm_rate: float) -> dict[str, Any]:

@@ -7,33 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import nn
-
 import backbones
-from protocols.data import Dataset
+from protocols.dataset import Dataset
 from protocols.recipes import Recipe, find_recipe, from_trained
 from protocols.weights import load_trained
 from slots.errors import UsageError
-
-
-def pick_device(name: str) -> str:
-    """The device to run on: ``"auto"`` takes the first GPU where there is one.
-
-    Raises
-    ------
-    UsageError
-        If the device is unknown or not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"`device` must be auto, cpu or a CUDA device of this machine, got {name!r}. Try auto."
-        ) from error
-    return name
 
 
 def parse_options(words: Sequence[str], *, weights: str | None = None) -> dict[str, Any]:
@@ -114,7 +92,7 @@ def plan(
         choice = "a backbone such as pixels" if name == "none" else "none"
         raise UsageError(f"`backbone` must be {choice} for {data.kind}, got {name!r}. Change --backbone.")
     chosen = dict(options or {})
-    if name.startswith(("cifar_resnet", "torchvision:", "timm:")):
+    if backbones.is_network_name(name):
         name, chosen = "pretrained", {"network": name, **chosen}
     recipe = find_recipe(name, data.name, str(changes.get("device") or "cpu"))
     if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
@@ -142,18 +120,3 @@ def plan(
     train = replace(recipe.train, closing=closing, **kept)
     recipe = replace(recipe, reconstruction=reconstruction, detach=detach)
     return name, replace(recipe, backbone={**recipe.backbone, **chosen}, train=train)
-
-
-def build_backbone(name: str, data: Dataset, recipe: Recipe, seed: int) -> nn.Module | None:
-    """The backbone of a recipe with weights drawn from the seed; None for feature rows."""
-    if name == "none":
-        return None
-    height, width, channels = data.shape
-    torch.manual_seed(seed)
-    try:
-        if recipe.trained is not None:
-            backbone = recipe.trained.build((channels, height, width))
-            return backbone if recipe.fine_tune else backbone.requires_grad_(False)
-        return backbones.build(name, input_shape=(channels, height, width), **recipe.backbone)
-    except ValueError as error:
-        raise UsageError(str(error)) from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -102,3 +104,8 @@ def code_digest() -> str:
         for path in sorted(root.rglob("*.py")):
             sha.update(f"\n{root.name}/{path.relative_to(root)}\n".encode() + path.read_bytes())
     return sha.hexdigest()
+
+
+def command_line() -> str:
+    """The command as it was typed, for the record."""
+    return shlex.join(["slots", *sys.argv[1:]])

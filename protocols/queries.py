@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import io
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from slots.closing import thumbnails
+from protocols.dataset import check_sum
+from protocols.environment import csv_text
+from protocols.summary_update import COLUMNS
 from slots.errors import DataError
-from slots.figures import data_uri, png
 from slots.model import SlotModel
 from slots.preprocessing import RawInputs
 from slots.proposing import Proposal
-
-COLUMNS = ("example", "label", "guess", "covers", "check")
-"""Columns of ``queries.csv``: row of the data, the label to fill in, the model's own guess, how many of the unmatched
-this label covers that those above do not, and a check sum of the example."""
 
 
 def queries_csv(model: SlotModel, x: RawInputs, proposal: Proposal) -> str:
@@ -37,18 +31,9 @@ def queries_csv(model: SlotModel, x: RawInputs, proposal: Proposal) -> str:
     -------
     str
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row, gain in zip(proposal.queries.tolist(), proposal.gains.tolist(), strict=True):
-        guess = model.class_name(int(proposal.prediction.labels[row]))
-        writer.writerow((row, "", guess, gain, check_sum(x, row)))
-    return text.getvalue()
-
-
-def check_sum(x: RawInputs, row: int) -> str:
-    """Eight hex digits that tell whether a row is still the same example."""
-    return hashlib.sha256(np.ascontiguousarray(np.asarray(x[row])).tobytes()).hexdigest()[:8]
+    guesses = [model.class_name(int(label)) for label in proposal.prediction.labels[proposal.queries]]
+    rows = zip(proposal.queries.tolist(), guesses, proposal.gains.tolist(), strict=True)
+    return csv_text(COLUMNS, [(row, "", guess, gain, check_sum(x, row)) for row, guess, gain in rows])
 
 
 def read_labels(path: Path, x: RawInputs) -> tuple[dict[int, str], npt.NDArray[np.int64]]:
@@ -101,49 +86,6 @@ def read_labels(path: Path, x: RawInputs) -> tuple[dict[int, str], npt.NDArray[n
         else:
             unlabelled.append(example)
     return labels, np.array(unlabelled, np.int64)
-
-
-def queries_page(model: SlotModel, x: RawInputs, proposal: Proposal, *, command: str) -> str:
-    """A page with the picture of each query and a field for its label; it can save the filled-in list by itself.
-
-    Parameters
-    ----------
-    model : SlotModel
-    x : array of shape (example, ...)
-    proposal : Proposal
-    command : str
-        What to run with the saved list.
-
-    Returns
-    -------
-    str
-        HTML that asks for no other file and no network.
-    """
-    pictures = [""] * len(proposal.queries)
-    if model.preprocessing.kind == "images":
-        images = thumbnails(x, proposal.queries[:, None])
-        pictures = [data_uri(png(image[0])) for image in images]
-    rows = [
-        {
-            "example": int(row),
-            "guess": model.class_name(int(proposal.prediction.labels[row])),
-            "covers": int(gain),
-            "check": check_sum(x, int(row)),
-            "picture": picture,
-        }
-        for row, gain, picture in zip(proposal.queries, proposal.gains, pictures, strict=True)
-    ]
-    names = [
-        name
-        for label, name in enumerate(model.class_names)
-        if label not in model.clusters  # a person names things; a cluster has no name yet
-    ]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("protocols"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("queries.html").render(
-        rows=rows, names=names, proposal=proposal, columns=COLUMNS, command=command
-    )
 
 
 def _row_number(text: str | None, n: int, place: str) -> int:

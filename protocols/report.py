@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 
 from protocols import report_cards as cards
-from protocols.data import Dataset
+from protocols.dataset import Dataset
+from protocols.environment import page_environment
 from protocols.evaluation import confusion
+from protocols.summary_fit import FitSummary
 from slots.model import SlotModel
 from slots.predictions import Prediction
 from slots.store import write_file
-
-if TYPE_CHECKING:
-    from protocols.fitting import FitSummary
 
 MATRIX = 25
 """Classes up to which the whole confusion matrix is shown; beyond, the largest confusions."""
@@ -113,29 +110,33 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
     shown = cards.gallery_slots(model)
     groups = _by_class(cards.slot_cards(model, data.x_train, shown))
     counts = confusion(prediction, y, _n_classes(model, y))
-    return _template().render(
-        summary=summary,
-        model=model,
-        backbone=model.recipe[0] if model.recipe else "none",
-        outcomes=outcomes(prediction, right),
-        classes=class_rows(model, y, prediction),
-        groups=groups,
-        highlights=[slots[0] for _, slots in groups[:_HIGHLIGHTS]],
-        n_shown=len(shown),
-        shown=set(shown.tolist()),
-        names=[model.class_name(label) for label in range(len(counts))],
-        matrix=_matrix(counts) if len(counts) <= MATRIX else None,
-        confusions=largest_confusions(model, counts),
-        n_confusions=int(np.count_nonzero(counts - np.diag(np.diag(counts)))),
-        n_test=len(y),
-        wrong=cards.example_cards(model, x, y, prediction, surest),
-        n_wrong=len(wrong),
-        unmatched=cards.example_cards(model, x, y, prediction, sample),
-        n_unmatched=len(unmatched),
-        n_guessed=int(right[unmatched].sum()),
-        contradictions=cards.contradiction_pictures(
-            model, data.x_train, data.y_train, summary.contradictions[:_CONTRADICTIONS]
-        ),
+    return (
+        page_environment()
+        .get_template("report.html")
+        .render(
+            summary=summary,
+            model=model,
+            backbone=model.recipe[0] if model.recipe else "none",
+            outcomes=outcomes(prediction, right),
+            classes=class_rows(model, y, prediction),
+            groups=groups,
+            highlights=[slots[0] for _, slots in groups[:_HIGHLIGHTS]],
+            n_shown=len(shown),
+            shown=set(shown.tolist()),
+            names=[model.class_name(label) for label in range(len(counts))],
+            matrix=_matrix(counts) if len(counts) <= MATRIX else None,
+            confusions=largest_confusions(model, counts),
+            n_confusions=int(np.count_nonzero(counts - np.diag(np.diag(counts)))),
+            n_test=len(y),
+            wrong=cards.example_cards(model, x, y, prediction, surest),
+            n_wrong=len(wrong),
+            unmatched=cards.example_cards(model, x, y, prediction, sample),
+            n_unmatched=len(unmatched),
+            n_guessed=int(right[unmatched].sum()),
+            contradictions=cards.contradiction_pictures(
+                model, data.x_train, data.y_train, summary.contradictions[:_CONTRADICTIONS]
+            ),
+        )
     )
 
 
@@ -234,38 +235,3 @@ def _by_class(slots: list[cards.SlotCard]) -> list[tuple[str, list[cards.SlotCar
     for card in slots:
         groups.setdefault(card.name, []).append(card)
     return list(groups.items())
-
-
-def _template() -> jinja2.Template:
-    """The page's template; every value is escaped where it is filled in."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("protocols"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "duration": duration, "count": _count}
-    return environment.get_template("report.html")
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share as text, ``98.3 %``; a dash where there was nothing to measure; 100 only where nothing is missing."""
-    if share is None:
-        return "–"
-    text = f"{100 * share:.{digits}f}"
-    if share < 1 and float(text) >= 100:
-        text = f"{100 - 10.0**-digits:.{digits}f}"
-    return f"{text}\N{NO-BREAK SPACE}%"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"
-
-
-def _count(number: Any) -> str:
-    return f"{number:,}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,77 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protocols.data import Dataset
-from protocols.queries import queries_csv, queries_page, read_labels
+from protocols.dataset import Dataset
+from protocols.queries import queries_csv, read_labels
+from protocols.queries_page import queries_page
+from protocols.summary_update import SCHEMA, Figures, UpdateSummary
 from slots.errors import UsageError
 from slots.model import SlotModel
-from slots.predictions import Prediction
+from slots.predictions import Prediction, changed_matched
 from slots.preprocessing import RawInputs
+from slots.progress import Progress
 from slots.proposing import Proposal
 from slots.store import write_file
 from slots.updating import UpdateConfig, UpdateReport
 
-SCHEMA = 1
-"""Version of the JSON that `UpdateSummary.as_json` writes."""
-
 Ids = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Accuracy on one labelled set; shares in [0, 1].
-
-    Parameters
-    ----------
-    n : int
-        Examples with a known label.
-    before, after : float
-        By the model before and after the update.
-    control : float
-        By the model before, with the asked labels known and no slot added.
-    """
-
-    n: int
-    before: float
-    after: float
-    control: float
-
-
-@dataclass(frozen=True)
-class UpdateSummary:
-    """What an update did and reached, in the order it is printed.
-
-    ``stream`` is all of the new data, ``never_queried`` what of it was not asked about, ``held_out`` the other part
-    of the data set; None where no label is known to measure with. Known labels are never learned from.
-    """
-
-    schema: int
-    command: str
-    data: str
-    data_digest: str
-    part: str
-    n_examples: int
-    unmatched: int
-    queries: int
-    covered: float
-    bound: float
-    labels_used: int
-    contradictions: list[dict[str, Any]]
-    slots_added: int
-    clusters_added: int
-    generation: int
-    changed_matched_answers: int
-    stream: Figures | None
-    never_queried: Figures | None
-    held_out: Figures | None
-    queries_file: str | None
-    page: str | None
-    dry_run: bool
-    elapsed_s: float
-
-    def as_json(self) -> dict[str, Any]:
-        """All fields as a dict that JSON can hold."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -118,7 +60,7 @@ def update_and_save(
     folder: Path,
     command: str,
     config: UpdateConfig | None = None,
-    report: Callable[[str, float], None] | None = None,
+    report: Progress | None = None,
 ) -> UpdateSummary:
     """Update a model with one part of a data set and save it as its next generation.
 
@@ -195,34 +137,12 @@ def update_and_save(
     )
     if done and done.slots_added:
         line = model.history[-1]
-        model.history[-1] = replace(line, figures={**line.figures, **summary.as_json()})
+        model.history[-1] = replace(line, figures={**line.figures, **asdict(summary)})
         model.save(folder, keep_history=True)
     return summary
 
 
-def changed_matched(before: Prediction, after: Prediction) -> Ids:
-    """Rows that were matched before and whose answer is not the same in every field.
-
-    Parameters
-    ----------
-    before, after : Prediction
-        Of the same inputs.
-
-    Returns
-    -------
-    int64 array
-        Empty after every update; explicit edits may change answers.
-    """
-    fields = ("labels", "answers", "slots", "margins", "runner_up_slots", "runner_up_margins")
-    same = np.ones(len(before), bool)
-    for field in fields:
-        same &= getattr(before, field) == getattr(after, field)
-    return np.flatnonzero(before.matched & ~same)
-
-
-def _ask(
-    model: SlotModel, x: RawInputs, plan: UpdatePlan, report: Callable[[str, float], None] | None
-) -> tuple[Proposal, dict[int, str]]:
+def _ask(model: SlotModel, x: RawInputs, plan: UpdatePlan, report: Progress | None) -> tuple[Proposal, dict[int, str]]:
     """The proposal and the labels given: of a list, its own examples without a label stay as queries."""
     if plan.labels is None:
         return model.propose(x, budget=plan.budget, report=report), {}

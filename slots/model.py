@@ -8,7 +8,7 @@ import torch
 
 from slots.examination import Examination, examine
 from slots.labels import GivenLabels
-from slots.model_novelty import assess, calibrated
+from slots.model_novelty import assess, calibrated, recalibrate
 from slots.model_state import ModelState
 from slots.ood import Novelty
 from slots.plan import plan_update
@@ -85,7 +85,9 @@ class SlotModel(ModelState):
             parts.append(answer(self.features(self.preprocessing.check_finite(x[rows], rows.start))))
         return Prediction.concatenate(parts)
 
-    def assess_novelty(self, x: RawInputs, *, false_alarm_rate: float = 0.05) -> Novelty:
+    def assess_novelty(
+        self, x: RawInputs, *, false_alarm_rate: float = 0.05, calibration: RawInputs | None = None
+    ) -> Novelty:
         """Say how foreign raw inputs are, and which of them to call novel.
 
         Parameters
@@ -94,6 +96,8 @@ class SlotModel(ModelState):
             As `predict` takes it.
         false_alarm_rate : float in (0, 1), default 0.05
             Largest share of inputs like the training data that may be called novel.
+        calibration : array, optional
+            Familiar inputs that the model was never shown, to calibrate on. Default: the fit's held-out examples.
 
         Returns
         -------
@@ -105,7 +109,7 @@ class SlotModel(ModelState):
         UsageError
             If the model has no calibration, or one too small for the rate.
         """
-        novelty = calibrated(self.novelty)
+        novelty = calibrated(self.novelty) if calibration is None else recalibrate(self, calibration)
         self.preprocessing.check(x)
         source = FeatureSource(self.featurizer, x, keep=False)
         return assess(source, self.head, novelty, rate=false_alarm_rate)

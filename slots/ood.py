@@ -200,6 +200,12 @@ class NoveltyDetector:
         self.calibration = np.sort(self.predict(x))
         return self
 
+    @property
+    def n_vectors(self) -> int:
+        """Vectors remembered once fitted (count): prototypes, and the centre and directions of each flat."""
+        flats = self.metric.flats
+        return len(self.prototypes) + (0 if flats is None else len(flats) * (1 + flats.directions.shape[2]))
+
     def predict(self, x: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
         """Novelty scores, higher = more novel.
 

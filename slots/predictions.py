@@ -75,3 +75,23 @@ class Prediction:
                 for name, kind in kinds.items()
             }
         )
+
+
+def changed_matched(before: Prediction, after: Prediction) -> npt.NDArray[np.int64]:
+    """Rows that were matched before and whose answer is not the same in every field.
+
+    Parameters
+    ----------
+    before, after : Prediction
+        Of the same inputs.
+
+    Returns
+    -------
+    int64 array
+        Empty after every update; explicit edits may change answers.
+    """
+    fields = ("labels", "answers", "slots", "margins", "runner_up_slots", "runner_up_margins")
+    same = np.ones(len(before), bool)
+    for field in fields:
+        same &= getattr(before, field) == getattr(after, field)
+    return np.flatnonzero(before.matched & ~same)

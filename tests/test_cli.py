@@ -168,7 +168,7 @@ def test_a_wrong_call_gives_one_line_and_its_status(arguments, status, says, cap
 
 def test_a_trained_network_of_others_becomes_a_model(capsys, tmp_path):
     from backbones.cifar_resnet import CifarResNet
-    from protocols.fitting import load_model
+    from protocols.building import load_model
 
     x = np.random.default_rng(0).integers(0, 255, (60, 12, 12, 3)).astype(np.uint8)
     y = np.arange(60) % 2

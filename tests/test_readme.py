@@ -9,7 +9,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import pytest
 from support.command import SLOTS
 
 README = Path(__file__).parent.parent / "README.md"
@@ -76,11 +75,6 @@ def test_options_named_in_the_readme_exist():
     )
     for option in set(re.findall(r"--[a-z][a-z-]+", README.read_text())):
         assert option in help_text, option
-
-
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README.read_text()))
-def test_links_lead_somewhere(target):
-    assert (README.parent / target).exists(), target
 
 
 def test_figures_are_those_of_the_results():

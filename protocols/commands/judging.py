@@ -27,7 +27,7 @@ def ood(
     as_json: AsJson = False,
 ) -> None:
     """Say of each input how novel it is: score, p-value, decision, nearest slot and reason, one CSV line each."""
-    from protocols.fitting import load_model
+    from protocols.building import load_model
     from protocols.ood import assess_inputs, novelty_csv, novelty_json
     from slots.store import write_file
 
@@ -69,10 +69,12 @@ def clean(
 
     Nothing is changed: the list is for a person to go through.
     """
+    from dataclasses import asdict
+
+    from protocols.building import load_model, pick_device
     from protocols.cleaning import clean_and_write
-    from protocols.fitting import command_line, load_model
-    from protocols.planning import pick_device
-    from protocols.suspects import CleaningPlan
+    from protocols.provenance import command_line
+    from protocols.summary_cleaning import CleaningPlan
 
     if part not in ("train", "test"):
         raise usage(f"--part must be train or test, got {part!r}.")
@@ -93,7 +95,7 @@ def clean(
             report=report,
         )
     if as_json:
-        print_json(found.as_json())
+        print_json(asdict(found))
         return
     typer.echo(f"{found.estimated_errors:,} of {found.n_examples:,} labels are wrong by the estimate.")
     if found.listed:

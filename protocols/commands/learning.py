@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from protocols.commands.options import AsJson, Data, DataDir, Device, Model, load, part_of, usage
 from protocols.terminal import print_json, print_table, progress
-
-if TYPE_CHECKING:
-    pass
 
 
 def update(
@@ -35,7 +32,10 @@ def update(
     clusters, to be named later with `slots relabel`; with them they become labelled slots. No answer that a slot gives
     is changed; labels that the data holds are used to measure, never to learn.
     """
-    from protocols.fitting import command_line, load_model
+    from dataclasses import asdict
+
+    from protocols.building import load_model
+    from protocols.provenance import command_line
     from protocols.updating import UpdatePlan, update_and_save
     from slots.spreading import SpreadConfig
     from slots.update_config import UpdateConfig
@@ -53,7 +53,7 @@ def update(
             loaded_model, loaded, plan, folder=model, command=command_line(), config=config, report=report
         )
     if as_json:
-        print_json(done.as_json())
+        print_json(asdict(done))
         return
     typer.echo(f"{done.unmatched} of {done.n_examples} inputs are unmatched.")
     if done.queries_file and done.queries:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from protocols.commands.options import AsJson, Data, DataDir, Device, load
 from protocols.terminal import print_json, print_table, progress, stop_on_signal
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(
@@ -45,11 +42,12 @@ def run(
 
     Writes result.json, result.md and report.html. A seed that is done is kept: run again to go on after a stop.
     """
-    from protocols.fitting import command_line
-    from protocols.runs.catalogue import find_protocol, make_setting
+    from protocols.provenance import command_line
+    from protocols.runs.catalogue import find_protocol
     from protocols.runs.pages import write_files
     from protocols.runs.running import run as run_protocol
     from protocols.runs.tables import groups, notes, terminal_rows
+    from protocols.setting import make_setting
 
     chosen = find_protocol(protocol)
     setting = make_setting(

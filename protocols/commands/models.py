@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from protocols.commands.options import DATA, AsJson, Data, DataDir, Device, Model, load, part_of, usage
 from protocols.terminal import cell, print_json, print_table, progress, stop_on_signal
-
-if TYPE_CHECKING:
-    pass
 
 
 def fit(
@@ -78,12 +75,16 @@ def fit(
     """
     if closing not in (None, "compact", "full"):
         raise usage(f"--closing must be compact or full, got {closing!r}.")
-    from protocols.fitting import command_line, fit_and_save
-    from protocols.planning import parse_options, pick_device, plan
+    from dataclasses import asdict
+
+    from protocols.building import pick_device
+    from protocols.fitting import fit_and_save
+    from protocols.planning import parse_options, plan
+    from protocols.provenance import command_line
 
     loaded = load(data, data_dir)
     if classes is not None:
-        from protocols.data import only_classes
+        from protocols.dataset import only_classes
 
         loaded = only_classes(loaded, classes)
     changes: dict[str, Any] = {
@@ -102,7 +103,7 @@ def fit(
             loaded, chosen, recipe, out=target, command=command_line(), resume=resume, report=report, stop=stop
         )
     if as_json:
-        print_json(summary.as_json())
+        print_json(asdict(summary))
         return
     print_table(
         f"{summary.data}, backbone {summary.backbone}: {summary.n_slots} slots in {summary.elapsed_s:.0f} s",
@@ -130,8 +131,8 @@ def evaluate(
     """Measure a model on labelled data."""
     from dataclasses import asdict
 
+    from protocols.building import load_model
     from protocols.evaluation import evaluate as measure
-    from protocols.fitting import load_model
     from slots.errors import DataError
 
     loaded_model, loaded = load_model(model, device=device), load(data, data_dir)
@@ -159,7 +160,7 @@ def predict(
 ) -> None:
     """Answer inputs: label, kind of answer, slot, margin and runner-up, one CSV line each."""
     from protocols.answers import answers_csv, answers_json, load_inputs
-    from protocols.fitting import load_model
+    from protocols.building import load_model
     from slots.store import write_file
 
     if bool(images) == (data is not None):
@@ -179,7 +180,7 @@ def predict(
 def show(model: Model, as_json: AsJson = False) -> None:
     """Say what a model is: slots per class, reach of the caps, coverage, history."""
     from protocols.answers import describe
-    from protocols.fitting import load_model
+    from protocols.building import load_model
 
     description = describe(load_model(model, device="cpu"))
     if as_json:

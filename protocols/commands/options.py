@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from protocols.data import Dataset
+    from protocols.dataset import Dataset
     from slots.model import SlotModel
 
 DATA = "digits, mnist, fashion_mnist, cifar10, an .npz archive, or a folder of class folders of images."

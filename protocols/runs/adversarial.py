@@ -19,9 +19,10 @@ from protocols.runs.attacks import pgd, selective_pgd, sign_noise
 from protocols.runs.certificates import linear_radius, matched_radius, nearest_prototype_radius
 from protocols.runs.ood_metrics import quality
 from protocols.runs.outcome import Column, Curve, Row, SeedOutcome
-from protocols.runs.protocol import Protocol, Report, Setting
+from protocols.runs.protocol import Protocol, Setting
 from slots.errors import UsageError
 from slots.matching import normalize
+from slots.progress import Progress
 
 _RADII = np.linspace(0, 4, 41)
 _SHOWN = {"certified_05": 0.5, "certified_10": 1.0, "certified_20": 2.0}
@@ -29,7 +30,7 @@ _BEYOND = 0.5  # every image can become plain grey: whoever still answers right 
 _BLOCK = 250
 
 
-def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
     """Attack everything on the same images, then certify."""
     option = _options(setting)
     task = prepare(
@@ -89,7 +90,7 @@ class _Size:
     steps: int
     seed: int
 
-    def rows(self, contenders: Sequence[Contender], detectors: Sequence[Detector], told: Report) -> list[Row]:
+    def rows(self, contenders: Sequence[Contender], detectors: Sequence[Detector], told: Progress) -> list[Row]:
         """Every answerer attacked, and every detector beside its control; the first answerer is the network."""
         network, rows = contenders[0], []
         noisy = sign_noise(self.task.images, self.eps, torch.Generator().manual_seed(self.seed))

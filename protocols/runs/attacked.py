@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from protocols.runs.encoders import Encoder, Features, Labels, make_encoder
 from protocols.runs.last_layer import last_layer
-from protocols.runs.protocol import Report, Setting
+from protocols.runs.protocol import Setting
 from slots.errors import UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.ood import NoveltyDetector
+from slots.progress import Progress
 from slots.train_config import TrainConfig
 from slots.training import fit
 
@@ -78,7 +79,7 @@ class Attacked:
 
 
 def prepare(
-    setting: Setting, seed: int, *, examples: int, train: int, slots: int, epochs: int, report: Report
+    setting: Setting, seed: int, *, examples: int, train: int, slots: int, epochs: int, report: Progress
 ) -> Attacked:
     """Train what will be attacked.
 
@@ -161,7 +162,9 @@ def _network(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     return features
 
 
-def _fit(rows: Features, y: Labels, *, slots: int, epochs: int, seed: int, report: Report) -> IncrementalNeuralHashing:
+def _fit(
+    rows: Features, y: Labels, *, slots: int, epochs: int, seed: int, report: Progress
+) -> IncrementalNeuralHashing:
     """A slot head on rows that stay as they are."""
     n_classes = int(y.max()) + 1
     per_class = max(1, min(_PER_CLASS, slots // n_classes, len(y) // (4 * n_classes)))

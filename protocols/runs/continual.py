@@ -14,10 +14,11 @@ from protocols.peers.continual import CONTINUAL_PEERS, Learner, StreamFacts, fin
 from protocols.runs.encoders import Features, make_encoder
 from protocols.runs.forgetting import accuracy_matrix, retention
 from protocols.runs.outcome import Column, Curve, Row, SeedOutcome
-from protocols.runs.protocol import Protocol, Report, Setting
+from protocols.runs.protocol import Protocol, Setting
 from protocols.runs.streams import KINDS, Stream, make_stream
 from slots.continual import ContinualSlots
 from slots.errors import UsageError
+from slots.progress import Progress
 
 _OURS = "slots: ContinualSlots"
 _NOTE = (
@@ -47,7 +48,7 @@ class _Method:
     note: str = ""
 
 
-def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
     """Every method on every stream of one seed."""
     option = _options(setting)
     data = setting.data
@@ -100,7 +101,7 @@ def _options(setting: Setting) -> dict[str, Any]:
     return option
 
 
-def _features(setting: Setting, stream: Stream, seed: int, report: Report) -> _Features:
+def _features(setting: Setting, stream: Stream, seed: int, report: Progress) -> _Features:
     """Rows from an encoder that has seen no more than the first part of the stream."""
     data, first = setting.data, np.sort(stream.parts[0])
     encoder = make_encoder(setting, data.x_train[first], data.y_train[first], seed, report)

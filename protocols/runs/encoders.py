@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 import backbones
-from protocols.fitting import load_model
-from protocols.runs.protocol import Report, Setting
+from protocols.building import load_model
+from protocols.runs.protocol import Setting
 from slots.atomic import write_file
 from slots.errors import DataError, UsageError
 from slots.preprocessing import Preprocessing, RawInputs
+from slots.progress import Progress, silent
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -92,7 +93,7 @@ class Encoder:
         return found
 
 
-def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: Report | None = None) -> Encoder:
+def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: Progress | None = None) -> Encoder:
     """The features of a setting, learned from nothing but ``x`` and ``y``.
 
     Parameters
@@ -127,7 +128,7 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: R
         raise UsageError("`backbone` must be a network or pixels for images, got 'none'. Try cnn.")
     torch.manual_seed(seed)
     name, options = setting.backbone, {}
-    if name.startswith(("cifar_resnet", "torchvision:", "timm:")):
+    if backbones.is_network_name(name):
         if setting.weights is None:
             raise UsageError("`weights` must be given for a frozen network, got none. Pass --weights FILE or default.")
         name, options = "pretrained", {"network": name, "weights": setting.weights}
@@ -137,45 +138,11 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: R
         raise UsageError(str(error)) from error
     encoder = Encoder(setting.backbone, preprocessing, net.to(setting.device), device=setting.device)
     if any(parameter.requires_grad for parameter in net.parameters()):
-        _load_or_train(encoder, setting, x, y, seed=seed, report=report or (lambda _step, _share: None))
+        _load_or_train(encoder, setting, x, y, seed=seed, report=report or silent)
     elif any(True for _ in net.parameters()):
         encoder.cache = setting.cache
     net.requires_grad_(False).eval()
     return encoder
-
-
-def linear_probe(features: Features, y: Labels, *, seed: int = 0) -> nn.Linear:
-    """A linear classifier on frozen features, trained with cross-entropy on standardised rows and folded back.
-
-    Parameters
-    ----------
-    features : array of shape (example, feature)
-    y : int64 array of shape (example,)
-        Labels from 0 to the number of classes - 1.
-    seed : int, default 0
-
-    Returns
-    -------
-    nn.Linear
-        On the CPU; takes the features as they are.
-    """
-    torch.manual_seed(seed)
-    x, targets = torch.from_numpy(features), torch.from_numpy(y)
-    mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
-    linear = nn.Linear(x.shape[1], int(targets.max()) + 1)
-    epochs = max(20, -(-LEAST_STEPS // -(-len(x) // 512)))
-    optimizer = torch.optim.Adam(linear.parameters(), 1e-2, weight_decay=1e-5)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(512):
-            optimizer.zero_grad()
-            F.cross_entropy(linear((x[rows] - mean) / std), targets[rows]).backward()
-            optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        linear.weight.div_(std)
-        linear.bias.sub_(linear.weight @ mean)
-    return linear.requires_grad_(False)
 
 
 def _of_model(setting: Setting, x: RawInputs) -> Encoder:
@@ -190,7 +157,7 @@ def _of_model(setting: Setting, x: RawInputs) -> Encoder:
     return Encoder(str(setting.model), model.preprocessing, model.backbone, device=str(model.device))
 
 
-def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, *, seed: int, report: Report) -> None:
+def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, *, seed: int, report: Progress) -> None:
     """Train the encoder, or take what an earlier run with equal data, network and seed kept."""
     classes = np.unique(y)
     targets = torch.from_numpy(np.searchsorted(classes, y))
@@ -207,7 +174,7 @@ def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, 
     both.requires_grad_(False)
 
 
-def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, *, seed: int, report: Report) -> None:
+def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, *, seed: int, report: Progress) -> None:
     """Cross-entropy by Adam with a one-cycle rate."""
     assert encoder.linear is not None
     generator = torch.Generator().manual_seed(seed)

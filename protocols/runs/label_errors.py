@@ -10,9 +10,10 @@ import numpy.typing as npt
 from protocols.runs.label_errors_methods import PEERS, Case, Verdict, verdicts
 from protocols.runs.label_noise import KINDS, Noisy, add_noise, partners_of
 from protocols.runs.outcome import Column, Curve, Row, SeedOutcome
-from protocols.runs.protocol import Protocol, Report, Setting
+from protocols.runs.protocol import Protocol, Setting
 from slots.errors import UsageError
 from slots.preprocessing import RawInputs
+from slots.progress import Progress
 
 Labels = npt.NDArray[np.int64]
 
@@ -32,7 +33,7 @@ COLUMNS = (
 CASE_OPTIONS = ("folds", "neighbours", "long_folds")
 
 
-def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
     """Rank the training examples under each kind of noise; see `PROTOCOL`."""
     kinds, x, y, n_classes = _check(setting)
     share = float(PROTOCOL.option(setting, "share"))
@@ -115,7 +116,7 @@ def _check(setting: Setting) -> tuple[tuple[str, ...], RawInputs, Labels, int]:
     return kinds, setting.data.x_train[rows], y.astype(np.int64), len(classes)
 
 
-def _part(report: Report, kind: str, start: float, share: float) -> Report:
+def _part(report: Progress, kind: str, start: float, share: float) -> Progress:
     return lambda step, done: report(f"{kind}: {step}", start + share * done)
 
 

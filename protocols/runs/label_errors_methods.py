@@ -17,11 +17,12 @@ from protocols.peers import label_errors as peers
 from protocols.peers.label_errors import Probabilities, Ranking
 from protocols.runs.encoders import make_encoder
 from protocols.runs.label_noise import Noisy
-from protocols.runs.protocol import Report, Setting
+from protocols.runs.protocol import Setting
 from slots.errors import UsageError
 from slots.label_errors import LabelErrors, WatchConfig, judge_labels, small_network, watch_training
 from slots.label_errors_evidence import shut_out
 from slots.preprocessing import Preprocessing, RawInputs
+from slots.progress import Progress
 from slots.train_config import TrainConfig
 from slots.training import fit
 
@@ -52,7 +53,7 @@ class Case:
         x: RawInputs,
         y: Labels,
         seed: int,
-        report: Report,
+        report: Progress,
         *,
         folds: int = 5,
         neighbours: int = 20,
@@ -241,7 +242,7 @@ PEERS: dict[str, Callable[[Case], Iterator[Verdict]]] = {
 
 
 def _learns(backbone: str) -> bool:
-    return backbone not in {"none", "pixels"} and not backbone.startswith(("cifar_resnet", "torchvision:", "timm:"))
+    return backbone not in {"none", "pixels"} and not backbones.is_network_name(backbone)
 
 
 def _installed(name: str) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from protocols.runs.encoders import Encoder, Features, Labels, linear_probe
+from protocols.runs.encoders import LEAST_STEPS, Encoder, Features, Labels
 from protocols.runs.protocol import Setting
 
 _NAMES = ("linear", "fc", "classifier", "head")
@@ -46,6 +47,40 @@ def last_layer(
     probe = linear_probe(features, y, seed=seed)
     own = _stored(setting, len(setting.data.class_names), features.shape[1], classes)
     return own if own is not None and _right(own, features, y) >= _right(probe, features, y) - 0.05 else probe
+
+
+def linear_probe(features: Features, y: Labels, *, seed: int = 0) -> nn.Linear:
+    """A linear classifier on frozen features, trained with cross-entropy on standardised rows and folded back.
+
+    Parameters
+    ----------
+    features : array of shape (example, feature)
+    y : int64 array of shape (example,)
+        Labels from 0 to the number of classes - 1.
+    seed : int, default 0
+
+    Returns
+    -------
+    nn.Linear
+        On the CPU; takes the features as they are.
+    """
+    torch.manual_seed(seed)
+    x, targets = torch.from_numpy(features), torch.from_numpy(y)
+    mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
+    linear = nn.Linear(x.shape[1], int(targets.max()) + 1)
+    epochs = max(20, -(-LEAST_STEPS // -(-len(x) // 512)))
+    optimizer = torch.optim.Adam(linear.parameters(), 1e-2, weight_decay=1e-5)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(512):
+            optimizer.zero_grad()
+            F.cross_entropy(linear((x[rows] - mean) / std), targets[rows]).backward()
+            optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        linear.weight.div_(std)
+        linear.bias.sub_(linear.weight @ mean)
+    return linear.requires_grad_(False)
 
 
 def _right(linear: nn.Linear, features: Features, y: Labels) -> float:

@@ -23,11 +23,12 @@ from protocols.runs.encoders import Features
 from protocols.runs.ood_metrics import Quality, mean_quality, quality
 from protocols.runs.ood_sets import Sets, far_sets, is_noise, near_sets
 from protocols.runs.outcome import Column, Curve, Row, SeedOutcome
-from protocols.runs.protocol import Protocol, Report, Setting
+from protocols.runs.protocol import Protocol, Setting
 from slots.conformal import p_values
 from slots.errors import UsageError
 from slots.model_novelty import recalibrate
 from slots.ood import NoveltyDetector
+from slots.progress import Progress
 from slots.train_config import TrainConfig
 from slots.training import fit
 
@@ -52,7 +53,7 @@ class _Detector:
     note: str = ""
 
 
-def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
     """Far sets and held-out classes of one seed, every method on both."""
     option = _options(setting)
     steps = 2 * (4 + len(setting.peers))
@@ -75,7 +76,7 @@ def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
         ours = NoveltyDetector(option["slots"], seed=seed).fit(sets.train)
         facts[kind] |= _as_fitted(ours, sets)
         note = "Uses no labels."
-        first = _Detector(_OURS, ours.predict, _remembered(ours), time.perf_counter() - started, ours=True, note=note)
+        first = _Detector(_OURS, ours.predict, ours.n_vectors, time.perf_counter() - started, ours=True, note=note)
         measured.append((first, *_measure(first, sets)))
         done += 1
         for detector in _detectors(sets, setting, seed, option=option, skipped=skipped, report=told):
@@ -103,7 +104,7 @@ def _options(setting: Setting) -> dict[str, Any]:
     return option
 
 
-def _split(kind: str, setting: Setting, seed: int, option: dict[str, Any], report: Report) -> Sets:
+def _split(kind: str, setting: Setting, seed: int, option: dict[str, Any], report: Progress) -> Sets:
     if kind == "far":
         return far_sets(setting, seed, n_train=option["train"], n_foreign=option["foreign"], report=report)
     return near_sets(setting, seed, share=option["held_out"], n_train=option["train"], report=report)
@@ -121,7 +122,7 @@ def _described(sets: Sets) -> dict[str, Any]:
 
 
 def _detectors(
-    sets: Sets, setting: Setting, seed: int, *, option: dict[str, Any], skipped: dict[str, str], report: Report
+    sets: Sets, setting: Setting, seed: int, *, option: dict[str, Any], skipped: dict[str, str], report: Progress
 ) -> Iterator[_Detector]:
     """Every other method, fitted one after the other."""
     started = time.perf_counter()
@@ -140,12 +141,7 @@ def _detectors(
             yield _Detector(peer.method, peer.score, peer.remembered, seconds, note=peer.note)
 
 
-def _remembered(detector: NoveltyDetector) -> int:
-    flats = detector.metric.flats
-    return len(detector.prototypes) + (0 if flats is None else len(flats) * (1 + flats.directions.shape[2]))
-
-
-def _slot_model(sets: Sets, seed: int, option: dict[str, Any], report: Report) -> NoveltyPeer:
+def _slot_model(sets: Sets, seed: int, option: dict[str, Any], report: Progress) -> NoveltyPeer:
     """Ours, as a classifier that also knows what it does not know: its slots are the prototypes."""
     n_classes = int(sets.y_train.max()) + 1
     per_class = max(1, min(_PER_CLASS, option["slots"] // n_classes, len(sets.y_train) // (4 * n_classes)))

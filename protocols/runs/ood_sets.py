@@ -13,13 +13,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from protocols.data import Dataset, default_data_dir, load_archive
+from protocols.data import default_data_dir, load_archive
+from protocols.dataset import Dataset
 from protocols.runs.encoders import Encoder, Features, Labels, make_encoder
 from protocols.runs.last_layer import last_layer
-from protocols.runs.protocol import Report, Setting
+from protocols.runs.protocol import Setting
 from slots.atomic import write_file
 from slots.errors import UsageError
 from slots.preprocessing import RawInputs
+from slots.progress import Progress
 
 NAMED = ("mnist", "fashion_mnist", "notmnist", "cifar10")
 """Sets that may be foreign to another one, where they lie in the data folder."""
@@ -66,7 +68,7 @@ class Sets:
         return found
 
 
-def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, report: Report) -> Sets:
+def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, report: Progress) -> Sets:
     """All classes are known; whole other data sets are foreign, and noise.
 
     Parameters
@@ -85,7 +87,7 @@ def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, repor
     return _embed(setting, data, raw, classes=classes, rng=rng, seed=seed, n_train=n_train, report=report)
 
 
-def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, report: Report) -> Sets:
+def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, report: Progress) -> Sets:
     """Some classes are known to the network and the detectors; test examples of the others are foreign.
 
     Parameters
@@ -217,7 +219,7 @@ def _embed(
     rng: np.random.Generator,
     seed: int,
     n_train: int,
-    report: Report,
+    report: Progress,
 ) -> Sets:
     """Train the network on the whole training part, and run what is needed through it."""
     encoder = make_encoder(setting, data.x_train, data.y_train, seed, report)

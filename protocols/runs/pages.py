@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
+from protocols.environment import page_environment
 from protocols.runs.charts import charts
 from protocols.runs.outcome import Column, Merged
 from protocols.runs.running import Outcome
@@ -70,24 +69,25 @@ def write_files(outcome: Outcome, out: Path) -> Files:
 
 def render(outcome: Outcome) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("protocols"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     tables = []
     for name, rows in groups(outcome.rows):
         used = columns_of(rows, outcome.columns)
         lines = [Line(row.method, row.ours, _cells(row, rows, used)) for row in rows]
         tables.append((name, [heading(column) for column in used], lines))
     hardware = [f"{key} {value}" for key, value in outcome.hardware.items() if value is not None]
-    return environment.get_template("run.html").render(
-        outcome=outcome,
-        tables=tables,
-        notes=[line.removeprefix("- ") for line in notes(outcome)],
-        charts=charts([run.outcome for run in outcome.seeds]),
-        seeds=", ".join(f"{run.seed} ({run.elapsed_s:,.0f} s)" for run in outcome.seeds),
-        options=", ".join(f"{key}={json.dumps(value)}" for key, value in outcome.options.items()) or "none",
-        machine=", ".join(hardware),
-        versions=", ".join(f"{name} {version}" for name, version in outcome.versions.items()),
+    return (
+        page_environment()
+        .get_template("run.html")
+        .render(
+            outcome=outcome,
+            tables=tables,
+            notes=[line.removeprefix("- ") for line in notes(outcome)],
+            charts=charts([run.outcome for run in outcome.seeds]),
+            seeds=", ".join(f"{run.seed} ({run.elapsed_s:,.0f} s)" for run in outcome.seeds),
+            options=", ".join(f"{key}={json.dumps(value)}" for key, value in outcome.options.items()) or "none",
+            machine=", ".join(hardware),
+            versions=", ".join(f"{name} {version}" for name, version in outcome.versions.items()),
+        )
     )
 
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from protocols.data import Dataset
+from protocols.dataset import Dataset
 from protocols.runs.outcome import Column, SeedOutcome
-
-Report = Callable[[str, float], None]
-"""``report(step, share)``: what is being done, and the share of this seed's work that is done, in [0, 1]."""
+from slots.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Protocol:
     headline: str
     peers: tuple[str, ...]
     defaults: Mapping[str, Any]
-    run_seed: Callable[[Setting, int, Report], SeedOutcome]
+    run_seed: Callable[[Setting, int, Progress], SeedOutcome]
     backbone: str = "pixels"
 
     def option(self, setting: Setting, key: str) -> Any:

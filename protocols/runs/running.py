@@ -14,6 +14,7 @@ from protocols.provenance import code_digest, commit, hardware, versions
 from protocols.runs.outcome import SCHEMA, Column, Merged, SeedOutcome, merge_rows, plain
 from protocols.runs.protocol import Protocol, Setting
 from slots.errors import StorageError, UsageError
+from slots.progress import Progress, silent
 from slots.store import write_file
 
 PEER_LIBRARIES = ("scipy", "faiss-cpu", "faiss-gpu", "cleanlab", "pytorch-ood", "avalanche-lib")
@@ -96,7 +97,7 @@ def run(
     seeds: Sequence[int],
     out: Path,
     command: str,
-    report: Callable[[str, float], None] | None = None,
+    report: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Outcome:
     """Run what has not been run yet, and put it all together.
@@ -241,7 +242,7 @@ def _document(done: SeedRun) -> dict[str, Any]:
     return {"schema": SCHEMA, "seed": done.seed, "elapsed_s": done.elapsed_s, "outcome": done.outcome.as_json()}
 
 
-def _run_one(protocol: Protocol, setting: Setting, seed: int, report: Callable[[str, float], None]) -> SeedRun:
+def _run_one(protocol: Protocol, setting: Setting, seed: int, report: Progress) -> SeedRun:
     """Compute one seed."""
     started = time.monotonic()
     outcome = protocol.run_seed(setting, seed, report)
@@ -250,10 +251,10 @@ def _run_one(protocol: Protocol, setting: Setting, seed: int, report: Callable[[
     return SeedRun(seed, round(time.monotonic() - started, 2), same)
 
 
-def _scaled(report: Callable[[str, float], None] | None, place: int, n: int) -> Callable[[str, float], None]:
+def _scaled(report: Progress | None, place: int, n: int) -> Progress:
     """The progress of one seed as part of all."""
     if report is None:
-        return lambda _step, _share: None
+        return silent
     return lambda step, share: report(f"seed {place + 1} of {n}: {step}", (place + min(1.0, share)) / n)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protocols.runs.outcome import Column, Interval, Merged
+from protocols.intervals import Interval
+from protocols.runs.outcome import Column, Merged
 from protocols.runs.running import Outcome
 
 

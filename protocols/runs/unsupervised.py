@@ -16,8 +16,9 @@ from protocols.runs.clustering_metrics import agreement_figures
 from protocols.runs.discovery import discovery_rows
 from protocols.runs.encoders import make_encoder
 from protocols.runs.outcome import Column, Row, SeedOutcome
-from protocols.runs.protocol import Protocol, Report, Setting
+from protocols.runs.protocol import Protocol, Setting
 from slots.errors import UsageError
+from slots.progress import Progress, silent
 from slots.slot_graph import SlotGraph
 from slots.slot_graph_learning import GraphConfig, learn_graph, regroup
 
@@ -91,7 +92,7 @@ class Points:
         return figures
 
 
-def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
     """Cluster, measure, discover; see `PROTOCOL`."""
     points, few = _points(setting, seed, report)
     rows: list[Row] = [*_naive(points), *_ours(points, lambda step, share: report(step, 0.1 + 0.2 * share))]
@@ -104,7 +105,7 @@ def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
             skipped[name] = _MISSING
     slow = [name for name in ("birch", "hdbscan") if name in setting.peers]
     if slow and few.group:
-        rows += _ours(few, lambda _step, _share: None)
+        rows += _ours(few, silent)
         rows += _counted(few, "kmeans") if "kmeans" in setting.peers else []
     for place, name in enumerate(slow):
         report(name, 0.7 + 0.1 * place)
@@ -118,7 +119,7 @@ def run_seed(setting: Setting, seed: int, report: Report) -> SeedOutcome:
     return SeedOutcome(rows, facts=facts, skipped=skipped)
 
 
-def _points(setting: Setting, seed: int, report: Report) -> tuple[Points, Points]:
+def _points(setting: Setting, seed: int, report: Progress) -> tuple[Points, Points]:
     """All points and those for the slow peers."""
     data = setting.data
     for key, low in (("examples", 0), ("slow_examples", 50), ("old_classes", 0), ("discovery_examples", 50)):
@@ -152,7 +153,7 @@ def _naive(points: Points) -> list[Row]:
     return [points.row("one cluster", one), points.row("random clusters", chance, _TRUE)]
 
 
-def _ours(points: Points, report: Report) -> list[Row]:
+def _ours(points: Points, report: Progress) -> list[Row]:
     """The slot graph: alone, and told how many classes there are."""
     started = time.perf_counter()
     inputs = torch.from_numpy(points.x)

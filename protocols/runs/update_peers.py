@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.peers import selection
-from protocols.runs.protocol import Report, Setting
+from protocols.runs.protocol import Setting
 from protocols.runs.update_figures import Answers
 from protocols.runs.update_splits import Labels, Split
 from slots.model import SlotModel
 from slots.preprocessing import RawInputs
+from slots.progress import Progress
 
 Rows = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float32]
@@ -54,7 +55,7 @@ class Told:
 
 
 def peer_rows(
-    setting: Setting, split: Split, ours: Told, budgets: Sequence[int], *, seed: int, report: Report
+    setting: Setting, split: Split, ours: Told, budgets: Sequence[int], *, seed: int, report: Progress
 ) -> Iterator[Peer]:
     """Every peer of the setting, and random selection always.
 

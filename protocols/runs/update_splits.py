@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from protocols.data import Dataset
+from protocols.dataset import Dataset
 from slots.errors import UsageError
 from slots.preprocessing import RawInputs
 

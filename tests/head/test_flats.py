@@ -69,7 +69,7 @@ def test_a_detector_keeps_no_more_vectors_than_it_was_given():
     detector = NoveltyDetector(200).fit(x[:2500])
     flats = detector.metric.flats
     assert flats is not None
-    assert len(detector.prototypes) + len(flats) * (1 + flats.directions.shape[2]) <= 200
+    assert detector.n_vectors == len(detector.prototypes) + len(flats) * (1 + flats.directions.shape[2]) <= 200
     found = distances(torch.from_numpy(x[2500:])[:, None], detector.prototypes, detector.metric)
     assert found.values.shape == (500, 4)
     without = NoveltyDetector(200, shares=(0.6, 0.3, 0.1)).fit(x[:2500])

@@ -16,6 +16,7 @@ from slots.errors import DataError, UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.label_errors import WatchConfig, find_label_errors, judge_labels, small_network, watch_training
 from slots.label_errors_evidence import DAMAGES, gather_evidence, shut_out
+from slots.label_errors_explaining import explain_label_errors
 from slots.label_errors_noise import anchor_counts, given_true, noise_matrix
 
 
@@ -242,6 +243,24 @@ def test_without_a_trusted_neighbour_there_is_none():
         assert it.same == -1
         assert math.isnan(it.same_angle)
         assert it.other == (1 if listed == [0] else -1)
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_errors_are_explained_by_slots_of_the_examples_that_are_not_listed(limit):
+    x, y = blobs(400, classes=3, feature=16, spread=0.3)
+    given = y.copy()
+    given[:20] = (y[:20] + 1) % 3
+    errors = find_label_errors(small_network(16), x, given, config=WatchConfig(seed=1))
+    steps = []
+    found = explain_label_errors(x, given, errors, limit=limit, report=lambda *it: steps.append(it))
+    listed = errors.ranked()[: limit or errors.n_errors]
+    assert [it.example for it in found.evidence] == listed.tolist()
+    assert set(found.slot_labels.tolist()) == {0, 1, 2}
+    known = found.exemplars >= 0
+    assert known.any()
+    assert np.array_equal(given[found.exemplars[known]], found.slot_labels[known])
+    assert not np.isin(found.exemplars[known], listed).any()
+    assert [share for _, share in steps] == sorted(share for _, share in steps)
 
 
 def test_features_of_another_width_are_refused():

@@ -273,6 +273,17 @@ def test_calibration_can_be_replaced(fitted):
     assert found.metric is model.novelty.metric
 
 
+def test_an_assessment_by_other_familiar_inputs_leaves_the_model_as_it_is(fitted):
+    model, x = fitted
+    own = model.novelty
+    found = model.assess_novelty(x[150:], calibration=x[:150], false_alarm_rate=0.1)
+    assert model.novelty is own
+    usual = model.assess_novelty(x[150:], false_alarm_rate=0.1)
+    assert np.array_equal(found.scores, usual.scores)
+    assert np.array_equal(found.p_values, p_values(found.scores, recalibrate(model, x[:150]).calibration))
+    assert not np.array_equal(found.p_values, usual.p_values)
+
+
 def test_a_model_without_calibration_says_so(fitted, tmp_path):
     model, x = fitted
     bare = SlotModel.load(model.save(tmp_path / "m"))
@@ -281,6 +292,8 @@ def test_a_model_without_calibration_says_so(fitted, tmp_path):
         bare.assess_novelty(x)
     with pytest.raises(UsageError, match=r"must have a novelty metric, and has none\. Fit it"):
         recalibrate(bare, x)
+    with pytest.raises(UsageError, match=r"must have a novelty metric, and has none\. Fit it"):
+        bare.assess_novelty(x, calibration=x)
 
 
 # --- the edges of what may come

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from protocols.data import Dataset, load_data
+from protocols.data import load_data
+from protocols.dataset import Dataset
 from protocols.peers.attacks import all_neighbours, class_k_means, energy, max_softmax, nearest_distance
 from protocols.runs.adversarial import PROTOCOL
 from protocols.runs.attacks import margin, pgd, selective_pgd, sign_noise

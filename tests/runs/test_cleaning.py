@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,9 +12,10 @@ from support.nets import blobs
 
 from protocols.cleaning import COLUMNS, clean_and_write
 from protocols.cleaning_page import SHOWN
-from protocols.data import Dataset, load_data
-from protocols.queries import check_sum
-from protocols.suspects import CleaningPlan, find
+from protocols.data import load_data
+from protocols.dataset import Dataset, check_sum
+from protocols.summary_cleaning import CleaningPlan
+from protocols.suspects import find
 from slots.errors import DataError, UsageError
 from slots.train_config import TrainConfig
 from slots.training import fit
@@ -88,7 +89,7 @@ def test_the_list_names_the_wrong_labels_and_their_evidence(rows, cleaned):
 
 def test_the_summary_is_json_and_counts_what_was_labelled(rows, cleaned):
     summary, out = cleaned
-    assert json.loads(json.dumps(summary.as_json())) == summary.as_json()
+    assert json.loads(json.dumps(asdict(summary))) == asdict(summary)
     assert summary.n_examples == 497
     assert summary.schema == 1
     assert (summary.data, summary.part, summary.model, summary.backbone) == ("rows", "train", None, "none")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from support.reference_continual import streaming_lda
 
-from protocols.data import Dataset, load_data
+from protocols.data import load_data
+from protocols.dataset import Dataset
 from protocols.peers.continual import CONTINUAL_PEERS, StreamFacts, find_peers
 from protocols.peers.continual_libraries import AvalancheLearner, NearestNeighbour
 from protocols.peers.continual_replay import DarkReplay, GDumb, Memory, Replay, network_bytes

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from backbones.cifar_resnet import CifarResNet
-from protocols.data import load_data, only_classes
+from protocols.data import load_data
+from protocols.dataset import only_classes
 from protocols.fitting import fit_and_save
 from protocols.planning import plan
-from protocols.runs.encoders import linear_probe, make_encoder
+from protocols.runs.encoders import make_encoder
+from protocols.runs.last_layer import linear_probe
 from protocols.runs.protocol import Setting
 from slots.errors import UsageError
 

@@ -8,7 +8,7 @@ from support.nets import blobs, strokes
 from torch import nn
 
 import backbones
-from protocols.data import Dataset
+from protocols.dataset import Dataset
 from protocols.gradients import best_slots, class_directions, examples, first_filters, gradient_rows, write_figures
 from slots.matching import normalize
 from slots.train_config import TrainConfig

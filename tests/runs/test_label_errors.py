@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocols.data import Dataset, load_data
+from protocols.data import load_data
+from protocols.dataset import Dataset
 from protocols.peers import label_errors as peers
 from protocols.runs import label_errors_methods
 from protocols.runs.label_errors import PROTOCOL, run_seed

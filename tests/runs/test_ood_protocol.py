@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from support import reference_ood as literal
 
-from protocols.data import Dataset, load_data
+from protocols.data import load_data
+from protocols.dataset import Dataset
 from protocols.peers.novelty import NOVELTY_PEERS, Familiar, angle_to, fit_novelty_peer, k_means, unit
-from protocols.runs.encoders import Encoder, linear_probe
-from protocols.runs.last_layer import last_layer
+from protocols.runs.encoders import Encoder
+from protocols.runs.last_layer import last_layer, linear_probe
 from protocols.runs.ood import NOT_INSTALLED, PROTOCOL
 from protocols.runs.ood_metrics import Quality, mean_quality, quality
 from protocols.runs.ood_sets import foreign_inputs, is_noise, near_sets, resized

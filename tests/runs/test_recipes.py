@@ -9,9 +9,10 @@ from support.nets import strokes
 
 import backbones
 from backbones.reconstruction import reconstruct
-from protocols.data import Dataset
+from protocols.building import build_backbone, pick_device
+from protocols.dataset import Dataset
 from protocols.fitting import fit_and_save
-from protocols.planning import build_backbone, parse_options, pick_device, plan
+from protocols.planning import parse_options, plan
 from protocols.recipes import GPU_RECIPES, RECIPES, Recipe, find_recipe
 from protocols.weights import list_trained, load_trained, write_trained
 from slots.errors import UsageError

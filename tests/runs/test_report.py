@@ -9,11 +9,13 @@ from support.pages import asked_for, parse
 from torch import nn
 
 import backbones
-from protocols import report, report_cards
-from protocols.data import Dataset, load_data
+from protocols import environment, report, report_cards
+from protocols.data import load_data
+from protocols.dataset import Dataset
 from protocols.evaluation import evaluate
-from protocols.fitting import FitSummary, fit_and_save
+from protocols.fitting import fit_and_save
 from protocols.planning import plan
+from protocols.summary_fit import FitSummary
 from slots.errors import StorageError
 from slots.figures import diverging
 from slots.hashing import IncrementalNeuralHashing
@@ -483,13 +485,13 @@ class TestWords:
         ],
     )
     def test_percent(self, share, digits, text):
-        assert report.percent(share, digits) == text.replace(" ", "\u00a0")
+        assert environment.percent(share, digits) == text.replace(" ", "\u00a0")
 
     @pytest.mark.parametrize(
         ("seconds", "text"), [(0.04, "0.0 s"), (99.94, "99.9 s"), (100, "2 min"), (5000, "83 min"), (9000, "2.5 h")]
     )
     def test_duration(self, seconds, text):
-        assert report.duration(seconds) == text
+        assert environment.duration(seconds) == text
 
     @pytest.mark.parametrize(("n", "limit"), [(0, 3), (3, 3), (10, 3), (100, 60), (5, 1)])
     def test_evenly(self, n, limit):

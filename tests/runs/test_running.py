@@ -12,7 +12,8 @@ from scipy import stats
 from support.pages import asked_for, parse
 
 from protocols.data import load_data
-from protocols.runs.outcome import Column, Curve, Interval, Row, SeedOutcome, interval, merge_rows, plain
+from protocols.intervals import Interval, interval
+from protocols.runs.outcome import Column, Curve, Row, SeedOutcome, merge_rows, plain
 from protocols.runs.pages import write_files
 from protocols.runs.protocol import Protocol, Setting
 from protocols.runs.running import Outcome, run

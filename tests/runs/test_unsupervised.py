@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import AgglomerativeClustering, Birch
 from sklearn.datasets import make_blobs
 
-from protocols.data import Dataset, load_data
+from protocols.data import load_data
+from protocols.dataset import Dataset
 from protocols.peers import clustering as peers
 from protocols.runs.clustering_metrics import agreement_figures, contingency, matched_points
 from protocols.runs.discovery import discovery_figures, split_classes

@@ -12,12 +12,16 @@ from support.command import SLOTS
 from support.pages import asked_for, parse
 
 import backbones
-from protocols.data import load_data, only_classes
-from protocols.queries import COLUMNS, check_sum, queries_csv, queries_page, read_labels
-from protocols.updating import UpdatePlan, changed_matched, update_and_save
+from protocols.data import load_data
+from protocols.dataset import check_sum, only_classes
+from protocols.queries import queries_csv, read_labels
+from protocols.queries_page import queries_page
+from protocols.summary_update import COLUMNS
+from protocols.updating import UpdatePlan, update_and_save
 from slots.closing import ClosingConfig
 from slots.errors import DataError, UsageError
 from slots.model import SlotModel
+from slots.predictions import changed_matched
 from slots.train_config import TrainConfig
 from slots.training import fit
 
