@@ -14,7 +14,7 @@ FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo faiss-gpu || echo faiss-c
 OTHER_FAISS := $(if $(filter faiss-gpu,$(FAISS)),faiss-cpu,faiss-gpu)
 
 # Folders count too: their time changes when a file is removed.
-SOURCES := $(shell find slots backbones protocols -name __pycache__ -prune -o -print) $(wildcard cli.py README.md LICENSE)
+SOURCES := $(shell find slots backbones protocols -name __pycache__ -prune -o -print) $(wildcard README.md LICENSE)
 CODE := slots backbones protocols $(wildcard cli.py) tests $(wildcard benchmarks)
 
 help: ## what this file can do

@@ -8,8 +8,7 @@ pictures in which what was missing has begun to appear.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from backbones.base import evaluating
 from backbones.checks import check_count
 from backbones.pullback import pullback
 
@@ -129,7 +129,7 @@ def ascend(
         scores.append(value)
         size = uphill.flatten(1).norm(dim=1).clamp_min(torch.finfo(uphill.dtype).tiny)
         here = here + length * uphill / size.view(-1, *[1] * (here.ndim - 1))
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         scores.append(_values(model(here), score))
     inputs = here if clip is None else here.clamp(*clip)
     return Ascent(inputs=inputs, attribution=here - start, scores=torch.stack(scores))
@@ -155,7 +155,7 @@ def accentuate(
     -------
     Ascent
     """
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         found = model(x.detach()).argmax(1)
     return ascend(model, x, found, steps=steps, alpha=alpha, kind=kind, clip=clip)
 
@@ -189,7 +189,7 @@ def counterfactual(
 
 def _step(model: nn.Module, x: Tensor, score: Score, kind: str, softness: float) -> tuple[Tensor, Tensor]:
     """Gradient and value of the score."""
-    with _evaluating(model), torch.inference_mode(False), torch.enable_grad():
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         with pullback(model, kind, softness=softness):
             output = model(leaf)
@@ -218,15 +218,3 @@ def _values(output: Tensor, score: Score) -> Float[Tensor, " batch"]:
     if values.shape != output.shape[:1]:
         raise ValueError(f"`score` must return shape ({len(output)},), got {tuple(values.shape)}. One value an input.")
     return values
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; each module's mode as it was afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

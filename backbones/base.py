@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -130,16 +132,29 @@ class AbstractBackbone(nn.Module, ABC):
                 f"`direction` must have shape ({self.feature_dim},) or ({len(x)}, {self.feature_dim}), "
                 f"got {tuple(direction.shape)}. Pass one direction for all inputs, or one for each."
             )
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            with torch.inference_mode(False), torch.enable_grad(), detached_gates(self):
-                leaf = x.detach().clone().requires_grad_()
-                total = (self(leaf) * direction.detach().clone()).sum()
-                return torch.autograd.grad(total, leaf)[0]
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with evaluating(self), torch.inference_mode(False), torch.enable_grad(), detached_gates(self):
+            leaf = x.detach().clone().requires_grad_()
+            total = (self(leaf) * direction.detach().clone()).sum()
+            return torch.autograd.grad(total, leaf)[0]
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Let the block change the mode of any module; each has its own again afterwards, also after an exception."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; each module's own mode afterwards."""
+    with modes_kept(model):
+        model.eval()
+        yield
 
 
 def check_input_shape(input_shape: Any) -> tuple[int, int, int]:

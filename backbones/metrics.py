@@ -209,6 +209,10 @@ def infidelity(
         At least 0, lower is better. Rescaled it is at most the mean of the squared drops, which an attribution of 0
         has.
 
+    Notes
+    -----
+    The same as captum's ``infidelity`` with the same noise, and rescaled as its ``normalize=True``.
+
     References
     ----------
     Yeh, Hsieh, Suggala, Inouye, Ravikumar: On the (In)fidelity and Sensitivity of Explanations. NeurIPS 2019.
@@ -245,6 +249,11 @@ def max_sensitivity(
     -------
     float tensor of shape (batch,)
         At least 0, lower is better; inf where an attribution of 0 becomes another, 0 where it stays.
+
+    Notes
+    -----
+    The same as captum's ``sensitivity_max`` with the same noise, but for an attribution of 0, whose change that returns
+    undivided.
 
     References
     ----------

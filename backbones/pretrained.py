@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones.base import AbstractBackbone, check_input_shape
+from backbones.base import AbstractBackbone, check_input_shape, evaluating
 from backbones.checks import check_count
 from backbones.cifar_resnet import DEPTHS, CifarResNet
 
@@ -152,18 +152,14 @@ def _rows(features: Tensor) -> Tensor:
 @torch.no_grad()
 def _probe(body: nn.Module, x: Tensor) -> int:
     """Length of a feature vector, found by trying; leaves modes and batch statistics as they were."""
-    modes = {module: module.training for module in body.modules()}
-    body.eval()
     parameter = next(body.parameters(), x)
     try:
-        found = _rows(body(x.to(parameter.device, parameter.dtype)))
+        with evaluating(body):
+            found = _rows(body(x.to(parameter.device, parameter.dtype)))
     except RuntimeError as error:
         raise ValueError(
             f"`network` must take inputs of shape {tuple(x.shape)}, and failed: {error}. Pass size= for another one."
         ) from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
     if found.ndim != 2:
         raise ValueError(f"`network` must give (batch, feature), got shape {tuple(found.shape)}. Wrap it in a module.")
     return int(found.shape[1])

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from backbones.base import modes_kept
 from backbones.checks import check_choice
 
 NOISES: Final = ("normal", "permuted")
@@ -66,13 +67,11 @@ def find_module(model: nn.Module, layer: str) -> nn.Module:
 @contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """Put back each module's mode and each parameter's gradient, also after an exception."""
-    modes = {module: module.training for module in model.modules()}
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     try:
-        yield
+        with modes_kept(model):
+            yield
     finally:
-        for module, training in modes.items():
-            module.training = training
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
 

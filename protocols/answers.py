@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from protocols.environment import csv_text
 from protocols.images import load_images
-from slots.calibration import wilson_lower
+from protocols.intervals import wilson_lower
 from slots.errors import DataError
 from slots.model import SlotModel
 from slots.predictions import Answer, Prediction
@@ -113,7 +113,7 @@ def describe(model: SlotModel) -> dict[str, Any]:
         "test_accuracy": fitted.get("test_accuracy"),
         "held_out_matches": seen,
         "held_out_precision": right / seen if seen else None,
-        "held_out_bound": float(wilson_lower(head.held_out[:, 1].sum(), head.held_out[:, 0].sum())),
+        "held_out_bound": wilson_lower(right, seen),
         "classes": classes,
         "history": [{"number": g.number, "what": g.what, "n_slots": g.n_slots} for g in model.history],
     }

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from slots.calibration import wilson_lower
+from protocols.intervals import wilson_lower
 from slots.figures import data_uri, diverging, in_colour, png, shrink, side_by_side, signed_sum
 from slots.model import SlotModel
 from slots.predictions import Prediction
@@ -133,7 +133,6 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
     list of SlotCard
     """
     head = model.head
-    bounds = wilson_lower(head.held_out[:, 1], head.held_out[:, 0]).tolist()
     templates = slot_templates(model, x_train, shown)
     with_further = model.thumbnails is not None and 3 * len(shown) * model.thumbnails[0, 0].size <= _FURTHER_BYTES
     cards = []
@@ -148,7 +147,7 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
                 hits=int(head.hits[slot]),
                 seen=seen,
                 right=right,
-                bound=bounds[slot],
+                bound=wilson_lower(right, seen),
                 radius=_radius(float(head.support_thresholds[slot])),
                 trained=bool(head.trained[slot]),
                 exemplar=exemplar_picture(model, slot),

@@ -1,6 +1,6 @@
 """Continual learning and clustering that never forgets and can explain itself.
 
-Names are imported when first used, so that ``slots.doctor`` can tell what is wrong with a broken torch.
+Names are imported when first used, so that ``slots --help`` and ``slots doctor`` do without torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes that a reader sees whole or not at all, and that survive a crash of the machine.
 
-New content goes to a temporary name beside its place, is forced to disk, and is then renamed. Needs a POSIX system.
+New content goes to a temporary name beside its place, is forced to disk, and is then renamed.
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def sync_folder(path: Path) -> None:
-    """Force the names in a folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Force the names in a folder to disk, where folders can be opened (all but Windows, whose names are in a log)."""
+    flag = getattr(os, "O_DIRECTORY", None)
+    if flag is None:
+        return
+    descriptor = os.open(path, os.O_RDONLY | flag)
     try:
         os.fsync(descriptor)
     finally:

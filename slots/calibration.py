@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from slots.matching import best_view, normalize, precision_thresholds
@@ -151,27 +151,3 @@ def slack_for(outside: Float[Tensor, " example"], share: float) -> float:
         return 0.0
     rank = min(n, math.ceil((n + 1) * share))
     return max(0.0, round(float(outside.double().sort().values[rank - 1]), 9))
-
-
-def wilson_lower(
-    right: Int[Tensor, "*slots"], total: Int[Tensor, "*slots"], *, z: float = 1.96
-) -> Float[Tensor, "*slots"]:
-    """Lower end of Wilson's 95 % interval for a share; 0 where nothing was seen.
-
-    Parameters
-    ----------
-    right, total : int tensors
-        Successes and trials.
-    z : float, default 1.96
-        Normal quantile of the confidence wanted.
-
-    Returns
-    -------
-    float64 tensor
-        In [0, 1]. Wilson 1927, equation of the score interval.
-    """
-    n = total.double().clamp_min(1)
-    share = right.double() / n
-    centre = share + z**2 / (2 * n)
-    spread = z * (share * (1 - share) / n + z**2 / (4 * n**2)).sqrt()
-    return torch.where(total > 0, ((centre - spread) / (1 + z**2 / n)).clamp(0, 1), torch.zeros_like(n))

@@ -31,7 +31,7 @@ from slots.cover_kernels import (
 from slots.cover_reductions import Component, reduce_cover
 from slots.cover_rounds import greedy_rounds
 from slots.cover_search import search_components
-from slots.coverage import CoverBlock, as_words, pack_bits, unpack_bits
+from slots.coverage import CoverBlock, as_words, has_fused_kernels, pack_bits, unpack_bits
 from slots.shapes import Covers
 
 _NO_LIMIT = np.iinfo(np.int64).max
@@ -118,7 +118,7 @@ def greedy_set_cover_packed(
         return torch.zeros(0, dtype=torch.long)
     target = _target(coverage, sum(len(block.examples) for block in blocks))
     limit = _NO_LIMIT if max_slots is None else max_slots
-    if blocks[0].words.device.type == "cpu":
+    if _on_cpu(blocks):
         only = len(blocks) == 1
         found = [
             _greedy_block(block, min_gain=min_gain, max_slots=limit, target=target if only else _NO_LIMIT)
@@ -307,6 +307,11 @@ def _whole(matrix: Tensor) -> CoverBlock:
     )
 
 
+def _on_cpu(blocks: Sequence[CoverBlock]) -> bool:
+    """Whether the lazy greedy can be taken, the fastest there."""
+    return blocks[0].words.device.type == "cpu"
+
+
 def _greedy_block(block: CoverBlock, *, min_gain: int, max_slots: int, target: int) -> tuple[Tensor, Tensor]:
     """Picks (places in the whole set) and gains of one class, on the CPU."""
     rows = as_words(block.words)
@@ -316,12 +321,23 @@ def _greedy_block(block: CoverBlock, *, min_gain: int, max_slots: int, target: i
 
 def _greedy_blocks_rounds(blocks: Sequence[CoverBlock], min_gain: int) -> tuple[Tensor, Tensor]:
     """Picks and gains of all classes at once, in parallel rounds."""
+    if has_fused_kernels(blocks[0].words.device):
+        return _fused_rounds(blocks, min_gain)
     pairs = [unpack_bits(block.words, len(block.examples)).nonzero() for block in blocks]
     candidates = torch.cat([block.candidates[pair[:, 0]] for block, pair in zip(blocks, pairs, strict=True)])
     examples = torch.cat([block.examples[pair[:, 1]] for block, pair in zip(blocks, pairs, strict=True)])
     n_candidates = 1 + max((int(block.candidates.max()) for block in blocks if len(block.candidates)), default=-1)
     n_examples = 1 + max((int(block.examples.max()) for block in blocks if len(block.examples)), default=-1)
     return greedy_rounds(candidates, examples, n_candidates=n_candidates, n_examples=n_examples, min_gain=min_gain)
+
+
+def _fused_rounds(blocks: Sequence[CoverBlock], min_gain: int) -> tuple[Tensor, Tensor]:
+    """`_greedy_blocks_rounds` by the kernels of a GPU, on the packed bits."""
+    from slots.cover_triton_rounds import PackedRows
+
+    gains = PackedRows([block.words for block in blocks]).greedy(min_gain)
+    picked = gains.nonzero()[:, 0]
+    return torch.cat([block.candidates for block in blocks])[picked], gains[picked]
 
 
 def _matrix(covers: Covers | npt.NDArray[np.bool_]) -> Tensor:

@@ -2,15 +2,20 @@
 
 The matrix of scores is never held whole: a tile of it is made, compared and packed, then forgotten. Tiles are
 float32; whatever lies within 1e-5 of a threshold (or of a maximum) is computed again in float64. So the bits do not
-depend on the size of a tile, on threads or on the device.
+depend on the size of a tile, on threads or on the device. On an NVIDIA GPU fused kernels do it
+(`slots.cover_triton_scores`), with the same bits.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +26,15 @@ from torch import Tensor
 from slots.calibration import strictly_above
 from slots.shapes import Features, Labels, SlotLabels, SlotVectors, Thresholds, ViewFeatures
 
+if TYPE_CHECKING:
+    from slots.cover_triton_scores import SplitRows
+
 NEAR = 1e-5
 """Scores closer than this to what they are compared with are computed again in float64."""
 
 _ROUNDING = 1e-12  # above by less is equal: a candidate's own score is 1 give or take 1e-16, and 1 may be its threshold
 _BLOCK = 1024
+_BLOCK_ON_GPU = 8192  # fewer and larger kernels: a launch takes longer there than a small tile
 _CACHED = 1 << 17  # numbers that stay in a cache while pairs are computed again
 _MOST_WAITING = 1 << 20
 _MOSTLY_NEAR = 16  # when more than one in this many scores of a tile is near, the whole tile is made in float64
@@ -113,7 +122,12 @@ def as_words(words: Int[Tensor, "candidate word"]) -> npt.NDArray[np.uint64]:
 
 @torch.no_grad()
 def cap_thresholds(
-    candidates: SlotVectors, candidate_labels: SlotLabels, examples: Features, labels: Labels, *, block: int = _BLOCK
+    candidates: SlotVectors,
+    candidate_labels: SlotLabels,
+    examples: Features,
+    labels: Labels,
+    *,
+    block: int | None = None,
 ) -> Thresholds:
     """Precision threshold of each candidate: just above its largest cosine to any example of another label.
 
@@ -125,8 +139,8 @@ def cap_thresholds(
     examples : float tensor of shape (example, feature)
         Normalised here.
     labels : int64 tensor of shape (example,)
-    block : int, default 1024
-        Rows and columns of a tile (count, >= 64).
+    block : int, optional
+        Rows and columns of a tile (count, >= 64). Default: 1,024, on a GPU 8,192; the fused kernels have their own.
 
     Returns
     -------
@@ -149,13 +163,27 @@ def cap_thresholds(
     >>> cap_thresholds(x, torch.tensor([0, 0, 1]), x, torch.tensor([0, 0, 1]))
     tensor([0.6000, 0.8000, 0.8000])
     """
-    _check_block(block)
-    rows = _Side.by_label(candidates, candidate_labels)
+    step = _checked_block(block, examples.device)
     symmetric = candidates is examples and candidate_labels is labels
-    columns = rows if symmetric else _Side.by_label(examples, labels)
+    if has_fused_kernels(examples.device) and len(examples) > 0 and len(candidates) > 0:
+        from slots.cover_triton_scores import foreign_maxima
+
+        split_rows, split_columns = _split(candidates, candidate_labels, examples, labels, symmetric=symmetric)
+        order, top = split_rows.order, foreign_maxima(split_rows, split_columns)
+    else:
+        rows = _Side.by_label(candidates, candidate_labels)
+        columns = rows if symmetric else _Side.by_label(examples, labels)
+        order, top = rows.order, _tiled_maxima(rows, columns, step)
+    found = torch.where(top > -math.inf, strictly_above(top), torch.full_like(top, -math.inf, dtype=torch.float32))
+    return torch.empty_like(found).index_copy_(0, order, found)
+
+
+def _tiled_maxima(rows: _Side, columns: _Side, block: int) -> Float[Tensor, " row"]:
+    """Largest float64 cosine of each row to a column of another label, tile by tile."""
+    symmetric = columns is rows
     running = _RunningMax(rows, columns)
     with _full_precision():
-        for a, b in _tiles(len(candidates), len(examples), block, symmetric=symmetric):
+        for a, b in _tiles(len(rows.unit), len(columns.unit), block, symmetric=symmetric):
             if rows.only_label(a) is not None and rows.only_label(a) == columns.only_label(b):
                 continue
             tile = rows.unit[a] @ columns.unit[b].T
@@ -164,9 +192,7 @@ def cap_thresholds(
             running.update(tile, a, b)
             if symmetric and a != b:
                 running.update(tile.T, b, a)
-    top = running.result()
-    found = torch.where(top > -math.inf, strictly_above(top), torch.full_like(top, -math.inf, dtype=torch.float32))
-    return torch.empty_like(found).index_copy_(0, rows.order, found)
+    return running.result()
 
 
 @torch.no_grad()
@@ -180,7 +206,7 @@ def coverage_bits(
     centres: SlotVectors | None = None,
     support_thresholds: Thresholds | None = None,
     margin: float = 0.0,
-    block: int = _BLOCK,
+    block: int | None = None,
 ) -> list[CoverBlock]:
     """Which candidate covers which example of its own label.
 
@@ -200,8 +226,8 @@ def coverage_bits(
         Thresholds of the second caps.
     margin : float, default 0.0
         How deep inside each cap an example must lie (radians, >= 0).
-    block : int, default 1024
-        Rows and columns of a tile (count, >= 64).
+    block : int, optional
+        Rows and columns of a tile (count, >= 64). Default: 1,024, on a GPU 8,192; the fused kernels have their own.
 
     Returns
     -------
@@ -213,7 +239,7 @@ def coverage_bits(
     ValueError
         If ``block`` or ``margin`` is out of range, or one of ``centres`` and ``support_thresholds`` is missing.
     """
-    _check_block(block)
+    step = _checked_block(block, examples.device)
     if not margin >= 0:
         raise ValueError(f"`margin` must be at least 0, got {margin}. It is an angle in radians.")
     if (centres is None) != (support_thresholds is None):
@@ -222,6 +248,8 @@ def coverage_bits(
     if centres is not None and support_thresholds is not None:
         caps.append((centres, _shrunk(support_thresholds, margin)))
     symmetric = candidates is examples and centres is None and candidate_labels is labels
+    if has_fused_kernels(examples.device) and centres is None and examples.ndim == 2 and len(examples) > 0:
+        return _fused_blocks(*_split(candidates, candidate_labels, examples, labels, symmetric=symmetric), caps[0][1])
     blocks = []
     for label in labels.unique().tolist():
         mine = (candidate_labels == label).nonzero()[:, 0]
@@ -231,9 +259,56 @@ def coverage_bits(
         limits = [limit[mine] for _, limit in caps]
         views = examples.shape[1] if examples.ndim == 3 else 1
         with _full_precision():
-            words = _block_words(sides, limits, columns, views, block)
+            words = _block_words(sides, limits, columns, views, step)
         blocks.append(CoverBlock(label, mine, own, words))
     return blocks
+
+
+def _split(
+    candidates: SlotVectors, candidate_labels: SlotLabels, examples: Features, labels: Labels, *, symmetric: bool
+) -> tuple[SplitRows, SplitRows]:
+    """Both sides as the kernels of a GPU take them."""
+    from slots.cover_triton_scores import SplitRows
+
+    columns = SplitRows.of(examples, labels)
+    return (columns if symmetric else SplitRows.of(candidates, candidate_labels)), columns
+
+
+def _fused_blocks(rows: SplitRows, columns: SplitRows, limits: Float[Tensor, " candidate"]) -> list[CoverBlock]:
+    """`coverage_bits` with one cap a candidate and one view an example, by the kernels of a GPU."""
+    from slots.cover_triton_scores import packed_coverage
+
+    known, n_columns = columns.labels.unique_consecutive(return_counts=True)
+    first = torch.searchsorted(rows.labels, known)
+    last = torch.searchsorted(rows.labels, known, right=True)
+    label_list, columns_a_class, starts, ends = torch.stack([known, n_columns, first, last]).tolist()
+    rows_a_class = [end - start for start, end in zip(starts, ends, strict=True)]
+    if sum(rows_a_class) < len(rows.labels):  # candidates of labels that no example has
+        kept = torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)])
+        rows = rows.only(kept.to(limits.device))
+    words = packed_coverage(rows, columns, limits[rows.order], rows_a_class, columns_a_class, rounding=_ROUNDING)
+    mine, own = rows.order.split(rows_a_class), columns.order.split(columns_a_class)
+    return [CoverBlock(*parts) for parts in zip(label_list, mine, own, words, strict=True)]
+
+
+def has_fused_kernels(device: torch.device) -> bool:
+    """Whether there are fused kernels for a device: an NVIDIA GPU from Ampere on, and Triton.
+
+    ``SLOTS_FUSED=0`` in the environment says no; the results are the same.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    bool
+    """
+    if device.type != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
+        return False
+    if os.environ.get("SLOTS_FUSED") == "0":
+        return False
+    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @dataclass(frozen=True)
@@ -244,20 +319,25 @@ class _Side:
     length: Float[Tensor, " row"]
     unit: Float[Tensor, "row feature"]
     labels: Int[Tensor, " row"]
-    label_list: list[int]  # the same on the host
     order: Int[Tensor, " row"]
+
+    @cached_property
+    def label_list(self) -> list[int]:
+        """The labels on the host."""
+        return self.labels.tolist()
 
     @classmethod
     def of(cls, raw: Tensor) -> _Side:
         """Without labels, in the order given."""
         order = torch.arange(len(raw), device=raw.device)
-        return cls(raw, *_unit(raw), torch.zeros_like(order), [], order)
+        return cls(raw, *_unit(raw), torch.zeros_like(order), order)
 
     @classmethod
     def by_label(cls, raw: Tensor, labels: Tensor) -> _Side:
         """Sorted by label."""
         order = labels.argsort(stable=True)
-        return cls(raw[order], *_unit(raw[order]), labels[order], labels[order].tolist(), order)
+        ordered = raw[order]
+        return cls(ordered, *_unit(ordered), labels[order], order)
 
     def only_label(self, part: slice) -> int | None:
         """The label of a part, if it has one only."""
@@ -310,6 +390,7 @@ class _RunningMax:
         self._rough = torch.full((len(rows.unit),), -math.inf, device=device)
         self._exact = torch.full((len(rows.unit),), -math.inf, dtype=torch.float64, device=device)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._n_waiting = 0
 
     def update(self, tile: Tensor, a: slice, b: slice) -> None:
         """Take in a tile of scores; minus infinity is none."""
@@ -323,7 +404,8 @@ class _RunningMax:
             return
         i, j = rows[near[:, 0]], near[:, 1]
         self._waiting.append((i + a.start, j + b.start, tile[i, j]))
-        if sum(len(i) for i, _, _ in self._waiting) > _MOST_WAITING:
+        self._n_waiting += len(i)
+        if self._n_waiting > _MOST_WAITING:
             self.result()
 
     def result(self) -> Float[Tensor, " row"]:
@@ -333,6 +415,7 @@ class _RunningMax:
             exact = _exact_pairs(self._rows, i[near], self._columns, j[near])
             self._exact.scatter_reduce_(0, i[near], exact, "amax")
         self._waiting.clear()
+        self._n_waiting = 0
         return self._exact
 
 
@@ -391,10 +474,13 @@ def _shrunk(thresholds: Tensor, margin: float) -> Float[Tensor, " candidate"]:
     return torch.where((radius > 0) & (exact <= 1), radius.clamp_min(0).cos(), torch.full_like(exact, 2.0))
 
 
-def _check_block(block: int) -> None:
-    """Raise for tiles that cannot be packed."""
+def _checked_block(block: int | None, device: torch.device) -> int:
+    """Side of a tile; an error for tiles that cannot be packed."""
+    if block is None:
+        return _BLOCK if device.type == "cpu" else _BLOCK_ON_GPU
     if block < 64:
         raise ValueError(f"`block` must be at least 64, got {block}. A word of packed coverage holds 64 examples.")
+    return block
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from slots.cover import check_limits, check_search, greedy_set_cover_packed, refined_set_cover_packed
-from slots.coverage import CoverBlock, cap_thresholds, coverage_bits, unpack_bits
+from slots.coverage import CoverBlock, cap_thresholds, coverage_bits, has_fused_kernels, unpack_bits
 from slots.shapes import Features, Labels, Thresholds
 
 _ROWS_UNPACKED = 256
@@ -55,7 +55,7 @@ def class_cover(
     max_slots: int | None = None,
     min_gain: int = 1,
     coverage: float = 1.0,
-    block: int = 1024,
+    block: int | None = None,
 ) -> CoverResult:
     """Choose few examples whose caps match every example of their label and none of another.
 
@@ -73,8 +73,8 @@ def class_cover(
         For ``"refined"``; the time is for all classes together, and counts from when the coverage is known.
     max_slots, min_gain, coverage
         For ``"greedy"``, as in `greedy_set_cover`.
-    block : int, default 1024
-        Rows and columns of a tile (count, >= 64); it changes the memory needed, never the result.
+    block : int, optional
+        Rows and columns of a tile (count, >= 64); it changes the memory needed, never the result. Default: by device.
 
     Returns
     -------
@@ -115,6 +115,8 @@ def class_cover(
 
 def _outcome(blocks: Sequence[CoverBlock], picked: Tensor, n_examples: int) -> tuple[Tensor, Tensor]:
     """Which examples the picks cover, and which do not cover themselves; candidates are the examples."""
+    if has_fused_kernels(picked.device):
+        return _fused_outcome(blocks, picked, n_examples)
     chosen = torch.zeros(n_examples, dtype=torch.bool, device=picked.device)
     chosen[picked] = True
     covered, selfless = torch.zeros_like(chosen), torch.zeros_like(chosen)
@@ -125,4 +127,18 @@ def _outcome(blocks: Sequence[CoverBlock], picked: Tensor, n_examples: int) -> t
         place = torch.arange(len(block.examples), device=picked.device)
         own = (block.words[place, place // 64] >> (place % 64)) & 1
         selfless[block.examples] = own == 0
+    return covered, selfless
+
+
+def _fused_outcome(blocks: Sequence[CoverBlock], picked: Tensor, n_examples: int) -> tuple[Tensor, Tensor]:
+    """`_outcome` by the kernels of a GPU, all classes at once."""
+    from slots.cover_triton_rounds import PackedRows
+
+    rows = PackedRows([block.words for block in blocks])
+    ids = torch.cat([block.candidates for block in blocks])
+    place = torch.empty(n_examples, dtype=torch.long, device=picked.device)
+    place[ids] = torch.arange(len(ids), device=picked.device)
+    covered, selfless = torch.zeros(2, n_examples, dtype=torch.bool, device=picked.device)
+    covered[ids] = rows.bits_of(rows.union(place[picked]))
+    selfless[ids] = ~rows.own_bits()
     return covered, selfless

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from slots.closing import ClosingConfig
 from slots.errors import UsageError
+from slots.kmeans import by_size, owners
 from slots.lifting import Geometry, Lift, Scaling
 from slots.reading import first_radius, fit_quietly, group_angles, group_means
 from slots.slot_graph_learning import GraphConfig, learn_graph
@@ -246,7 +246,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         if self.merge == "graph":
             wanted = None if self.n_clusters == "auto" else int(self.n_clusters)
             self.graph_ = learn_graph(torch.from_numpy(lifted), GraphConfig(n_communities=wanted, seed=self._seed))
-            return _by_size(self.graph_.placement.communities.cpu().numpy())
+            return by_size(self.graph_.placement.communities.cpu().numpy())
         n_different = len(np.unique(lifted, axis=0))
         auto = self.n_clusters == "auto"
         k = self._best_number(lifted, n_different) if auto else min(int(self.n_clusters), n_different)
@@ -254,21 +254,15 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     def _numbered(self, lifted: Unit, k: int) -> Ids:
         """k-means; the largest cluster is number 0."""
-        return _by_size(KMeans(k, n_init=5, random_state=self._seed).fit_predict(lifted))
+        return by_size(owners(lifted, k, seed=self._seed, starts=5))
 
     def _best_number(self, lifted: Unit, n_different: int) -> int:
         """Number of clusters with the largest mean silhouette."""
         rng = np.random.default_rng(self._seed)
         few = lifted if len(lifted) <= _LOOKED_AT else lifted[np.sort(rng.choice(len(lifted), _LOOKED_AT, False))]
         tried = range(2, min(self.max_clusters, n_different - 1, len(few) - 1) + 1)
-        scores = [silhouette_score(few, KMeans(k, n_init=2, random_state=self._seed).fit_predict(few)) for k in tried]
+        scores = [silhouette_score(few, owners(few, k, seed=self._seed, starts=2)) for k in tried]
         return tried[int(np.argmax(scores))] if scores else 1
-
-
-def _by_size(ids: Ids) -> Ids:
-    """The clusters that have rows, numbered from the largest."""
-    _, ids, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    return np.asarray(np.argsort(np.argsort(-counts, kind="stable"))[ids], np.int64)
 
 
 def _angles(lifted: Unit, middles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
+
+from slots.kmeans import owners
 
 N_DIRECTIONS = 9
 """Directions of a flat; with its middle it takes the room of ten prototypes."""
@@ -125,9 +125,7 @@ def nearest_flat(
 
 def _first_owners(rows: Tensor, count: int, seed: int) -> Tensor:
     """Clusters of k-means."""
-    count = min(count, len(rows))
-    found = MiniBatchKMeans(count, batch_size=4096, n_init=1, max_iter=30, random_state=seed).fit(rows.numpy())
-    return torch.from_numpy(np.asarray(found.labels_, np.int64))
+    return torch.from_numpy(owners(rows.numpy(), min(count, len(rows)), seed=seed, minibatch=True))
 
 
 def _turned(rows: Tensor, owner: Tensor, start: Tensor) -> Flats:

@@ -110,6 +110,7 @@ class IncrementalNeuralHashing(nn.Module):
         self.register_buffer("trained", torch.zeros(0, dtype=torch.bool))
         self.register_buffer("held_out", torch.zeros(0, 2, dtype=torch.long))
         self.register_buffer("classes", torch.zeros(0, dtype=torch.long))
+        self._groups: tuple[tuple[Tensor, ...], tuple[int, ...], Tensor] | None = None
 
     def extra_repr(self) -> str:
         """Sizes shown by ``print(head)``."""
@@ -169,8 +170,18 @@ class IncrementalNeuralHashing(nn.Module):
     def class_scores(self, scores: Float[Tensor, "batch slot"]) -> Float[Tensor, "batch label"]:
         """Pool slot scores (best view already taken) into scaled class scores, shape (batch, class)."""
         self._require_slots()
-        pool = torch.where(self.trained, self.labels, torch.full_like(self.labels, -1 - int(self.labels.abs().max())))
-        return self.scale * softmax_pool(scores, class_groups(pool, self.classes), beta=self.beta)
+        return self.scale * softmax_pool(scores, self._pooled_groups(), beta=self.beta)
+
+    def _pooled_groups(self) -> Tensor:
+        """Pooled slots by class; kept while no slot comes or goes, since making them waits for the device."""
+        made_of = (self.trained, self.labels, self.classes)
+        versions = tuple(part._version for part in made_of)  # noqa: SLF001  # torch's own count of changes in place
+        kept = self._groups
+        if kept is None or kept[1] != versions or any(a is not b for a, b in zip(kept[0], made_of, strict=True)):
+            nowhere = torch.full_like(self.labels, -1 - int(self.labels.abs().max()))
+            groups = class_groups(torch.where(self.trained, self.labels, nowhere), self.classes)
+            self._groups = kept = (made_of, versions, groups)
+        return kept[2]
 
     def predict(self, features: Float[Tensor, "batch feature"] | Float[Tensor, "batch view feature"]) -> Prediction:
         """Answer each input with its label, the kind of answer, the slot and the margin.

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from slots.conformal import check_rate, p_values
+from slots.device_kmeans import device_centres
 from slots.errors import DataError, UsageError
 from slots.flats import N_DIRECTIONS, fit_flats
+from slots.kmeans import centres
 from slots.matching import normalize
 from slots.novelty_distances import Distances, NoveltyMetric, distances
 from slots.novelty_tails import combine, with_tails
@@ -160,7 +161,7 @@ class NoveltyDetector:
         order = np.random.default_rng(self.seed).permutation(len(features))
         placing, scaling, calibrating = np.split(order, [int(0.7 * len(order)), int(0.8 * len(order))])
         placed, scaled = features[torch.from_numpy(placing)], features[torch.from_numpy(scaling)]
-        metric = self._place(placed)
+        metric = self._place(placed, x.device if isinstance(x, Tensor) else placed.device)
         reference = distances(scaled[:, None], self.prototypes, metric)
         tests = reference.values.shape[1]
         shares = self._shares(features.shape[1])[:tests]  # there may be too little room for flats
@@ -170,7 +171,7 @@ class NoveltyDetector:
     def _shares(self, width: int) -> Shares:
         return self.shares if self.shares is not None else WIDE if width > _WIDTH else NARROW
 
-    def _place(self, features: Tensor) -> NoveltyMetric:
+    def _place(self, features: Tensor, device: torch.device) -> NoveltyMetric:
         """Put prototypes and flats among unit features; returns the metric about them."""
         unit = normalize(features)
         directions = min(N_DIRECTIONS, unit.shape[1] // 4)
@@ -178,7 +179,7 @@ class NoveltyDetector:
         count = wanted * min(self.n_prototypes // (2 * (1 + N_DIRECTIONS)), len(unit) // (3 * (1 + directions)))
         flats = fit_flats(unit, count, directions=directions, seed=self.seed) if count else None
         room = self.n_prototypes - (0 if flats is None else len(flats) * (1 + directions))
-        self.prototypes = _prototypes(unit, room, self.seed)
+        self.prototypes = _prototypes(unit, room, self.seed, device)
         nearest = torch.cat([(part @ self.prototypes.T).argmax(1) for part in unit.split(4096)])
         norms = features.double().norm(dim=1)
         metric = NoveltyMetric.of(unit - self.prototypes[nearest], norms, shrinkage=self.shrinkage)
@@ -267,16 +268,16 @@ def judge(found: Distances, metric: NoveltyMetric, calibration: npt.NDArray[np.f
     return Novelty(scores, chances, chances <= rate * (1 + 1e-12), found.nearest.cpu().numpy(), reasons)
 
 
-def _prototypes(unit: Tensor, count: int, seed: int) -> Tensor:
-    """Unit centres of k-means; the examples themselves where they are few."""
+def _prototypes(unit: Tensor, count: int, seed: int, device: torch.device) -> Tensor:
+    """Unit centres of k-means, found on a device; the examples themselves where they are few."""
     rows = unit[(unit != 0).any(1)]
     if len(rows) == 0:
         return torch.eye(1, unit.shape[1])
     if len(rows) <= count:
         return rows
-    found = MiniBatchKMeans(count, batch_size=4096, n_init=1, max_iter=30, random_state=seed).fit(rows.numpy())
-    centres = torch.from_numpy(np.asarray(found.cluster_centers_, np.float32))
-    return normalize(centres[(centres != 0).any(1)])
+    if device.type != "cpu":
+        return normalize(device_centres(rows.to(device), count, seed=seed).cpu())
+    return normalize(torch.from_numpy(centres(rows.numpy(), count, seed=seed, minibatch=True)))
 
 
 def _features(x: npt.ArrayLike | Tensor) -> Tensor:

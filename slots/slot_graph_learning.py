@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from slots.kmeans import by_size
 from slots.matching import normalize, support_thresholds
 from slots.progress import Progress, silent
 from slots.shapes import FeatureRows, Features
@@ -74,7 +75,7 @@ def learn_graph(
     if config.n_communities is not None:
         communities = find_communities(base.bridges, base.sizes, k=config.n_communities, **chosen)
     report("communities", 0.95)
-    return closed(features, base, _by_size(communities, base.sizes), config)
+    return closed(features, base, by_size(communities, base.sizes), config)
 
 
 @torch.no_grad()
@@ -95,7 +96,7 @@ def regroup(graph: SlotGraph, features: FeatureRows, n_communities: int, *, seed
     SlotGraph
     """
     owned = graph.wins.double().cpu().numpy()
-    found = _by_size(find_communities(graph.bridges, owned, k=n_communities, seed=seed), owned)
+    found = by_size(find_communities(graph.bridges, owned, k=n_communities, seed=seed), owned)
     of_slot = torch.from_numpy(found).to(graph.weights.device)
     placement = place(
         normalize(torch.as_tensor(features).float()), graph.weights, of_slot, graph.reach, beta=graph.beta
@@ -107,11 +108,6 @@ def _large(communities: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64], m
     """Slots of the communities that own enough; all where none does."""
     enough = np.bincount(communities, sizes) >= min_size
     return np.flatnonzero(enough[communities]) if enough.any() else np.arange(len(communities))
-
-
-def _by_size(communities: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Numbered by what they own, the largest first."""
-    return np.asarray(np.argsort(np.argsort(-np.bincount(communities, sizes), kind="stable"))[communities], np.int64)
 
 
 def closed(

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from slots.hashing import IncrementalNeuralHashing
+from slots.kmeans import centres as centres_of
 from slots.matching import normalize
 from slots.placing import Placed
 from slots.spreading import Ids, Outlook, Spread
@@ -118,9 +118,7 @@ def _middles(unit: Float[Tensor, "example feature"], most: int, seed: int) -> Fl
     count = min(most, 1 + len(unit) // _MEMBERS)
     rows = unit[:: max(1, -(-len(unit) // _SAMPLE))].cpu().numpy()
     count = min(count, len(np.unique(rows, axis=0)))
-    found = KMeans(count, n_init=1, max_iter=10, random_state=seed).fit(rows).cluster_centers_
-    centres = normalize(torch.from_numpy(np.asarray(found, np.float32)).to(unit))
-    return centres[(centres != 0).any(1)]
+    return normalize(torch.from_numpy(centres_of(rows, count, seed=seed)).to(unit))
 
 
 @dataclass(frozen=True)

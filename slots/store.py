@@ -12,17 +12,15 @@ A state is written under a temporary name, forced to disk, renamed, and only the
 reader, a crash or a full disk finds the old model or the new one, never half of one. A state's name ends in the
 first eight digits of the sha256 of its ``model.json``, so damage to the header shows too. A file that is byte for byte
 that of the state before is a second name of it (a hard link), so an unchanged backbone costs nothing however many
-states are kept. Nothing that is read here can run code. Needs a POSIX system (``flock``, and folders that can be forced
-to disk).
+states are kept. Nothing that is read here can run code. The lock belongs to the operating system (`filelock`), so a
+killed writer's is free at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from slots.atomic import (
@@ -279,7 +278,7 @@ def _made(root: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if not (root / POINTER).exists():
                 (root / "states").rmdir()
-                (root / ".lock").unlink()
+                (root / ".lock").unlink(missing_ok=True)  # Windows has removed it
             for folder in made:
                 folder.rmdir()
         raise
@@ -287,17 +286,18 @@ def _made(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    # Never the fallback that only makes a file: on a file system without locks that would outlive a killed writer.
+    lock = FileLock(root / ".lock", blocking=False, fallback_to_soft=False)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"`{root}` must be free, but another process is writing to it. Try again when it is done."
-            ) from error
+        lock.acquire()
+    except Timeout as error:
+        raise StorageError(
+            f"`{root}` must be free, but another process is writing to it. Try again when it is done."
+        ) from error
+    try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _refuse_fork(root: Path, old: Pointer, document: bytes) -> None:

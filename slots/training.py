@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional
 
 from slots.backbone_hooks import constrain, learns, prepare, schedule
 from slots.checkpoints import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from slots.closing import ClosingReport, close
+from slots.device_kmeans import device_centres
 from slots.errors import DataError, UsageError
 from slots.hashing import IncrementalNeuralHashing
+from slots.kmeans import directions
 from slots.labels import check_labels
 from slots.matching import normalize
 from slots.model import SlotModel
@@ -35,6 +38,8 @@ Regularizer = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 
 _SMALL_WORK = 5e7  # multiplications a batch: a millisecond of one thread
 _SAMPLE = 2000  # training inputs that a backbone may look at before the training
+_SHARE_OF_MEMORY = 4  # raw inputs may take one part in so many of the free memory of a GPU
+_SECONDS_BETWEEN_LOOKS = 0.25
 _KMEANS_EXAMPLES = 3000  # per class; more moves the centres little and costs time
 
 
@@ -207,6 +212,20 @@ class _Run:
     """Features that were computed before; None where the backbone or chance changes them."""
     regularizer: Regularizer | None = None
 
+    @cached_property
+    def n_labels(self) -> int:
+        """How many labels the data has."""
+        return len(self.y.unique())
+
+    @cached_property
+    def inputs(self) -> RawInputs:
+        """The raw inputs, on the device where they fit easily: a batch is then no transfer."""
+        if self.y.device.type != "cuda" or self.source is not None:
+            return self.x
+        there = torch.as_tensor(self.x)
+        free, _ = torch.cuda.mem_get_info(self.y.device)
+        return there.to(self.y.device) if there.nbytes < free // _SHARE_OF_MEMORY else self.x
+
     def train(self, path: Path | None, *, resume: bool) -> tuple[list[float], bool]:
         """Run the epochs; returns the mean loss of each, and whether ``stop`` ended them."""
         model, config = self.model, self.config
@@ -244,11 +263,14 @@ class _Run:
             parts = [self._plain_features(ids[i : i + 500]) for i in range(0, len(ids), 500)]
             if not parts:
                 continue
-            unit = normalize(torch.cat(parts).float()).cpu().numpy()
+            unit = normalize(torch.cat(parts).float())
             self.report("initial slots", (label + 1) / (int(self.y.max()) + 1))
-            centres = _spherical_kmeans(unit, config.slots_per_class, config.seed)
+            if unit.device.type == "cpu":
+                centres = torch.from_numpy(directions(unit.numpy(), config.slots_per_class, seed=config.seed))
+            else:
+                centres = device_centres(unit[(unit != 0).any(1)], config.slots_per_class, seed=config.seed)
             if len(centres):
-                head.add_slots(torch.from_numpy(centres), torch.full((len(centres),), label))
+                head.add_slots(centres, torch.full((len(centres),), label))
 
     def _plain_features(self, ids: npt.NDArray[np.int64]) -> Tensor:
         """Features of inputs as they are."""
@@ -273,9 +295,10 @@ class _Run:
         model, config, head = self.model, self.config, self.model.head
         model.train(bool(trainable))
         growing = config.slots_per_class == 0 and epoch < config.grow_epochs
-        total, seen = 0.0, 0
+        tally = _Tally(self.y.device)
         for start, batch, views in self._batches(epoch):
-            targets = self.y[torch.from_numpy(batch).to(self.y.device)]
+            ids = _sent(batch, self.y.device)
+            targets = self.y[ids]
             progress = (epoch + start / len(self.fitted)) / config.epochs
             schedule(model.backbone, progress)
             with (
@@ -284,12 +307,13 @@ class _Run:
             ):
                 features, extra = self._features(views)
             if growing:
-                head.grow(features.detach(), targets, torch.from_numpy(batch).to(targets.device))
-            known = torch.isin(targets, head.classes)  # of a class of zero rows there is no slot
-            if not bool(known.any()):
-                continue
-            if not bool(known.all()):
-                features, targets = features[known], targets[known]
+                head.grow(features.detach(), targets, ids)
+            if growing or not self._all_known():
+                known = torch.isin(targets, head.classes)  # of a class of zero rows there is no slot
+                if not bool(known.any()):
+                    continue
+                if not bool(known.all()):
+                    features, targets = features[known], targets[known]
             wanted = columns(head.classes, targets)
             logits = head(features)
             if config.margin:
@@ -306,16 +330,20 @@ class _Run:
                 optimizer.step()
             head.renormalize_()
             constrain(model.backbone)
-            total, seen = total + float(loss.detach()) * len(batch), seen + len(batch)
-            self.report(
-                f"epoch {epoch + 1}/{config.epochs}  loss {total / seen:.4f}", (start + len(batch)) / len(self.fitted)
-            )
+            tally.add(loss.detach(), len(batch))
+            if tally.is_due():
+                text = f"epoch {epoch + 1}/{config.epochs}  loss {tally.mean():.4f}"
+                self.report(text, (start + len(batch)) / len(self.fitted))
             if self.stop():
                 return None
         if growing:
             head.prune()
             follow(optimizers, head)
-        return total / max(1, seen)
+        return tally.mean()
+
+    def _all_known(self) -> bool:
+        """Whether every label of the data has a slot, so that no batch need be looked through."""
+        return len(self.model.head.classes) == self.n_labels
 
     def _batches(self, epoch: int) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
         """Start, ids and viewed inputs (or their features) of each batch; all chance comes from seed and epoch."""
@@ -332,10 +360,40 @@ class _Run:
             if self.source is not None:
                 yield start, batch, self.source(batch)[:, drawn]
                 continue
-            inputs = model.preprocessing(self.x[batch], model.device)
+            chosen = batch if self.inputs is self.x else _sent(batch, model.device)
+            inputs = model.preprocessing(self.inputs[chosen], model.device)
             if augment.n_views > 1:
                 inputs = augment.sample(inputs, generator)
             yield start, batch, _view(model.views, drawn, inputs)
+
+
+class _Tally:
+    """Mean loss so far. A GPU is asked for it now and then only: asking waits until it has caught up."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._total = torch.zeros((), dtype=torch.float64, device=device)
+        self._seen = 0
+        self._every = 0.0 if device.type == "cpu" else _SECONDS_BETWEEN_LOOKS
+        self._last = -math.inf
+
+    def add(self, loss: Tensor, count: int) -> None:
+        """Take in the mean loss of a batch."""
+        self._total += loss.double() * count
+        self._seen += count
+
+    def is_due(self) -> bool:
+        """Whether it is time for a look."""
+        return time.monotonic() - self._last >= self._every
+
+    def mean(self) -> float:
+        """Look."""
+        self._last = time.monotonic()
+        return float(self._total) / max(1, self._seen)
+
+
+def _sent(ids: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    """Ids on the device."""
+    return torch.from_numpy(ids).to(device, non_blocking=True)
 
 
 def _some_views(views: Views, count: int, rng: np.random.Generator) -> list[int]:
@@ -356,14 +414,3 @@ def columns(classes: Tensor, labels: Tensor) -> Tensor:
     """Score column of each label, which must be one of ``classes``; these need not be sorted."""
     order = classes.argsort()
     return order[torch.searchsorted(classes[order], labels)]
-
-
-def _spherical_kmeans(unit: npt.NDArray[np.float32], k: int, seed: int) -> npt.NDArray[np.float32]:
-    """Up to ``k`` directions of one class; zero rows take no part."""
-    unit = unit[(unit != 0).any(1)]
-    distinct = np.unique(unit, axis=0)
-    if len(distinct) <= k:
-        return distinct
-    found = KMeans(k, n_init=1, max_iter=10, random_state=seed).fit(unit)
-    centres: npt.NDArray[np.float32] = np.asarray(found.cluster_centers_, np.float32)
-    return np.compress((centres != 0).any(1), centres, axis=0)

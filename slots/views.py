@@ -10,6 +10,7 @@ import itertools
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -60,19 +61,29 @@ class _Turn:
     zoom: float
 
     def __call__(self, x: Images) -> Images:
-        height, width = x.shape[-2:]
-        cosine = math.cos(math.radians(self.degrees)) / self.zoom
-        sine = math.sin(math.radians(self.degrees)) / self.zoom
-        # Half precision is too coarse for pixel positions. Positions run from -1 to 1 on both axes, whatever the
-        # sides, so the sine that mixes the axes carries their ratio.
+        # Half precision is too coarse for pixel positions.
         fine = x if x.dtype in {torch.float32, torch.float64} else x.float()
-        matrix = [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]
-        theta = torch.tensor([matrix], dtype=fine.dtype, device=fine.device)
-        grid = functional.affine_grid(theta, [1, 1, height, width], align_corners=False)
+        grid = _positions(self.degrees, self.zoom, (*x.shape[-2:],), fine.dtype, fine.device)
         turned = functional.grid_sample(
             fine, grid.expand(len(x), -1, -1, -1), mode="bilinear", padding_mode="zeros", align_corners=False
         )
         return turned.to(x.dtype)
+
+
+@lru_cache(maxsize=128)
+def _positions(
+    degrees: float, zoom: float, size: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "1 height width 2"]:
+    """Where each pixel of a turned image comes from; kept, since the same few turns are made in every batch.
+
+    Positions run from -1 to 1 on both axes, whatever the sides, so the sine that mixes the axes carries their ratio.
+    """
+    height, width = size
+    cosine, sine = math.cos(math.radians(degrees)) / zoom, math.sin(math.radians(degrees)) / zoom
+    matrix = [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]
+    with torch.inference_mode(mode=False), torch.no_grad():
+        theta = torch.tensor([matrix], dtype=dtype, device=device)
+        return functional.affine_grid(theta, [1, 1, height, width], align_corners=False)
 
 
 _Steps = tuple[_Flip | _Shift | _Turn, ...]
@@ -139,9 +150,12 @@ class Views:
         """
         _check(x)
         device = generator.device if generator is not None else "cpu"
-        drawn = torch.randint(self.n_views, (len(x),), generator=generator, device=device).to(x.device)
-        order = drawn.argsort(stable=True)
+        drawn = torch.randint(self.n_views, (len(x),), generator=generator, device=device)
+        moves = _moves_of(self.steps, (*x.shape[-2:],)) if x.is_cuda else None
+        if moves is not None:
+            return _moved(x, torch.tensor(moves)[drawn.cpu()])
         counts = torch.bincount(drawn, minlength=self.n_views).tolist()
+        order = drawn.argsort(stable=True).to(x.device, non_blocking=True)
         groups = torch.split(x[order], counts)
         # An empty group still goes through, so that what is wrong with a view shows whatever was drawn.
         changed = torch.cat([_apply(steps, group) for steps, group in zip(self.steps, groups, strict=True)])
@@ -237,6 +251,40 @@ def _apply_shared(steps: _Steps, done: dict[_Steps, Tensor]) -> Tensor:
     if steps not in done:
         done[steps] = steps[-1](_apply_shared(steps[:-1], done))
     return done[steps]
+
+
+def _moves_of(views: tuple[_Steps, ...], size: tuple[int, int]) -> list[tuple[int, int, int]] | None:
+    """``(down, sign, offset)`` of each view: column ``c``, counted from the middle, is column ``sign c + offset``.
+
+    None if a view turns, shifts twice (what the first cut off does not come back) or shifts everything out.
+    """
+    moves = []
+    for steps in views:
+        down, sign, offset = 0, 1, 0
+        shifts = [step for step in steps if isinstance(step, _Shift)]
+        too_far = any(abs(step.down) >= size[0] or abs(step.right) >= size[1] for step in shifts)
+        if too_far or len(shifts) > 1 or any(isinstance(step, _Turn) for step in steps):
+            return None
+        for step in steps:
+            if isinstance(step, _Shift):
+                down, offset = step.down, offset - sign * step.right
+            else:
+                sign = -sign
+        moves.append((down, sign, offset))
+    return moves
+
+
+def _moved(x: Images, moves: Tensor) -> Images:
+    """Each image moved by its own ``(down, sign, offset)``: one gather, where groups of equal moves would be dozens."""
+    height, width = x.shape[-2:]
+    down, sign, offset = moves.to(x.device, non_blocking=True)[:, :, None].unbind(1)
+    row = torch.arange(height, device=x.device) - down
+    column = torch.arange(width, device=x.device)
+    column = torch.where(sign > 0, column, width - 1 - column) + offset
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None]
+    place = (row.clamp(0, height - 1) * width)[:, :, None] + column.clamp(0, width - 1)[:, None]
+    pixels = x.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, x.shape[1], -1))
+    return torch.where(inside[:, None], pixels.view(x.shape), torch.zeros((), dtype=x.dtype, device=x.device))
 
 
 def _check(x: Tensor) -> None:

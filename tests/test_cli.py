@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from support.command import SLOTS
 
-from cli import main  # noqa: TID251  # the one place that may
+from protocols.commands import main
 
+CHECKOUT = Path(__file__).parent.parent
 FIT_KEYS = [
     "schema",
     "command",
@@ -127,8 +128,18 @@ def test_version_is_that_of_the_distribution(capsys):
     assert run(capsys, "--version").out == f"slots {version('neural-slots')}\n"
 
 
+@pytest.mark.skipif(not (CHECKOUT / "cli.py").exists(), reason="no checkout")
+@pytest.mark.parametrize("command", [["cli.py"], ["-m", "protocols.commands"]])
+def test_the_command_starts_from_a_checkout_too(command):
+    done = subprocess.run([sys.executable, *command, "-h"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert f"{' '.join(command).replace('-m', 'python -m')} [OPTIONS] COMMAND" in done.stdout
+
+
 def test_help_is_quick_and_does_not_import_torch():
-    code = "import sys, cli\ntry: cli.main(['fit', '--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    code = (
+        "import sys\nfrom protocols.commands import main\n"
+        "try: main(['fit', '--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("False")
     assert "--slots-per-class" in done.stdout

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -24,7 +25,7 @@ WHEEL = os.environ.get("SLOTS_TEST_WHEEL") == "1"
 
 
 def modules():
-    names = ["cli"] if importlib.util.find_spec("cli") else []
+    names = []
     for package in PACKAGES:
         path = importlib.import_module(package).__path__
         names += [package, *(module.name for module in pkgutil.walk_packages(path, f"{package}."))]
@@ -50,7 +51,7 @@ def test_each_package_is_typed(package):
 
 
 @pytest.mark.skipif(not WHEEL, reason="only `make test` installs the wheel")
-@pytest.mark.parametrize("name", [*PACKAGES, "cli"])
+@pytest.mark.parametrize("name", PACKAGES)
 def test_the_installed_wheel_is_what_is_tested(name):
     site = Path(sysconfig.get_path("purelib")).resolve()
     assert site in Path(importlib.import_module(name).__file__).resolve().parents
@@ -60,7 +61,7 @@ def test_the_installed_wheel_is_what_is_tested(name):
 def test_the_wheel_holds_our_files_and_no_others():
     # Files not yet committed count, too: the wheel is built from the folder.
     tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES, "cli.py"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -71,6 +72,39 @@ def test_the_wheel_holds_our_files_and_no_others():
     installed = {str(file) for file in metadata.files("neural-slots") if "__pycache__" not in file.parts}
     ours = {file for file in installed if "dist-info" not in file and not file.startswith("..")}
     assert ours == {file for file in tracked if (CHECKOUT / file).exists()}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The folder of a wheel built from the checkout, laid out as in site-packages."""
+    builders = pytest.importorskip("hatchling.builders.wheel")
+    folder = tmp_path_factory.mktemp("wheel")
+    (file,) = builders.WheelBuilder(str(CHECKOUT)).build(directory=str(folder), versions=["standard"])
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_brings_our_three_packages_and_no_other_name(wheel):
+    assert {path.name for path in wheel.iterdir()} == {*PACKAGES, f"neural_slots-{slots.__version__}.dist-info"}
+
+
+def test_the_command_of_the_wheel_starts_ours_beside_another_packages_cli(wheel, tmp_path, monkeypatch):
+    (wheel / "cli.py").write_text("def main(): print('not ours')\nmain()\n")
+    (tmp_path / "cli.py").write_text("raise SystemExit('not ours either')\n")
+    code = (
+        "import sys; from importlib import metadata\n"
+        "(found,) = next(metadata.distributions(name='neural-slots')).entry_points.select(group='console_scripts')\n"
+        "sys.argv[0], main = found.name, found.load(); print(main.__module__, sys.modules[main.__module__].__file__)\n"
+        "main()"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{wheel}")
+    command = [sys.executable, "-P", "-c", code, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    started, said = done.stdout.splitlines()
+    assert started == f"protocols.commands {wheel / 'protocols' / 'commands' / '__init__.py'}"
+    assert said == f"slots {slots.__version__}"
 
 
 @pytest.mark.skipif(not WHEEL, reason="only `make test` installs the wheel")
@@ -113,7 +147,8 @@ def test_what_is_installed_is_what_is_pinned():
 
 def test_the_light_modules_load_nothing_heavy():
     code = (
-        "import sys, slots, slots.errors, slots.doctor, protocols.data; print({'torch', 'sklearn'} & set(sys.modules))"
+        "import sys, slots, slots.errors, protocols.commands.app, protocols.doctor, protocols.data; "
+        "print({'torch', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

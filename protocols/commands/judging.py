@@ -110,10 +110,9 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Check the installation: clashing packages, devices, folders. Exits with 1 if something needs mending."""
     from dataclasses import asdict
 
-    from protocols.data import default_data_dir
-    from slots.doctor import diagnose
+    from protocols.doctor import diagnose
 
-    findings = diagnose(data_dir=data_dir or default_data_dir())
+    findings = diagnose(data_dir=data_dir or _usual_data_dir())
     if as_json:
         print_json({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]})
     else:
@@ -123,3 +122,12 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
                 typer.echo(f"      {finding.fix}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _usual_data_dir() -> Path | None:
+    """Folder of the data sets; None where another's ``slots`` keeps our packages from being imported."""
+    try:
+        from protocols.data import default_data_dir
+    except ImportError:
+        return None
+    return default_data_dir()

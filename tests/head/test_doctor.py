@@ -1,14 +1,15 @@
 """The doctor finds what is wrong with real (small) installations, and says the line that mends it."""
 
-import importlib
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import slots
-from slots import doctor
-from slots.doctor import Finding
+from protocols import doctor
+from protocols.doctor import Finding
 
 
 def install(folder, name, version="1.0", files=()):
@@ -23,12 +24,13 @@ def install(folder, name, version="1.0", files=()):
     return info
 
 
+HOME = Path(doctor.__file__).parent.parent
 OURS = {
     "slots/__init__.py": f'"""Ours."""\n\n__version__ = "{slots.__version__}"\n',
     "backbones/__init__.py": "",
     "protocols/__init__.py": "",
-    "cli.py": "",
 }
+REINSTALL = "pip install --force-reinstall --no-deps neural-slots"
 
 
 @pytest.fixture
@@ -60,18 +62,25 @@ def test_a_sound_installation(site):
 
 
 @pytest.mark.parametrize("name", ["slots", "slots-cli", "Slots_Other"])
-def test_another_distribution_with_our_package(site, name):
-    install(site, name, files={"slots/__init__.py": '__version__ = "0.4.0"\n'})
+@pytest.mark.parametrize("package", ["slots", "backbones", "protocols"])
+def test_another_distribution_with_a_package_of_ours(site, name, package):
+    install(site, name, files={f"{package}/__init__.py": '__version__ = "0.4.0"\n'})
     finding = doctor.check_packages([str(site)], root=site)
     shown = name.lower().replace("_", "-")
     assert not finding.ok
-    assert finding.message == f"the distribution '{shown}' installs a package 'slots' too"
-    assert finding.fix == f"pip uninstall -y {shown} && pip install --force-reinstall --no-deps neural-slots"
+    assert finding.message == f"the distribution '{shown}' in {site} installs a package '{package}' too"
+    assert finding.fix == f"pip uninstall -y {shown} && {REINSTALL}"
 
 
-def test_another_distribution_that_only_lists_its_packages(site):
-    (install(site, "old") / "top_level.txt").write_text("tests\nslots\n")
-    assert "'old' installs a package 'slots' too" in doctor.check_packages([str(site)], root=site).message
+def test_distributions_that_only_list_their_packages_or_install_modules(site):
+    (install(site, "old") / "top_level.txt").write_text("tests\nslots\nprotocols\n")
+    install(site, "single", files={"backbones.py": "", "my/slots.py": ""})
+    findings = doctor.find_foreign([str(site)], root=site)
+    assert [finding.message for finding in findings] == [
+        f"the distribution 'old' in {site} installs packages 'slots' and 'protocols' too",
+        f"the distribution 'single' in {site} installs a package 'backbones' too",
+    ]
+    assert {finding.fix for finding in findings} == {f"pip uninstall -y old single && {REINSTALL}"}
 
 
 @pytest.mark.parametrize("part", OURS)
@@ -99,24 +108,56 @@ def test_a_checkout_that_is_not_installed(site):
     assert finding.fix == "pip install neural-slots"
 
 
-def test_a_foreign_module_that_comes_first(tmp_path, monkeypatch):
-    """Copied to another folder and started with a foreign ``cli.py`` before it, as PYTHONPATH does."""
-    site, foreign = tmp_path / "site", tmp_path / "foreign"
-    install(site, "neural-slots", slots.__version__, OURS)
-    (site / "slots" / "doctor.py").write_bytes(
-        importlib.util.find_spec("slots.doctor").loader.get_data(doctor.__file__)
+def command(foreign, monkeypatch, *arguments):
+    """The command with a folder before our packages on the path, as PYTHONPATH does it."""
+    monkeypatch.setenv("PYTHONPATH", f"{foreign}:{HOME}")
+    code = "import sys; from protocols.commands import main; main(sys.argv[1:])"
+    return subprocess.run([sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("file", ["slots/__init__.py", "backbones/__init__.py", "protocols/__init__.py", "slots.py"])
+def test_a_foreign_package_that_comes_first(tmp_path, monkeypatch, file):
+    """With ``protocols`` another's too, nothing of ours starts by its name; the file itself still tells."""
+    foreign = tmp_path / file
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{HOME}")
+    code = "import runpy, sys; print(*runpy.run_path(sys.argv[1])['find_foreign'](sys.path), sep='\\n')"
+    command = [sys.executable, "-P", "-c", code, doctor.__file__]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    package, thing = file.partition("/")[0].removesuffix(".py"), foreign.parent if "/" in file else foreign
+    fix = f"rename or remove {thing}, or take {tmp_path} off the import path (PYTHONPATH)"
+    message = f"'{package}' is taken from {foreign}, which is not ours"
+    assert done.stdout == f"{Finding('packages', False, message, fix)}\n"
+
+
+def test_the_doctor_runs_where_slots_is_not_ours(tmp_path, monkeypatch):
+    (tmp_path / "slots.py").write_text("raise ImportError('of the foreign package')\n")
+    done = command(tmp_path, monkeypatch, "doctor", "--json")
+    assert done.returncode == 1, done.stderr
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["packages"]["message"] == f"'slots' is taken from {tmp_path / 'slots.py'}, which is not ours"
+    assert findings["torch"]["ok"]
+
+
+def test_other_commands_say_in_one_line_that_a_package_is_foreign(tmp_path, monkeypatch):
+    install(tmp_path, "slots", files={"slots/__init__.py": "", "slots/reels.py": ""})
+    done = command(tmp_path, monkeypatch, "show", "model")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"Error: the distribution 'slots' in {tmp_path} installs a package 'slots' too. "
+        f"Mend it: pip uninstall -y slots && {REINSTALL}\n"
     )
-    foreign.mkdir()
-    (foreign / "cli.py").write_text("")
-    code = "import sys; from slots.doctor import check_packages; print(check_packages(sys.path).__dict__)"
-    command = [sys.executable, "-S", "-P", "-c", code]
-    monkeypatch.setenv("PYTHONPATH", f"{foreign}:{site}")
-    seen = eval(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert not seen["ok"]
-    assert seen["message"] == f"'cli' is taken from {foreign / 'cli.py'}"
-    assert seen["fix"] == f"rename or remove {foreign / 'cli.py'}"
-    monkeypatch.setenv("PYTHONPATH", f"{site}:{foreign}")
-    assert eval(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["ok"]
+    assert command(tmp_path, monkeypatch, "--help").returncode == 0
+
+
+def test_a_foreign_package_that_comes_last_is_no_matter(tmp_path, monkeypatch):
+    (tmp_path / "slots.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", f"{HOME}:{tmp_path}")
+    code = "import sys; from protocols.doctor import find_foreign; print(find_foreign(sys.path))"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 # FAISS
@@ -265,6 +306,6 @@ def test_diagnose_this_installation(tmp_path):
 
 
 def test_the_doctor_loads_nothing_heavy():
-    code = "import sys, slots.doctor; print({'torch', 'numpy', 'numba', 'faiss'} & set(sys.modules))"
+    code = "import sys, protocols.doctor; print({'torch', 'numpy', 'numba', 'faiss'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from support.nets import TinyNet, blobs, build_tiny, same_state, strokes
 from torch import nn
 
-from slots.calibration import PrecisionAccumulator, precision_thresholds_over, slack_for, wilson_lower
+from slots.calibration import PrecisionAccumulator, precision_thresholds_over, slack_for
 from slots.closing import ClosingConfig
 from slots.errors import DataError, EmptyHeadError, ModelError, UsageError
 from slots.hashing import IncrementalNeuralHashing
@@ -186,12 +185,6 @@ def test_slack_keeps_its_promise_on_new_data():
     assert slack_for(torch.tensor([-0.5, -0.1]), 0.9) == 0.0
     with pytest.raises(ValueError, match=r"`share` must lie in \(0, 1\), got 1"):
         slack_for(torch.ones(3), 1)
-
-
-def test_wilson_bound_is_scipys():
-    right, total = torch.tensor([0, 3, 40, 0]), torch.tensor([5, 4, 40, 0])
-    expected = [scipy.stats.binomtest(r, n).proportion_ci(0.95, "wilson").low for r, n in [(0, 5), (3, 4), (40, 40)]]
-    assert wilson_lower(right, total, z=1.959963985).tolist() == pytest.approx([*expected, 0.0], abs=1e-9)
 
 
 # --- the closing pass

@@ -1,6 +1,5 @@
 """A model folder is always whole, says clearly what is wrong with it, and never harms what it does not own."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import support.kill
 import torch
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -466,14 +466,77 @@ def test_data_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):
 
 
 def test_one_writer_at_a_time(model):
-    with (model / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(model / ".lock"):
         before = everything(model)
         with pytest.raises(StorageError, match="must be free, but another process is writing to it"):
             write_state(model, header={}, tensors={})
         assert read_state(model).header == HEADER
         assert everything(model) == before
     write_state(model, header={}, tensors={})
+
+
+HOLDER = """
+import sys, time
+import slots.store as store
+with store._locked(store.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(model):
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(model)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StorageError, match="must be free, but another process is writing to it"):
+            restore_state(model, 0, header={})
+        holder.kill()
+    write_state(model, header={"n": 2}, tensors={})
+    assert read_state(model).header == {"n": 2}
+
+
+def test_a_lock_that_the_disk_refuses(model):
+    (model / ".lock").unlink()
+    (model / ".lock").mkdir()
+    with pytest.raises(StorageError, match="must be writable, got: Is a directory"):
+        write_state(model, header={}, tensors={})
+    assert read_state(model).header == HEADER
+
+
+def test_readers_take_no_lock(model):
+    (model / ".lock").unlink()
+    assert read_state(model).header == HEADER
+    assert read_headers(model) == [HEADER]
+    assert not (model / ".lock").exists()
+
+
+WITHOUT_POSIX = """
+import os, sys, warnings
+sys.modules["fcntl"] = None  # what an import meets on Windows: an ImportError
+del os.O_DIRECTORY
+real = os.open
+def open_no_folder(path, *rest, **more):
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", path)
+    return real(path, *rest, **more)
+os.open = open_no_folder
+warnings.filterwarnings("ignore", "only soft file lock is available")  # Windows has a lock of its own
+import numpy as np
+import slots.store
+x = np.random.default_rng(0).normal(size=(60, 5)) + np.repeat([[-9], [9]], 30, 0)
+config = slots.TrainConfig(slots_per_class=1, epochs=0, device="cpu")
+model, _ = slots.fit(x.astype(np.float32), np.repeat([0, 1], 30), config=config)
+for _ in range(2):
+    model.save(sys.argv[1], keep_history=True)
+answers = slots.SlotModel.load(sys.argv[1]).predict(x.astype(np.float32)).labels
+assert answers.tolist() == model.predict(x.astype(np.float32)).labels.tolist() == [0] * 30 + [1] * 30
+"""
+
+
+def test_models_are_fitted_saved_and_loaded_where_nothing_is_posix(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_POSIX, str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["slots.json", "states"]
 
 
 def test_a_reader_follows_a_writer_that_removes_its_state(model, monkeypatch):

@@ -7,8 +7,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits, load_sample_images
 from support import contract
+from torch import nn
 
 import backbones
+from backbones.base import evaluating
 
 SHAPES = [(1, 8, 8), (3, 9, 13), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
 VARIANTS = [
@@ -179,3 +181,12 @@ def test_positive_weights():
     backbone.constrain_()
     assert all((weight[0] == 0).all() and (weight[1:] > 0).float().mean() > 0.99 for weight in weights)
     assert torch.equal(backbone.first.weight, first)
+
+
+def test_modes_are_put_back_one_by_one_also_after_an_exception():
+    net = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm1d(2)))
+    net[1].eval()
+    net[1][0].train()
+    with pytest.raises(KeyError, match=r"^False$"), evaluating(net):
+        {}[any(module.training for module in net.modules())]
+    assert [module.training for module in net.modules()] == [True, True, False, True]

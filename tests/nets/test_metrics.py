@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+from captum.attr import Saliency
+from captum.metrics import infidelity as captum_infidelity
+from captum.metrics import sensitivity_max
 
 from backbones.ascent import gradient
 from backbones.metrics import (
@@ -98,6 +101,54 @@ def test_sensitivity_of_a_square():
     assert found[1].item() == math.inf
     few = max_sensitivity(lambda x: 2 * x, x, radius=0.1, samples=3)
     assert few[0] <= found[0]
+
+
+# Beside captum, with the same noise
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(1)
+    layers = torch.nn.Conv2d(2, 4, 3), torch.nn.SiLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 9, 3)
+    return torch.nn.Sequential(*layers).double().requires_grad_(False)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_infidelity_is_captums(net, images, rescale):
+    attribution = gradient(net, images, 1)
+    attribution[3] = 0
+    perturbed = perturb(lambda x: net(x)[:, 1], images, deviation=0.3, samples=6, seed=5)
+    noise = perturbed.noise.transpose(0, 1).flatten(0, 1)  # theirs: all samples of the first input first
+    theirs = captum_infidelity(
+        net, lambda x: (noise, x - noise), images, attribution, target=1, n_perturb_samples=6, normalize=rescale
+    )
+    ours = infidelity(attribution, perturbed, rescale=rescale)
+    assert ours.min() > 1e-5
+    assert torch.allclose(ours, theirs, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+def test_max_sensitivity_is_captums(net, images):
+    generator = torch.Generator().manual_seed(7)
+    noise = torch.stack([2 * torch.rand(images.shape, generator=generator, dtype=images.dtype) - 1 for _ in range(5)])
+    noise = 0.05 * noise.transpose(0, 1).flatten(0, 1)
+    explain = Saliency(net)
+    theirs = sensitivity_max(explain.attribute, images, lambda x: x + noise, n_perturb_samples=5, target=1, abs=False)
+    ours = max_sensitivity(lambda x: gradient(net, x, 1, kind="plain"), images, radius=0.05, samples=5, seed=7)
+    assert ours.min() > 1e-3
+    assert torch.allclose(ours, theirs, rtol=1e-9)
+
+
+def test_of_an_attribution_that_begins_at_0_ours_says_inf_and_captums_the_change():
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    assert max_sensitivity(lambda x: 2 * x, x, radius=0.1).item() == math.inf
+    theirs = sensitivity_max(lambda x: (2 * (x[0] if isinstance(x, tuple) else x),), x, lambda x: x + 0.1)
+    assert theirs.item() == pytest.approx(0.2 * math.sqrt(2))
 
 
 def test_sentences():

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from cli import main  # noqa: TID251  # the one place that may
 from protocols.cleaning import COLUMNS
+from protocols.commands import main
 from protocols.data import load_data
 from slots.train_config import TrainConfig
 from slots.training import fit

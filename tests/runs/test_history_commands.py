@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.small_models import new_animals, three_animals
 
-from cli import main  # noqa: TID251  # the one place that may
+from protocols.commands import main
 from slots.model import SlotModel
 from slots.store import read_state
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.nets import blobs
 
-from cli import main  # noqa: TID251  # the one place that may
+from protocols.commands import main
 from protocols.ood import COLUMNS
 from slots.model import SlotModel
 from slots.train_config import TrainConfig

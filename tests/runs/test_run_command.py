@@ -5,7 +5,7 @@ import json
 import pytest
 from support.pages import asked_for, parse
 
-from cli import main  # noqa: TID251  # the one place that may
+from protocols.commands import main
 from protocols.runs.catalogue import PROTOCOLS, find_protocol
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 DISTRIBUTION = "neural-slots"
+PACKAGES = ("slots", "backbones", "protocols")
 REINSTALL = f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
 
 _OLDEST_PYTHON = (3, 11)
@@ -105,7 +106,7 @@ def check_python(version: tuple[int, ...]) -> Finding:
 
 
 def check_packages(path: Iterable[str], *, root: Path | None = None) -> Finding:
-    """Look whether ``slots`` is ours: two distributions on the package index install a folder of the same name.
+    """Look whether ``slots``, ``backbones`` and ``protocols`` are ours: another distribution is called ``slots`` too.
 
     Parameters
     ----------
@@ -114,25 +115,15 @@ def check_packages(path: Iterable[str], *, root: Path | None = None) -> Finding:
     root : Path, optional
         The folder that holds the packages. Default: where this file was imported from.
     """
-    home = root or Path(__file__).resolve().parent.parent
-    installed = _distributions(path)
-    others = [name for name, found in sorted(installed.items()) if name != DISTRIBUTION and _owns_slots(found)]
-    if others:
-        # The reinstall comes last: removing the other one takes our files along.
-        return Finding(
-            "packages",
-            False,
-            f"the distribution {others[0]!r} installs a package 'slots' too",
-            f"pip uninstall -y {' '.join(others)} && {REINSTALL}",
-        )
-    parts = ("slots/__init__.py", "backbones/__init__.py", "protocols/__init__.py", "cli.py")
+    path, home = list(path), root or _home()
+    foreign = find_foreign(path, root=root)
+    if foreign:
+        return foreign[0]
+    parts = [f"{package}/__init__.py" for package in PACKAGES]
     missing = [part for part in parts if not (home / part).is_file()]
     if missing:
         return Finding("packages", False, f"{missing[0]} is missing in {home}", REINSTALL)
-    for name in ("slots", "backbones", "protocols", "cli"):
-        seen = _origin(name)
-        if root is None and home not in seen.parents:
-            return Finding("packages", False, f"'{name}' is taken from {seen}", f"rename or remove {seen}")
+    installed = _distributions(path)
     if DISTRIBUTION not in installed:
         return Finding(
             "packages", False, f"{DISTRIBUTION} is not installed; {home} is used", f"pip install {DISTRIBUTION}"
@@ -141,6 +132,42 @@ def check_packages(path: Iterable[str], *, root: Path | None = None) -> Finding:
     if version != ours:
         return Finding("packages", False, f"{DISTRIBUTION} is {version}, but slots says {ours}", REINSTALL)
     return Finding("packages", True, f"{DISTRIBUTION} {version} in {home}")
+
+
+def find_foreign(path: Iterable[str], *, root: Path | None = None) -> list[Finding]:
+    """Look for packages that have the names of ours and are not: installed by others, or first on the path.
+
+    This file stands in ``protocols``, so it still runs where ``slots`` or ``backbones`` is another's.
+
+    Parameters
+    ----------
+    path : iterable of str
+        Folders to look for distributions in, as in ``sys.path``.
+    root : Path, optional
+        The folder that holds our packages; what is imported is then left out. Default: where this file was imported
+        from.
+
+    Returns
+    -------
+    list of Finding
+        One for each; empty where all is as it should be.
+    """
+    others = {name: found for name, found in sorted(_distributions(path).items()) if name != DISTRIBUTION}
+    owned = {name: packages for name, found in others.items() if (packages := _packages_of(found))}
+    # The reinstall comes last: removing the other one takes our files along.
+    fix = f"pip uninstall -y {' '.join(owned)} && {REINSTALL}"
+    found = []
+    for name, packages in owned.items():
+        what = f"a package {packages[0]!r}" if len(packages) == 1 else f"packages {' and '.join(map(repr, packages))}"
+        folder = Path(str(others[name].locate_file(""))).resolve()
+        found.append(Finding("packages", False, f"the distribution {name!r} in {folder} installs {what} too", fix))
+    for package in PACKAGES if root is None else ():
+        seen = _origin(package)
+        if _home() not in seen.parents:
+            thing = seen.parent if seen.name == "__init__.py" else seen
+            fix_it = f"rename or remove {thing}, or take {thing.parent} off the import path (PYTHONPATH)"
+            found.append(Finding("packages", False, f"{package!r} is taken from {seen}, which is not ours", fix_it))
+    return found
 
 
 def check_torch() -> tuple[Finding, Finding]:
@@ -238,16 +265,24 @@ def _distributions(path: Iterable[str]) -> dict[str, metadata.Distribution]:
     return found
 
 
-def _owns_slots(distribution: metadata.Distribution) -> bool:
+def _packages_of(distribution: metadata.Distribution) -> list[str]:
+    """Which of our packages' names a distribution installs."""
     record = distribution.read_text("RECORD") or ""
-    packages = (distribution.read_text("top_level.txt") or "").split()
-    return "slots" in packages or any(line.startswith("slots/") for line in record.splitlines())
+    names = {line.partition("/")[0] for line in record.splitlines() if "/" in line}
+    names |= set((distribution.read_text("top_level.txt") or "").split())
+    names |= {line.partition(".py,")[0] for line in record.splitlines()}  # a module beside the packages
+    return [package for package in PACKAGES if package in names]
 
 
 def _origin(name: str) -> Path:
     """Where an import would come from, without importing it; the current folder if from nowhere."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin if spec is not None and spec.origin else ".").resolve()
+
+
+def _home() -> Path:
+    """The folder that holds our packages."""
+    return Path(__file__).resolve().parent.parent
 
 
 def _version(home: Path) -> str | None:
