@@ -10,29 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slots.matching import best_view, normalize, precision_thresholds
+from slots.rounding import FLOAT32_GAP, full_product
+from slots.rounding import strictly_above as strictly_above  # noqa: PLC0414  (coverage asks for it here)
 from slots.shapes import Labels, SlotLabels, SlotVectors, Thresholds, ViewFeatures
 
 Blocks = Callable[[], Iterator[tuple[ViewFeatures, Labels]]]
 """Starts a pass over a reference set: blocks of view features with their labels."""
 
-FLOAT32_GAP = 2e-6
-"""What a float32 cosine may be off, with room to spare."""
-
 _RIVALS = 4  # other-label examples kept a slot; more than one because float32 may order near ties wrongly
-_SAFETY = 1e-9  # far above float64 rounding of a cosine (1e-15), far below float32's (6e-8)
 _PASS_FLOATS = 1 << 26  # scores held at once when precision < 1: 256 MB
-
-
-def strictly_above(threshold: Float[Tensor, "*slots"]) -> Float[Tensor, "*slots"]:
-    """Smallest convenient float32 above a float64 score, so that an example with that score never fires."""
-    up = (threshold + _SAFETY).float()
-    return torch.nextafter(up, torch.full_like(up, math.inf))
-
-
-def strictly_below(threshold: Float[Tensor, "*slots"]) -> Float[Tensor, "*slots"]:
-    """Largest convenient float32 below a float64 score, so that an example with that score always fires."""
-    down = (threshold - _SAFETY).float()
-    return torch.nextafter(down, torch.full_like(down, -math.inf))
 
 
 class PrecisionAccumulator:
@@ -73,7 +59,7 @@ class PrecisionAccumulator:
         """
         if len(features) == 0 or len(self._labels) == 0:
             return
-        scores, views = best_view(normalize(features.float()) @ self._weights.T) if best is None else best
+        scores, views = best_view(full_product(normalize(features.float()), self._weights.T)) if best is None else best
         foreign = scores.masked_fill(labels[:, None] == self._labels, -math.inf)
         top, example = foreign.topk(min(_RIVALS, len(foreign)), dim=0)
         rows = features[example, views.gather(0, example)].float()
@@ -123,7 +109,7 @@ def precision_thresholds_over(
         scores: list[Tensor] = []
         found_labels: list[Tensor] = []
         for features, block_labels in blocks():
-            scores.append(best_view(normalize(features.float()) @ weights[i : i + step].T)[0])
+            scores.append(best_view(full_product(normalize(features.float()), weights[i : i + step].T))[0])
             found_labels.append(block_labels)
         found = precision_thresholds(
             torch.cat(scores), slot_labels[i : i + step], torch.cat(found_labels), precision=precision

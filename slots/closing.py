@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.calibration import FLOAT32_GAP, PrecisionAccumulator, precision_thresholds_over, slack_for, strictly_below
+from slots.calibration import PrecisionAccumulator, precision_thresholds_over, slack_for
 from slots.completing import complete
 from slots.cover import greedy_set_cover
 from slots.deciding import decide, matching_pairs
@@ -29,6 +29,7 @@ from slots.model_novelty import ModelNovelty, learn_novelty
 from slots.predictions import Prediction
 from slots.preprocessing import RawInputs
 from slots.progress import Progress
+from slots.rounding import FLOAT32_GAP, full_precision, full_product, strictly_below
 from slots.sources import FeatureSource
 from slots.tightening import tighten
 
@@ -224,7 +225,7 @@ def _survey(data: _Reference, ids: Ids) -> tuple[Tensor, PrecisionAccumulator]:
     sums = torch.zeros(head.weights.shape, dtype=torch.float64, device=head.weights.device)
     for part, features, labels in data.blocks(ids, "thresholds"):
         unit = normalize(features.float())
-        best = best_view(unit @ head.weights.detach().T)
+        best = best_view(full_product(unit, head.weights.detach().T))
         accumulator.update(features, labels, best)
         own, owner = best[0].masked_fill(labels[:, None] != head.labels, -math.inf).max(1)
         known = (own > -math.inf).nonzero()[:, 0]
@@ -264,7 +265,8 @@ def _own_pass(data: _Reference, ids: Ids, owners: Tensor) -> tuple[Tensor, Tenso
         owner = owners[example[rows]]
         unit = normalize(features[rows].float())
         both = torch.stack([head.weights.detach()[owner], head.centres[owner]], 2)
-        weight_scores, centre_scores = torch.bmm(unit, both).unbind(2)
+        with full_precision():
+            weight_scores, centre_scores = torch.bmm(unit, both).unbind(2)
         fires = weight_scores > head.precision_thresholds[owner][:, None]
         inside = centre_scores.masked_fill(~fires, -math.inf).amax(1)
         found.append((example[rows], owner, inside, centre_scores.amax(1)))
@@ -303,9 +305,9 @@ def _outside(data: _Reference, features: Tensor, labels: Tensor, reach: Tensor) 
     """Radians outside the nearest support cap among own-label slots whose precision cap fires (those that have one)."""
     head = data.head
     unit = normalize(features.float())
-    fires = (unit @ head.weights.detach().T > head.precision_thresholds) & (reach <= 1)
+    fires = (full_product(unit, head.weights.detach().T) > head.precision_thresholds) & (reach <= 1)
     fires &= (labels[:, None] == head.labels)[:, None]
-    depth = reach.clamp(-1, 1).arccos() - (unit @ head.centres.T).double().clamp(-1, 1).arccos()
+    depth = reach.clamp(-1, 1).arccos() - full_product(unit, head.centres.T).double().clamp(-1, 1).arccos()
     nearest = depth.masked_fill(~fires, -math.inf).amax((1, 2))
     return -nearest[nearest > -math.inf]
 
@@ -385,7 +387,8 @@ def support_features(source: FeatureSource, centres: Tensor, exemplars: Tensor) 
     ids = exemplars[slot, place].cpu().numpy()
     for rows in source.blocks(len(ids)):
         unit = normalize(source(ids[rows]).float())
-        nearest = torch.einsum("evf,ef->ev", unit, centres[slot[rows]]).argmax(1)
+        with full_precision():
+            nearest = torch.einsum("evf,ef->ev", unit, centres[slot[rows]]).argmax(1)
         best = unit[torch.arange(len(unit), device=unit.device), nearest]
         kept[slot[rows].cpu(), place[rows].cpu()] = best.half().cpu()
     return kept

@@ -9,12 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.calibration import FLOAT32_GAP, PrecisionAccumulator, strictly_below
+from slots.calibration import PrecisionAccumulator
 from slots.cover import greedy_set_cover, refined_set_cover
 from slots.deciding import SlotCaps, matching_pairs
 from slots.hashing import IncrementalNeuralHashing
 from slots.matching import best_view, normalize
 from slots.progress import Progress
+from slots.rounding import FLOAT32_GAP, full_product, strictly_below
 from slots.sources import FeatureSource
 
 _CHUNK = 2048
@@ -136,7 +137,7 @@ def _pairs(
         features = source(open_ids[rows])
         example, candidate = matching_pairs(features, caps)
         own = targets[rows][example] == tried.labels[candidate]
-        scores = best_view(normalize(features.float()) @ tried.unit.T)[0]
+        scores = best_view(full_product(normalize(features.float()), tried.unit.T))[0]
         example, candidate = example[own], candidate[own]
         found.append((candidate, example + rows.start, scores[example, candidate]))
     candidates, places, values = (torch.cat(column).cpu().numpy() for column in zip(*found, strict=True))

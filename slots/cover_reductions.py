@@ -7,6 +7,8 @@ Each step makes room for the next; what is left falls into components that share
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,15 +37,16 @@ class Component:
     n_examples: int
 
 
-def reduce_cover(rows: Words, cover: Listed) -> tuple[Ints, list[Component]]:
+def reduce_cover(rows: Words, cover: Listed, *, deadline: float = math.inf) -> tuple[Ints, list[Component]]:
     """Settle what can be settled; returns the forced picks, ascending, and the independent parts that are left.
 
-    ``rows`` and ``cover`` are the same coverage, packed and listed.
+    ``rows`` and ``cover`` are the same coverage, packed and listed. After ``deadline`` (on `time.perf_counter`) no
+    further round begins; what is left then is larger than it need be, and as valid.
     """
     candidates = np.arange(len(rows))
     settled = [candidates[:0]]
     changed = True
-    while changed:
+    while changed and time.perf_counter() < deadline:
         by_column = Listed(cover.column_starts, cover.column_lists, cover.starts, cover.lists)
         columns = packed_lists(cover.column_starts, cover.column_lists, len(rows))
         alive, open_examples = np.ones(len(rows), np.bool_), np.diff(cover.column_starts) > 0
@@ -203,6 +206,8 @@ def _components(candidates: Ints, cover: Listed) -> list[Component]:
     by_label = np.argsort(labels, kind="stable")
     for members in np.split(by_label, np.cumsum(np.bincount(labels))[:-1]) if len(labels) else []:
         own = np.concatenate([cover.lists[cover.starts[i] : cover.starts[i + 1]] for i in members])
+        if len(own) == 0:  # a candidate that covers nothing (more), where reductions were cut short
+            continue
         mine, renumbered = np.unique(own, return_inverse=True)
         starts = np.concatenate([[0], np.cumsum(np.diff(cover.starts)[members])]).astype(np.int64)
         parts.append(Component(candidates[members], starts, renumbered.astype(np.int32), len(mine)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from slots.deciding_kernels import Answers, CapArrays, Scored, contenders, settle
 from slots.matching import class_groups, margins, normalize, softmax_pool
-from slots.predictions import Answer, Prediction
+from slots.pooled_answers import Voters, nearest_of_best_labels
+from slots.predictions import Prediction
+from slots.rounding import full_product
 from slots.shapes import SlotLabels, SlotVectors, Thresholds, ViewFeatures
 
 Rows = npt.NDArray[np.int64]
@@ -26,7 +30,8 @@ Rows = npt.NDArray[np.int64]
 TOLERANCE = 1e-5
 """Largest difference, in cosine, between a float32 product and the exact score (4e-6 seen at 2,048 features)."""
 
-_PAIR_ELEMENTS = 1 << 22  # float64 numbers held at once while pairs are recomputed: 32 MB
+_PAIR_ELEMENTS = 1 << 15  # float64 numbers held at once while pairs are recomputed: 256 KB, still in a cache
+_BLOCK_ELEMENTS = 1 << 22  # float64 scores held at once where a device makes all of them: 32 MB
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,22 @@ def exact_scores(
     features: ViewFeatures, vectors: SlotVectors, pairs: tuple[Tensor, Tensor, Tensor]
 ) -> Float[Tensor, " pair"]:
     """Cosine of single (example, view, slot) triples in float64, both sides normalised in float64."""
+    return _exact_scores(features, (vectors,), pairs)[0]
+
+
+def _exact_scores(
+    features: ViewFeatures, vectors: tuple[SlotVectors, ...], pairs: tuple[Tensor, Tensor, Tensor]
+) -> list[Float[Tensor, " pair"]]:
+    """The same for several vectors of each slot."""
     example, view, slot = pairs
-    step = max(1, _PAIR_ELEMENTS // max(1, vectors.shape[1]))
-    parts = [torch.zeros(0, dtype=torch.float64, device=features.device)]
+    rows, place = features.flatten(0, 1), example * features.shape[1] + view
+    step = max(1, _PAIR_ELEMENTS // max(1, features.shape[-1]))
+    found = [[torch.zeros(0, dtype=torch.float64, device=features.device)] for _ in vectors]
     for i in range(0, len(slot), step):
-        u = normalize(features[example[i : i + step], view[i : i + step]].double())
-        w = normalize(vectors[slot[i : i + step]].double())
-        parts.append((u * w).sum(-1))
-    return torch.cat(parts)
+        u = normalize(rows.index_select(0, place[i : i + step]).double())
+        for parts, of_slots in zip(found, vectors, strict=True):
+            parts.append((u * normalize(of_slots.index_select(0, slot[i : i + step]).double())).sum(-1))
+    return [torch.cat(parts) for parts in found]
 
 
 def exact_margins(
@@ -109,8 +122,7 @@ def exact_margins(
     The sign follows the cosine rule (strictly above both thresholds) to the last bit.
     """
     slot = pairs[2]
-    weight_scores = exact_scores(features, caps.weights, pairs)
-    centre_scores = exact_scores(features, caps.centres, pairs)
+    weight_scores, centre_scores = _exact_scores(features, (caps.weights, caps.centres), pairs)
     precision, support = caps.precision[slot].double(), caps.support[slot].double()
     depth = margins(weight_scores, centre_scores, precision, support)
     fires = (weight_scores > precision) & (centre_scores > support)
@@ -121,7 +133,7 @@ def exact_margins(
 def propose(features: ViewFeatures, caps: SlotCaps) -> Proposals:
     """Triples that may match, from float32 products with every slot (`slots.index` finds them with fewer)."""
     unit = normalize(features.float())
-    weight_scores, centre_scores = unit @ caps.weights.T, unit @ caps.centres.T
+    weight_scores, centre_scores = full_product(unit, caps.weights.T), full_product(unit, caps.centres.T)
     near = (weight_scores > caps.precision - TOLERANCE) & (centre_scores > caps.support - TOLERANCE)
     example, view, slot = near.nonzero(as_tuple=True)
     return Proposals(example, view, slot, weight_scores[near].double(), centre_scores[near].double())
@@ -196,7 +208,7 @@ def decide(
     caps: SlotCaps,
     *,
     proposals: Proposals | None = None,
-    directions: SlotVectors | None = None,
+    voters: Voters | None = None,
 ) -> Prediction:
     """Answer each input: the slot that fires, or the best pooled label, flagged as unmatched.
 
@@ -208,8 +220,8 @@ def decide(
         At least one slot.
     proposals : Proposals, optional
         Default: those of `propose`.
-    directions : float64 tensor of shape (slot, feature), optional
-        ``normalize(caps.weights.double())``, where it is at hand. Default: made when an input is unmatched.
+    voters : Voters, optional
+        Those of these slots, where they are at hand. Default: made when an input is unmatched.
 
     Returns
     -------
@@ -232,40 +244,59 @@ def decide(
     )
     if n == 0:
         return out
-    _answer_matched(best_pairs(features, caps, proposals=proposals), caps, out)
+    found = propose(features, caps) if proposals is None else proposals
+    _answer_matched(features, caps, found, out)
     unmatched = np.flatnonzero(~out.matched)
-    if len(unmatched):
-        weights = normalize(caps.weights.double()) if directions is None else directions
-        for rows in _row_blocks(unmatched, features.shape[1] * len(caps.labels)):
-            _answer_unmatched(features, caps, weights, rows, out)
+    if len(unmatched) and features.device.type == "cpu":
+        voters = Voters.of(caps.weights, caps.labels, caps.pooled) if voters is None else voters
+        _answer_unmatched(features, caps, voters, unmatched, out)
+    elif len(unmatched):
+        weights = normalize(caps.weights.double())
+        for some in _row_blocks(unmatched, features.shape[1] * len(caps.labels)):
+            _answer_unmatched_anywhere(features, caps, weights, some, out)
     return out
 
 
-def _answer_matched(pairs: Pairs, caps: SlotCaps, out: Prediction) -> None:
+def _answer_matched(features: ViewFeatures, caps: SlotCaps, found: Proposals, out: Prediction) -> None:
     """Fill in the inputs that some slot matches."""
-    labels, generations = caps.labels.cpu().numpy(), caps.generations.cpu().numpy()
-    example, slot = pairs.examples.cpu().numpy(), pairs.slots.cpu().numpy()
-    margin = pairs.margins.cpu().numpy()
-    oldest = np.full(len(out), np.iinfo(np.int64).max)
-    np.minimum.at(oldest, example, generations[slot])
-    speaks = generations[slot] == oldest[example]
-    example, slot, margin = example[speaks], slot[speaks], margin[speaks]
-    order = np.lexsort((slot, -margin, example))
-    example, slot, margin = example[order], slot[order], margin[order]
-    rows, first = np.unique(example, return_index=True)
-    out.labels[rows], out.slots[rows], out.margins[rows] = labels[slot[first]], slot[first], margin[first]
-    out.answers[rows] = Answer.MATCHED
-    rival = np.flatnonzero(labels[slot] != out.labels[example])
-    rival = rival[np.lexsort((slot[rival], -margin[rival], example[rival]))]
-    rows, first = np.unique(example[rival], return_index=True)
-    out.runner_up_slots[rows], out.runner_up_margins[rows] = slot[rival[first]], margin[rival[first]]
-    out.answers[rows] = Answer.AMBIGUOUS
+    arrays = CapArrays(*(_array(v) for v in (caps.precision, caps.support, caps.labels, caps.generations)))
+    examples, slots, *scores = (
+        _array(v) for v in (found.examples, found.slots, found.weight_scores, found.centre_scores)
+    )
+    kept = contenders(Scored(examples, slots, scores[0], scores[1], found.tolerance), arrays, len(out))
+    places = torch.from_numpy(kept).to(features.device)
+    example, view, slot = (v[places] for v in (found.examples, found.views, found.slots))
+    exact = exact_margins(features, caps, (example, view, slot))
+    settle(_array(example), _array(slot), _array(exact), arrays, Answers(**vars(out)))
 
 
-def _answer_unmatched(
+def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, voters: Voters, rows: Rows, out: Prediction) -> None:
+    """Fill in inputs that no slot matches by the pooled score of the trained slots, as float64 throughout would."""
+    found = nearest_of_best_labels(features, rows, voters, caps.beta)
+    example, view, slot = (torch.from_numpy(v) for v in (rows[found.places // 2], found.views, found.slots))
+    sizes = np.bincount(found.places, minlength=2 * len(rows))
+    sizes = sizes[sizes > 0]
+    first = np.cumsum(sizes) - sizes
+    if (sizes > 1).any():
+        several = np.flatnonzero(np.repeat(sizes > 1, sizes))
+        picked = torch.from_numpy(several)
+        scores = exact_scores(features, caps.weights, (example[picked], view[picked], slot[picked])).numpy()
+        order = several[np.lexsort((several, -scores, found.places[several]))]  # of equals the lowest slot, then view
+        first[sizes > 1] = order[np.unique(found.places[order], return_index=True)[1]]
+    chosen = torch.from_numpy(first)
+    margin = exact_margins(features, caps, (example[chosen], view[chosen], slot[chosen])).numpy()
+    places, slots = found.places[first], found.slots[first]
+    best, second = places % 2 == 0, places % 2 == 1
+    out.labels[rows] = found.labels
+    out.slots[rows], out.margins[rows] = slots[best], margin[best]
+    with_second = rows[places[second] // 2]
+    out.runner_up_slots[with_second], out.runner_up_margins[with_second] = slots[second], margin[second]
+
+
+def _answer_unmatched_anywhere(
     features: ViewFeatures, caps: SlotCaps, weights: SlotVectors, rows: Rows, out: Prediction
 ) -> None:
-    """Fill in inputs that no slot matches by the pooled score of the trained slots, in float64 throughout."""
+    """The same on any device, in float64 throughout."""
     device = features.device
     block = features[torch.from_numpy(rows).to(device)]
     scores, views = (normalize(block.double()) @ weights.T).max(1)
@@ -290,6 +321,11 @@ def _answer_unmatched(
 
 def _row_blocks(rows: Rows, row_cost: int) -> Iterator[Rows]:
     """Split rows so that a block of scores stays near 32 MB."""
-    step = max(1, _PAIR_ELEMENTS // max(1, row_cost))
+    step = max(1, _BLOCK_ELEMENTS // max(1, row_cost))
     for i in range(0, len(rows), step):
         yield rows[i : i + step]
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    """A contiguous array on the CPU, as the compiled loops want it."""
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from slots.deciding import decide
 from slots.hashing import IncrementalNeuralHashing
+from slots.kept_index import KeptIndex
 from slots.model_novelty import ModelNovelty, stack_distances
 from slots.novelty_distances import distances
 from slots.ood import Novelty, judge
@@ -33,7 +33,7 @@ class Examination:
 
 @torch.no_grad()
 def examine(
-    source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, *, rate: float
+    source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, *, rate: float, index: KeptIndex
 ) -> Examination:
     """Answer inputs and say how foreign they are, block by block.
 
@@ -47,16 +47,19 @@ def examine(
         Metric and calibration.
     rate : float in (0, 1)
         Largest share of familiar inputs that may be called novel.
+    index : KeptIndex
+        What answers by the slots where that saves time.
 
     Returns
     -------
     Examination
     """
-    caps, metric = head.caps(), novelty.metric.to(head.centres.device)
+    metric = novelty.metric.to(head.centres.device)
+    answer, _ = index.answerer(head.caps(), len(source) * source.featurizer.views.n_views)
     answers, found = [], []
     for rows in source.blocks(columns=head.n_slots):
         features = source(rows)
-        answers.append(decide(features, caps))
+        answers.append(answer(features))
         found.append(distances(features, head.centres, metric))
     judged = judge(stack_distances(found), metric, novelty.calibration, rate=rate)
     return Examination(Prediction.concatenate(answers), judged)

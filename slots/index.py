@@ -11,14 +11,13 @@ from torch import Tensor
 from slots.deciding import Pairs, Proposals, SlotCaps, best_pairs, decide, matching_pairs
 from slots.errors import UsageError
 from slots.index_pairs import PairSearch
-from slots.matching import normalize
+from slots.pooled_answers import Voters
 from slots.predictions import Prediction
 from slots.shapes import ViewFeatures
 
 Backend = Literal["auto", "torch", "faiss"]
 Approximate = Literal["ivf", "hnsw"]
 
-_KEPT = 1 << 25  # numbers of the weights of which a float64 copy is kept for unmatched inputs: 256 MB
 _REBUILD = 2.0  # slots added make the basis anew when there are this many times as many
 
 
@@ -109,7 +108,7 @@ class SlotIndex:
     def _build(self, caps: SlotCaps) -> None:
         """Prepare for these slots."""
         self.caps, self._built = caps, len(caps.labels)
-        self._directions: Tensor | None = None
+        self._voters: Voters | None = None
         kind = (self.approximate or "flat") if self.backend == "faiss" else None
         self._search = PairSearch(caps, faiss_kind=kind, effort=self._effort, head=self._head)
 
@@ -142,7 +141,7 @@ class SlotIndex:
             self._build(joined)
             return
         self._search.add(new, joined)
-        self.caps, self._directions = joined, None
+        self.caps, self._voters = joined, None
 
     def matching_pairs(self, features: ViewFeatures) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
         """Every (example, slot) that match; see `slots.deciding.matching_pairs`.
@@ -184,16 +183,11 @@ class SlotIndex:
         Returns
         -------
         Prediction
-
-        Notes
-        -----
-        An unmatched input is scored against every slot in float64, which takes far longer than to find out that
-        nothing matches it.
         """
         features = self._checked(features)
-        if self._directions is None and self.caps.weights.numel() <= _KEPT:
-            self._directions = normalize(self.caps.weights.double())
-        return decide(features, self.caps, proposals=self.propose(features), directions=self._directions)
+        if self._voters is None and self.device.type == "cpu":
+            self._voters = Voters.of(self.caps.weights, self.caps.labels, self.caps.pooled)
+        return decide(features, self.caps, proposals=self.propose(features), voters=self._voters)
 
     def recall(self, features: ViewFeatures) -> float:
         """Share of the matching pairs of these inputs that the index finds: 1.0 unless it is approximate.

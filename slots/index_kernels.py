@@ -12,23 +12,31 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from slots.cover_kernels import lowest_bit
 
 Reals = npt.NDArray[Any]  # float32 or float64
+Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 
 class Rows(NamedTuple):
-    """Inputs: features as given, and one over the length of each."""
+    """Inputs: features as given, one over the length of each, and float32 rows of length 1 (or 0)."""
 
     features: Reals
     inverse: Doubles
+    unit: Singles
 
 
 class Slots(NamedTuple):
     """Slots: both vectors as given, one over their lengths, and thresholds less what rounding may hide.
 
-    ``doubled`` is true where the centre is the weight, so that one product serves both caps.
+    ``doubled`` is true where the centre is the weight, so that one product serves both caps. ``axes`` are float32 axes
+    of the enclosing caps, or none, and ``limits`` what a float32 product with them exceeds where a slot may match.
     """
 
     weights: Reals
@@ -38,6 +46,8 @@ class Slots(NamedTuple):
     precision: Doubles
     support: Doubles
     doubled: npt.NDArray[np.bool_]
+    axes: Singles
+    limits: Singles
 
 
 class Tile(NamedTuple):
@@ -58,7 +68,8 @@ class Kept(NamedTuple):
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_WIDE, _NARROW = 64, 16  # bounds looked at together
+_WIDE = 64  # bounds looked at together
+_ONE, _ZERO = np.uint64(1), np.uint64(0)
 _SHORT = 128  # features of which a product takes no longer than to fetch them
 _REORDER = {"reassoc", "contract", "nsz"}  # sums may be vectorised; infinities stay what they are
 
@@ -95,6 +106,26 @@ def _product(a: Reals, i: int, b: Reals, k: int) -> float:
 
 
 @_compiled
+def _single_product(a: Singles, i: int, b: Singles, k: int) -> Any:
+    """Inner product of two rows, summed in float32 in any order."""
+    total, row, column = np.float32(0), np.uint64(i), np.uint64(k)
+    for f in range(np.uint64(a.shape[1])):
+        total += a[row, f] * b[column, f]
+    return total
+
+
+@_compiled
+def _inside_axes(rows: Rows, slots: Slots, i: int, hits: Indices, n: int) -> int:
+    """Keep, in place, the first ``n`` hits that may lie in the enclosing cap; returns how many."""
+    left = 0
+    for h in range(n):
+        k = hits[h]
+        hits[left] = k  # without a branch: which of them it is cannot be foretold
+        left += _single_product(rows.unit, i, slots.axes, k) > slots.limits[k]
+    return left
+
+
+@_compiled
 def _may_match(rows: Rows, slots: Slots, i: int, k: int, out: Doubles) -> bool:
     """Whether row ``i`` may lie in both caps of slot ``k``; the two cosines go to ``out``."""
     score = _product(rows.features, i, slots.weights, k) * rows.inverse[i] * slots.weight_inverse[k]
@@ -107,13 +138,21 @@ def _may_match(rows: Rows, slots: Slots, i: int, k: int, out: Doubles) -> bool:
     return bool(score > slots.support[k])
 
 
-@_compiled
-def _all_negative(signs: npt.NDArray[np.int32]) -> bool:
-    """Whether every sign bit is set."""
-    together = np.int32(-1)
-    for j in range(len(signs)):
-        together &= signs[j]
-    return bool(together < 0)
+def _which_positive(_context: Any, numbers: Any, _start: Any) -> Any:
+    """A bit for each of 64 int32 numbers of a row, from a place on: set where it is above zero."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row = context.make_array(signature.args[0])(context, builder, arguments[0])
+        many = ir.VectorType(ir.IntType(32), _WIDE)
+        place = builder.gep(row.data, [arguments[1]])
+        loaded = builder.load(builder.bitcast(place, many.as_pointer()), align=4)
+        above = builder.icmp_signed(">", loaded, ir.Constant(many, [0] * _WIDE))
+        return builder.bitcast(above, ir.IntType(64))
+
+    return types.uint64(numbers, types.int64), build
+
+
+which_positive: Any = intrinsic(_which_positive)
 
 
 @_compiled
@@ -126,23 +165,25 @@ def scan_tile(
 ) -> int:
     """Test every pair whose bound is above zero; returns how many have been found so far.
 
-    Of many bounds at a time the sign bits are joined, and most are all negative. Pairs go to ``kept``, from ``found``
+    Of 64 bounds at a time one word says which are, and mostly none is. Pairs go to ``kept``, from ``found``
     on, where there must be room for the tile.
     """
     out = np.empty(2)
     width = tile.signs.shape[1]
+    whole = width - width % _WIDE
     for r in range(tile.signs.shape[0]):
         row, i, n = tile.signs[r], tile.first_row + r, 0
-        for start in range(0, width, _WIDE):
-            if _all_negative(row[start : start + _WIDE]):
-                continue
-            for near in range(start, min(start + _WIDE, width), _NARROW):
-                part = row[near : near + _NARROW]
-                if _all_negative(part):
-                    continue
-                for j in range(len(part)):  # without a branch: which of them it is cannot be foretold
-                    tile.hits[n] = tile.first_slot + near + j
-                    n += part[j] > 0
+        for start in range(0, whole, _WIDE):
+            bits = which_positive(row, start)
+            while bits != _ZERO:
+                tile.hits[n] = tile.first_slot + start + lowest_bit(bits)
+                bits &= bits - _ONE
+                n += 1
+        for j in range(whole, width):
+            tile.hits[n] = tile.first_slot + j
+            n += row[j] > 0
+        if len(slots.axes):
+            n = _inside_axes(rows, slots, i, tile.hits, n)
         for h in range(n):
             k = tile.hits[h]
             kept.pairs[0, found], kept.pairs[1, found] = i, k

@@ -15,13 +15,15 @@ from torch import Tensor
 from slots.deciding import Proposals, SlotCaps, exact_scores
 from slots.index_faiss import FaissProposer, Kind, load_faiss
 from slots.index_kernels import Indices, Kept, Rows, Slots, Tile, scan_pairs, scan_tile, unit_rows
-from slots.index_search import NEAR, CapBound, full_precision
+from slots.index_search import NEAR, CapBound, enclosing_caps
 from slots.matching import normalize
+from slots.rounding import full_precision, product_error, strictly_below
 from slots.shapes import ViewFeatures
 
 _ROWS, _COLUMNS = 512, 1024  # a tile of bounds: 2 MB
 _BLOCK = 4096  # inputs prepared together
 _ROOM = 2 * _ROWS * _COLUMNS
+_AXES = 1 << 25  # numbers of the weights of which the axes are kept too: 128 MB
 
 
 class PairSearch:
@@ -69,17 +71,23 @@ class PairSearch:
     @torch.no_grad()
     def propose(self, features: ViewFeatures) -> Proposals:
         """Triples that may match, with scores good to 1e-10, of features on the device of the slots."""
-        device = self._caps.weights.device
+        views = features.shape[1]
         found = [
             self._propose_on_cpu(block, start)
             if self._exact_slots is not None
             else self._propose_anywhere(block, start)
             for block, start in _blocks(features.flatten(0, 1))
         ]
-        pairs = torch.cat([torch.zeros(2, 0, dtype=torch.long, device=device), *(p for p, _ in found)], 1)
-        scores = torch.cat([torch.zeros(2, 0, dtype=torch.double, device=device), *(s for _, s in found)], 1)
-        views = max(1, features.shape[1])
-        return Proposals(pairs[0] // views, pairs[0] % views, pairs[1], scores[0], scores[1], NEAR)
+        if not found:
+            found = [self._nothing()]
+        pairs, scores = found[0] if len(found) == 1 else (torch.cat(column, 1) for column in zip(*found, strict=True))
+        example, view = (pairs[0], torch.zeros_like(pairs[0])) if views == 1 else (pairs[0] // views, pairs[0] % views)
+        return Proposals(example, view, pairs[1], scores[0], scores[1], NEAR)
+
+    def _nothing(self) -> tuple[Tensor, Tensor]:
+        """No pairs and their scores."""
+        pairs = torch.zeros(2, 0, dtype=torch.long, device=self._caps.weights.device)
+        return pairs, pairs.double()
 
     def _propose_on_cpu(self, block: Float[Tensor, "row feature"], start: int) -> tuple[Tensor, Tensor]:
         """Pairs (row, slot) of one block of inputs and their two cosines, by the compiled loops."""
@@ -87,7 +95,7 @@ class PairSearch:
         raw = np.ascontiguousarray(block.numpy())
         unit, inverse = np.empty(raw.shape, np.float32), np.empty(len(raw))
         unit_rows(raw, unit, inverse)
-        rows = Rows(raw, inverse)
+        rows = Rows(raw, inverse, unit)
         inputs = self._bound.input_rows(torch.from_numpy(unit))
         if self._proposer is not None:
             pairs = np.stack(self._proposer.propose(inputs.numpy()))
@@ -106,9 +114,11 @@ class PairSearch:
                 if found > _ROOM - _ROWS * _COLUMNS:
                     parts.append(Kept(buffers.pairs[:, :found].copy(), buffers.scores[:, :found].copy()))
                     found = 0
-        parts.append(Kept(buffers.pairs[:, :found], buffers.scores[:, :found]))  # copied by what follows
-        pairs = np.concatenate([part.pairs for part in parts], 1) + np.array([[start], [0]])
-        return torch.from_numpy(pairs), torch.from_numpy(np.concatenate([part.scores for part in parts], 1))
+        parts.append(Kept(buffers.pairs[:, :found].copy(), buffers.scores[:, :found].copy()))
+        pairs = parts[0].pairs if len(parts) == 1 else np.concatenate([part.pairs for part in parts], 1)
+        scores = parts[0].scores if len(parts) == 1 else np.concatenate([part.scores for part in parts], 1)
+        pairs[0] += start
+        return torch.from_numpy(pairs), torch.from_numpy(scores)
 
     def _workspace(self) -> tuple[Tensor, Indices, Kept]:
         """A tile, and room for pairs; kept for the thread, since fresh memory costs as much as the search."""
@@ -159,7 +169,19 @@ def _slots_for_kernels(caps: SlotCaps) -> Slots:
         caps.precision.double().numpy() - NEAR,
         caps.support.double().numpy() - NEAR,
         same,
+        *_axes(caps),
     )
+
+
+def _axes(caps: SlotCaps) -> tuple[Any, Any]:
+    """Axes of the enclosing caps in float32, and their thresholds less the error of a product; none where too many."""
+    kept = caps.weights.numel() <= _AXES
+    axes, limits = torch.empty(caps.weights.shape if kept else (0, 0)), torch.empty(len(caps.weights) if kept else 0)
+    for rows in torch.arange(len(axes)).split(4096):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        exact, thresholds = enclosing_caps(caps, part)
+        axes[part], limits[part] = exact.float(), strictly_below(thresholds - product_error(axes.shape[1]))
+    return axes.numpy(), limits.numpy()
 
 
 def _inverse_lengths(vectors: Tensor) -> Any:

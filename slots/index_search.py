@@ -12,8 +12,6 @@ Three steps, each of which may let too much through and never too little:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -178,14 +176,3 @@ def _take(caps: SlotCaps, rows: Tensor) -> SlotCaps:
         name: value[rows] if isinstance(value, Tensor) else value for name, value in vars(caps).items()
     }
     return SlotCaps(**parts)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep float32 products float32: TensorFloat-32 or bfloat16 would be off by more than `SLACK`."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

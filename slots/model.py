@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import torch
 
-from slots.deciding import decide
 from slots.examination import Examination, examine
 from slots.labels import GivenLabels
 from slots.model_novelty import assess, calibrated, recalibrate
@@ -76,11 +75,15 @@ class SlotModel(ModelState):
         EmptyHeadError
             If the model has no slots.
         """
-        self.preprocessing.check(x)
+        self.preprocessing.check_form(x)
         self.head.predict(torch.zeros(0, self.head.feature_dim, device=self.device))  # raises on an empty head
         self.eval()
         caps = self.head.caps()
-        return Prediction.concatenate([decide(self.features(x[rows]), caps) for rows in self.blocks(len(x))])
+        answer, columns = self._kept_index.answerer(caps, len(x) * self.views.n_views)
+        parts = []
+        for rows in self.featurizer.blocks(len(x), columns=columns):
+            parts.append(answer(self.features(self.preprocessing.check_finite(x[rows], rows.start))))
+        return Prediction.concatenate(parts)
 
     def assess_novelty(
         self, x: RawInputs, *, false_alarm_rate: float = 0.05, calibration: RawInputs | None = None
@@ -147,7 +150,7 @@ class SlotModel(ModelState):
         novelty = calibrated(self.novelty)
         self.preprocessing.check(x)
         source = FeatureSource(self.featurizer, x, keep=False)
-        return examine(source, self.head, novelty, rate=false_alarm_rate)
+        return examine(source, self.head, novelty, rate=false_alarm_rate, index=self._kept_index)
 
     def propose(
         self,

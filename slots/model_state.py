@@ -16,6 +16,7 @@ from slots.featurized import Featurized
 from slots.featurizer import Featurizer
 from slots.generations import Generation
 from slots.hashing import IncrementalNeuralHashing
+from slots.kept_index import KeptIndex
 from slots.labels import LabelNames
 from slots.model_novelty import ModelNovelty
 from slots.preprocessing import Preprocessing
@@ -54,6 +55,7 @@ class ModelState(Featurized):
         if recipe is None and backbone is not None and hasattr(backbone, "options"):
             options: Any = backbone.options
             self.recipe = (str(backbone.name), dict(options))
+        self._kept_index = KeptIndex()
         self.history: list[Generation] = []
         self.thumbnails: npt.NDArray[np.uint8] | None = None
         """Remembered images, shape (slot, exemplar, height, width, channel); None for features."""
@@ -114,7 +116,14 @@ class ModelState(Featurized):
         """What proposals, inquiries and updates may read; none of them changes the model."""
         has_images = self.preprocessing.kind == "images" and self.thumbnails is not None
         return Snapshot(
-            self.featurizer, self.head, self.labels, self.support, self.novelty, self.generation, has_images
+            featurizer=self.featurizer,
+            head=self.head,
+            labels=self.labels,
+            exemplar_features=self.support,
+            novelty=self.novelty,
+            generation=self.generation,
+            has_images=has_images,
+            index=self._kept_index,
         )
 
     def save(self, folder: str | Path, *, keep_history: bool = False) -> Path:

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from slots.calibration import FLOAT32_GAP, strictly_above, strictly_below
 from slots.cover import greedy_set_cover
 from slots.deciding import SlotCaps
 from slots.disjoint import free_radius
 from slots.matching import best_view, normalize, precision_thresholds, support_thresholds
+from slots.rounding import FLOAT32_GAP, full_product, strictly_above, strictly_below
 from slots.shapes import SlotLabels, SlotVectors, Thresholds
 from slots.sources import FeatureSource
 
@@ -68,7 +68,7 @@ def thin_seeds(unit: Float[Tensor, "example feature"], labels: Ids, radius: floa
     for label in np.unique(labels[known]):
         mine = (marks == int(label)).nonzero()[:, 0]
         tried = mine[:: max(1, -(-len(mine) // _SEEDS_AT_ONCE))]
-        scores = rows[tried] @ rows.T
+        scores = full_product(rows[tried], rows.T)
         others = scores[:, marks != int(label)]
         limit = torch.full((len(tried),), float(np.cos(radius)), device=rows.device)
         if others.shape[1]:
@@ -115,7 +115,7 @@ def find_voters(
     """
     covers = torch.zeros(len(seeds), len(unit), dtype=torch.bool)
     for rows in source.blocks(len(unit), columns=len(seeds)):
-        inside = np.cos(radius) < (normalize(source(rows).float()) @ unit[seeds].T).amax(1).T
+        inside = np.cos(radius) < full_product(normalize(source(rows).float()), unit[seeds].T).amax(1).T
         truth = known[rows]
         covers[:, rows] = (inside & ((truth < 0) | (truth == labels[:, None]))).cpu()
     covers[torch.arange(len(seeds)), seeds.cpu()] = True
@@ -152,7 +152,7 @@ def settle(unit: Float[Tensor, "example feature"], known: Tensor, placed: Placed
         total = torch.zeros_like(centres, dtype=torch.float64)
         for i in range(0, len(unit), 4096):
             rows, labels = unit[i : i + 4096], known[i : i + 4096]
-            scores = rows @ centres.T
+            scores = full_product(rows, centres.T)
             foreign = (labels[:, None] >= 0) & (labels[:, None] != labels_of)
             owner = scores.masked_fill(foreign, -2.0).argmax(1)
             fits = ~foreign[torch.arange(len(rows)), owner]
@@ -227,12 +227,12 @@ def make_caps(
     scores, near = [], []
     for rows in source.blocks(columns=len(weights)):
         unit = normalize(source(rows).float())
-        scores.append(best_view(unit @ weights.T)[0])
-        near.append(best_view(unit @ placed.centres.T)[0])
+        scores.append(best_view(full_product(unit, weights.T))[0])
+        near.append(best_view(full_product(unit, placed.centres.T))[0])
     by_weight, by_centre = torch.cat(scores), torch.cat(near)
     limits = precision_thresholds(by_weight, placed.labels, labels, precision=precision)
     features, marks = memory
-    for values, truth in ((by_weight, known), (features @ weights.T, marks)):
+    for values, truth in ((by_weight, known), (full_product(features, weights.T), marks)):
         foreign = (truth[:, None] >= 0) & (truth[:, None] != placed.labels)
         if len(values):
             worst = values.masked_fill(~foreign, -1.0).amax(0)

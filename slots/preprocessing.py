@@ -17,6 +17,7 @@ RawInputs = npt.NDArray[Any] | Tensor
 """uint8 images or float feature rows, as a user holds them."""
 
 _BLOCK = 4096  # examples converted at once while statistics are taken
+_CHECKED = 1 << 20  # numbers tested for being finite at once
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,19 @@ class Preprocessing:
         return Preprocessing(self.kind, self.shape, tuple(mean.tolist()), tuple(std.tolist()))
 
     def check(self, x: RawInputs) -> RawInputs:
-        """Return ``x`` if it has this kind and shape and only finite numbers; raise a `DataError` otherwise."""
+        """Return ``x`` if it has this kind and shape and only finite numbers; raise a `DataError` otherwise.
+
+        Numbers are looked at a few megabytes at a time, so a memory map is read once and never held.
+        """
+        self.check_form(x)
+        if self.kind == "features":
+            step = max(1, _CHECKED // max(1, self.shape[0]))
+            for i in range(0, len(x), step):
+                self.check_finite(x[i : i + step], i)
+        return x
+
+    def check_form(self, x: RawInputs) -> None:
+        """Raise a `DataError` unless ``x`` has this kind and shape; no number is read."""
         if self.kind == "images":
             channels, height, width = self.shape
             fits = x.dtype in (np.uint8, torch.uint8) and (
@@ -98,17 +111,28 @@ class Preprocessing:
                     f"`x` must be uint8 images of shape {want}, got {x.dtype} of shape {tuple(x.shape)}. "
                     "The model was fitted on such images; resize or convert these."
                 )
-            return x
+            return
         if x.ndim != 2 or x.shape[1] != self.shape[0] or "float" not in str(x.dtype):
             raise DataError(
                 f"`x` must be float features of shape (example, {self.shape[0]}), got {x.dtype} of shape "
                 f"{tuple(x.shape)}. The model was fitted on other features."
             )
-        finite = torch.isfinite(torch.as_tensor(x)).all(1)
-        if not bool(finite.all()):
-            row = int((~finite).nonzero()[0, 0])
-            raise DataError(f"`x` must be finite, got NaN or infinity in row {row}. Drop or impute such rows.")
-        return x
+
+    def check_finite(self, block: RawInputs, first: int = 0) -> RawInputs:
+        """Return a block of which ``check_form`` approved if all its numbers are finite; raise a `DataError` otherwise.
+
+        Parameters
+        ----------
+        block : array of shape (example, ...)
+        first : int, default 0
+            Row of the whole at which the block begins: the message counts from there.
+        """
+        if self.kind == "features":
+            finite = torch.isfinite(torch.as_tensor(block)).all(1)
+            if not bool(finite.all()):
+                row = first + int((~finite).nonzero()[0, 0])
+                raise DataError(f"`x` must be finite, got NaN or infinity in row {row}. Drop or impute such rows.")
+        return block
 
     def __call__(self, x: RawInputs, device: torch.device | str = "cpu") -> Tensor:
         """Scale a block of checked inputs.

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from slots.cover import greedy_set_cover_packed
 from slots.coverage import CoverBlock, pack_bits
-from slots.deciding import decide
 from slots.errors import UsageError
 from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
 from slots.predictions import Prediction
 from slots.progress import Progress, silent
+from slots.rounding import full_product
 from slots.snapshot import Snapshot
 from slots.sources import FeatureSource
 
@@ -133,7 +133,7 @@ def propose(
     if stop_below is not None and stop_below < 1:
         raise UsageError(f"`stop_below` must be >= 1, got {stop_below}. 1 asks until everything is covered.")
     report = report or silent
-    prediction = _answers(source, snapshot.head, report)
+    prediction = _answers(source, snapshot, report)
     unmatched = np.flatnonzero(~prediction.matched)
     reach = learned_radius(snapshot.head) if radius is None else radius
     least = stop_below or (1 if budget is not None else max(2, len(unmatched) // 500))
@@ -169,13 +169,15 @@ def unit_features(source: FeatureSource) -> Float[Tensor, "example feature"]:
     return torch.cat([torch.zeros(0, source.featurizer.feature_dim, device=source.featurizer.device), *parts])
 
 
-def _answers(source: FeatureSource, head: IncrementalNeuralHashing, report: Progress) -> Prediction:
+def _answers(source: FeatureSource, snapshot: Snapshot, report: Progress) -> Prediction:
     """Answers in steps that are reported."""
-    caps, parts, step = head.caps(), [], max(1000, -(-len(source) // 50))
+    n_views = source.featurizer.views.n_views
+    answer, columns = snapshot.index.answerer(snapshot.head.caps(), len(source) * n_views)
+    parts, step = [], max(1000, -(-len(source) // 50))
     for start in range(0, len(source), step):
         stop = min(len(source), start + step)
-        for rows in source.blocks(stop - start, columns=head.n_slots):
-            parts.append(decide(source(slice(start + rows.start, start + rows.stop)), caps))
+        for rows in source.blocks(stop - start, columns=columns):
+            parts.append(answer(source(slice(start + rows.start, start + rows.stop))))
         report("matching", stop / len(source))
     return Prediction.concatenate(parts)
 
@@ -193,7 +195,7 @@ def _cap_words(
     for start in range(0, len(source), step):
         rows = slice(start, min(len(source), start + step))
         report("candidates", rows.stop / len(source))
-        scores = (normalize(source(rows).float()) @ caps.T).amax(1)
+        scores = full_product(normalize(source(rows).float()), caps.T).amax(1)
         inside: Bool[Tensor, "candidate example"] = (scores > limit).T
         own = torch.from_numpy((places >= rows.start) & (places < rows.stop)).nonzero()[:, 0]
         inside[own, torch.from_numpy(places)[own] - rows.start] = True  # a candidate covers itself, rounding or not

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from slots.featurizer import Featurizer
 from slots.hashing import IncrementalNeuralHashing
+from slots.kept_index import KeptIndex
 from slots.labels import LabelNames
 from slots.matching import normalize
 from slots.model_novelty import ModelNovelty
@@ -38,6 +39,8 @@ class Snapshot:
         Number of the present generation.
     has_images : bool, default False
         Whether pictures of the remembered examples are kept.
+    index : KeptIndex, optional
+        What answers by the slots where that saves time. Default: a fresh one.
 
     Notes
     -----
@@ -51,6 +54,7 @@ class Snapshot:
     novelty: ModelNovelty | None = None
     generation: int = 0
     has_images: bool = False
+    index: KeptIndex = field(default_factory=KeptIndex, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.calibration import strictly_below
 from slots.deciding import exact_scores, matching_pairs
 from slots.hashing import IncrementalNeuralHashing
 from slots.progress import Progress
+from slots.rounding import strictly_below
 from slots.sources import FeatureSource
 
 

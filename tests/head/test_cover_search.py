@@ -1,6 +1,9 @@
 """Refined set cover: reductions, constructions and local search against brute force."""
 
 import math
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -112,6 +115,85 @@ def test_reductions_keep_a_smallest_cover(covers):
         assert matrix.any(0).all()
         size += smallest_cover_size(matrix)
     assert size == smallest_cover_size(covers)
+
+
+class Clock:
+    """A clock that stands still until it was asked a number of times, and is far ahead from then on."""
+
+    def __init__(self, asked):
+        self.asked = asked
+
+    def perf_counter(self):
+        self.asked -= 1
+        return 0.0 if self.asked >= 0 else 1e9
+
+
+@settings(deadline=None, max_examples=100)
+@given(covers=matrices(), rounds=st.integers(0, 3))
+def test_reductions_that_are_cut_short_leave_a_whole_problem(covers, rounds):
+    rows = as_words(pack_bits(torch.from_numpy(covers)))
+    cover = listed(*sparse_rows(rows), covers.shape[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("slots.cover_reductions.time", Clock(rounds))
+        forced, parts = reduce_cover(rows, cover, deadline=1.0)
+    chosen = [forced, *(part.candidates[np.diff(part.starts) > 0] for part in parts)]
+    assert all((np.diff(part.starts) >= 0).all() and part.n_examples for part in parts)
+    picks = np.concatenate(chosen)
+    assert len(set(picks.tolist())) == len(picks)
+    assert np.array_equal(covers[picks].any(0), covers.any(0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(covers=matrices(12, 14), asked=st.integers(0, 8))
+def test_a_deadline_anywhere_leaves_a_cover_no_larger_than_greedy(covers, asked):
+    clock = Clock(asked)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("cover", "cover_reductions", "cover_search"):
+            patch.setattr(f"slots.{module}.time", clock)
+        picks = refined_set_cover(covers, time_budget_s=1.0).numpy()
+    assert np.array_equal(covers[picks].any(0), covers.any(0))
+    assert len(picks) <= len(greedy(covers))
+
+
+_NOTHING_NEW = """
+import math, numpy as np
+from slots import cover, cover_kernels, cover_reductions, cover_search
+
+def compiled():
+    found = {}
+    for module in (cover_kernels, cover_reductions, cover_search):
+        found |= {f"{module.__name__}.{n}": f.signatures for n, f in vars(module).items() if hasattr(f, "signatures")}
+    return {name: len(signatures) for name, signatures in found.items()}
+
+cover.compile_search()
+before = compiled()
+rng = np.random.default_rng(0)
+cover.refined_set_cover(rng.random((90, 120)) < 0.06, time_budget_s=math.inf, max_steps=500)
+assert compiled() == before, (before, compiled())
+assert before["slots.cover_search.search"] == 1, before
+"""
+
+
+def test_all_that_a_search_needs_is_compiled_before_its_time_begins():
+    """Else the first search on a machine spends its budget on the compiler and finds another model."""
+    subprocess.run([sys.executable, "-c", _NOTHING_NEW], check=True, timeout=300)
+
+
+def test_the_time_begins_after_the_compiler(monkeypatch):
+    """Whatever compiling takes, the search gets its budget."""
+    calls = []
+    monkeypatch.setattr("slots.cover.compile_search", lambda: calls.append("compiled"))
+    real = time.perf_counter
+
+    class Watch:
+        @staticmethod
+        def perf_counter():
+            calls.append("clock")
+            return real()
+
+    monkeypatch.setattr("slots.cover.time", Watch)
+    refined_set_cover(random_matrix(0, 40, 50, 0.1), time_budget_s=0.01)
+    assert calls[:2] == ["compiled", "clock"]
 
 
 def test_transposing_twice_comes_back():

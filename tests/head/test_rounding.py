@@ -1,0 +1,117 @@
+"""Answers, thresholds and slots do not depend on how coarsely a user lets torch multiply."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.small_models import mixture
+
+from slots.calibration import precision_thresholds_over
+from slots.closing import ClosingConfig
+from slots.deciding import decide, matching_pairs
+from slots.hashing import IncrementalNeuralHashing
+from slots.matching import normalize
+from slots.rounding import full_precision, full_product, product_error, strictly_above, strictly_below
+from slots.training import TrainConfig, fit
+
+
+@contextmanager
+def coarse_products():
+    """Bfloat16 products wherever this processor makes them; skips where it makes none."""
+    a, b = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)).split(32)
+    exact, before = a @ b.T, torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        if torch.equal(a @ b.T, exact):
+            pytest.skip("this processor makes float32 products in float32 whatever it is told")
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def edge_cases(n=300, feature_dim=256):
+    """Slots whose caps end within 3e-5 of the inputs, on either side."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, feature_dim, generator=generator)
+    weights = normalize(x + 0.3 * torch.randn(n, feature_dim, generator=generator))
+    scores = (normalize(x.double()) * normalize(weights.double())).sum(1)
+    shift = torch.linspace(-3e-5, 3e-5, n, dtype=torch.double)
+    head = IncrementalNeuralHashing(feature_dim)
+    head.add_slots(weights, torch.arange(n) % 7, precision_thresholds=(scores + shift).float())
+    return x[:, None], head.caps()
+
+
+def test_coarse_products_change_no_answer():
+    """Matches that lie 3e-5 inside a cap stay matches, and unmatched inputs keep their answers."""
+    x, caps = edge_cases()
+    wanted, pairs = decide(x, caps), matching_pairs(x, caps)
+    assert 0.3 < wanted.matched.mean() < 0.7
+    with coarse_products():
+        found, found_pairs = decide(x, caps), matching_pairs(x, caps)
+    assert all(torch.equal(a, b) for a, b in zip(found_pairs, pairs, strict=True))
+    for name, value in vars(wanted).items():
+        np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
+
+
+@pytest.mark.parametrize("precision", [1.0, 0.9])
+def test_coarse_products_change_no_threshold(precision):
+    """Thresholds over a reference set are the same bits."""
+    rows, labels = mixture(5, 40, feature=64)
+    weights, slot_labels = normalize(torch.from_numpy(rows[:30])), torch.from_numpy(labels[:30])
+
+    def blocks():
+        yield torch.from_numpy(rows)[:, None], torch.from_numpy(labels)
+
+    def thresholds():
+        return precision_thresholds_over(blocks, weights, slot_labels, precision=precision, n_examples=len(rows))
+
+    wanted = thresholds()
+    with coarse_products():
+        assert torch.equal(thresholds(), wanted)
+
+
+def test_coarse_products_change_no_closing():
+    """A model closed under coarse products is the model closed under exact ones."""
+    rows, labels = mixture(4, 60, feature=32, spread=0.25)
+    config = TrainConfig(epochs=0, slots_per_class=3, closing=ClosingConfig(reach=0.9))
+    wanted, _ = fit(rows, labels, config=config)
+    with coarse_products():
+        found, _ = fit(rows, labels, config=config)
+    for name, value in wanted.head.state_dict().items():
+        assert torch.equal(found.head.state_dict()[name], value), name
+
+
+def test_the_guard_gives_back_what_the_user_set():
+    """Also when something raises inside."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with full_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+        with pytest.raises(RuntimeError, match="shape"):
+            full_product(torch.ones(1, 2), torch.ones(1, 2))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**31), st.booleans())
+def test_the_error_of_a_product_stays_below_its_bound(n_features, seed, alike):
+    """Random rows, and rows that are nearly one another."""
+    rng = np.random.default_rng(seed)
+    a = torch.from_numpy(rng.normal(size=(4, n_features)).astype(np.float32))
+    b = a + 1e-3 if alike else torch.from_numpy(rng.normal(size=(4, n_features)).astype(np.float32))
+    exact = normalize(a.double()) @ normalize(b.double()).T
+    rough = full_product(normalize(a), normalize(b).T)
+    assert float((rough.double() - exact).abs().max()) <= product_error(n_features)
+
+
+@given(st.floats(-1, 1))
+def test_roundings_fall_on_their_side(score):
+    """And nearer than anything that decides."""
+    exact = torch.tensor([score], dtype=torch.double)
+    assert 0 < float(strictly_above(exact).double() - exact) < 2e-7
+    assert 0 < float(exact - strictly_below(exact).double()) < 2e-7
