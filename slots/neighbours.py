@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slots.cover_kernels import compiled
 from slots.matching import normalize
-from slots.rounding import full_product, sums_by_owner
+from slots.rounding import add_by_owner_, full_product
 
 Ids = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
@@ -142,7 +142,7 @@ def _cells(unit: Tensor) -> tuple[Int[Tensor, " example"], Float[Tensor, "cell f
     sample = unit[order[: _SAMPLE * n_cells]]
     means = sample[:n_cells].clone()
     for _ in range(_PASSES):
-        sums = sums_by_owner(sample, _nearest_mean(sample, means), n_cells)
+        sums = add_by_owner_(torch.zeros_like(means), _nearest_mean(sample, means), sample)
         means = torch.where((sums == 0).all(1, keepdim=True), means, normalize(sums))
     return _nearest_mean(unit, means), means
 

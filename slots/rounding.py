@@ -67,29 +67,28 @@ def full_product(rows: Float[Tensor, "*batch feature"], columns: Float[Tensor, "
         return rows @ columns
 
 
-def sums_by_owner(
-    rows: Float[Tensor, "row feature"], owners: Int[Tensor, " row"], n_owners: int
+def add_by_owner_(
+    sums: Float[Tensor, "owner feature"], owners: Int[Tensor, " row"], rows: Float[Tensor, "row feature"]
 ) -> Float[Tensor, "owner feature"]:
-    """Sum of the rows that each owner has, in the order of the rows, so that the same rows give the same bits.
+    """Add each row to the sum of its owner, in place and in an order that repeats: the same rows, the same bits.
 
     Parameters
     ----------
-    rows : float tensor of shape (row, feature)
+    sums : float tensor of shape (owner, feature)
     owners : int64 tensor of shape (row,)
-        In [0, ``n_owners``).
-    n_owners : int
+        In [0, owner).
+    rows : float tensor of shape (row, feature)
 
     Returns
     -------
     float tensor of shape (owner, feature)
-        Zero rows where an owner has none.
+        ``sums``.
 
     Notes
     -----
     On a GPU ``index_add_`` adds in whatever order threads arrive; ``index_put_`` with ``accumulate`` sorts first. On
     the CPU it is the other way round: ``index_add_`` goes row by row.
     """
-    sums = rows.new_zeros(n_owners, rows.shape[1])
     if rows.device.type == "cpu":
         return sums.index_add_(0, owners, rows)
     return sums.index_put_((owners,), rows, accumulate=True)
