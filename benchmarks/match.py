@@ -12,9 +12,11 @@ are slots with noise, at cosines uniform between 0.3 and 1.
 What is timed: the pairs (query, slot) that match by the exact rule of two caps (``matching_pairs``, ``best_pairs``),
 against peers that answer less: FAISS ``IndexFlatIP`` gives the nearest weight (``search``, k = 1), or all weights above
 one radius (``range_search``, the radius that as many pairs pass as match); torch makes the product with the weights and
-takes its maximum. Seconds are the process's processor seconds, which a busy machine disturbs least; with one thread
-they are what a clock shows on an idle one. Methods take turns, ``--repeats`` times; the median counts. Each row says
-whether the index's pairs, and its answers, are those of ``slots.deciding``.
+takes its maximum. ``index.predict`` and ``model.predict`` give whole answers (slot, margin, runner-up, and the pooled
+score of what nothing matches), the latter through the index that the model keeps (built before, ``build_s``);
+``decide`` gives the same without an index. Seconds are the process's processor seconds, which a busy machine disturbs
+least; with one thread they are what a clock shows on an idle one. Methods take turns, ``--repeats`` times; the median
+counts. Each row says whether the index's pairs, and its and the model's answers, are those of ``slots.deciding``.
 """
 
 import argparse
@@ -32,8 +34,12 @@ import torch
 
 from protocols.provenance import commit, processor
 from slots.deciding import SlotCaps, decide, matching_pairs
+from slots.hashing import IncrementalNeuralHashing
 from slots.index import SlotIndex
 from slots.matching import normalize
+from slots.model import SlotModel
+from slots.predictions import Prediction
+from slots.preprocessing import Preprocessing
 
 
 def main():
@@ -165,6 +171,8 @@ def taken(made, size):
 
 def measure(caps, queries, arguments):
     """One size of one head."""
+    model, inputs = model_of(caps), queries.numpy()
+    caps = model.head.caps()
     unit = normalize(queries)
     weights, features = caps.weights, queries[:, None]
     few = max(64, min(len(queries), int(arguments.products / weights.numel() / 2)))
@@ -174,12 +182,17 @@ def measure(caps, queries, arguments):
     flat = faiss.IndexFlatIP(weights.shape[1])
     flat.add(weights.numpy())
     pairs = index.matching_pairs(features)
+    while model._kept_index._index is None:  # noqa: SLF001  (it is built once as much was asked as it costs)
+        model.predict(inputs)
     scores = (unit[:64] @ weights.T).flatten().sort(descending=True).values
     radius = float(scores[min(len(scores) - 1, len(pairs[0]) * 64 // len(queries))])
     rows = unit.numpy()
     calls = {
         "slots matching_pairs": (len(queries), lambda: index.matching_pairs(features)),
         "slots best_pairs": (len(queries), lambda: index.best_pairs(features)),
+        "slots index.predict": (len(queries), lambda: index.predict(features)),
+        "slots model.predict": (len(queries), lambda: model.predict(inputs)),
+        "slots decide": (few, lambda: decided(features[:few], caps)),
         "FAISS flat search, k = 1": (few, lambda: flat.search(rows[:few], 1)),
         "FAISS flat range_search": (few, lambda: flat.range_search(rows[:few], radius)),
         "torch product and max": (few, lambda: product_and_max(unit[:few], weights)),
@@ -193,7 +206,8 @@ def measure(caps, queries, arguments):
             seconds[name].append(timed(call))
     exact = features[: arguments.exact]
     same = all(torch.equal(a, b) for a, b in zip(index.matching_pairs(exact), matching_pairs(exact, caps), strict=True))
-    answered, ruled = index.predict(exact[:64]), decide(exact[:64], caps)
+    answered, ruled = index.predict(exact), decided(exact, caps)
+    predicted = model.predict(inputs[: arguments.exact])
     return {
         "queries_a_second": {
             name: round(count / sorted(seconds[name])[arguments.repeats // 2], 1) for name, (count, _) in calls.items()
@@ -206,11 +220,33 @@ def measure(caps, queries, arguments):
         "share_matched": round(len(pairs[0].unique()) / len(queries), 4),
         "pairs_as_exact_rule": same,
         "answers_as_exact_rule": all(
-            np.array_equal(getattr(answered, name), getattr(ruled, name)) for name in vars(ruled)
+            np.array_equal(getattr(found, name), getattr(ruled, name))
+            for found in (answered, predicted)
+            for name in vars(ruled)
         ),
+        "unmatched": round(float((~index.predict(features).matched).mean()), 4),
         "dimensions_of_bound": index.bound_dimensions,
         "build_s": round(build_s, 3),
     }
+
+
+def model_of(caps):
+    """A model of feature rows with these slots."""
+    head = IncrementalNeuralHashing(caps.weights.shape[1], beta=caps.beta)
+    head.add_slots(
+        caps.weights,
+        caps.labels,
+        centres=caps.centres,
+        precision_thresholds=caps.precision,
+        support_thresholds=caps.support,
+    )
+    return SlotModel(Preprocessing("features", (caps.weights.shape[1],)), head)
+
+
+def decided(features, caps):
+    """The exact rule without an index, in the blocks that a model takes."""
+    step = max(1, (1 << 24) // max(4 * caps.weights.shape[1], len(caps.labels)))
+    return Prediction.concatenate([decide(features[i : i + step], caps) for i in range(0, len(features), step)])
 
 
 def product_and_max(unit, weights):

@@ -29,7 +29,7 @@ from slots.model_novelty import ModelNovelty, learn_novelty
 from slots.predictions import Prediction
 from slots.preprocessing import RawInputs
 from slots.progress import Progress
-from slots.rounding import FLOAT32_GAP, full_precision, full_product, strictly_below
+from slots.rounding import FLOAT32_GAP, add_by_owner_, full_precision, full_product, strictly_below
 from slots.sources import FeatureSource
 from slots.tightening import tighten
 
@@ -230,7 +230,7 @@ def _survey(data: _Reference, ids: Ids) -> tuple[Tensor, PrecisionAccumulator]:
         own, owner = best[0].masked_fill(labels[:, None] != head.labels, -math.inf).max(1)
         known = (own > -math.inf).nonzero()[:, 0]
         view = best[1].gather(1, owner[:, None])[:, 0]
-        sums.index_add_(0, owner[known], unit[known, view[known]].double())
+        add_by_owner_(sums, owner[known], unit[known, view[known]].double())
         owners[torch.from_numpy(part).to(owners.device)[known]] = owner[known]
     empty = (sums == 0).all(1)  # a slot that owns nothing keeps its weight as its centre
     head.centres = torch.where(empty[:, None], head.weights.detach(), normalize(sums).float())

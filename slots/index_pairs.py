@@ -20,9 +20,9 @@ from slots.matching import normalize
 from slots.rounding import full_precision, product_error, strictly_below
 from slots.shapes import ViewFeatures
 
-_ROWS, _COLUMNS = 512, 1024  # a tile of bounds: 2 MB
+_ROWS, _COLUMNS = 2048, 1024  # a tile of bounds: 8 MB (smaller ones cost more in calls than they save)
 _BLOCK = 4096  # inputs prepared together
-_ROOM = 2 * _ROWS * _COLUMNS
+_ROOM = _ROWS * _COLUMNS + (1 << 20)
 _AXES = 1 << 25  # numbers of the weights of which the axes are kept too: 128 MB
 
 

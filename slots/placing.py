@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +11,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from slots.cover import greedy_set_cover
+from slots.cover import greedy_set_cover, greedy_set_cover_packed
+from slots.coverage import CoverBlock, pack_bits
 from slots.deciding import SlotCaps
 from slots.disjoint import free_radius
 from slots.matching import best_view, normalize, precision_thresholds, support_thresholds
-from slots.rounding import FLOAT32_GAP, full_product, strictly_above, strictly_below
+from slots.rounding import FLOAT32_GAP, add_by_owner_, full_product, strictly_above, strictly_below
 from slots.shapes import SlotLabels, SlotVectors, Thresholds
 from slots.sources import FeatureSource
 
 Ids = npt.NDArray[np.int64]
 
 _SEEDS_AT_ONCE = 2000
+_HELD = 1 << 26  # scores over all unmatched examples held at once: 256 MB
 
 
 @dataclass(frozen=True)
@@ -113,16 +116,23 @@ def find_voters(
     nothing matches, whatever is true. On MNIST (fitted on 0-7, then all ten, 500 labels) a vote for every label gives
     95.5 %, this rule 96.3.
     """
-    covers = torch.zeros(len(seeds), len(unit), dtype=torch.bool)
-    for rows in source.blocks(len(unit), columns=len(seeds)):
+    words, sizes = [torch.zeros(len(seeds), 0, dtype=torch.int64)], torch.zeros(len(seeds), dtype=torch.long)
+    step = next((rows.stop for rows in source.blocks(len(unit), columns=len(seeds))), 1)
+    step = 64 * -(-step // 64)  # a block begins with a word
+    for start in range(0, len(unit), step):
+        rows = slice(start, min(len(unit), start + step))
         inside = np.cos(radius) < full_product(normalize(source(rows).float()), unit[seeds].T).amax(1).T
         truth = known[rows]
-        covers[:, rows] = (inside & ((truth < 0) | (truth == labels[:, None]))).cpu()
-    covers[torch.arange(len(seeds)), seeds.cpu()] = True
-    picks = greedy_set_cover(covers, min_gain=max(2, len(unit) // 500))
+        covers = (inside & ((truth < 0) | (truth == labels[:, None]))).cpu()
+        own = ((seeds >= rows.start) & (seeds < rows.stop)).nonzero()[:, 0].cpu()
+        covers[own, seeds.cpu()[own] - rows.start] = True
+        words.append(pack_bits(covers))
+        sizes += covers.sum(1)
+    block = CoverBlock(0, torch.arange(len(seeds)), torch.arange(len(unit)), torch.cat(words, 1))
+    picks = greedy_set_cover_packed([block], min_gain=max(2, len(unit) // 500))
     voters = torch.zeros(len(seeds), dtype=torch.bool, device=unit.device)
     voters[picks.to(unit.device)] = True
-    sizes = covers.sum(1).to(unit.device)
+    sizes = sizes.to(unit.device)
     for label in labels.unique():
         mine = (labels == label).nonzero()[:, 0]
         if not bool(voters[mine].any()):
@@ -156,8 +166,8 @@ def settle(unit: Float[Tensor, "example feature"], known: Tensor, placed: Placed
             foreign = (labels[:, None] >= 0) & (labels[:, None] != labels_of)
             owner = scores.masked_fill(foreign, -2.0).argmax(1)
             fits = ~foreign[torch.arange(len(rows)), owner]
-            total.index_add_(0, owner[fits], rows[fits].double())
-        total.index_add_(0, torch.arange(len(centres), device=unit.device), unit[seeds].double())
+            add_by_owner_(total, owner[fits], rows[fits].double())
+        total += unit[seeds].double()
         empty = (total == 0).all(1, keepdim=True)
         centres = torch.where(empty, centres, normalize(total).float())
     moved = placed.centres.clone()
@@ -224,41 +234,59 @@ def make_caps(
     -------
     Caps
     """
-    scores, near = [], []
-    for rows in source.blocks(columns=len(weights)):
-        unit = normalize(source(rows).float())
-        scores.append(best_view(full_product(unit, weights.T))[0])
-        near.append(best_view(full_product(unit, placed.centres.T))[0])
-    by_weight, by_centre = torch.cat(scores), torch.cat(near)
-    limits = precision_thresholds(by_weight, placed.labels, labels, precision=precision)
-    features, marks = memory
-    for values, truth in ((by_weight, known), (full_product(features, weights.T), marks)):
-        foreign = (truth[:, None] >= 0) & (truth[:, None] != placed.labels)
-        if len(values):
-            worst = values.masked_fill(~foreign, -1.0).amax(0)
-            limits = torch.maximum(limits, strictly_above(worst.double() + FLOAT32_GAP))
-    limits = limits.clamp_min(-1.0)
-    owner = by_centre.masked_fill(labels[:, None] != placed.labels, -2.0).max(1)
-    mine = owner.values > -2.0
-    reach = support_thresholds(owner.values[mine], owner.indices[mine], len(weights), quantile=0.05)
+    limits = []
+    closeness, owner = weights.new_full((len(source),), -2.0), torch.zeros_like(labels)
+    for part in _slots_at_once(len(source), len(weights)):
+        by_weight, by_centre = _scores(source, weights[part], placed.centres[part])
+        limit = precision_thresholds(by_weight, placed.labels[part], labels, precision=precision)
+        features, marks = memory
+        for values, truth in ((by_weight, known), (full_product(features, weights[part].T), marks)):
+            foreign = (truth[:, None] >= 0) & (truth[:, None] != placed.labels[part])
+            if len(values):
+                worst = values.masked_fill(~foreign, -1.0).amax(0)
+                limit = torch.maximum(limit, strictly_above(worst.double() + FLOAT32_GAP))
+        limits.append(limit.clamp_min(-1.0))
+        best = by_centre.masked_fill(labels[:, None] != placed.labels[part], -2.0).max(1)
+        nearer = best.values > closeness
+        closeness = torch.where(nearer, best.values, closeness)
+        owner = torch.where(nearer, best.indices + part.start, owner)
+    mine = closeness > -2.0
+    reach = support_thresholds(closeness[mine], owner[mine], len(weights), quantile=0.05)
     angle = torch.where(reach > 1, torch.zeros_like(reach), (reach - FLOAT32_GAP).clamp(-1, 1).arccos()).double()
     angle = angle.clamp(max=radius)
     if disjoint:
         stored = normalize(placed.centres)  # as the head does; the last bits of a centre decide here
         angle = torch.minimum(angle, free_radius(stored, placed.labels, old)).clamp_min(0.0)
     return Caps(
-        precision=limits.float(),
+        precision=torch.cat(limits).float(),
         support=strictly_below(angle.cos()) if not disjoint else strictly_above(angle.cos()),
-        exemplars=_nearest(by_centre, owner.indices.masked_fill(~mine, -1), len(weights)),
-        members=torch.bincount(owner.indices[mine], minlength=len(weights)),
+        exemplars=_nearest(closeness, owner.masked_fill(~mine, -1), len(weights)),
+        members=torch.bincount(owner[mine], minlength=len(weights)),
     )
 
 
-def _nearest(scores: Tensor, owner: Tensor, n_slots: int, count: int = 4) -> Tensor:
-    """The few members nearest to each slot, -1 where there are fewer."""
-    exemplars = torch.full((n_slots, count), -1, dtype=torch.long, device=scores.device)
+def _slots_at_once(n_examples: int, n_slots: int) -> Iterator[slice]:
+    """Slots whose scores over all examples are held together; one slice at least."""
+    step = max(1, _HELD // max(1, n_examples))
+    for start in range(0, max(1, n_slots), step):
+        yield slice(start, min(n_slots, start + step))
+
+
+def _scores(source: FeatureSource, weights: SlotVectors, centres: SlotVectors) -> tuple[Tensor, Tensor]:
+    """Best view's cosines of all examples to some slots' weights and centres, both of shape (example, slot)."""
+    by_weight, by_centre = [], []
+    for rows in source.blocks(columns=len(weights)):
+        unit = normalize(source(rows).float())
+        by_weight.append(best_view(full_product(unit, weights.T))[0])
+        by_centre.append(best_view(full_product(unit, centres.T))[0])
+    return torch.cat(by_weight), torch.cat(by_centre)
+
+
+def _nearest(closeness: Tensor, owner: Tensor, n_slots: int, count: int = 4) -> Tensor:
+    """The few members nearest to each slot, -1 where there are fewer, by the score of each to its owner (-1: none)."""
+    exemplars = torch.full((n_slots, count), -1, dtype=torch.long, device=closeness.device)
     rows = (owner >= 0).nonzero()[:, 0]
-    own = scores[rows, owner[rows]]
+    own = closeness[rows]
     order = own.argsort(descending=True, stable=True)
     order = order[owner[rows][order].argsort(stable=True)]
     rows, slots = rows[order], owner[rows][order]

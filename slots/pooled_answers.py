@@ -19,7 +19,7 @@ from slots.shapes import SlotLabels, SlotVectors
 
 Indices = npt.NDArray[np.int64]
 
-_HELD = 1 << 20  # float32 scores that are still in a cache when they are looked at: 4 MB
+_HELD = 1 << 20  # float32 scores made before they are looked at: 4 MB, still in a cache
 _KEPT = 1 << 25  # numbers of the weights of which a sorted copy is kept: 128 MB
 _COLUMNS = 4096  # weights sorted at once where no copy is kept
 _PREPARED = 1 << 16  # float64 numbers held at once while lengths are taken

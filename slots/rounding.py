@@ -1,4 +1,4 @@
-"""Rounding to the safe side, and products that a user's settings cannot round away."""
+"""Rounding to the safe side, and arithmetic that neither settings nor threads can change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from slots.shapes import Thresholds
@@ -65,3 +65,30 @@ def full_product(rows: Float[Tensor, "*batch feature"], columns: Float[Tensor, "
     """``rows @ columns`` in `full_precision`."""
     with full_precision():
         return rows @ columns
+
+
+def add_by_owner_(
+    sums: Float[Tensor, "owner feature"], owners: Int[Tensor, " row"], rows: Float[Tensor, "row feature"]
+) -> Float[Tensor, "owner feature"]:
+    """Add each row to the sum of its owner, in place and in an order that repeats: the same rows, the same bits.
+
+    Parameters
+    ----------
+    sums : float tensor of shape (owner, feature)
+    owners : int64 tensor of shape (row,)
+        In [0, owner).
+    rows : float tensor of shape (row, feature)
+
+    Returns
+    -------
+    float tensor of shape (owner, feature)
+        ``sums``.
+
+    Notes
+    -----
+    On a GPU ``index_add_`` adds in whatever order threads arrive; ``index_put_`` with ``accumulate`` sorts first. On
+    the CPU it is the other way round: ``index_add_`` goes row by row.
+    """
+    if rows.device.type == "cpu":
+        return sums.index_add_(0, owners, rows)
+    return sums.index_put_((owners,), rows, accumulate=True)

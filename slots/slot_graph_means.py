@@ -10,6 +10,7 @@ from torch import Tensor
 
 from slots.matching import normalize
 from slots.progress import Progress
+from slots.rounding import add_by_owner_
 from slots.shapes import Features, SlotVectors
 
 SCORES_HELD = 1 << 24
@@ -52,7 +53,7 @@ def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, rep
         x = unit if last else sample
         scores, owners = nearest(x, weights, 1)
         wins = torch.bincount(owners[:, 0], minlength=len(weights))
-        weights = normalize(torch.zeros_like(weights).index_add_(0, owners[:, 0], x))
+        weights = normalize(add_by_owner_(torch.zeros_like(weights), owners[:, 0], x))
         if last:
             weights = weights[wins > 0]
         else:

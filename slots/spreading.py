@@ -18,6 +18,7 @@ from torch import Tensor
 
 from slots.errors import UsageError
 from slots.model_novelty import assess, calibrated
+from slots.neighbours import nearest_neighbours
 from slots.predictions import Prediction
 from slots.progress import Progress, silent
 from slots.proposing import unit_features
@@ -32,7 +33,6 @@ _ANCHORS = 6000
 _NEIGHBOURS = 15
 _SMOOTHED = 8
 _OWN = 0.3  # share of an example's own activations; the rest is its neighbours' mean
-_TILE = 1 << 23  # similarities held at once: 32 MB
 _RATE = 0.05  # of the decisions that come with p-values; they are not used
 
 
@@ -158,8 +158,9 @@ def look(
     -----
     The activations are ``relu(R z)`` with fixed random ``R`` and ``z`` the standardised unit features: a regression on
     them is a kernel machine at the price of a linear one (Rahimi and Recht 2008; McDonnell et al. 2023). Those of an
-    open example are mixed with its neighbours' (Wu et al. 2019), so that what lies together gets one label. Time grows
-    with the square of the number of unmatched examples, memory in step with it.
+    open example are mixed with its neighbours' (Wu et al. 2019), so that what lies together gets one label. Time and
+    memory grow in step with the number of unmatched examples; beyond 16,384 of them neighbours are approximate
+    (`slots.neighbours`).
     """
     report = report or silent
     unmatched = np.flatnonzero(~prediction.matched)
@@ -175,7 +176,7 @@ def look(
         familiar = assess(open_ones, snapshot.head, calibrated(snapshot.novelty), rate=_RATE).p_values
     anchors = unit_features(source.take(matched, keep=False))
     activate = _activation(torch.cat([unit, anchors]))
-    neighbours = nearest(unit, _NEIGHBOURS, report)
+    neighbours = nearest_neighbours(unit, _NEIGHBOURS, report)
     return Outlook(
         prediction=prediction,
         open=rows,
@@ -257,31 +258,6 @@ def _settled(scores: Tensor, classes: Ids, outlook: Outlook) -> tuple[Ids, Share
     lead = torch.where(fresh > familiar, second[:, 0] - second[:, 1], familiar - fresh)
     labels = np.where((fresh > familiar).cpu().numpy(), classes[column.cpu().numpy()], answers)
     return labels, lead.double().clamp(0, 1).cpu().numpy()
-
-
-def nearest(unit: Float[Tensor, "example feature"], count: int, report: Progress | None = None) -> Ids:
-    """The rows most similar to each row by cosine, the nearest first, itself left out.
-
-    Parameters
-    ----------
-    unit : float tensor of shape (example, feature)
-    count : int
-        Cut to the number of other rows.
-    report : callable, optional
-
-    Returns
-    -------
-    int64 array of shape (example, count)
-    """
-    count, step = min(count, max(0, len(unit) - 1)), max(1, _TILE // max(1, len(unit)))
-    found = [torch.zeros(0, count, dtype=torch.long)]
-    for start in range(0, len(unit), step):
-        scores = unit[start : start + step] @ unit.T
-        here = torch.arange(len(scores), device=unit.device)
-        scores[here, here + start] = -math.inf
-        found.append(scores.topk(count, dim=1).indices.cpu())
-        (report or silent)("neighbours", min(1.0, (start + step) / len(unit)))
-    return torch.cat(found).numpy()
 
 
 def _activation(unit: Float[Tensor, "example feature"]) -> Callable[[Tensor], Tensor]:

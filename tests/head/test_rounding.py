@@ -14,7 +14,7 @@ from slots.closing import ClosingConfig
 from slots.deciding import decide, matching_pairs
 from slots.hashing import IncrementalNeuralHashing
 from slots.matching import normalize
-from slots.rounding import full_precision, full_product, product_error, strictly_above, strictly_below
+from slots.rounding import add_by_owner_, full_precision, full_product, product_error, strictly_above, strictly_below
 from slots.training import TrainConfig, fit
 
 
@@ -115,3 +115,17 @@ def test_roundings_fall_on_their_side(score):
     exact = torch.tensor([score], dtype=torch.double)
     assert 0 < float(strictly_above(exact).double() - exact) < 2e-7
     assert 0 < float(exact - strictly_below(exact).double()) < 2e-7
+
+
+@given(st.integers(0, 2**31), st.integers(0, 60), st.integers(1, 6))
+def test_sums_by_owner_are_the_literal_ones(seed, n, n_owners):
+    """Row by row, onto what was there."""
+    rng = np.random.default_rng(seed)
+    rows, owners = torch.from_numpy(rng.normal(size=(n, 3))), torch.from_numpy(rng.integers(0, n_owners, n))
+    before = torch.from_numpy(rng.normal(size=(n_owners, 3)))
+    wanted = before.numpy().copy()
+    for row, owner in zip(rows.numpy(), owners.tolist(), strict=True):
+        wanted[owner] += row
+    sums = before.clone()
+    assert add_by_owner_(sums, owners, rows) is sums
+    np.testing.assert_array_equal(sums.numpy(), wanted)

@@ -15,7 +15,8 @@ from support.small_models import mixture, three_animals
 from slots.asking import FIRST_ROUND, Inquiry, cover
 from slots.errors import UsageError
 from slots.matching import normalize
-from slots.spreading import Outlook, SpreadConfig, look, nearest, spread
+from slots.neighbours import nearest_neighbours
+from slots.spreading import Outlook, SpreadConfig, look, spread
 from slots.train_config import TrainConfig
 from slots.training import fit
 from slots.updating import UpdateConfig
@@ -46,13 +47,6 @@ def fitted():
 def outlook(fitted):
     model, x, _ = fitted
     return seen(model, x)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.integers(0, 12), st.integers(1, 14))
-def test_nearest_rows_are_the_literal_ones(seed, n, count):
-    unit = normalize(torch.from_numpy(np.random.default_rng(seed).normal(size=(n, 3))))
-    assert nearest(unit, count).tolist() == literal.neighbours(unit.numpy(), count)
 
 
 def test_an_outlook_holds_what_no_slot_matches(fitted, outlook):
@@ -118,7 +112,7 @@ def test_two_labels_reach_all_of_two_new_classes_and_no_old_answer_changes_to_an
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(0, 14))
 def test_questions_are_literal_greedy_coverage_of_doubt(seed, n, count):
     rng = np.random.default_rng(seed)
-    around = nearest(normalize(torch.from_numpy(rng.normal(size=(n, 3)))), 3)
+    around = nearest_neighbours(normalize(torch.from_numpy(rng.normal(size=(n, 3)))), 3)
     doubt, told = rng.integers(0, 9, n).astype(float), rng.random(n) < 0.3
     doubt[told] = 0
     found = cover(doubt, told, around, count)

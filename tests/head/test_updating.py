@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.reference_head import cosine, slot_margin
 from support.small_models import near, new_animals, three_animals
 
+from slots.cover import greedy_set_cover
 from slots.deciding import matching_pairs
 from slots.editing import delete
 from slots.errors import DataError, UsageError
@@ -255,6 +256,62 @@ def test_no_new_cap_holds_what_is_known_or_remembered_to_be_anothers(seed, preci
     example, slot = matching_pairs(remembered[:, None], caps)
     assert not ((slot >= old) & (caps.labels[slot] != owner[example])).any()
     assert bool((model.head.support_thresholds[old:] >= np.cos(done.proposal.radius) - 1e-6).all())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 300), st.integers(1, 130))
+def test_voters_are_those_of_one_whole_matrix_in_any_blocks(seed, n, step):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 8)).astype(np.float32)
+    unit, source = normalize(torch.from_numpy(x)), source_of(x)
+    seeds = torch.from_numpy(rng.permutation(n)[: max(1, n // 4)])
+    labels = torch.from_numpy(rng.integers(0, 3, len(seeds)))
+    known = torch.from_numpy(np.where(rng.random(n) < 0.3, rng.integers(0, 3, n), -1))
+    covers = (np.cos(0.9) < unit[seeds] @ unit.T) & ((known < 0) | (known == labels[:, None]))
+    covers[torch.arange(len(seeds)), seeds] = True
+    wanted = torch.zeros(len(seeds), dtype=torch.bool)
+    wanted[greedy_set_cover(covers, min_gain=2)] = True
+    for label in labels.unique():
+        mine = (labels == label).nonzero()[:, 0]
+        if not wanted[mine].any():
+            wanted[mine[covers.sum(1)[mine].argmax()]] = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("slots.model._BLOCK_FLOATS", step * max(32, len(seeds)))
+        found = find_voters(source, unit, known, seeds=seeds, labels=labels, radius=0.9)
+    assert found.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("precision", [1.0, 0.8])
+def test_caps_are_the_same_whatever_is_held_at_once(precision, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 8)).astype(np.float32)
+    unit, seeds = normalize(torch.from_numpy(x)), torch.arange(0, 80, 5)
+    marks = torch.from_numpy(rng.integers(0, 4, 80))
+    placed = Placed(seeds, unit[seeds], marks[seeds], torch.ones(16, dtype=torch.bool))
+
+    def caps():
+        return make_caps(
+            source_of(x),
+            unit[seeds],
+            placed,
+            marks,
+            known=torch.where(torch.arange(80) % 3 == 0, marks, -1),
+            old=three_animals().head.caps(),
+            memory=(unit[:10], marks[:10]),
+            precision=precision,
+            radius=0.5,
+            disjoint=False,
+        )
+
+    whole = caps()
+    assert (whole.members > 0).any()
+    for at_once in (1, 3, 5):
+        monkeypatch.setattr("slots.placing._HELD", at_once * 80)
+        parted = caps()
+        assert torch.allclose(parted.precision, whole.precision, atol=3e-7)
+        assert torch.allclose(parted.support, whole.support, atol=3e-7)
+        assert torch.equal(parted.exemplars, whole.exemplars)
+        assert torch.equal(parted.members, whole.members)
 
 
 def test_caps_of_two_slots_by_hand():
