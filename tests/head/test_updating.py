@@ -276,7 +276,7 @@ def test_voters_are_those_of_one_whole_matrix_in_any_blocks(seed, n, step):
         if not wanted[mine].any():
             wanted[mine[covers.sum(1)[mine].argmax()]] = True
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("slots.model._BLOCK_FLOATS", step * max(32, len(seeds)))
+        patch.setattr("slots.featurizer._BLOCK_FLOATS", step * max(32, len(seeds)))
         found = find_voters(source, unit, known, seeds=seeds, labels=labels, radius=0.9)
     assert found.tolist() == wanted.tolist()
 
