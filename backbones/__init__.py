@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from backbones.ascent import Ascent, accentuate, ascend, counterfactual, gradient
 from backbones.base import AbstractBackbone
 from backbones.building import BACKBONES, build
+from backbones.explanations.ascent import Ascent, accentuate, ascend, counterfactual, gradient
+from backbones.explanations.pullbacks import pullback
 from backbones.grp import detached_gates, grp_gap
-from backbones.pretrained import is_network_name
-from backbones.pullback import pullback
+from backbones.nets.pretrained import is_network_name
 
 __all__ = [
     "BACKBONES",

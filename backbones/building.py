@@ -6,15 +6,15 @@ import inspect
 from typing import Any, Final
 
 from backbones.base import AbstractBackbone
-from backbones.cnn import Cnn
-from backbones.directional import Directional
-from backbones.disjunction import Disjunction
-from backbones.explor import Explor
-from backbones.gumbel import Gumbel
-from backbones.pixels import Pixels
-from backbones.positive import Positive
-from backbones.pretrained import Pretrained
-from backbones.unfolding import Unfolding
+from backbones.nets.cnn import Cnn
+from backbones.nets.directional import Directional
+from backbones.nets.disjunction import Disjunction
+from backbones.nets.explor import Explor
+from backbones.nets.gumbel import Gumbel
+from backbones.nets.pixels import Pixels
+from backbones.nets.positive import Positive
+from backbones.nets.pretrained import Pretrained
+from backbones.nets.unfolding import Unfolding
 
 BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
     "pixels": Pixels,

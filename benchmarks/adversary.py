@@ -31,10 +31,10 @@ from support.adversary import Tally, input_search, rivals, sphere_search
 
 import backbones
 from protocols.provenance import commit, processor
-from slots.disjoint import free_radius
-from slots.matching import normalize
-from slots.model import SlotModel
-from slots.updating import UpdateConfig
+from slots.head.caps import free_radius
+from slots.head.similarities import normalize
+from slots.model.slot_model import SlotModel
+from slots.update.config import UpdateConfig
 
 ROWS = 12  # of both modes together
 

@@ -27,11 +27,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from torch.nn.utils import prune
 
-from backbones.antitraining import AntitrainingConfig, antitrain, find_core, train
-from backbones.compression import compress
-from backbones.randomising import running_statistics
-from backbones.surroundings import surroundings
-from protocols.data import load_data
+from backbones.pruning.ablation import running_statistics
+from backbones.pruning.adjacent_layers import surroundings
+from backbones.pruning.antitraining import AntitrainingConfig, antitrain, find_core, train
+from backbones.pruning.compression import compress
+from protocols.data.loading import load_data
 from protocols.provenance import commit, processor
 
 HELD_OUT = 2000

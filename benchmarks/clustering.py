@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 
-from protocols.data import load_data
+from protocols.data.loading import load_data
 from protocols.provenance import commit
-from slots.clustering import learn_slots
-from slots.clusters import ClusterConfig
-from slots.matching import normalize
+from slots.clustering.competitive import learn_slots
+from slots.clustering.slot_clusters import ClusterConfig
+from slots.head.similarities import normalize
 
 
 def judged(owners, labels):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 import backbones
-from backbones.softmax_pool import Scale, SoftMaxPool
+from backbones.layers.softmax_pooling import Scale, SoftMaxPool
 
 NAMES = ("disjunction", "directional", "gumbel")
 BATCH = 128

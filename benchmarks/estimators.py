@@ -36,7 +36,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from protocols.provenance import commit, processor
-from slots.estimators import SlotClassifier, SlotClusterer, SlotOutlierDetector
+from slots.estimators.classifier import SlotClassifier
+from slots.estimators.clusterer import SlotClusterer
+from slots.estimators.outlier_detector import SlotOutlierDetector
 
 
 def main():

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from backbones.ascent import counterfactual
-from slots.figures import in_colour
+from backbones.explanations.ascent import counterfactual
+from protocols.pages.pictures import in_colour
 
 ZOOM, GAP, TOP, LEFT = 3, 6, 30, 78
 

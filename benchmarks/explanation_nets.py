@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 import backbones
-from slots.muon import Muon, matrices
+from slots.training.muon import Muon, matrices
 
 WIDTHS = (32, 64, 128)
 BATCH = 250

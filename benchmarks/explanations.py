@@ -28,10 +28,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from backbones.ascent import ascend, gradient
-from backbones.cifar_resnet import CifarResNet
-from backbones.metrics import alignment, deletion_and_insertion, infidelity, max_sensitivity, perturb, stability
-from protocols.data import load_data
+from backbones.explanations.ascent import ascend, gradient
+from backbones.explanations.metrics import (
+    alignment,
+    deletion_and_insertion,
+    infidelity,
+    max_sensitivity,
+    perturb,
+    stability,
+)
+from backbones.nets.cifar_resnet import CifarResNet
+from protocols.data.loading import load_data
 from protocols.provenance import commit
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

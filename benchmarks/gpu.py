@@ -27,14 +27,14 @@ import torch
 
 import backbones
 from protocols import provenance
-from protocols.recipes import find_recipe
+from protocols.recipes.recipes import find_recipe
 from slots import NoveltyDetector, learn_graph
-from slots.cover import greedy_set_cover_packed
-from slots.coverage import cap_thresholds, coverage_bits, has_fused_kernels
-from slots.covering import class_cover
-from slots.deciding import SlotCaps, decide, matching_pairs
-from slots.index import SlotIndex
-from slots.training import fit
+from slots.cover.by_class import class_cover
+from slots.cover.coverage import cap_thresholds, coverage_bits, has_fused_kernels
+from slots.cover.greedy import greedy_set_cover_packed
+from slots.head.decision import SlotCaps, decide, matching_pairs
+from slots.index.slot_index import SlotIndex
+from slots.training.fitting import fit
 
 ANSWERED = ("labels", "answers", "slots", "runner_up_slots")
 MARGINS = ("margins", "runner_up_margins")
@@ -168,8 +168,8 @@ def tilings(bench: Bench) -> Any:
     """The fused kernels one by one, and with tiles of other sizes."""
     if not has_fused_kernels(torch.device(bench.device)):
         return "needs a GPU and Triton"
-    from slots.cover_triton_rounds import PackedRows
-    from slots.cover_triton_scores import SplitRows, Tiling, near_maxima, packed_coverage
+    from slots.cover.triton_rounds import PackedRows
+    from slots.cover.triton_scores import SplitRows, Tiling, near_maxima, packed_coverage
 
     x, y = (part.to(bench.device) for part in bench.images("fashion_mnist", 50_000))
     thresholds = cap_thresholds(x, y, x, y)

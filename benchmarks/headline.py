@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from protocols.harness.outcome import Column, Merged
+from protocols.harness.runner import Outcome
+from protocols.harness.tables import best, cell, groups, heading, is_best, made_by, markdown_table, notes
 from protocols.runs.catalogue import PROTOCOLS, find_protocol
-from protocols.runs.outcome import Column, Merged
-from protocols.runs.running import Outcome
-from protocols.runs.tables import best, cell, groups, heading, is_best, made_by, markdown_table, notes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"

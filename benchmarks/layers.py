@@ -22,9 +22,9 @@ from early_nets import accuracy, measure, scaled, train
 from torch import nn
 
 import backbones
-from backbones.first_layers import FIRSTS, INPUTS
-from backbones.l2_conv import L2Conv2d
-from protocols.data import load_data
+from backbones.layers.l2_conv import L2Conv2d
+from backbones.nets.first_layers import FIRSTS, INPUTS
+from protocols.data.loading import load_data
 from protocols.provenance import commit, processor
 
 WIDTHS = [16, 48]

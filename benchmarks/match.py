@@ -16,7 +16,7 @@ takes its maximum. ``index.predict`` and ``model.predict`` give whole answers (s
 score of what nothing matches), the latter through the index that the model keeps (built before, ``build_s``);
 ``decide`` gives the same without an index. Seconds are the process's processor seconds, which a busy machine disturbs
 least; with one thread they are what a clock shows on an idle one. Methods take turns, ``--repeats`` times; the median
-counts. Each row says whether the index's pairs, and its and the model's answers, are those of ``slots.deciding``.
+counts. Each row says whether the index's pairs, and its and the model's answers, are those of ``slots.head.decision``.
 """
 
 import argparse
@@ -33,13 +33,13 @@ import numpy as np
 import torch
 
 from protocols.provenance import commit, processor
-from slots.deciding import SlotCaps, decide, matching_pairs
-from slots.hashing import IncrementalNeuralHashing
-from slots.index import SlotIndex
-from slots.matching import normalize
-from slots.model import SlotModel
-from slots.predictions import Prediction
-from slots.preprocessing import Preprocessing
+from slots.features.preprocessing import Preprocessing
+from slots.head.decision import SlotCaps, decide, matching_pairs
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.prediction import Prediction
+from slots.head.similarities import normalize
+from slots.index.slot_index import SlotIndex
+from slots.model.slot_model import SlotModel
 
 
 def main():

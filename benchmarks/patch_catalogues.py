@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from protocols.data import load_data
-from slots.catalogue import catalogue
-from slots.clusters import ClusterConfig
-from slots.figures import png
-from slots.layerwise import PatchWhitening, SlotConv2d, fit_layers
+from protocols.data.loading import load_data
+from protocols.pages.pictures import png
+from protocols.pages.slot_catalogue import catalogue
+from slots.clustering.slot_clusters import ClusterConfig
+from slots.layers.layerwise import fit_layers
+from slots.layers.patch_layer import PatchWhitening
+from slots.layers.slot_conv import SlotConv2d
 
 
 def mnist(images, seed, *, normalized):

@@ -22,7 +22,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from protocols.data import load_data
+from protocols.data.loading import load_data
 from protocols.provenance import commit
 
 

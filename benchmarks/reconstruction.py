@@ -22,8 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from backbones.reconstruction import reconstruct
-from protocols.data import load_data
+from backbones.explanations.reconstruction import reconstruct
+from protocols.data.loading import load_data
 from protocols.provenance import commit
 
 UNITS, HIDDEN, BATCH = 64, 128, 100

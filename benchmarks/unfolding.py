@@ -23,11 +23,11 @@ from PIL import Image
 from torch.nn import functional
 
 import backbones
-from protocols.data import load_data
+from protocols.data.loading import load_data
+from protocols.pages.pictures import diverging
 from protocols.provenance import commit, processor, versions
-from slots.figures import diverging
-from slots.train_config import TrainConfig
-from slots.training import fit
+from slots.training.config import TrainConfig
+from slots.training.fitting import fit
 
 NETS = {
     "max, nonnegative": {"gate": "max", "signs": "nonnegative"},

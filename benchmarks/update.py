@@ -29,10 +29,10 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import KNeighborsClassifier
 
 import backbones
-from protocols.data import load_data
+from protocols.data.loading import load_data
 from protocols.provenance import commit, processor
-from protocols.recipes import find_recipe
-from slots.training import fit
+from protocols.recipes.recipes import find_recipe
+from slots.training.fitting import fit
 
 FITTED_ON, BUDGET, NEW = 20_000, 100, 5000  # new data beside models of other sizes
 
@@ -68,7 +68,7 @@ def main():
     updated(models[FITTED_ON], x, y, 1000)  # compiles
     for repeat in range(arguments.repeats):
         for (what, size), task in tasks.items():
-            if repeat >= arguments.refit_repeats and "slots.training" in what:
+            if repeat >= arguments.refit_repeats and "slots.training.fitting" in what:
                 continue
             clock, cpu = time.perf_counter(), time.process_time()
             more = task()

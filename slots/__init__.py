@@ -9,74 +9,74 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slots.asking import Inquiry as Inquiry
     from slots.closing import ClosingConfig as ClosingConfig
+    from slots.clustering import ClusterConfig as ClusterConfig
+    from slots.clustering import SlotClusters as SlotClusters
     from slots.clustering import learn_slots as learn_slots
-    from slots.clusters import ClusterConfig as ClusterConfig
-    from slots.clusters import SlotClusters as SlotClusters
     from slots.continual import ContinualSlots as ContinualSlots
+    from slots.cover import class_cover as class_cover
     from slots.cover import greedy_set_cover as greedy_set_cover
     from slots.cover import refined_set_cover as refined_set_cover
-    from slots.covering import class_cover as class_cover
     from slots.estimators import SlotClassifier as SlotClassifier
     from slots.estimators import SlotClusterer as SlotClusterer
     from slots.estimators import SlotOutlierDetector as SlotOutlierDetector
-    from slots.hashing import IncrementalNeuralHashing as IncrementalNeuralHashing
+    from slots.graph import GraphConfig as GraphConfig
+    from slots.graph import SlotGraph as SlotGraph
+    from slots.graph import discover as discover
+    from slots.graph import learn_graph as learn_graph
+    from slots.head import Answer as Answer
+    from slots.head import IncrementalNeuralHashing as IncrementalNeuralHashing
+    from slots.head import Prediction as Prediction
     from slots.label_errors import LabelErrors as LabelErrors
     from slots.label_errors import find_label_errors as find_label_errors
-    from slots.layerwise import fit_layers as fit_layers
+    from slots.layers import PatchWhitening as PatchWhitening
+    from slots.layers import SlotConv2d as SlotConv2d
+    from slots.layers import fit_layers as fit_layers
     from slots.model import SlotModel as SlotModel
-    from slots.ood import Novelty as Novelty
-    from slots.ood import NoveltyDetector as NoveltyDetector
-    from slots.patch_layers import PatchWhitening as PatchWhitening
-    from slots.predictions import Answer as Answer
-    from slots.predictions import Prediction as Prediction
-    from slots.proposing import Proposal as Proposal
-    from slots.slot_conv import SlotConv2d as SlotConv2d
-    from slots.slot_graph import SlotGraph as SlotGraph
-    from slots.slot_graph_config import GraphConfig as GraphConfig
-    from slots.slot_graph_discovery import discover as discover
-    from slots.slot_graph_learning import learn_graph as learn_graph
-    from slots.train_config import TrainConfig as TrainConfig
+    from slots.novelty import Novelty as Novelty
+    from slots.novelty import NoveltyDetector as NoveltyDetector
     from slots.training import FitResult as FitResult
+    from slots.training import TrainConfig as TrainConfig
     from slots.training import fit as fit
-    from slots.updating import UpdateConfig as UpdateConfig
-    from slots.updating import UpdateReport as UpdateReport
+    from slots.update import Inquiry as Inquiry
+    from slots.update import Proposal as Proposal
+    from slots.update import UpdateConfig as UpdateConfig
+    from slots.update import UpdateReport as UpdateReport
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Answer": "predictions",
+    "Answer": "head",
     "ClosingConfig": "closing",
-    "ClusterConfig": "clusters",
+    "ClusterConfig": "clustering",
     "ContinualSlots": "continual",
     "FitResult": "training",
-    "GraphConfig": "slot_graph_config",
-    "IncrementalNeuralHashing": "hashing",
-    "Inquiry": "asking",
+    "GraphConfig": "graph",
+    "IncrementalNeuralHashing": "head",
+    "Inquiry": "update",
     "LabelErrors": "label_errors",
-    "Novelty": "ood",
-    "NoveltyDetector": "ood",
-    "PatchWhitening": "patch_layers",
-    "Prediction": "predictions",
-    "Proposal": "proposing",
+    "Novelty": "novelty",
+    "NoveltyDetector": "novelty",
+    "PatchWhitening": "layers",
+    "Prediction": "head",
+    "Proposal": "update",
     "SlotClassifier": "estimators",
     "SlotClusterer": "estimators",
-    "SlotClusters": "clusters",
-    "SlotConv2d": "slot_conv",
-    "SlotGraph": "slot_graph",
+    "SlotClusters": "clustering",
+    "SlotConv2d": "layers",
+    "SlotGraph": "graph",
     "SlotModel": "model",
     "SlotOutlierDetector": "estimators",
-    "TrainConfig": "train_config",
-    "UpdateConfig": "updating",
-    "UpdateReport": "updating",
-    "class_cover": "covering",
-    "discover": "slot_graph_discovery",
+    "TrainConfig": "training",
+    "UpdateConfig": "update",
+    "UpdateReport": "update",
+    "class_cover": "cover",
+    "discover": "graph",
     "find_label_errors": "label_errors",
     "fit": "training",
-    "fit_layers": "layerwise",
+    "fit_layers": "layers",
     "greedy_set_cover": "cover",
-    "learn_graph": "slot_graph_learning",
+    "learn_graph": "graph",
     "learn_slots": "clustering",
     "refined_set_cover": "cover",
 }

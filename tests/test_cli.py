@@ -85,7 +85,7 @@ def test_evaluate_agrees_with_the_fit(digits, capsys):
 
 
 def test_predict_answers_image_files_and_data_sets_alike(digits, capsys, tmp_path):
-    from protocols.data import load_data
+    from protocols.data.loading import load_data
 
     folder, _ = digits
     images = load_data("digits").x_test[:3]
@@ -178,8 +178,8 @@ def test_a_wrong_call_gives_one_line_and_its_status(arguments, status, says, cap
 
 
 def test_a_trained_network_of_others_becomes_a_model(capsys, tmp_path):
-    from backbones.cifar_resnet import CifarResNet
-    from protocols.building import load_model
+    from backbones.nets.cifar_resnet import CifarResNet
+    from protocols.recipes.building import load_model
 
     x = np.random.default_rng(0).integers(0, 255, (60, 12, 12, 3)).astype(np.uint8)
     y = np.arange(60) % 2

@@ -122,20 +122,21 @@ def test_targets_of_make_exist(page):
 
 def test_what_is_looked_for_is_found():
     text = (
-        '[a](docs/a.md#b) ![c](c.png) <img src="d.png"> [e](https://f.org/g.py) `slots/model.py` `SlotModel.load`\n'
+        '[a](docs/a.md#b) ![c](c.png) <img src="d.png"> [e](https://f.org/g.py) `slots/model/slot_model.py` '
+        "`SlotModel.load`\n"
         "`slots fit --data\nmnist | head --lines` and `slots.model.SlotModel` in `old:slots/gone.py`, "
         "slots that --fire\n\n"
         "    python benchmarks/cover.py --sizes 5 \\\n        --no-such 1   # a --comment\n\n"
         "```sh\nslots run ood --seeds 5 # --not\nmake demo\n```\n"
     )
     assert links(text) == ["docs/a.md", "c.png", "d.png"]
-    assert paths(text) == ["benchmarks/cover.py", "slots/model.py"]
+    assert paths(text) == ["benchmarks/cover.py", "slots/model/slot_model.py"]
     assert names(text) == ["slots.model.SlotModel"]
     assert commands(text) == [
         ("run", ["--seeds"]), ("benchmarks/cover.py", ["--sizes", "--no-such"]), ("fit", ["--data"])
     ]  # fmt: skip
     assert resolve("slots.model.SlotModel.load").__name__ == "load"
     with pytest.raises(AttributeError):
-        resolve("slots.model.Nothing")
+        resolve("slots.model.slot_model.Nothing")
     assert "--seeds" in options_of("run")
     assert "--no-such" not in options_of("benchmarks/cover.py")

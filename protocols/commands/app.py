@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from protocols.commands import editing, judging, learning, measuring, models
+from protocols.commands import detection, history, model, run, update
 
 app = typer.Typer(
     name="slots",
@@ -22,38 +22,38 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    (models.fit, "Example:  slots fit --backbone pixels --data mnist --out runs/mnist --json"),
-    (models.evaluate, "Example:  slots evaluate runs/mnist-pixels --data mnist"),
+    (model.fit, "Example:  slots fit --backbone pixels --data mnist --out runs/mnist --json"),
+    (model.evaluate, "Example:  slots evaluate runs/mnist-pixels --data mnist"),
     (
-        models.predict,
+        model.predict,
         "Examples:  slots predict runs/m a.png b.png   slots predict runs/m --data new.npz --out answers.csv",
     ),
-    (models.show, "Example:  slots show runs/digits-pixels"),
+    (model.show, "Example:  slots show runs/digits-pixels"),
     (
-        learning.update,
+        update.update,
         "Examples:  slots update runs/m --data new.npz --budget 50 --dry-run   "
         "slots update runs/m --data new.npz --labels labels.csv",
     ),
-    (editing.log, "Example:  slots log runs/mnist-pixels"),
+    (history.log, "Example:  slots log runs/mnist-pixels"),
     (
-        editing.diff,
+        history.diff,
         "Examples:  slots diff runs/m   slots diff runs/m 0 3 --data digits   slots diff runs/before runs/after",
     ),
-    (editing.undo, "Examples:  slots undo runs/m   slots undo runs/m --to 0"),
+    (history.undo, "Examples:  slots undo runs/m   slots undo runs/m --to 0"),
     (
-        editing.relabel,
+        history.relabel,
         "Examples:  slots relabel runs/m --slots 3,7 --label cat   "
         'slots relabel runs/m --cluster "cluster 12" --label cat',
     ),
-    (editing.merge, 'Example:  slots merge runs/m --from "cluster 12" --from "cluster 15" --into cat'),
-    (editing.delete, "Example:  slots delete runs/m --slots 3,7 --dry-run"),
+    (history.merge, 'Example:  slots merge runs/m --from "cluster 12" --from "cluster 15" --into cat'),
+    (history.delete, "Example:  slots delete runs/m --slots 3,7 --dry-run"),
     (
-        judging.ood,
+        detection.ood,
         "Example:  slots ood runs/mnist-pixels --data fashion_mnist --false-alarm-rate 0.01 --out scores.csv",
     ),
-    (judging.clean, "Examples:  slots clean mnist   slots clean runs/mnist-pixels --data mnist --limit 200"),
-    (measuring.run, "Example:  slots run continual --data mnist --peers all --seeds 3"),
-    (judging.doctor, None),
+    (detection.clean, "Examples:  slots clean mnist   slots clean runs/mnist-pixels --data mnist --limit 200"),
+    (run.run, "Example:  slots run continual --data mnist --peers all --seeds 3"),
+    (detection.doctor, None),
 )
 """Every command in the order of the help, with an example for the end of its own."""
 
@@ -110,7 +110,7 @@ def _message(error: Exception, status: int) -> str:
 
 def _clash() -> str:
     """Say which package of ours is another's, since that is why a module of it is missing; empty if none is."""
-    from protocols.doctor import find_foreign
+    from protocols.app.doctor import find_foreign
 
     found = find_foreign(sys.path)
     return f"{found[0].message}. Mend it: {found[0].fix}" if found else ""

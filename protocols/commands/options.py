@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from protocols.dataset import Dataset
-    from slots.model import SlotModel
+    from protocols.data.dataset import Dataset
+    from slots.model.slot_model import SlotModel
 
 DATA = "digits, mnist, fashion_mnist, cifar10, an .npz archive, or a folder of class folders of images."
 Data = Annotated[str, typer.Option(help=DATA)]
@@ -23,7 +23,7 @@ Model = Annotated[Path, typer.Argument(help="A model folder that `slots fit` wro
 
 def load(data: str, data_dir: Path | None, model: SlotModel | None = None) -> Dataset:
     """Load data; the images of a folder in the size that a model was fitted on."""
-    from protocols.data import NAMES, load_data
+    from protocols.data.loading import NAMES, load_data
 
     size = None
     if model is not None and model.preprocessing.kind == "images" and data not in NAMES and Path(data).is_dir():

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Final
 
-from protocols.runs.protocol import Protocol
+from protocols.harness.protocol import Protocol
 from slots.errors import UsageError
 
 PROTOCOLS: Final[Mapping[str, str]] = {
-    "slot-update": "protocols.runs.slot_update",
-    "continual": "protocols.runs.continual",
-    "unsupervised": "protocols.runs.unsupervised",
-    "ood": "protocols.runs.ood",
-    "label-errors": "protocols.runs.label_errors",
-    "adversarial": "protocols.runs.adversarial",
+    "slot-update": "protocols.runs.slot_update.protocol",
+    "continual": "protocols.runs.continual.protocol",
+    "unsupervised": "protocols.runs.unsupervised.protocol",
+    "ood": "protocols.runs.ood.protocol",
+    "label-errors": "protocols.runs.label_errors.protocol",
+    "adversarial": "protocols.runs.adversarial.protocol",
 }
 """Name to module; each defines ``PROTOCOL``."""
 

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.small_models import mixture
 
-from slots.calibration import precision_thresholds_over
-from slots.closing import ClosingConfig
-from slots.deciding import decide, matching_pairs
-from slots.hashing import IncrementalNeuralHashing
-from slots.matching import normalize
+from slots.closing.closing_pass import ClosingConfig
+from slots.head.decision import decide, matching_pairs
+from slots.head.exact_thresholds import precision_thresholds_over
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.similarities import normalize
 from slots.rounding import add_by_owner_, full_precision, full_product, product_error, strictly_above, strictly_below
-from slots.training import TrainConfig, fit
+from slots.training.config import TrainConfig
+from slots.training.fitting import fit
 
 
 @contextmanager

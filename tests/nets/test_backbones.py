@@ -35,7 +35,7 @@ VARIANTS = [
     ("directional", {"activation": "silu", "parts": 24, "units": 20, "kernel": 5, "room": 2}),
     ("gumbel", {"parts": 24, "units": 20}),
     ("gumbel", {"activation": "silu", "parts": 24, "units": 20, "kernel": 5, "top": 2}),
-    ("pretrained", {"frozen": False}),  # frozen: tests/nets/test_pretrained.py
+    ("pretrained", {"frozen": False}),  # frozen: tests/nets/nets/test_pretrained.py
 ]
 CHECKS = [check for name, check in vars(contract).items() if name.startswith("check_")]
 OF_SIZE = (contract.check_shapes, contract.check_rebuild_and_load, contract.check_grp)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from backbones import detached_gates, grp_gap
-from backbones.explor_layers import ExplORLinear
-from backbones.silu_batchnorm import SiLUBatchNorm
+from backbones.explor_layers.layers import ExplORLinear
+from backbones.layers.silu_batchnorm import SiLUBatchNorm
 
 
 def test_linear_layer_has_no_gap_and_a_bias_is_all_of_one():

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from slots.deciding import SlotCaps, decide, matching_pairs
-from slots.matching import normalize
-from slots.predictions import Prediction
+from slots.head.decision import SlotCaps, decide, matching_pairs
+from slots.head.prediction import Prediction
+from slots.head.similarities import normalize
 
 STEPS = (0.0, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
 """Radians on either side of a cap's edge."""

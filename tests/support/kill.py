@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from slots.store import read_state, write_state
+from slots.storage.store import read_state, write_state
 
 
 def main(folder: Path, rounds: int, seed: int) -> None:

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from slots.editing import delete, merge, relabel
 from slots.errors import UsageError
-from slots.generations import Generation, log, undo
-from slots.hashing import IncrementalNeuralHashing
-from slots.matching import normalize
-from slots.model import SlotModel
-from slots.preprocessing import Preprocessing
-from slots.updating import UpdateConfig
+from slots.features.preprocessing import Preprocessing
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.similarities import normalize
+from slots.model.editing import delete, merge, relabel
+from slots.model.slot_model import SlotModel
+from slots.storage.generations import Generation, log, undo
+from slots.update.config import UpdateConfig
 
 WIDTH = 32
 GENERATIONS = 10

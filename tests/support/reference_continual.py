@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from slots.continual_slots import OPEN, DirectedSlots
+from slots.continual.pca_slots import OPEN, DirectedSlots
 
 
 def energy_and_depth(slots: DirectedSlots, slot: int, row: np.ndarray) -> tuple[float, float]:

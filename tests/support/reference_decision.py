@@ -1,13 +1,13 @@
-"""Answers in float64 throughout, with NumPy's sorts: what `slots.deciding.decide` must equal to the bit."""
+"""Answers in float64 throughout, with NumPy's sorts: what `slots.head.decide` must equal to the bit."""
 
 import math
 
 import numpy as np
 import torch
 
-from slots.deciding import best_pairs, exact_margins
-from slots.matching import class_groups, normalize, softmax_pool
-from slots.predictions import Answer, Prediction
+from slots.head.decision import best_pairs, exact_margins
+from slots.head.prediction import Answer, Prediction
+from slots.head.similarities import class_groups, normalize, softmax_pool
 
 
 def decide(features, caps):

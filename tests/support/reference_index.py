@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from support import reference_head as literal
 
-from slots.deciding import SlotCaps
-from slots.matching import normalize
+from slots.head.decision import SlotCaps
+from slots.head.similarities import normalize
 
 
 def matching(views, caps):

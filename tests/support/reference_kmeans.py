@@ -1,10 +1,10 @@
-"""The k-means of each part as it stood before `slots.kmeans`, word for word: the answers must stay to the bit."""
+"""The k-means of each part as it stood before `kmeans`, word for word: the answers must stay to the bit."""
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
-from slots.matching import normalize
+from slots.head.similarities import normalize
 
 MEMBERS = 25
 SAMPLE = 3000

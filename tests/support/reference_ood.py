@@ -1,4 +1,4 @@
-"""Novelty, slowly: what `slots.ood` and `slots.conformal` compute, one input, prototype and number at a time."""
+"""Novelty, slowly: what `detector` and `conformal` compute, one input, prototype and number at a time."""
 
 import math
 

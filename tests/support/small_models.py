@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from slots.generations import Generation
-from slots.hashing import IncrementalNeuralHashing
-from slots.matching import normalize
-from slots.model import SlotModel
-from slots.preprocessing import Preprocessing
+from slots.features.preprocessing import Preprocessing
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.similarities import normalize
+from slots.model.slot_model import SlotModel
+from slots.storage.generations import Generation
 
 
 def near(directions, *, count=4, spread=0.05, seed=0):

@@ -1,0 +1,1 @@
+"""What the product does: fit, update, clean, novelty, history."""

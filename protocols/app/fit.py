@@ -1,0 +1,164 @@
+"""From a data set and a backbone's name to a model on disk, measured: what ``slots fit`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backbones.explanations.reconstruction import reconstruct
+from protocols.data.dataset import Dataset
+from protocols.pages.fit_report import write_report
+from protocols.pages.saliency import write_figures
+from protocols.provenance import versions
+from protocols.recipes.building import build_backbone
+from protocols.recipes.recipes import Recipe
+from protocols.summaries.evaluation import Evaluation, evaluate
+from protocols.summaries.fit import SCHEMA, FitSummary
+from slots.errors import DataError, StorageError
+from slots.model.slot_model import SlotModel
+from slots.progress import Progress
+from slots.storage.generations import Generation, generation_of
+from slots.storage.store import check_target, read_headers
+from slots.training.fitting import FitResult, Regularizer, fit
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def fit_and_save(
+    data: Dataset,
+    name: str,
+    recipe: Recipe,
+    *,
+    out: Path,
+    command: str,
+    resume: bool = False,
+    report: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> tuple[SlotModel, FitSummary]:
+    """Fit, measure, and save with a report page and figures.
+
+    Parameters
+    ----------
+    data : Dataset
+        Its training part must have labels.
+    name : str
+        Backbone.
+    recipe : Recipe
+    out : Path
+        Model folder; an older model there is replaced when, and only when, the new one is complete.
+    command : str
+        Recorded with the result.
+    resume : bool
+        Go on from the checkpoint beside the model folder.
+    report, stop : callables, optional
+        See `slots.training.fit`.
+
+    Returns
+    -------
+    model : SlotModel
+    summary : FitSummary
+    """
+    if len(data.x_train) == 0 or (data.y_train < 0).any():
+        missing = "no training part" if len(data.x_train) == 0 else "training examples without a label"
+        raise DataError(f"`data` must have a labelled training part to fit on, got {missing} in {data.name!r}.")
+    config = recipe.train
+    check_target(out)  # not after hours of training
+    _refuse_learned(out)
+    model, result = fit(
+        data.x_train,
+        data.y_train,
+        backbone=build_backbone(name, data, recipe, config.seed),
+        config=config,
+        class_names=data.class_names,
+        regularizer=_regularizer(recipe),
+        checkpoint=checkpoint_path(out),
+        resume=resume,
+        report=report,
+        stop=stop,
+    )
+    if report:
+        report("measuring", 0.0)
+    labelled = data.y_test >= 0
+    prediction = model.predict(data.x_test[labelled])
+    on_test = evaluate(prediction, data.y_test[labelled])
+    summary = _summarize(model, data, result, on_test, name=name, seed=config.seed, out=out, command=command)
+    model.history.append(Generation(0, "fit", model.head.n_slots, asdict(summary)))
+    model.save(out)
+    write_report(model, data, prediction, summary, out / "report.html")
+    write_figures(model, data, out / "figures")
+    return model, summary
+
+
+def _regularizer(recipe: Recipe) -> Regularizer | None:
+    """The reconstruction regulariser of a recipe that asks for it."""
+    if not recipe.reconstruction:
+        return None
+
+    def regularize(backbone: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        found = reconstruct(backbone, inputs, balanced=True, detach=recipe.detach)
+        return found.features, recipe.reconstruction * found.loss
+
+    return regularize
+
+
+def _refuse_learned(out: Path) -> None:
+    """A fit replaces a fit, but not what was learned since."""
+    later = [header for header in read_headers(out) if generation_of(header)] if (out / "slots.json").exists() else []
+    if later:
+        raise StorageError(
+            f"`{out}` must not hold later generations than a fit, got {len(later)} of them: a fit would lose what was "
+            "learned. Choose another --out, or remove the folder yourself."
+        )
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Where the checkpoint of a fit into ``out`` lies: beside the folder, which stays as it is until the end."""
+    return out.parent / f".{out.name}.{CHECKPOINT}"
+
+
+def _summarize(
+    model: SlotModel,
+    data: Dataset,
+    result: FitResult,
+    on_test: Evaluation,
+    *,
+    name: str,
+    seed: int,
+    out: Path,
+    command: str,
+) -> FitSummary:
+    right, matched = result.closing.labels == data.y_train, result.closing.matched
+    counts = np.bincount(model.head.labels.cpu().numpy(), minlength=len(data.class_names))
+    device = str(model.device)
+    if device.startswith("cuda"):
+        device += f" ({torch.cuda.get_device_name(model.device)})"
+    return FitSummary(
+        schema=SCHEMA,
+        command=command,
+        data=data.name,
+        data_digest=data.digest,
+        backbone=name,
+        n_slots=model.head.n_slots,
+        slots_per_class={model.class_name(label): int(count) for label, count in enumerate(counts)},
+        train_accuracy=float(right.mean()),
+        train_matched=float(matched.mean()),
+        train_precision=float(right[matched].mean()) if matched.any() else None,
+        test_accuracy=on_test.accuracy,
+        test_matched=on_test.matched,
+        test_ambiguous=on_test.ambiguous,
+        test_accuracy_matched=on_test.accuracy_matched,
+        contradictions=result.closing.contradictions.tolist(),
+        interrupted=result.interrupted,
+        elapsed_s=round(result.elapsed_s, 2),
+        epochs=result.epochs,
+        seed=seed,
+        device=device,
+        model=str(out),
+        report=str(out / "report.html"),
+        versions=versions(),
+    )

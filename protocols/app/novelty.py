@@ -1,0 +1,76 @@
+"""What ``slots ood`` does: judge inputs, and write the verdicts as rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocols.pages.environment import csv_text
+from slots.errors import DataError
+from slots.features.preprocessing import RawInputs
+from slots.model.slot_model import SlotModel
+from slots.novelty.detector import Novelty
+
+COLUMNS = ("input", "score", "p_value", "novel", "nearest_slot", "nearest_label", "reason")
+"""Columns of the CSV; a higher score is more novel."""
+
+
+def assess_inputs(
+    model: SlotModel, x: RawInputs, *, false_alarm_rate: float, familiar: RawInputs | None = None
+) -> Novelty:
+    """Judge inputs, by the model's own calibration or by one on other familiar inputs.
+
+    Parameters
+    ----------
+    model : SlotModel
+    x : array of shape (example, ...)
+    false_alarm_rate : float in (0, 1)
+    familiar : array of shape (example, ...), optional
+        Inputs like the training data that the model was never shown. The model is left as it is.
+
+    Returns
+    -------
+    Novelty
+
+    Raises
+    ------
+    DataError
+        If there are no inputs, or they are not what the model takes.
+    UsageError
+        If the model has no calibration, or it is too small for the rate.
+    """
+    if len(x) == 0:
+        raise DataError("`data` must hold inputs, got none in this part. Try the other --part.")
+    return model.assess_novelty(x, false_alarm_rate=false_alarm_rate, calibration=familiar)
+
+
+def novelty_rows(model: SlotModel, found: Novelty) -> list[dict[str, Any]]:
+    """One dict an input, with the keys of `COLUMNS`."""
+    labels = model.head.labels.cpu().numpy()
+    return [
+        {
+            "input": i,
+            "score": round(float(found.scores[i]), 6),
+            "p_value": round(float(found.p_values[i]), 6),
+            "novel": bool(found.novel[i]),
+            "nearest_slot": int(found.nearest[i]),
+            "nearest_label": model.class_name(int(labels[found.nearest[i]])),
+            "reason": str(found.reasons[i]),
+        }
+        for i in range(len(found))
+    ]
+
+
+def novelty_csv(model: SlotModel, found: Novelty) -> str:
+    """The rows as CSV with a header line."""
+    return csv_text(COLUMNS, [tuple(row.values()) for row in novelty_rows(model, found)])
+
+
+def novelty_json(model: SlotModel, found: Novelty, *, false_alarm_rate: float) -> dict[str, Any]:
+    """The rows and their summary as one document."""
+    return {
+        "false_alarm_rate": false_alarm_rate,
+        "n_inputs": len(found),
+        "n_novel": int(found.novel.sum()),
+        "share_novel": float(found.novel.mean()),
+        "inputs": novelty_rows(model, found),
+    }

@@ -1,0 +1,196 @@
+"""What ``slots update`` does: propose or learn, prove that no matched answer changed, measure, and save."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.app.queries import queries_csv, read_labels
+from protocols.data.dataset import Dataset
+from protocols.pages.queries_page import queries_page
+from protocols.summaries.update import SCHEMA, Figures, UpdateSummary
+from slots.errors import UsageError
+from slots.features.preprocessing import RawInputs
+from slots.head.prediction import Prediction, changed_matched
+from slots.model.slot_model import SlotModel
+from slots.progress import Progress
+from slots.storage.atomic import write_file
+from slots.update.config import UpdateConfig
+from slots.update.queries import Proposal
+from slots.update.report import UpdateReport
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """What the user asked for.
+
+    Parameters
+    ----------
+    part : {"train", "test"}
+        Part of the data that is new.
+    budget : int, optional
+        Largest number of queries.
+    labels : Path, optional
+        A filled-in query list.
+    dry_run : bool
+        Ask, and change nothing.
+    source : str
+        How the user named the data, for the command on the page.
+    """
+
+    part: str
+    budget: int | None = None
+    labels: Path | None = None
+    dry_run: bool = False
+    source: str = ""
+
+
+def update_and_save(
+    model: SlotModel,
+    data: Dataset,
+    plan: UpdatePlan,
+    *,
+    folder: Path,
+    command: str,
+    config: UpdateConfig | None = None,
+    report: Progress | None = None,
+) -> UpdateSummary:
+    """Update a model with one part of a data set and save it as its next generation.
+
+    Parameters
+    ----------
+    model : SlotModel
+        As it lies in ``folder``.
+    data : Dataset
+    plan : UpdatePlan
+    folder : Path
+        The model folder; ``queries.csv`` and ``queries.html`` go there too.
+    command : str
+        Recorded with the result.
+    config : UpdateConfig, optional
+    report : callable, optional
+        ``report(step, share)``, told the progress.
+
+    Returns
+    -------
+    UpdateSummary
+
+    Raises
+    ------
+    DataError
+        If data or labels do not fit the model.
+    UsageError
+        If the options contradict each other.
+    """
+    if plan.labels is not None and plan.budget is not None:
+        raise UsageError("`budget` must be left out with labels, got both. The list says what was asked.")
+    started = time.monotonic()
+    x, held_x = (data.x_train, data.x_test) if plan.part == "train" else (data.x_test, data.x_train)
+    y, held_y = (data.y_train, data.y_test) if plan.part == "train" else (data.y_test, data.y_train)
+    held_before = model.predict(held_x) if bool((held_y >= 0).any()) and not plan.dry_run else None
+    proposal, given = _ask(model, x, plan, report)
+    asked = np.array(sorted(given), np.int64)
+    paths = (None, None) if given else _write_queries(model, x, proposal, folder, plan)
+    done = None
+    if not plan.dry_run:
+        done = model.update(x, dict(given), proposal=proposal, config=config, report=report)
+    after = model.predict(x) if done and done.slots_added else proposal.prediction
+    changed = len(changed_matched(proposal.prediction, after))
+    held_after = model.predict(held_x) if held_before is not None else None
+    if held_before is not None and held_after is not None:
+        changed += len(changed_matched(held_before, held_after))
+    truth, held_truth = _truth(model, data, y), _truth(model, data, held_y)  # now that the new names are known
+    everything = np.arange(len(x))
+    summary = UpdateSummary(
+        schema=SCHEMA,
+        command=command,
+        data=data.name,
+        data_digest=data.digest,
+        part=plan.part,
+        n_examples=len(x),
+        unmatched=len(proposal.unmatched),
+        queries=len(proposal.queries),
+        covered=proposal.covered / max(1, len(proposal.unmatched)),
+        bound=proposal.bound / max(1, len(proposal.unmatched)),
+        labels_used=done.labels_used if done else 0,
+        contradictions=_contradictions(model, done),
+        slots_added=done.slots_added if done else 0,
+        clusters_added=done.clusters_added if done else 0,
+        generation=model.generation,
+        changed_matched_answers=changed,
+        stream=_figures(proposal.prediction, after, truth, everything, asked),
+        never_queried=_figures(proposal.prediction, after, truth, np.setdiff1d(everything, asked), asked[:0]),
+        held_out=None
+        if held_before is None or held_after is None
+        else _figures(held_before, held_after, held_truth, np.arange(len(held_x)), asked[:0]),
+        queries_file=paths[0],
+        page=paths[1],
+        dry_run=plan.dry_run,
+        elapsed_s=round(time.monotonic() - started, 2),
+    )
+    if done and done.slots_added:
+        line = model.history[-1]
+        model.history[-1] = replace(line, figures={**line.figures, **asdict(summary)})
+        model.save(folder, keep_history=True)
+    return summary
+
+
+def _ask(model: SlotModel, x: RawInputs, plan: UpdatePlan, report: Progress | None) -> tuple[Proposal, dict[int, str]]:
+    """The proposal and the labels given: of a list, its own examples without a label stay as queries."""
+    if plan.labels is None:
+        return model.propose(x, budget=plan.budget, report=report), {}
+    labels, open_rows = read_labels(plan.labels, x)
+    proposal = model.propose(x, budget=0, report=report)
+    open_rows = np.intersect1d(open_rows, proposal.unmatched)
+    return replace(proposal, queries=open_rows, gains=np.zeros(len(open_rows), np.int64)), labels
+
+
+def _write_queries(
+    model: SlotModel, x: RawInputs, proposal: Proposal, folder: Path, plan: UpdatePlan
+) -> tuple[str, str]:
+    """Write the list and its page into the model folder."""
+    table, page = folder / "queries.csv", folder / "queries.html"
+    again = ["slots", "update", str(folder), "--data", plan.source, "--part", plan.part, "--labels", "labels.csv"]
+    write_file(table, queries_csv(model, x, proposal).encode())
+    write_file(page, queries_page(model, x, proposal, command=shlex.join(again)).encode())
+    return str(table), str(page)
+
+
+def _truth(model: SlotModel, data: Dataset, y: Ids) -> Ids:
+    """The data's labels as label ids of the model, by name; -1 where unknown, below for names the model lacks."""
+    ids = model.labels.ids(data.class_names)
+    ids = np.where(ids >= 0, ids, -2 - np.arange(len(ids)))
+    return np.where(y >= 0, ids[np.maximum(y, 0)], -1) if len(ids) else np.full(len(y), -1, np.int64)
+
+
+def _figures(before: Prediction, after: Prediction, truth: Ids, rows: Ids, asked: Ids) -> Figures | None:
+    rows = rows[truth[rows] != -1]
+    if len(rows) == 0:
+        return None
+    right = before.labels[rows] == truth[rows]
+    control = right | np.isin(rows, asked)
+    return Figures(
+        len(rows), float(right.mean()), float((after.labels[rows] == truth[rows]).mean()), float(control.mean())
+    )
+
+
+def _contradictions(model: SlotModel, done: UpdateReport | None) -> list[dict[str, Any]]:
+    if done is None:
+        return []
+    return [
+        {
+            "example": it.example,
+            "label": model.class_name(it.label),
+            "answer": model.class_name(it.answer),
+            "slot": it.slot,
+        }
+        for it in done.contradictions
+    ]

@@ -1,0 +1,133 @@
+"""``slots ood`` and ``clean``: foreign inputs, and wrong labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protocols.commands.options import DATA, AsJson, Data, DataDir, Device, Model, load, part_of, usage
+from protocols.commands.terminal import print_json, print_table, progress
+
+
+def ood(
+    model: Model,
+    data: Data,
+    part: Annotated[str, typer.Option(help="test or train.")] = "test",
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Largest share of inputs like the training data that may be called novel.")
+    ] = 0.05,
+    calibrate: Annotated[
+        str | None, typer.Option(help="Familiar data the model never saw, to calibrate on instead of the fit's own.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the CSV there instead of to stdout.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Say of each input how novel it is: score, p-value, decision, nearest slot and reason, one CSV line each."""
+    from protocols.app.novelty import assess_inputs, novelty_csv, novelty_json
+    from protocols.recipes.building import load_model
+    from slots.storage.atomic import write_file
+
+    loaded = load_model(model, device=device)
+    x = part_of(load(data, data_dir, loaded), part)[0]
+    familiar = None if calibrate is None else part_of(load(calibrate, data_dir, loaded), "test")[0]
+    found = assess_inputs(loaded, x, false_alarm_rate=false_alarm_rate, familiar=familiar)
+    flagged = f"{found.novel.sum()} of {len(found)} inputs are novel at a false-alarm rate of {false_alarm_rate:g}."
+    if as_json:
+        print_json({"model": str(model), **novelty_json(loaded, found, false_alarm_rate=false_alarm_rate)})
+    elif out is not None:
+        write_file(out, novelty_csv(loaded, found).encode())
+        typer.echo(f"{flagged} Scores: {out}")
+    else:
+        typer.echo(novelty_csv(loaded, found), nl=False)
+        typer.echo(flagged, err=True)
+
+
+def clean(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="MODEL|DATA", help=f"A model folder, whose features and slots judge; or data: {DATA}"),
+    ],
+    data: Annotated[str | None, typer.Option(help="With a model: the data to examine, best that of its fit.")] = None,
+    part: Annotated[str, typer.Option(help="train or test.")] = "train",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most labels to list. Default: as many as are wrong by the estimate.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Without a model: the network to train. Default: cnn; feature rows need none.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the list and the page. Default: runs/clean-DATA.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """List the labels that are likely wrong, with the slots they hold back and the nearest examples, as CSV and page.
+
+    Nothing is changed: the list is for a person to go through.
+    """
+    from dataclasses import asdict
+
+    from protocols.app.clean import clean_and_write
+    from protocols.provenance import command_line
+    from protocols.recipes.building import load_model, pick_device
+    from protocols.summaries.cleaning import CleaningPlan
+
+    if part not in ("train", "test"):
+        raise usage(f"--part must be train or test, got {part!r}.")
+    if data is None and (Path(source) / "slots.json").exists():
+        raise usage(f"--data must say what to examine with the model {source!r}, got nothing. Add --data NAME.")
+    judge = None if data is None else load_model(source, device=device)
+    loaded = load(source if data is None else data, data_dir, judge)
+    plan = CleaningPlan(part=part, limit=limit, backbone=backbone, seed=seed, device=pick_device(device))  # type: ignore[arg-type]
+    name = None if judge is None else Path(source).name
+    with progress() as report:
+        found = clean_and_write(
+            loaded,
+            plan,
+            out=out or Path("runs") / f"clean-{loaded.name}",
+            command=command_line(),
+            model=judge,
+            model_name=name,
+            report=report,
+        )
+    if as_json:
+        print_json(asdict(found))
+        return
+    typer.echo(f"{found.estimated_errors:,} of {found.n_examples:,} labels are wrong by the estimate.")
+    if found.listed:
+        held_back = f"they hold back {found.slots_held_back:,} of {found.n_slots:,} slots"
+        typer.echo(f"{found.listed:,} are listed; {held_back}.")
+    if rows := [(it.true, it.given, f"{it.count:,}") for it in found.confused[:8] if it.count > 1]:
+        print_table("", [("really", "labelled as", "about"), *rows])
+    typer.echo(f"List: {found.table}\nPage: {found.page}")
+
+
+def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Check the installation: clashing packages, devices, folders. Exits with 1 if something needs mending."""
+    from dataclasses import asdict
+
+    from protocols.app.doctor import diagnose
+
+    findings = diagnose(data_dir=data_dir or _usual_data_dir())
+    if as_json:
+        print_json({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]})
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.name}: {finding.message}")
+            if not finding.ok and finding.fix:
+                typer.echo(f"      {finding.fix}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _usual_data_dir() -> Path | None:
+    """Folder of the data sets; None where another's ``slots`` keeps our packages from being imported."""
+    try:
+        from protocols.data.loading import default_data_dir
+    except ImportError:
+        return None
+    return default_data_dir()

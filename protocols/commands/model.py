@@ -1,0 +1,198 @@
+"""``slots fit``, ``evaluate``, ``predict`` and ``show``: a model from data, and what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from protocols.commands.options import DATA, AsJson, Data, DataDir, Device, Model, load, part_of, usage
+from protocols.commands.terminal import cell, print_json, print_table, progress, stop_on_signal
+
+
+def fit(
+    data: Data,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="pixels, positive, explor, unfolding, ..., cifar_resnet56, torchvision:NAME, timm:NAME; none for "
+            "feature rows. Default: pixels or none."
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE, an option of the backbone, e.g. widths=[24,48]. May be given several times."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from: a state dict file, or default for the library's best."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Model folder. Default: runs/DATA-BACKBONE.")] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from the project's trained weights; only the head learns.")
+    ] = False,
+    fine_tune: Annotated[
+        bool, typer.Option("--fine-tune", help="With --pretrained: train the backbone further too.")
+    ] = False,
+    reconstruction: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Weight of the loss that makes the gradients of winning units look like the inputs."
+        ),
+    ] = 0.0,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="With --reconstruction: the backbone learns from that loss alone.")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training part.")] = None,
+    slots_per_class: Annotated[
+        int | None, typer.Option(min=0, help="Slots a class to start with; 0 grows them from the data.")
+    ] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Views matched beside the input, e.g. flip,shift1 or rotate10*shift1.")
+    ] = None,
+    closing: Annotated[
+        str | None,
+        typer.Option(help="compact: only slots that earn their place. full: every training example matched."),
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(help="Wanted precision of a slot on the training data; below 1 against label noise.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Learn these classes only, e.g. 0-7 or cat,dog.")] = None,
+    reach: Annotated[
+        float | None,
+        typer.Option(help="Share of matches kept when the caps are made tight for classes to come; 0.8 is a good one."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of a fit that was killed.")] = False,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, data and threads: same model (on the CPU).")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a model, write it with a report page, and print what it reached.
+
+    The defaults are tuned for each data set. Ctrl-C ends the training early and keeps what was learned.
+    """
+    if closing not in (None, "compact", "full"):
+        raise usage(f"--closing must be compact or full, got {closing!r}.")
+    from dataclasses import asdict
+
+    from protocols.app.fit import fit_and_save
+    from protocols.provenance import command_line
+    from protocols.recipes.building import pick_device
+    from protocols.recipes.planning import parse_options, plan
+
+    loaded = load(data, data_dir)
+    if classes is not None:
+        from protocols.data.dataset import only_classes
+
+        loaded = only_classes(loaded, classes)
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "slots_per_class": slots_per_class,
+        "views": views,
+        "precision": precision,
+    }
+    options = parse_options(option or [], weights=weights)
+    changes |= {"closing": closing, "reach": reach, "device": pick_device(device), "seed": seed}
+    changes |= {"reconstruction": reconstruction, "detach": detach}
+    chosen, recipe = plan(loaded, backbone, options, pretrained=pretrained, fine_tune=fine_tune, **changes)
+    target = out or Path("runs") / f"{loaded.name}-{chosen}"
+    with progress() as report, stop_on_signal() as stop:
+        _, summary = fit_and_save(
+            loaded, chosen, recipe, out=target, command=command_line(), resume=resume, report=report, stop=stop
+        )
+    if as_json:
+        print_json(asdict(summary))
+        return
+    print_table(
+        f"{summary.data}, backbone {summary.backbone}: {summary.n_slots} slots in {summary.elapsed_s:.0f} s",
+        [
+            ("", "accuracy", "matched", "right when matched"),
+            ("train", summary.train_accuracy, summary.train_matched, summary.train_precision),
+            ("test", summary.test_accuracy, summary.test_matched, summary.test_accuracy_matched),
+        ],
+    )
+    if n := len(summary.contradictions):
+        typer.echo(f"{n} training examples contradict others (same input, another label); --json lists them.")
+    typer.echo(f"Model: {summary.model}\nReport: {summary.report}")
+    if (figures := target / "figures").is_dir():
+        typer.echo(f"Figures: {figures}")
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    part: Annotated[str, typer.Option(help="test or train.")] = "test",
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on labelled data."""
+    from dataclasses import asdict
+
+    from protocols.recipes.building import load_model
+    from protocols.summaries.evaluation import evaluate as measure
+    from slots.errors import DataError
+
+    loaded_model, loaded = load_model(model, device=device), load(data, data_dir)
+    x, y = part_of(loaded, part)
+    if len(x) == 0 or (y < 0).any():
+        raise DataError(f"The {part} part of {data!r} must have labelled examples to measure on. Try another --part.")
+    result = measure(loaded_model.predict(x), y)
+    if as_json:
+        print_json({"model": str(model), "data": loaded.name, "part": part, **asdict(result)})
+        return
+    rows = [("", "accuracy", "matched", "ambiguous", "right when matched", "right when not")]
+    shares = result.accuracy, result.matched, result.ambiguous, result.accuracy_matched, result.accuracy_unmatched
+    print_table(f"{loaded.name}, {result.n} examples", [*rows, (part, *shares)])
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
+    data: Annotated[str | None, typer.Option(help=DATA)] = None,
+    part: Annotated[str, typer.Option(help="test or train, of --data.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Write the CSV there instead of to stdout.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Answer inputs: label, kind of answer, slot, margin and runner-up, one CSV line each."""
+    from protocols.app.answers import answers_csv, answers_json, load_inputs
+    from protocols.recipes.building import load_model
+    from slots.storage.atomic import write_file
+
+    if bool(images) == (data is not None):
+        raise usage("Give image files or --data, one of the two.")
+    loaded = load_model(model, device=device)
+    names, x = load_inputs(loaded, images or [], None if data is None else part_of(load(data, data_dir), part)[0])
+    prediction = loaded.predict(x)
+    if as_json:
+        print_json({"model": str(model), "answers": answers_json(loaded, names, prediction)})
+    elif out is not None:
+        write_file(out, answers_csv(loaded, names, prediction).encode())
+        typer.echo(f"{len(prediction)} answers: {out}")
+    else:
+        typer.echo(answers_csv(loaded, names, prediction), nl=False)
+
+
+def show(model: Model, as_json: AsJson = False) -> None:
+    """Say what a model is: slots per class, reach of the caps, coverage, history."""
+    from protocols.app.answers import describe
+    from protocols.recipes.building import load_model
+
+    description = describe(load_model(model, device="cpu"))
+    if as_json:
+        print_json({"model": str(model), **description})
+        return
+    for key, value in description.items():
+        if key not in ("classes", "history"):
+            typer.echo(f"{key.replace('_', ' '):>18}  {cell(value)}")
+    rows: list[tuple[Any, ...]] = [
+        ("class", "slots", "training matches", "median radius (degrees)", "held-out precision")
+    ]
+    rows += [tuple(line.values()) for line in description["classes"]]
+    print_table("", rows)
+    for line in description["history"]:
+        typer.echo(f"generation {line['number']}: {line['what']}, {line['n_slots']} slots")

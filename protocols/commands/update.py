@@ -1,0 +1,77 @@
+"""``slots update``: learn from new data with few labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protocols.commands.options import AsJson, Data, DataDir, Device, Model, load, part_of, usage
+from protocols.commands.terminal import print_json, print_table, progress
+
+
+def update(
+    model: Model,
+    data: Data,
+    budget: Annotated[int | None, typer.Option(min=0, help="Labels you can give; default: all that pay.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A queries.csv with its label column filled in.")] = None,
+    spread: Annotated[
+        bool,
+        typer.Option("--spread", help="With --labels: spread them over all unmatched examples; best for few labels."),
+    ] = False,
+    part: Annotated[str | None, typer.Option(help="train or test. Default: train where there is one.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the query list, and change nothing.")] = False,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Learn from new data: find what no slot matches, ask for the fewest labels, add slots.
+
+    Writes queries.csv and queries.html (pictures to label) into the model folder. Without labels the proposals become
+    clusters, to be named later with `slots relabel`; with them they become labelled slots. No answer that a slot gives
+    is changed; labels that the data holds are used to measure, never to learn.
+    """
+    from dataclasses import asdict
+
+    from protocols.app.update import UpdatePlan, update_and_save
+    from protocols.provenance import command_line
+    from protocols.recipes.building import load_model
+    from slots.update.config import UpdateConfig
+    from slots.update.self_training import SpreadConfig
+
+    if spread and labels is None:
+        raise usage("--spread must come with --labels, got none to spread. Label a queries.csv first.")
+    loaded_model = load_model(model, device=device)
+    loaded = load(data, data_dir, loaded_model)
+    chosen = part or ("train" if len(loaded.x_train) else "test")
+    part_of(loaded, chosen)
+    plan = UpdatePlan(part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data)
+    config = UpdateConfig(spread=SpreadConfig() if spread else None)
+    with progress() as report:
+        done = update_and_save(
+            loaded_model, loaded, plan, folder=model, command=command_line(), config=config, report=report
+        )
+    if as_json:
+        print_json(asdict(done))
+        return
+    typer.echo(f"{done.unmatched} of {done.n_examples} inputs are unmatched.")
+    if done.queries_file and done.queries:
+        typer.echo(
+            f"{done.queries} labels would cover {100 * done.covered:.1f} % of them (at most {100 * done.bound:.1f} % "
+            f"for any {done.queries}).\nLabel them: {done.page} or {done.queries_file}"
+        )
+    if not dry_run:
+        clusters = f", {done.clusters_added} of them clusters to be named" if done.clusters_added else ""
+        typer.echo(
+            f"Generation {done.generation}: {done.slots_added} slots added{clusters}; {done.labels_used} labels used, "
+            f"{done.changed_matched_answers} matched answers changed. {done.elapsed_s:.0f} s"
+        )
+    sets = (("new data", done.stream), ("never asked about", done.never_queried), ("held out", done.held_out))
+    rows = [(name, it.n, it.before, it.control, it.after) for name, it in sets if it and not dry_run]
+    if rows:
+        print_table("", [("accuracy", "examples", "before", "labels, no new slots", "after"), *rows])
+    for it in done.contradictions[:5]:
+        typer.echo(f"Example {it['example']} is labelled {it['label']}, but slot {it['slot']} says {it['answer']}.")
+    if n := len(done.contradictions):
+        typer.echo(f"{n} labels contradict a slot; its answer stands. Mend it with slots relabel, merge or delete.")

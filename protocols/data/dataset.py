@@ -1,0 +1,114 @@
+"""A data set: a training part and a test part with labels, names of classes, and a digest of its content."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.data.images import Part
+from slots.errors import UsageError
+
+if TYPE_CHECKING:
+    from slots.features.preprocessing import RawInputs
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training part and a test part, either of which may be empty.
+
+    Attributes
+    ----------
+    name : str
+        The name that was asked for, or the file's or folder's.
+    x_train, x_test : array
+        Images: uint8 of shape (example, height, width, channel), 0 to 255. Features: float32 (example, feature).
+    y_train, y_test : int64 array of shape (example,)
+        Positions in ``class_names``; -1 where no label is known.
+    class_names : tuple of str
+    digest : str
+        sha256 of the arrays and names: equal digests mean equal data, wherever they came from.
+    """
+
+    name: str
+    x_train: NDArray[Any]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[Any]
+    y_test: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    digest: str
+
+    @property
+    def kind(self) -> Literal["images", "features"]:
+        """Whether an example is an image or a feature vector."""
+        return "images" if self.x_train.ndim == 4 else "features"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example: (height, width, channel) or (feature,)."""
+        return cast("tuple[int, ...]", self.x_train.shape[1:])
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any example of either part has a label."""
+        return bool((self.y_train >= 0).any() or (self.y_test >= 0).any())
+
+
+def make_dataset(name: str, train: Part, test: Part, class_names: tuple[str, ...]) -> Dataset:
+    """A data set from its two parts, with the digest of its content.
+
+    Parameters
+    ----------
+    name : str
+    train, test : pair of arrays
+        Inputs and int64 labels; as `Dataset` describes them.
+    class_names : tuple of str
+
+    Returns
+    -------
+    Dataset
+    """
+    sha = hashlib.sha256("\n".join(class_names).encode())
+    for array in (*train, *test):
+        sha.update(f"\n{array.dtype.str} {array.shape}\n".encode())
+        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return Dataset(name, *train, *test, class_names, sha.hexdigest())
+
+
+def only_classes(data: Dataset, wanted: str) -> Dataset:
+    """The examples of some classes; labels and names stay as they are.
+
+    Parameters
+    ----------
+    data : Dataset
+    wanted : str
+        Names with commas between them; ``0-7`` stands for all classes from ``0`` to ``7`` in the data's order.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    UsageError
+        If there is no such class.
+    """
+    names, keep = data.class_names, np.zeros(len(data.class_names), bool)
+    for term in (part.strip() for part in wanted.split(",")):
+        first, dash, last = (term, "", term) if term in names else (part.strip() for part in term.partition("-"))
+        if first not in names or (dash and last not in names) or not term:
+            raise UsageError(f"`classes` must name classes of the data, got {term!r}. It has {', '.join(names)}.")
+        keep[names.index(first) : names.index(last) + 1] = True
+    parts = []
+    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+        rows = (y >= 0) & keep[np.maximum(y, 0)]
+        parts.append((x[rows], y[rows]))
+    return make_dataset(data.name, parts[0], parts[1], names)
+
+
+def check_sum(x: RawInputs, row: int) -> str:
+    """Eight hex digits that tell whether a row is still the same example."""
+    return hashlib.sha256(np.ascontiguousarray(np.asarray(x[row])).tobytes()).hexdigest()[:8]

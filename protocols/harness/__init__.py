@@ -1,0 +1,1 @@
+"""What every protocol runs on: settings, encoders, tables, charts."""

@@ -1,0 +1,88 @@
+"""What a protocol is: a name, the columns of its table, its peers, and one function from a setting and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from protocols.data.dataset import Dataset
+from protocols.harness.outcome import Column, SeedOutcome
+from slots.progress import Progress
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the user asked for.
+
+    Parameters
+    ----------
+    data : Dataset
+    backbone : str
+        ``none`` for feature rows; ``pixels``; ``cnn`` (a plain network trained on what may be seen); a name of
+        `backbones.BACKBONES` (trained likewise); ``cifar_resnetN`` and others with ``weights``. See `make_encoder`.
+    weights : str, optional
+        Weights of a frozen network.
+    model : Path, optional
+        A fitted model, whose features are used instead of a backbone's.
+    peers : tuple of str
+        Of the protocol's peers, those to run.
+    options : mapping
+        ``KEY=VALUE`` of the command line, checked against the protocol's `defaults`.
+    device : str
+    cache : Path, optional
+        Folder where what is costly and independent of the methods (features) may be kept between runs.
+    data_dir : Path, optional
+        Where named data sets lie, for protocols that need further ones.
+    """
+
+    data: Dataset
+    backbone: str = "pixels"
+    weights: str | None = None
+    model: Path | None = None
+    peers: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    cache: Path | None = None
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A claim and how it is measured.
+
+    Parameters
+    ----------
+    name : str
+        As in ``slots run NAME``.
+    title : str
+        Heading of its pages.
+    about : str
+        What is measured and how, a paragraph for the pages; says what each column means.
+    columns : sequence of Column
+    headline : str
+        Key of the column that methods are ranked by.
+    peers : tuple of str
+        Short names for ``--peers``; all are run by default.
+    defaults : mapping
+        Options and their default values; an option of another name or type is an error.
+    run_seed : callable
+        ``run_seed(setting, seed, report)``. Deterministic: equal arguments give equal rows, times aside.
+    backbone : str, default "pixels"
+        For images, where the user names none.
+    """
+
+    name: str
+    title: str
+    about: str
+    columns: Sequence[Column]
+    headline: str
+    peers: tuple[str, ...]
+    defaults: Mapping[str, Any]
+    run_seed: Callable[[Setting, int, Progress], SeedOutcome]
+    backbone: str = "pixels"
+
+    def option(self, setting: Setting, key: str) -> Any:
+        """The user's value of an option, else the default."""
+        return setting.options.get(key, self.defaults[key])

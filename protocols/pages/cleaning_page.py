@@ -1,0 +1,116 @@
+"""The page of ``slots clean``: each suspicious example beside what its label and its features say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from protocols.pages.environment import page_environment
+from protocols.pages.pictures import data_uri, png
+from protocols.summaries.cleaning import CleaningSummary, Found
+from slots.closing.closing_pass import thumbnails
+from slots.label_errors.evidence import Evidence
+
+SHOWN = 150
+"""Examples shown on the page; the CSV lists all."""
+
+CONFUSED = 12
+"""Pairs of labels in the page's table."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An example: its picture (empty for feature rows), its words, and how far off it is in degrees."""
+
+    uri: str
+    words: str
+    label: str
+    degrees: float | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One suspicious example as the page shows it; ``slots`` as pairs of a picture and what the slot would gain."""
+
+    rank: int
+    example: int
+    given: str
+    suggested: str
+    share: float
+    picture: str
+    same: Picture | None
+    other: Picture | None
+    slots: list[tuple[Picture, str]]
+    n_damaged: int
+    matches: int
+
+
+def cleaning_page(found: Found, summary: CleaningSummary) -> str:
+    """The page as text; it asks for no other file and no network.
+
+    Parameters
+    ----------
+    found : Found
+    summary : CleaningSummary
+
+    Returns
+    -------
+    str
+    """
+    return (
+        page_environment()
+        .get_template("cleaning.html")
+        .render(
+            summary=summary,
+            cards=_cards(found, found.evidence[:SHOWN]),
+            images=found.x.ndim > 2,
+            confused=summary.confused[:CONFUSED],
+            most=max((it.count for it in summary.confused), default=1),
+        )
+    )
+
+
+def _cards(found: Found, evidence: list[Evidence]) -> list[Card]:
+    """The cards, with pictures where the data has them."""
+    wanted = {it.example for it in evidence} | {it.same for it in evidence} | {it.other for it in evidence}
+    wanted |= {int(found.exemplars[it.damages[0].slot]) for it in evidence if it.damages}
+    ids = sorted(wanted - {-1})
+    pictures = dict.fromkeys(ids, "")
+    if ids and found.x.ndim > 2:
+        images = thumbnails(found.x, found.rows[np.array(ids)][:, None])
+        pictures = {example: data_uri(png(image[0])) for example, image in zip(ids, images, strict=True)}
+    suspicion = found.errors.suspicion
+    highest = max((float(suspicion[it.example]) for it in evidence), default=1.0) or 1.0
+
+    def neighbour(example: int, angle: float) -> Picture | None:
+        if example < 0:
+            return None
+        return Picture(
+            pictures[example], f"example {found.rows[example]}", found.names[found.y[example]], float(np.degrees(angle))
+        )
+
+    cards = []
+    for rank, it in enumerate(evidence, 1):
+        slots = []
+        for damage in it.damages[:1]:
+            exemplar = int(found.exemplars[damage.slot])
+            picture = pictures.get(exemplar, "")
+            words = f"{np.degrees(damage.radians):.1f}° wider, {damage.matches:,} more"
+            slots.append((Picture(picture, f"slot {damage.slot}", found.slot_labels[damage.slot], None), words))
+        cards.append(
+            Card(
+                rank,
+                int(found.rows[it.example]),
+                found.names[found.y[it.example]],
+                found.names[found.errors.suggested[it.example]],
+                float(suspicion[it.example]) / highest,
+                pictures[it.example],
+                neighbour(it.same, it.same_angle),
+                neighbour(it.other, it.other_angle),
+                slots,
+                it.n_damaged,
+                it.matches,
+            )
+        )
+    return cards

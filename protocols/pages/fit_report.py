@@ -1,0 +1,237 @@
+"""The report of a fit: one HTML page that shows the slots, what they got right, and what nobody matched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.data.dataset import Dataset
+from protocols.pages import cards
+from protocols.pages.environment import page_environment
+from protocols.summaries.evaluation import confusion
+from protocols.summaries.fit import FitSummary
+from slots.head.prediction import Prediction
+from slots.model.slot_model import SlotModel
+from slots.storage.atomic import write_file
+
+MATRIX = 25
+"""Classes up to which the whole confusion matrix is shown; beyond, the largest confusions."""
+
+_HIGHLIGHTS, _CONFUSIONS, _WRONG, _UNMATCHED, _CONTRADICTIONS = 20, 40, 40, 60, 24  # shown at most
+
+
+@dataclass(frozen=True)
+class OutcomeRow:
+    """One kind of outcome on the test part: its name in the page's style, its words, how many, and their share."""
+
+    kind: str
+    words: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: its slots and how its test examples fared (shares in [0, 1], None without any)."""
+
+    name: str
+    slots: int
+    slot_share: float
+    n_test: int
+    matched: float | None
+    right: float | None
+    held_out_seen: int
+    held_out_right: int
+    radius: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of the confusion matrix: on its diagonal or off it, count, share of the row, strength of the colour."""
+
+    kind: str
+    count: int
+    share: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Test examples of one class that got one other class as answer."""
+
+    truth: str
+    answer: str
+    count: int
+    share: float
+
+
+def write_report(model: SlotModel, data: Dataset, prediction: Prediction, summary: FitSummary, path: Path) -> None:
+    """Write the page beside the model; it asks for no other file and no network.
+
+    Parameters
+    ----------
+    model : SlotModel
+    data : Dataset
+        What it was fitted and tested on.
+    prediction : Prediction
+        Of the labelled test examples, in their order.
+    summary : FitSummary
+    path : Path
+        An older page there is replaced when the new one is complete.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer answers than labelled test examples.
+    StorageError
+        If it cannot be written.
+    """
+    write_file(path, render(model, data, prediction, summary).encode())
+
+
+def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: FitSummary) -> str:
+    """The page as text; see `write_report`."""
+    labelled = data.y_test >= 0
+    x, y = data.x_test[labelled], data.y_test[labelled]
+    if len(y) != len(prediction):
+        raise ValueError(
+            f"`prediction` must hold one answer for each of {len(y)} labelled test examples, got {len(prediction)}. "
+            "Predict data.x_test[data.y_test >= 0]."
+        )
+    right, matched = prediction.labels == y, prediction.matched
+    wrong = np.flatnonzero(matched & ~right)
+    surest = wrong[np.argsort(-prediction.margins[wrong], kind="stable")][:_WRONG]
+    unmatched = np.flatnonzero(~matched)
+    sample = cards.evenly(unmatched, _UNMATCHED)
+    sample = sample[np.argsort(right[sample], kind="stable")]
+    shown = cards.gallery_slots(model)
+    groups = _by_class(cards.slot_cards(model, data.x_train, shown))
+    counts = confusion(prediction, y, _n_classes(model, y))
+    return (
+        page_environment()
+        .get_template("report.html")
+        .render(
+            summary=summary,
+            model=model,
+            backbone=model.recipe[0] if model.recipe else "none",
+            outcomes=outcomes(prediction, right),
+            classes=class_rows(model, y, prediction),
+            groups=groups,
+            highlights=[slots[0] for _, slots in groups[:_HIGHLIGHTS]],
+            n_shown=len(shown),
+            shown=set(shown.tolist()),
+            names=[model.class_name(label) for label in range(len(counts))],
+            matrix=_matrix(counts) if len(counts) <= MATRIX else None,
+            confusions=largest_confusions(model, counts),
+            n_confusions=int(np.count_nonzero(counts - np.diag(np.diag(counts)))),
+            n_test=len(y),
+            wrong=cards.example_cards(model, x, y, prediction, surest),
+            n_wrong=len(wrong),
+            unmatched=cards.example_cards(model, x, y, prediction, sample),
+            n_unmatched=len(unmatched),
+            n_guessed=int(right[unmatched].sum()),
+            contradictions=cards.contradiction_pictures(
+                model, data.x_train, data.y_train, summary.contradictions[:_CONTRADICTIONS]
+            ),
+        )
+    )
+
+
+def outcomes(prediction: Prediction, right: npt.NDArray[np.bool_]) -> list[OutcomeRow]:
+    """Counts of the five outcomes, which add up to the whole test part."""
+    sure, ambiguous = prediction.matched & ~prediction.ambiguous, prediction.ambiguous
+    kinds = (
+        ("sure", "matched, right", sure & right),
+        ("fault", "matched, wrong", sure & ~right),
+        ("torn", "ambiguous: slots of several classes fire", ambiguous),
+        ("guess", "unmatched, the guess is right", ~prediction.matched & right),
+        ("miss", "unmatched, the guess is wrong", ~prediction.matched & ~right),
+    )
+    n = max(1, len(prediction))
+    return [OutcomeRow(kind, words, int(mask.sum()), float(mask.sum()) / n) for kind, words, mask in kinds]
+
+
+def class_rows(model: SlotModel, y: npt.NDArray[np.int64], prediction: Prediction) -> list[ClassRow]:
+    """One row a class that has slots or test examples, in the order of labels."""
+    head = model.head
+    labels, held_out = head.labels.cpu().numpy(), head.held_out.cpu().numpy()
+    cosines = head.support_thresholds.cpu().numpy().astype(np.float64)
+    present = np.union1d(labels, y)
+    most = max(1, max((int((labels == label).sum()) for label in present), default=1))
+    rows = []
+    for label in present.tolist():
+        mine, test = labels == label, y == label
+        limited = mine & (np.abs(cosines) <= 1)
+        seen, right = held_out[mine].sum(0).tolist()
+        rows.append(
+            ClassRow(
+                name=model.class_name(label),
+                slots=int(mine.sum()),
+                slot_share=float(mine.sum()) / most,
+                n_test=int(test.sum()),
+                matched=float(prediction.matched[test].mean()) if test.any() else None,
+                right=float((prediction.labels[test] == label).mean()) if test.any() else None,
+                held_out_seen=seen,
+                held_out_right=right,
+                radius=float(np.degrees(np.median(np.arccos(cosines[limited])))) if limited.any() else None,
+            )
+        )
+    return rows
+
+
+def largest_confusions(model: SlotModel, counts: npt.NDArray[np.int64], *, limit: int = _CONFUSIONS) -> list[Confusion]:
+    """The most frequent wrong answers.
+
+    Parameters
+    ----------
+    model : SlotModel
+    counts : int64 array of shape (class, class)
+        Rows are true labels, columns the answers.
+    limit : int
+        Rows at most (count, >= 0).
+
+    Returns
+    -------
+    list of Confusion
+        Most frequent first, ties by label; shares are of the true class.
+    """
+    off = counts - np.diag(np.diag(counts))
+    truths, answers = np.nonzero(off)
+    order = np.argsort(-off[truths, answers], kind="stable")[:limit]
+    return [
+        Confusion(
+            model.class_name(truth), model.class_name(answer), int(off[truth, answer]), off[truth, answer] / total
+        )
+        for truth, answer in zip(truths[order].tolist(), answers[order].tolist(), strict=True)
+        for total in (int(counts[truth].sum()),)
+    ]
+
+
+def _matrix(counts: npt.NDArray[np.int64]) -> list[list[Cell]]:
+    """Cells of the confusion matrix; few wrong answers are shown stronger than their share, or nobody saw them."""
+    totals = np.maximum(counts.sum(axis=1), 1)
+    return [
+        [
+            Cell("hit", int(count), count / total, count / total)
+            if truth == answer
+            else Cell("off", int(count), count / total, float(0.06 + 0.94 * (count / total) ** 0.5))
+            for answer, count in enumerate(row)
+        ]
+        for truth, (row, total) in enumerate(zip(counts, totals, strict=True))
+    ]
+
+
+def _n_classes(model: SlotModel, y: npt.NDArray[np.int64]) -> int:
+    """One more than the largest label that has a slot, a test example or a name."""
+    return max(len(model.class_names), 1 + int(model.head.labels.max()), 1 + int(y.max(initial=-1)))
+
+
+def _by_class(slots: list[cards.SlotCard]) -> list[tuple[str, list[cards.SlotCard]]]:
+    """Cards grouped by class, in the order they come in."""
+    groups: dict[str, list[cards.SlotCard]] = {}
+    for card in slots:
+        groups.setdefault(card.name, []).append(card)
+    return list(groups.items())

@@ -1,0 +1,54 @@
+"""The page of ``slots update``: a picture of each query, and a field for its label."""
+
+from __future__ import annotations
+
+from protocols.data.dataset import check_sum
+from protocols.pages.environment import page_environment
+from protocols.pages.pictures import data_uri, png
+from protocols.summaries.update import COLUMNS
+from slots.closing.closing_pass import thumbnails
+from slots.features.preprocessing import RawInputs
+from slots.model.slot_model import SlotModel
+from slots.update.queries import Proposal
+
+
+def queries_page(model: SlotModel, x: RawInputs, proposal: Proposal, *, command: str) -> str:
+    """A page with the picture of each query and a field for its label; it can save the filled-in list by itself.
+
+    Parameters
+    ----------
+    model : SlotModel
+    x : array of shape (example, ...)
+    proposal : Proposal
+    command : str
+        What to run with the saved list.
+
+    Returns
+    -------
+    str
+        HTML that asks for no other file and no network.
+    """
+    pictures = [""] * len(proposal.queries)
+    if model.preprocessing.kind == "images":
+        images = thumbnails(x, proposal.queries[:, None])
+        pictures = [data_uri(png(image[0])) for image in images]
+    rows = [
+        {
+            "example": int(row),
+            "guess": model.class_name(int(proposal.prediction.labels[row])),
+            "covers": int(gain),
+            "check": check_sum(x, int(row)),
+            "picture": picture,
+        }
+        for row, gain, picture in zip(proposal.queries, proposal.gains, pictures, strict=True)
+    ]
+    names = [
+        name
+        for label, name in enumerate(model.class_names)
+        if label not in model.clusters  # a person names things; a cluster has no name yet
+    ]
+    return (
+        page_environment()
+        .get_template("queries.html")
+        .render(rows=rows, names=names, proposal=proposal, columns=COLUMNS, command=command)
+    )

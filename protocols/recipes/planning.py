@@ -1,0 +1,122 @@
+"""What to fit and how: backbone, options and recipe from what a user asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import backbones
+from protocols.data.dataset import Dataset
+from protocols.recipes.recipes import Recipe, find_recipe, from_trained
+from protocols.recipes.weights import load_trained
+from slots.errors import UsageError
+
+
+def parse_options(words: Sequence[str], *, weights: str | None = None) -> dict[str, Any]:
+    """Options of a backbone from the words of a command line.
+
+    Parameters
+    ----------
+    words : sequence of str
+        ``key=value``; a value that is JSON is taken as JSON, any other as the text it is.
+    weights : str, optional
+        Taken as the option of that name.
+
+    Raises
+    ------
+    UsageError
+        If a word has no key or no value.
+
+    Examples
+    --------
+    >>> parse_options(["widths=[24, 48]", "logits=dobble"])
+    {'widths': [24, 48], 'logits': 'dobble'}
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key.isidentifier() and equals and value):
+            raise UsageError(f"`option` must be KEY=VALUE, got {word!r}. For example widths=[24,48] or key=detached.")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options if weights is None else {**options, "weights": weights}
+
+
+def plan(
+    data: Dataset,
+    backbone: str | None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    pretrained: bool = False,
+    fine_tune: bool = False,
+    reconstruction: float = 0.0,
+    detach: bool = False,
+    **changes: Any,
+) -> tuple[str, Recipe]:
+    """The recipe for a data set, with the user's changes.
+
+    Parameters
+    ----------
+    data : Dataset
+    backbone : str, optional
+        Default: ``pixels`` for images, ``none`` for feature rows. ``cifar_resnetN``, ``torchvision:NAME`` and
+        ``timm:NAME`` stand for ``pretrained`` with that network.
+    options : mapping, optional
+        Options of the backbone, beside or instead of the recipe's.
+    pretrained : bool, default False
+        Start from the weights that come with the project, and train the head only.
+    fine_tune : bool, default False
+        With ``pretrained``: train the backbone further too.
+    reconstruction, detach
+        See `Recipe`.
+    **changes
+        Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode) and ``reach`` are fields of
+        its `ClosingConfig`.
+
+    Returns
+    -------
+    name : str
+    recipe : Recipe
+
+    Raises
+    ------
+    UsageError
+        If the backbone does not fit the kind of data, or there are no trained weights of it.
+    """
+    name = backbone or ("pixels" if data.kind == "images" else "none")
+    if (data.kind == "images") == (name == "none"):
+        choice = "a backbone such as pixels" if name == "none" else "none"
+        raise UsageError(f"`backbone` must be {choice} for {data.kind}, got {name!r}. Change --backbone.")
+    chosen = dict(options or {})
+    if backbones.is_network_name(name):
+        name, chosen = "pretrained", {"network": name, **chosen}
+    recipe = find_recipe(name, data.name, str(changes.get("device") or "cpu"))
+    if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
+        raise UsageError("`weights` must be given for a frozen network, got none. Pass --weights FILE or default.")
+    if chosen and name == "none":
+        raise UsageError(f"`option` must be left out for feature rows, got {', '.join(chosen)}. They have no backbone.")
+    if pretrained:
+        if chosen:
+            raise UsageError(
+                f"`option` must be left out with pretrained, got {', '.join(chosen)}. The weights fix them."
+            )
+        recipe = from_trained(recipe, load_trained(name, data.name), fine_tune=fine_tune)
+    elif fine_tune:
+        raise UsageError("`fine_tune` must come with pretrained, got it alone. Pass --pretrained too.")
+    if reconstruction < 0 or (detach and not reconstruction):
+        raise UsageError(
+            f"`reconstruction` must be >= 0, and above it with detach, got {reconstruction}. Pass --reconstruction 1."
+        )
+    learns = name not in ("none", "pixels") and (fine_tune or not pretrained)
+    if reconstruction and not (learns and (name != "pretrained" or chosen.get("frozen") is False)):
+        raise UsageError("`reconstruction` must come with a backbone that learns, got none. Choose another backbone.")
+    wanted = {name: changes.pop(name, None) for name in ("closing", "reach")}
+    closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
+    kept = {key: value for key, value in changes.items() if value is not None}
+    train = replace(recipe.train, closing=closing, **kept)
+    recipe = replace(recipe, reconstruction=reconstruction, detach=detach)
+    return name, replace(recipe, backbone={**recipe.backbone, **chosen}, train=train)

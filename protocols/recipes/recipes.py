@@ -1,0 +1,195 @@
+"""Good defaults: for each backbone, and for each data set on which it was tuned, what to train and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from protocols.recipes.weights import TrainedBackbone
+from slots.closing.closing_pass import ClosingConfig
+from slots.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options of the backbone and of the training.
+
+    Parameters
+    ----------
+    backbone : dict
+        Keyword options of `backbones.build`.
+    train : TrainConfig
+    trained : TrainedBackbone, optional
+        Weights to start from. Default: fresh ones.
+    fine_tune : bool, default False
+        Whether trained weights are trained further.
+    reconstruction : float, default 0.0
+        Weight of the loss that makes the winning units' gradients look like the inputs (>= 0).
+    detach : bool, default False
+        With ``reconstruction``: the backbone learns from that loss alone, without labels.
+    """
+
+    backbone: dict[str, Any] = field(default_factory=dict)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    trained: TrainedBackbone | None = None
+    fine_tune: bool = False
+    reconstruction: float = 0.0
+    detach: bool = False
+
+
+_PIXELS = TrainConfig(epochs=20, slots_per_class=30, slot_lr=2e-3, scale=80.0, margin=0.02, views="shift1")
+
+_MNIST = replace(
+    _PIXELS,
+    scale=100.0,
+    margin=0.005,
+    views="rotate12*shift1",
+    augment="zoom8*rotate5",
+    closing=ClosingConfig(min_gain=30),  # 1 in 2,000
+)
+
+_IMAGES = TrainConfig(
+    epochs=12,
+    batch_size=250,
+    slots_per_class=10,
+    scale=20.0,
+    beta=10.0,
+    views="flip",
+    sampled_views=1,  # training flips at random already
+    augment="flip*shift2",
+    autocast=True,
+    backbone_lr=3e-3,
+    weight_decay=5e-2,
+    standardize=True,
+)
+
+_STROKES = replace(_IMAGES, epochs=6, views="none", augment="shift2", standardize=False)
+_PARTS = replace(_IMAGES, backbone_lr=4e-3)
+_PART_STROKES = replace(_STROKES, backbone_lr=4e-3)
+_DIGITS = replace(_PART_STROKES, epochs=40, batch_size=50, augment="shift1")
+
+_POOLED: dict[str, Any] = {
+    "stem": "whitening",
+    "stem_kernel": 2,
+    "block": "pool",
+    "across": 0,
+    "a_x": 2.0,
+    "a_l": 1.0,
+    "key": "detached",
+    "pooling": "max",
+}
+"""Options of `explor` under which a CPU learns most in a given time."""
+
+_UNFOLDING: dict[str, Any] = {
+    "stem": "whitening",
+    "widths": [64, 128, 192],
+    "windows": [3, 3, 3],
+    "strides": [2, 2, 2],
+    "residual": [0, 1, 1],
+    "pooling": "max",
+}
+
+RECIPES: dict[tuple[str, str], Recipe] = {
+    ("cnn", ""): Recipe(train=replace(_STROKES, backbone_lr=1e-3)),
+    ("cnn", "digits"): Recipe(train=replace(_DIGITS, backbone_lr=2e-3)),
+    ("none", ""): Recipe(train=TrainConfig(epochs=20)),
+    ("pixels", ""): Recipe(train=_PIXELS),
+    ("pixels", "digits"): Recipe(train=replace(_PIXELS, epochs=60, batch_size=100, slots_per_class=10)),
+    ("pixels", "mnist"): Recipe(train=_MNIST),
+    ("pixels", "fashion_mnist"): Recipe(train=replace(_PIXELS, slots_per_class=50, views="shift1,flip")),
+    ("explor", ""): Recipe(train=_IMAGES),
+    ("explor", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
+    ("explor", "mnist"): Recipe(
+        _POOLED | {"widths": [24, 48, 96]},
+        replace(
+            _STROKES,
+            epochs=12,
+            slots_per_class=5,
+            matrix_lr=0.24,
+            augment="shift2,rotate10*zoom10*shift1",
+            closing=ClosingConfig(min_gain=60),  # 1 in 1,000
+        ),
+    ),
+    ("explor", "fashion_mnist"): Recipe(train=replace(_IMAGES, epochs=6, augment="flip*shift1")),
+    ("explor", "cifar10"): Recipe(_POOLED | {"widths": [48, 128, 128]}, replace(_IMAGES, epochs=13, matrix_lr=0.24)),
+    ("unfolding", ""): Recipe(_UNFOLDING, replace(_IMAGES, matrix_lr=0.24)),
+    ("unfolding", "digits"): Recipe(
+        {"widths": [32, 64, 96], "windows": [3, 3, 3], "strides": [1, 2, 2]},
+        replace(_STROKES, epochs=40, batch_size=50, augment="shift1", matrix_lr=0.1),
+    ),
+    ("unfolding", "mnist"): Recipe(
+        {"widths": [32, 64, 96], "windows": [5, 3, 3], "strides": [2, 2, 2], "residual": [0, 0, 1], "pooling": "max"},
+        replace(_STROKES, matrix_lr=0.24),
+    ),
+    ("unfolding", "cifar10"): Recipe(_UNFOLDING, replace(_IMAGES, epochs=14, matrix_lr=0.24)),
+    ("positive", ""): Recipe({"widths": [32, 64, 128]}, train=replace(_IMAGES, backbone_lr=1e-2)),
+    ("positive", "cifar10"): Recipe({"widths": [32, 64, 128]}, replace(_IMAGES, epochs=8, backbone_lr=1e-2)),
+    ("positive", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
+    ("positive", "mnist"): Recipe(
+        {"widths": [32, 64, 128]}, replace(_STROKES, scale=100.0, beta=20.0, backbone_lr=1e-2)
+    ),
+    ("disjunction", ""): Recipe({"parts": 480, "conjunctions": 96}, _PARTS),
+    ("disjunction", "digits"): Recipe({"parts": 480, "conjunctions": 96}, _DIGITS),
+    ("disjunction", "mnist"): Recipe({"parts": 480, "conjunctions": 96}, _PART_STROKES),
+    ("directional", ""): Recipe({"units": 240}, _PARTS),
+    ("directional", "digits"): Recipe({}, _DIGITS),
+    ("directional", "mnist"): Recipe({}, _PART_STROKES),
+    ("gumbel", ""): Recipe({"units": 240}, _PARTS),
+    ("gumbel", "digits"): Recipe({"units": 120}, _DIGITS),
+    ("gumbel", "mnist"): Recipe({"units": 120}, _PART_STROKES),
+    ("pretrained", ""): Recipe(
+        {"network": "cifar_resnet20"},
+        TrainConfig(epochs=20, slots_per_class=20, scale=40.0, slot_lr=2e-3, views="flip"),
+    ),
+}
+"""By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
+
+_LONG = replace(_IMAGES, epochs=30, batch_size=500, matrix_lr=0.24, label_smoothing=0.1)
+
+GPU_RECIPES: dict[tuple[str, str], Recipe] = {
+    ("explor", "cifar10"): Recipe(_POOLED | {"widths": [64, 256, 256]}, _LONG),
+    ("unfolding", "cifar10"): Recipe(_UNFOLDING | {"widths": [128, 256, 384]}, _LONG),
+    ("positive", "cifar10"): Recipe({"widths": [128, 256, 512]}, _LONG),
+}
+"""Larger nets and longer training, used on a GPU in place of the recipe for a CPU."""
+
+
+def from_trained(recipe: Recipe, trained: TrainedBackbone, *, fine_tune: bool) -> Recipe:
+    """The recipe that starts from trained weights.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of the backbone and data set.
+    trained : TrainedBackbone
+    fine_tune : bool
+        Train the backbone further, with small steps. Otherwise it stays as it is and only the head learns, which takes
+        as long as looking at the images once.
+    """
+    train = recipe.train
+    if fine_tune:
+        gentle = replace(train, epochs=max(1, train.epochs // 3), backbone_lr=train.backbone_lr / 10)
+        gentle = replace(gentle, matrix_lr=train.matrix_lr / 10)
+        return replace(recipe, backbone=trained.options, trained=trained, train=gentle, fine_tune=True)
+    head_only = replace(train, epochs=10, augment="none", autocast=False)
+    return replace(recipe, backbone=trained.options, trained=trained, train=head_only)
+
+
+def find_recipe(backbone: str, data: str, device: str = "cpu") -> Recipe:
+    """Recipe for a backbone on a data set: the tuned one, or the backbone's own default.
+
+    Parameters
+    ----------
+    backbone : str
+        A name of `backbones.build`, or ``"none"`` for feature rows.
+    data : str
+        Name of the data set.
+    device : str, default "cpu"
+
+    Returns
+    -------
+    Recipe
+    """
+    if device.startswith("cuda") and (found := GPU_RECIPES.get((backbone, data))):
+        return found
+    return RECIPES.get((backbone, data)) or RECIPES.get((backbone, "")) or Recipe()

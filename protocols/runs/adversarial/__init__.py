@@ -1,0 +1,1 @@
+"""The protocol of adversarial attacks, and what it is compared with."""

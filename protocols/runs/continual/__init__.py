@@ -1,0 +1,1 @@
+"""The protocol of continual learning, and what it is compared with."""

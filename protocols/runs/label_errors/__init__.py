@@ -1,0 +1,1 @@
+"""The protocol of label errors, and what it is compared with."""

@@ -1,0 +1,263 @@
+"""What a novelty detector may learn from and what it is tried on: familiar halves, far sets, held-out classes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from protocols.data.dataset import Dataset
+from protocols.data.loading import default_data_dir, load_archive
+from protocols.harness.encoders import Encoder, Features, Labels, make_encoder
+from protocols.harness.linear_probe import last_layer
+from protocols.harness.protocol import Setting
+from slots.errors import UsageError
+from slots.features.preprocessing import RawInputs
+from slots.progress import Progress
+from slots.storage.atomic import write_file
+
+NAMED = ("mnist", "fashion_mnist", "notmnist", "cifar10")
+"""Sets that may be foreign to another one, where they lie in the data folder."""
+
+_ALIKE = {"digits": ("digits", "mnist"), "mnist": ("mnist", "digits")}  # handwritten digits are not foreign to digits
+_COLOUR = ("cifar10",)  # never foreign to grey images: their backbones would not see them as they are
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Feature rows of one split.
+
+    Parameters
+    ----------
+    train : float32 array of shape (example, feature)
+        What detectors learn from.
+    y_train : int64 array of shape (example,)
+        From 0 to the number of known classes - 1.
+    calibration, test : float32 arrays
+        Two halves of the known classes' test examples, which neither the network nor a detector saw.
+    foreign : dict of str to float32 array
+        Sets that are measured.
+    linear : nn.Linear
+        Classifier on these features (`protocols.harness.linear_probe`).
+    accuracy : float
+        Share of ``test`` that it names right.
+    known : tuple of str
+        Names of the known classes.
+    """
+
+    train: Features
+    y_train: Labels
+    calibration: Features
+    test: Features
+    foreign: dict[str, Features]
+    linear: nn.Linear
+    accuracy: float
+    known: tuple[str, ...]
+
+    def logits(self, features: Features) -> Features:
+        """Outputs of `linear`, float32 of shape (example, class)."""
+        weight, bias = (it.detach().cpu().numpy() for it in (self.linear.weight, self.linear.bias))
+        found: Features = features @ weight.T + bias
+        return found
+
+
+def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, report: Progress) -> Sets:
+    """All classes are known; whole other data sets are foreign, and noise.
+
+    Parameters
+    ----------
+    setting : Setting
+    seed : int
+    n_train : int
+        Most training examples that a detector sees; 0 for all.
+    n_foreign : int
+        Most examples of a foreign set.
+    report : callable
+    """
+    data, rng = _labelled(setting.data), np.random.default_rng(seed)
+    raw = foreign_inputs(data, setting.data_dir, n_foreign, rng)
+    classes = np.unique(data.y_train)
+    return _embed(setting, data, raw, classes=classes, rng=rng, seed=seed, n_train=n_train, report=report)
+
+
+def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, report: Progress) -> Sets:
+    """Some classes are known to the network and the detectors; test examples of the others are foreign.
+
+    Parameters
+    ----------
+    setting : Setting
+    seed : int
+        Draws the classes.
+    share : float
+        Share of the classes held out; at least one, and at least two stay.
+    n_train : int
+        As in `far_sets`.
+    report : callable
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than three classes.
+    """
+    data, rng = _labelled(setting.data), np.random.default_rng(seed)
+    classes = np.unique(data.y_train)
+    if len(classes) < 3:
+        raise UsageError(f"`data` must have at least 3 classes to hold some out, got {len(classes)}. Take other data.")
+    out = min(max(1, round(share * len(classes))), len(classes) - 2)
+    known = np.sort(rng.permutation(classes)[out:])
+    train, test = np.isin(data.y_train, known), np.isin(data.y_test, known)
+    raw: dict[str, RawInputs] = {"held-out classes": data.x_test[~test]}
+    kept = replace(
+        data,
+        x_train=data.x_train[train],
+        y_train=np.searchsorted(known, data.y_train[train]),
+        x_test=data.x_test[test],
+        y_test=np.searchsorted(known, data.y_test[test]),
+        class_names=tuple(data.class_names[c] for c in known),
+    )
+    return _embed(setting, kept, raw, classes=known, rng=rng, seed=seed, n_train=n_train, report=report)
+
+
+def is_noise(name: str) -> bool:
+    """Whether a foreign set is noise, which counts in no mean."""
+    return name.endswith("noise")
+
+
+def foreign_inputs(data: Dataset, data_dir: Path | None, n: int, rng: np.random.Generator) -> dict[str, RawInputs]:
+    """Raw inputs that are none of the data's, in its shape.
+
+    Parameters
+    ----------
+    data : Dataset
+    data_dir : Path, optional
+        Where named sets lie. Default: as `protocols.data.load_data`.
+    n : int
+        Most of each kind.
+    rng : numpy Generator
+
+    Returns
+    -------
+    dict
+        For images: other named sets, resized; without any, the test images inverted, and with their pixels shuffled.
+        For feature rows: test rows each of whose numbers comes from another row. And two kinds of noise.
+    """
+    some = data.x_test[rng.permutation(len(data.x_test))[:n]]
+    if data.kind == "features":
+        return _other_rows(data, some, rng)
+    found = _named_sets(data, default_data_dir() if data_dir is None else data_dir, n)
+    if not found:
+        pixels = some.reshape(len(some), -1, some.shape[3])
+        shuffled = np.stack([rng.permutation(image) for image in pixels]).reshape(some.shape)
+        found = {"inverted": 255 - some, "shuffled pixels": shuffled}
+    mean, std = float(data.x_train.mean()), float(data.x_train.std())
+    gauss = np.clip(rng.normal(mean, std, some.shape).round(), 0, 255).astype(np.uint8)
+    uniform = rng.integers(0, 256, some.shape, dtype=np.uint8)
+    return {**found, "gaussian noise": gauss, "uniform noise": uniform}
+
+
+def resized(images: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Images in another (height, width, channel): bilinear, smoothed where they shrink; grey ones fill all channels."""
+    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    if tuple(x.shape[2:]) != shape[:2]:
+        x = functional.interpolate(x, size=shape[:2], mode="bilinear", align_corners=False, antialias=True)
+    x = x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return x.expand(-1, -1, -1, shape[2]).contiguous().numpy()
+
+
+def _other_rows(data: Dataset, some: Features, rng: np.random.Generator) -> dict[str, RawInputs]:
+    """Feature rows that are none of the data's."""
+    shuffled = np.stack([rng.permutation(column) for column in some.T], axis=1)
+    gauss = rng.normal(data.x_train.mean(0), data.x_train.std(0), some.shape).astype(np.float32)
+    uniform = rng.uniform(data.x_train.min(0), data.x_train.max(0), some.shape).astype(np.float32)
+    return {"shuffled columns": shuffled, "gaussian noise": gauss, "uniform noise": uniform}
+
+
+def _named_sets(data: Dataset, folder: Path, n: int) -> dict[str, RawInputs]:
+    """The first test images of each named set that lies in the folder and is foreign to the data."""
+    found: dict[str, RawInputs] = {}
+    for name in NAMED:
+        path = folder / f"{name}.npz"
+        if name in _ALIKE.get(data.name, (data.name,)) or (name in _COLOUR and data.shape[2] == 1) or not path.exists():
+            continue
+        other = load_archive(path, name=name)
+        found[name] = resized(other.x_test[:n] if len(other.x_test) else other.x_train[:n], data.shape)
+    return found
+
+
+def _labelled(data: Dataset) -> Dataset:
+    """The data without what has no label."""
+    train, test = data.y_train >= 0, data.y_test >= 0
+    if not train.any() or test.sum() < 40:
+        raise UsageError(
+            f"`data` must have a labelled training part and at least 40 labelled test examples, got {train.sum()} and "
+            f"{test.sum()}. Half of the test examples calibrate, half measure."
+        )
+    if train.all() and test.all():
+        return data
+    return replace(
+        data,
+        x_train=data.x_train[train],
+        y_train=data.y_train[train],
+        x_test=data.x_test[test],
+        y_test=data.y_test[test],
+    )
+
+
+def _embed(
+    setting: Setting,
+    data: Dataset,
+    raw: dict[str, RawInputs],
+    *,
+    classes: Labels,
+    rng: np.random.Generator,
+    seed: int,
+    n_train: int,
+    report: Progress,
+) -> Sets:
+    """Train the network on the whole training part, and run what is needed through it."""
+    encoder = make_encoder(setting, data.x_train, data.y_train, seed, report)
+    used = np.sort(rng.permutation(len(data.x_train))[: n_train or None])
+    calibrating, testing = np.array_split(rng.permutation(len(data.x_test)), 2)
+
+    def features(x: RawInputs) -> Features:
+        report("features", 0.0)
+        return _features_of(encoder, x, setting)
+
+    train, tested = features(data.x_train[used]), features(data.x_test[testing])
+    report("last layer", 0.0)
+    linear = last_layer(encoder, setting, train, data.y_train[used], classes=classes, seed=seed)
+    sets = Sets(
+        train=train,
+        y_train=data.y_train[used],
+        calibration=features(data.x_test[calibrating]),
+        test=tested,
+        foreign={name: features(x) for name, x in raw.items()},
+        linear=linear,
+        accuracy=0.0,
+        known=data.class_names,
+    )
+    return replace(sets, accuracy=float((sets.logits(tested).argmax(1) == data.y_test[testing]).mean()))
+
+
+def _features_of(encoder: Encoder, x: RawInputs, setting: Setting) -> Features:
+    """Features of raw inputs; those of a frozen network are kept in the cache, since they cost more than all else."""
+    if setting.cache is None or setting.weights is None:
+        return encoder(x)
+    sha = hashlib.sha256(f"1 {setting.backbone} {x.shape} {x.dtype}".encode())
+    for array in (np.asarray(x), *(it.detach().cpu().numpy() for it in encoder.module.state_dict().values())):
+        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    file = setting.cache / f"features-{sha.hexdigest()[:16]}.npy"
+    if file.exists():
+        kept: Features = np.load(file, allow_pickle=False)
+        return kept
+    found, buffer = encoder(x), io.BytesIO()
+    np.save(buffer, found)
+    write_file(file, buffer.getvalue())
+    return found

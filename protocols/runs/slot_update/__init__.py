@@ -1,0 +1,1 @@
+"""The protocol of updates with new classes, and what it is compared with."""

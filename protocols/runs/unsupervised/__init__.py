@@ -1,0 +1,1 @@
+"""The protocol of clustering and discovery, and what it is compared with."""

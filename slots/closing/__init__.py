@@ -1,0 +1,13 @@
+"""The closing pass of a fit: exact caps, then only the slots that earn their place."""
+
+from __future__ import annotations
+
+from slots.closing.closing_pass import THUMBNAIL as THUMBNAIL
+from slots.closing.closing_pass import Closed as Closed
+from slots.closing.closing_pass import ClosingConfig as ClosingConfig
+from slots.closing.closing_pass import ClosingReport as ClosingReport
+from slots.closing.closing_pass import Ids as Ids
+from slots.closing.closing_pass import answer as answer
+from slots.closing.closing_pass import close as close
+from slots.closing.closing_pass import support_features as support_features
+from slots.closing.closing_pass import thumbnails as thumbnails

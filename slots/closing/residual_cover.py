@@ -1,0 +1,207 @@
+"""Slots for what training left unmatched: examples themselves, the fewest that cover it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.cover.greedy import greedy_set_cover, refined_set_cover
+from slots.features.source import FeatureSource
+from slots.head.decision import SlotCaps, matching_pairs
+from slots.head.exact_thresholds import PrecisionAccumulator
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.similarities import best_view, normalize
+from slots.progress import Progress
+from slots.rounding import FLOAT32_GAP, full_product, strictly_below
+
+_CHUNK = 2048
+"""Candidates whose thresholds are found in one pass over the data; it bounds the memory."""
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Unmatched examples as slots to be: ids, unit features, labels and precision thresholds, one row each."""
+
+    ids: npt.NDArray[np.int64]
+    unit: Tensor
+    labels: Tensor
+    thresholds: Tensor
+
+
+@torch.no_grad()
+def complete(
+    source: FeatureSource,
+    head: IncrementalNeuralHashing,
+    y: npt.NDArray[np.int64],
+    *,
+    matched: npt.NDArray[np.bool_],
+    min_gain: int,
+    max_candidates: int,
+    slack: float,
+    report: Progress,
+    refine_s: float = 1.0,
+) -> tuple[int, npt.NDArray[np.int64]]:
+    """Add the fewest examples as slots that cover the unmatched ones, each at precision 1 on all of the data.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The training data.
+    head : IncrementalNeuralHashing
+        Gets the new slots, behind the others, outside the pooled score.
+    y : int64 array of shape (example,)
+    matched : bool array of shape (example,)
+        Updated in place: true for what the new slots match.
+    min_gain : int
+        Unmatched examples of its label that a new slot must match, itself included (count, >= 1).
+    max_candidates : int
+        Above this many unmatched, every n-th is tried.
+    slack : float
+        Radians by which a new slot reaches beyond the examples it was added for.
+    report : callable
+    refine_s : float, default 1.0
+        Seconds of search a class for a smaller cover; used when ``min_gain`` is 1.
+
+    Returns
+    -------
+    n_added : int
+    contradictions : int64 array
+        Candidates that do not even match themselves: the same features under another label, or zero.
+    """
+    open_ids = np.flatnonzero(~matched)
+    if len(open_ids) == 0:
+        return 0, open_ids
+    step = -(-len(open_ids) // max(1, max_candidates))
+    tried = _candidates(source, head, y, open_ids[::step], report)
+    pairs = _pairs(source, head, y, open_ids, tried, report=report)
+    added = 0
+    for label in np.unique(y[tried.ids]):
+        added += _cover_label(
+            head, tried, pairs, open_ids, matched=matched, settings=(int(label), min_gain, slack, refine_s)
+        )
+    itself = np.searchsorted(open_ids, tried.ids)
+    selfless = ~np.isin(np.arange(len(tried.ids)), pairs[0][pairs[1] == itself[pairs[0]]])
+    return added, tried.ids[selfless]
+
+
+def _candidates(
+    source: FeatureSource,
+    head: IncrementalNeuralHashing,
+    y: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int64],
+    report: Progress,
+) -> _Candidates:
+    """Candidates with exact precision thresholds over the whole training set."""
+    device = source.featurizer.device
+    targets = torch.from_numpy(y).to(device)
+    unit = torch.cat([normalize(source(ids[rows])[:, 0].float()) for rows in source.blocks(len(ids))])
+    labels = targets[torch.from_numpy(ids).to(device)]
+    parts = []
+    for i in range(0, len(ids), _CHUNK):
+        accumulator = PrecisionAccumulator(unit[i : i + _CHUNK], labels[i : i + _CHUNK])
+        for rows in source.blocks(columns=max(head.n_slots, min(_CHUNK, len(ids)))):
+            report("candidates", (i + _CHUNK * rows.stop / len(y)) / (len(ids) + _CHUNK))
+            accumulator.update(source(rows), targets[rows])
+        parts.append(accumulator.thresholds())
+    return _Candidates(ids, unit, labels, torch.cat(parts))
+
+
+def _pairs(
+    source: FeatureSource,
+    head: IncrementalNeuralHashing,
+    y: npt.NDArray[np.int64],
+    open_ids: npt.NDArray[np.int64],
+    tried: _Candidates,
+    *,
+    report: Progress,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Candidate, place among the unmatched, and score, for each pair of one label that matches by the exact rule."""
+    caps = SlotCaps(
+        weights=tried.unit,
+        centres=tried.unit,
+        precision=tried.thresholds,
+        support=torch.full_like(tried.thresholds, -2.0),
+        labels=tried.labels,
+        generations=torch.zeros_like(tried.labels),
+        pooled=torch.ones_like(tried.labels, dtype=torch.bool),
+        beta=head.beta,
+    )
+    targets = torch.from_numpy(y[open_ids]).to(tried.labels.device)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for rows in source.blocks(len(open_ids), columns=max(head.n_slots, len(tried.ids))):
+        report("cover", rows.stop / len(open_ids))
+        features = source(open_ids[rows])
+        example, candidate = matching_pairs(features, caps)
+        own = targets[rows][example] == tried.labels[candidate]
+        scores = best_view(full_product(normalize(features.float()), tried.unit.T))[0]
+        example, candidate = example[own], candidate[own]
+        found.append((candidate, example + rows.start, scores[example, candidate]))
+    candidates, places, values = (torch.cat(column).cpu().numpy() for column in zip(*found, strict=True))
+    return candidates, places, values
+
+
+def _cover_label(
+    head: IncrementalNeuralHashing,
+    tried: _Candidates,
+    pairs: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+    open_ids: npt.NDArray[np.int64],
+    *,
+    matched: npt.NDArray[np.bool_],
+    settings: tuple[int, int, float, float],
+) -> int:
+    """Cover the unmatched examples of one label; returns the number of slots added."""
+    label, min_gain, slack, refine_s = settings
+    mine = np.flatnonzero(tried.labels.cpu().numpy() == label)
+    here = np.isin(pairs[0], mine)
+    candidate, place, score = (column[here] for column in pairs)
+    if len(candidate) == 0:
+        return 0
+    places, column = np.unique(place, return_inverse=True)
+    scores = np.full((len(mine), len(places)), -np.inf, np.float32)
+    scores[np.searchsorted(mine, candidate), column] = score
+    covers = torch.from_numpy(scores > -np.inf)
+    if min_gain == 1:
+        picked = refined_set_cover(covers, time_budget_s=refine_s)
+    else:
+        picked = greedy_set_cover(covers, min_gain=min_gain)
+    chosen = picked.cpu().numpy()
+    if len(chosen) == 0:
+        return 0
+    best, owner = scores[chosen].max(0), scores[chosen].argmax(0)
+    inside = best > -np.inf
+    reach = np.full(len(chosen), 1.0)
+    np.minimum.at(reach, owner[inside], best[inside])
+    radius = np.minimum(np.arccos(np.clip(reach - FLOAT32_GAP, -1, 1)) + slack, np.pi)
+    rows = torch.from_numpy(mine[chosen]).to(tried.unit.device)
+    head.add_slots(
+        tried.unit[rows],
+        tried.labels[rows],
+        precision_thresholds=tried.thresholds[rows],
+        support_thresholds=strictly_below(torch.from_numpy(np.cos(radius))),
+        exemplars=_nearest(tried.ids[mine[chosen]], scores[chosen], owner, open_ids[places], inside),
+        trained=False,
+    )
+    head.hits[-len(chosen) :] = covers[picked].sum(1).to(head.hits.device)
+    matched[open_ids[places[inside]]] = True
+    return len(chosen)
+
+
+def _nearest(
+    own: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    owner: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int64],
+    inside: npt.NDArray[np.bool_],
+) -> Tensor:
+    """Exemplar ids of new slots: the example itself, then the nearest that it was added for; -1 pads."""
+    exemplars = np.full((len(own), 4), -1, np.int64)
+    exemplars[:, 0] = own
+    for k in range(len(own)):
+        members = np.flatnonzero(inside & (owner == k) & (ids != own[k]))
+        nearest = members[np.argsort(-scores[k, members], kind="stable")][:3]
+        exemplars[k, 1 : 1 + len(nearest)] = ids[nearest]
+    return torch.from_numpy(exemplars)

@@ -1,0 +1,205 @@
+"""k-means as the slots need it: centres that are directions, owners that are numbered from the largest.
+
+scikit-learn's, with what must be cleaned up around it. Three relatives are no users of it, since their steps differ:
+`kmeans.spherical_means` keeps its centres of unit length in every pass and looks at a sample, so that a
+thousand cost seconds; `new_caps.settle` keeps labelled examples to the slots of their label; and
+`slots.continual.growth` starts from the rows that the present slots explain badly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from torch import Tensor
+
+from slots.head.similarities import normalize
+from slots.progress import Progress
+from slots.rounding import add_by_owner_
+from slots.shapes import Features, SlotVectors
+
+SCORES_HELD = 1 << 24
+"""Scores held at once in a pass over all inputs (64 MiB in float32)."""
+
+_SAMPLE = 25  # inputs a slot that the first passes look at; the last looks at all
+Rows = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+_BATCH = 4096  # rows a step of the mini-batch form
+
+
+def directions(unit: Rows, most: int, *, seed: int) -> Rows:
+    """Up to ``most`` centres of unit rows; the different rows where they are no more. Zero rows take no part.
+
+    Parameters
+    ----------
+    unit : float32 array of shape (example, feature)
+        Rows of length 1 or 0.
+    most : int
+        Centres wanted (count, >= 1).
+    seed : int
+
+    Returns
+    -------
+    float32 array of shape (centre, feature)
+        None of them 0; centres are shorter than 1, rows in lexicographic order. Empty where no row takes part.
+    """
+    rows = unit[(unit != 0).any(1)]
+    distinct = np.unique(rows, axis=0)
+    return distinct if len(distinct) <= most else centres(rows, most, seed=seed)
+
+
+def centres(rows: Rows, count: int, *, seed: int, minibatch: bool = False) -> Rows:
+    """Centres of k-means, without those that are 0: opposite rows have no direction between them.
+
+    Parameters
+    ----------
+    rows : float32 array of shape (example, feature)
+    count : int
+        In [1, number of different rows].
+    seed : int
+    minibatch : bool, default False
+        Batches of 4,096 rows and up to 30 passes (Sculley 2010), for many centres; otherwise up to 10 passes over all
+        rows (Lloyd), since more move the centres little.
+
+    Returns
+    -------
+    float32 array of shape (centre, feature)
+        At most ``count``.
+    """
+    found = _estimator(count, seed, minibatch=minibatch).fit(rows)
+    middle: Rows = np.asarray(found.cluster_centers_, np.float32)
+    return np.compress((middle != 0).any(1), middle, axis=0)
+
+
+def owners(rows: Rows, count: int, *, seed: int, minibatch: bool = False, starts: int | None = None) -> Ids:
+    """Number of its centre for each row.
+
+    Parameters
+    ----------
+    rows : float32 array of shape (example, feature)
+    count : int
+        In [1, number of rows].
+    seed : int
+    minibatch : bool, default False
+        As in `centres`.
+    starts : int, optional
+        The best of so many runs to the end (count, >= 1). Default: one run of the passes that `centres` takes.
+
+    Returns
+    -------
+    int64 array of shape (example,)
+    """
+    found = KMeans(count, n_init=starts, random_state=seed) if starts else _estimator(count, seed, minibatch=minibatch)
+    return np.asarray(found.fit(rows).labels_, np.int64)
+
+
+def by_size(ids: Ids, sizes: npt.NDArray[np.float64] | None = None) -> Ids:
+    """Number clusters anew from the largest, without gaps; of equal ones the lower number stays first.
+
+    Parameters
+    ----------
+    ids : int64 array of shape (item,)
+        Cluster of each item.
+    sizes : float64 array of shape (item,), optional
+        What each item counts (>= 0). Default: 1.
+
+    Returns
+    -------
+    int64 array of shape (item,)
+
+    Examples
+    --------
+    >>> by_size(np.array([7, 2, 2, 9]))
+    array([1, 0, 0, 2])
+    """
+    _, ids = np.unique(ids, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(-np.bincount(ids, sizes), kind="stable"))[ids], np.int64)
+
+
+def _estimator(count: int, seed: int, *, minibatch: bool) -> KMeans | MiniBatchKMeans:
+    if minibatch:
+        return MiniBatchKMeans(count, batch_size=_BATCH, n_init=1, max_iter=30, random_state=seed)
+    return KMeans(count, n_init=1, max_iter=10, random_state=seed)
+
+
+@torch.no_grad()
+def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, report: Progress) -> SlotVectors:
+    """Unit vectors, each the normalised mean of the inputs that are nearer to it than to any other.
+
+    Parameters
+    ----------
+    unit : float tensor of shape (example, feature)
+        Rows of length 1.
+    n_slots : int
+        >= 1.
+    passes : int
+        >= 1; all but the last are on 25 inputs a slot.
+    seed : int
+    report : callable
+
+    Returns
+    -------
+    float tensor of shape (slot, feature)
+        At most ``n_slots``: a slot that wins nothing takes the place of the worst matched input, and goes if it wins
+        nothing in the last pass either.
+
+    Notes
+    -----
+    Dhillon and Modha 2001.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(unit), generator=generator).to(unit.device)
+    sample = unit[order[: max(n_slots, _SAMPLE * n_slots)]]
+    weights = sample[:n_slots].clone()
+    for step in range(passes):
+        last = step + 1 == passes
+        x = unit if last else sample
+        scores, owners = nearest(x, weights, 1)
+        wins = torch.bincount(owners[:, 0], minlength=len(weights))
+        weights = normalize(add_by_owner_(torch.zeros_like(weights), owners[:, 0], x))
+        if last:
+            weights = weights[wins > 0]
+        else:
+            empty = (wins == 0).nonzero()[:, 0]
+            weights[empty] = x[scores[:, 0].argsort(stable=True)[: len(empty)]]
+        report(f"slots, pass {step + 1}/{passes}", (step + 1) / passes)
+    return weights
+
+
+@torch.no_grad()
+def nearest(
+    unit: Features, weights: SlotVectors, count: int
+) -> tuple[Float[Tensor, "example near"], Int[Tensor, "example near"]]:
+    """Cosines and numbers of the slots nearest to each input, the nearest first; ties go to the lowest.
+
+    Parameters
+    ----------
+    unit : float tensor of shape (example, feature)
+    weights : float tensor of shape (slot, feature)
+    count : {1, 2}
+        At most the number of slots.
+
+    Returns
+    -------
+    scores : float tensor of shape (example, count)
+    slots : int64 tensor of shape (example, count)
+    """
+    scores = torch.empty(len(unit), count, dtype=unit.dtype, device=unit.device)
+    slots = torch.empty(len(unit), count, dtype=torch.long, device=unit.device)
+    for rows in blocks(len(unit), len(weights)):
+        near = unit[rows] @ weights.T
+        for place in range(count):
+            scores[rows, place], slots[rows, place] = near.max(1)
+            near.scatter_(1, slots[rows, place, None], -torch.inf)
+    return scores, slots
+
+
+def blocks(n: int, columns: int) -> Iterator[slice]:
+    """Slices of ``n`` rows whose scores fit into `SCORES_HELD`."""
+    step = max(1, SCORES_HELD // max(1, columns))
+    for first in range(0, n, step):
+        yield slice(first, min(n, first + step))

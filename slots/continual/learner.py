@@ -1,0 +1,351 @@
+"""`ContinualSlots`: a classifier for endless streams, in one pass and bounded memory, which keeps its word."""
+# ruff: noqa: N803 - scikit-learn calls it X
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from slots.continual.buffer import Waiting
+from slots.continual.evidence import Evidence
+from slots.continual.growth import Growth, learn, seal, unexplained
+from slots.continual.pca_slots import DirectedSlots, Ids
+from slots.continual.sealed_match import match
+from slots.errors import DataError, UsageError
+
+Labels = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Answers to some rows.
+
+    Parameters
+    ----------
+    labels : array of shape (example,)
+    matched : bool array of shape (example,)
+        Whether a sealed slot answers: then no later `ContinualSlots.partial_fit` changes this answer.
+    slots : int64 array of shape (example,)
+        The slot that matched; -1 where none did.
+    """
+
+    labels: Labels
+    matched: npt.NDArray[np.bool_]
+    slots: Ids
+
+
+class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Classifier that learns from a stream in one pass; classes may come, go and return at any time.
+
+    Parameters
+    ----------
+    n_directions : int, default 12
+        Directions a slot remembers beside its mean, >= 1; no more than there are features are kept.
+    first_slots, first_share : int, default 20 and 25
+        A new class gets a slot for every ``first_share`` examples until it has ``first_slots``, both >= 1.
+    slot_share : int, default 300
+        Later it gets one for every ``slot_share`` examples that its sealed slots do not explain, >= 1.
+    pending : int, default 1500
+        Examples of all classes together that wait to be learned, >= 1. When there are so many, those of the most
+        frequent class among them are learned at once and leave.
+    probation : int, default 24000
+        Examples of other classes after which a slot is sealed, >= 0.
+    reach : float, default -0.5
+        How far a sealed slot matches: so many standard deviations beyond its own typical example, on the scale of log
+        energies. Never as far as an example of another class has come during the probation.
+    lead : float in (0, 1), default 0.6
+        A slot matches only where its energy is at most this share of that of any older slot of another class.
+    random_state : int, RandomState instance or None, default None
+
+    Attributes
+    ----------
+    classes_ : array of shape (class,)
+        Sorted; label ids number the classes in order of appearance.
+    slots_ : DirectedSlots
+        What was learned from all but the pending examples.
+    evidence_ : Evidence
+        Class means, and how much slots and means weigh.
+    n_features_in_ : int
+    nbytes : int
+        Bytes of all that is kept between calls, pending examples included.
+
+    Notes
+    -----
+    Rows are compared by direction: each is scaled to unit length. A slot is a small probabilistic PCA of examples of
+    one class, kept in 8-bit numbers; it learns from examples of its own class alone, so what is known of one class is
+    never overwritten by another. A row that no slot matches goes to the class with the most evidence
+    (`slots.continual.evidence`), which may change with every example.
+
+    *Matched* answers never change. A slot learns, and promises nothing, until it has seen ``probation`` examples of
+    other classes; what they show about its reach is taken off. Then it is sealed: neither moved nor removed, and older
+    slots answer before younger ones (`slots.continual.sealed_match.match`). This holds for every possible row.
+
+    The state does not depend on how the stream is cut into calls.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> learner = ContinualSlots(pending=50, probation=300, random_state=0)
+    >>> for label in range(10):  # one class after the other
+    ...     _ = learner.partial_fit(X[y == label], y[y == label])
+    >>> bool(learner.score(X, y) > 0.95)
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        n_directions: int = 12,
+        first_slots: int = 20,
+        first_share: int = 25,
+        slot_share: int = 300,
+        pending: int = 1500,
+        probation: int = 24_000,
+        reach: float = -0.5,
+        lead: float = 0.6,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_directions = n_directions
+        self.first_slots = first_slots
+        self.first_share = first_share
+        self.slot_share = slot_share
+        self.pending = pending
+        self.probation = probation
+        self.reach = reach
+        self.lead = lead
+        self.random_state = random_state
+
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
+        """Forget everything and learn these rows in the order in which they stand.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+        y : array-like of shape (example,)
+
+        Returns
+        -------
+        ContinualSlots
+            Itself.
+        """
+        if hasattr(self, "slots_"):
+            del self.slots_
+        return self.partial_fit(X, y)
+
+    def partial_fit(
+        self,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        classes: npt.ArrayLike | None = None,  # noqa: ARG002 - scikit-learn passes it
+    ) -> Self:
+        """Learn the next rows of the stream; their classes may be old or new.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+        y : array-like of shape (example,)
+            Class labels: strings, whole numbers, booleans, or floats that are whole.
+        classes : ignored
+            Classes need not be announced.
+
+        Returns
+        -------
+        ContinualSlots
+            Itself.
+
+        Raises
+        ------
+        UsageError
+            If a parameter is out of its range.
+        DataError
+            If numbers are given as labels after names, or the other way round.
+        ValueError
+            If the data is empty or not finite, or the labels are continuous.
+        """
+        fresh = not hasattr(self, "slots_")
+        if fresh:
+            self._check_parameters()
+        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=fresh)
+        check_classification_targets(labels)
+        labels = column_or_1d(labels)
+        if fresh:
+            self._start(labels)
+        units, ids = _unit(rows).astype(np.float32), self._register(labels)
+        done = 0
+        while done < len(ids):
+            end = done + self.pending - len(self._waiting)
+            self._waiting.add(units[done:end], ids[done:end])
+            done = end
+            if len(self._waiting) >= self.pending:
+                self._learn(self._waiting.most())
+                self._seal()
+        return self
+
+    def settle(self) -> Self:
+        """Learn what is pending now, which makes answers faster until the stream goes on.
+
+        Returns
+        -------
+        ContinualSlots
+            Itself.
+        """
+        check_is_fitted(self, "slots_")
+        for label in np.unique(self._waiting.ids).tolist():
+            self._learn(label)
+        self._seal()
+        return self
+
+    def decide(self, X: npt.ArrayLike) -> Decision:
+        """Answer each row, and tell which answers are final.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+
+        Returns
+        -------
+        Decision
+        """
+        rows = self._rows(X)
+        found = match(self.slots_, rows, lead=self.lead)
+        matched = found >= 0
+        ids = self.slots_.labels[found] if len(self.slots_) else np.zeros(len(rows), np.int64)
+        if not matched.all():
+            ids[~matched] = self._settled().evidence_total(rows[~matched]).argmax(1)
+        return Decision(self._names[ids], matched, found)
+
+    def predict(self, X: npt.ArrayLike) -> Labels:
+        """Class of each row: that of the slot which matches, else the class with the most evidence.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+
+        Returns
+        -------
+        array of shape (example,)
+        """
+        return self.decide(X).labels
+
+    def evidence(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Evidence for each class, as it decides where no slot matches; higher = more likely.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+
+        Returns
+        -------
+        float64 array of shape (example, class)
+            Columns follow ``classes_``; differences between them are in nats.
+        """
+        rows = self._rows(X)
+        return self._settled().evidence_total(rows)[:, np.argsort(self._names, kind="stable")]
+
+    @property
+    def classes_(self) -> Labels:
+        """Known classes, sorted."""
+        check_is_fitted(self, "slots_")
+        return np.sort(self._names)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept between calls."""
+        check_is_fitted(self, "slots_")
+        counters = self._learned.nbytes + self._open.nbytes + self._names.nbytes
+        return self.slots_.nbytes + self.evidence_.nbytes + self._waiting.nbytes + counters
+
+    def evidence_total(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Evidence by label id for unit rows, the pending examples left aside."""
+        return self.evidence_.total(self.slots_, rows)
+
+    def _check_parameters(self) -> None:
+        for name in ("n_directions", "first_slots", "first_share", "slot_share", "pending"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"`{name}` must be >= 1, got {getattr(self, name)}. Leave it out for the default.")
+        if self.probation < 0:
+            raise UsageError(f"`probation` must be >= 0, got {self.probation}. 0 seals a slot as soon as it can be.")
+        if not 0 < self.lead < 1:
+            raise UsageError(f"`lead` must lie in (0, 1), got {self.lead}. 0.6 is a good start.")
+
+    def _start(self, labels: Labels) -> None:
+        n_features: int = self.n_features_in_
+        self.slots_ = DirectedSlots.empty(0, min(self.n_directions, n_features), n_features)
+        self.evidence_ = Evidence.empty(n_features)
+        self._waiting = Waiting.empty(n_features)
+        self._names: Labels = labels[:0]
+        self._learned, self._open = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._flushes = 0
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _register(self, labels: Labels) -> Ids:
+        """Label ids, new ones in order of appearance."""
+        if len(self._names) and (labels.dtype.kind in "biuf") != (self._names.dtype.kind in "biuf"):
+            raise DataError(
+                f"`y` must hold labels of the same kind as before, got {labels.dtype} after {self._names.dtype}. "
+                "Convert them to strings or to numbers."
+            )
+        known, first = np.unique(labels, return_index=True)
+        fresh = [name for name in known[np.argsort(first)] if name not in self._names]
+        if fresh:
+            self._names = np.concatenate([self._names, np.array(fresh)])
+            zeros = np.zeros(len(fresh), np.int64)
+            self._learned, self._open = np.concatenate([self._learned, zeros]), np.concatenate([self._open, zeros])
+            self.evidence_.add_labels(len(fresh))
+        order = np.argsort(self._names, kind="stable")
+        return np.asarray(order[np.searchsorted(self._names[order], labels)], np.int64)
+
+    def _learn(self, label: int) -> None:
+        """Learn all pending examples of a label."""
+        rows = self._waiting.release(label)
+        self.evidence_.watch(self.slots_, label, rows, seen=bool(self._learned[label]))
+        self.evidence_.learn(label, rows, int(self._learned[label]))
+        others = int(self._learned.sum() - self._learned[label])
+        self._learned[label] += len(rows)
+        self._flushes += 1
+        rows = rows[unexplained(self.slots_, label, rows)]
+        if len(rows):
+            self._open[label] += len(rows)
+            wanted = self._growth.wanted(int(self._open[label]))
+            rng = np.random.default_rng([self._seed, self._flushes])
+            learn(self.slots_, label, rows, wanted=wanted, others=others, rng=rng)
+
+    def _seal(self) -> None:
+        others = self._learned.sum() - self._learned[self.slots_.labels]
+        seal(self.slots_, self._growth, others, self._flushes)
+
+    @property
+    def _growth(self) -> Growth:
+        return Growth(self.first_slots, self.first_share, self.slot_share, self.probation, self.reach)
+
+    def _settled(self) -> ContinualSlots:
+        """A learner like this with nothing pending; itself stays as it is, and sealed slots are the same."""
+        if len(self._waiting) == 0:
+            return self
+        other = ContinualSlots(**self.get_params())
+        other.__dict__ |= self.__dict__
+        other.slots_, other.evidence_ = self.slots_.copy(), self.evidence_.copy()
+        other._learned, other._open = self._learned.copy(), self._open.copy()
+        other._waiting = self._waiting.copy()
+        for label in np.unique(self._waiting.ids).tolist():
+            other._learn(label)
+        return other
+
+    def _rows(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        check_is_fitted(self, "slots_")
+        return _unit(validate_data(self, X, dtype=np.float64, reset=False))
+
+
+def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rows of length one; a zero row stays zero."""
+    rows = np.ascontiguousarray(rows)
+    length = np.sqrt((rows**2).sum(1, keepdims=True))
+    return np.asarray(rows / np.where(length > 0, length, 1.0))

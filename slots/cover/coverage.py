@@ -1,0 +1,521 @@
+"""Who covers whom, as bits: a cap covers an example when the score lies above the cap's threshold.
+
+The matrix of scores is never held whole: a tile of it is made, compared and packed, then forgotten. Tiles are
+float32; whatever lies within 1e-5 of a threshold (or of a maximum) is computed again in float64. So the bits do not
+depend on the size of a tile, on threads or on the device. On an NVIDIA GPU fused kernels do it
+(`slots.cover.triton_scores`), with the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from slots.rounding import strictly_above
+from slots.shapes import Features, Labels, SlotLabels, SlotVectors, Thresholds, ViewFeatures
+
+if TYPE_CHECKING:
+    from slots.cover.triton_scores import SplitRows
+
+NEAR = 1e-5
+"""Scores closer than this to what they are compared with are computed again in float64."""
+
+_ROUNDING = 1e-12  # above by less is equal: a candidate's own score is 1 give or take 1e-16, and 1 may be its threshold
+_BLOCK = 1024
+_BLOCK_ON_GPU = 8192  # fewer and larger kernels: a launch takes longer there than a small tile
+_CACHED = 1 << 17  # numbers that stay in a cache while pairs are computed again
+_MOST_WAITING = 1 << 20
+_MOSTLY_NEAR = 16  # when more than one in this many scores of a tile is near, the whole tile is made in float64
+
+
+@dataclass(frozen=True)
+class CoverBlock:
+    """Coverage among the candidates and examples of one class, eight examples a byte.
+
+    Parameters
+    ----------
+    label : int
+    candidates : int64 tensor of shape (candidate,)
+        Their places in the whole set, ascending.
+    examples : int64 tensor of shape (example,)
+        Their places in the whole set.
+    words : int64 tensor of shape (candidate, word)
+        Bit ``b`` of word ``w`` of row ``i``: candidate ``i`` covers example ``64 w + b``.
+    """
+
+    label: int
+    candidates: Int[Tensor, " candidate"]
+    examples: Int[Tensor, " example"]
+    words: Int[Tensor, "candidate word"]
+
+
+def pack_bits(covers: Bool[Tensor, "candidate example"]) -> Int[Tensor, "candidate word"]:
+    """Pack a bool matrix into 64-bit words, the first example in the lowest bit.
+
+    Parameters
+    ----------
+    covers : bool tensor of shape (candidate, example)
+
+    Returns
+    -------
+    int64 tensor of shape (candidate, ceil(example / 64))
+        On the same device.
+
+    Examples
+    --------
+    >>> pack_bits(torch.tensor([[True, True, False], [False, False, True]]))
+    tensor([[3],
+            [4]])
+    """
+    n, columns = covers.shape
+    width = -(-columns // 64)
+    if covers.device.type == "cpu":
+        octets = np.zeros((n, 8 * width), np.uint8)
+        octets[:, : -(-columns // 8)] = np.packbits(covers.numpy(), axis=1, bitorder="little")
+        return torch.from_numpy(octets.view("<i8").astype(np.int64, copy=False))
+    return _pack_on_device(covers)
+
+
+def _pack_on_device(covers: Bool[Tensor, "candidate example"]) -> Int[Tensor, "candidate word"]:
+    """`pack_bits` in plain torch, for devices where NumPy cannot go."""
+    n, columns = covers.shape
+    padded = torch.zeros(n, 64 * -(-columns // 64), dtype=torch.uint8, device=covers.device)
+    padded[:, :columns] = covers
+    weights = 2 ** torch.arange(8, device=covers.device, dtype=torch.uint8)
+    octets = (padded.view(n, padded.shape[1] // 8, 8) * weights).sum(-1, dtype=torch.uint8)
+    return octets.view(torch.int64) if octets.numel() else octets.new_zeros(n, octets.shape[1] // 8).long()
+
+
+def unpack_bits(words: Int[Tensor, "candidate word"], n_examples: int) -> Bool[Tensor, "candidate example"]:
+    """Undo `pack_bits`.
+
+    Parameters
+    ----------
+    words : int64 tensor of shape (candidate, word)
+    n_examples : int
+        Columns wanted; at most 64 a word.
+
+    Returns
+    -------
+    bool tensor of shape (candidate, n_examples)
+    """
+    places = torch.arange(64, device=words.device)
+    return ((words[:, :, None] >> places) & 1).bool().flatten(1)[:, :n_examples]
+
+
+def as_words(words: Int[Tensor, "candidate word"]) -> npt.NDArray[np.uint64]:
+    """View packed rows as the kernels want them; copies only what is not contiguous."""
+    return np.ascontiguousarray(words.numpy()).view(np.uint64)
+
+
+@torch.no_grad()
+def cap_thresholds(
+    candidates: SlotVectors,
+    candidate_labels: SlotLabels,
+    examples: Features,
+    labels: Labels,
+    *,
+    block: int | None = None,
+) -> Thresholds:
+    """Precision threshold of each candidate: just above its largest cosine to any example of another label.
+
+    Parameters
+    ----------
+    candidates : float tensor of shape (candidate, feature)
+        Normalised here. When these and their labels are the same tensors as the examples', each tile serves both ways.
+    candidate_labels : int64 tensor of shape (candidate,)
+    examples : float tensor of shape (example, feature)
+        Normalised here.
+    labels : int64 tensor of shape (example,)
+    block : int, optional
+        Rows and columns of a tile (count, >= 64). Default: 1,024, on a GPU 8,192; the fused kernels have their own.
+
+    Returns
+    -------
+    float32 tensor of shape (candidate,)
+        A cap covers what scores strictly above it; minus infinity where there is no other label.
+
+    Raises
+    ------
+    ValueError
+        If ``block`` is smaller than 64.
+
+    Notes
+    -----
+    The largest float64 score, rounded up: the example that sets a threshold never fires, in whatever order its score is
+    summed. The radius of the class cover catch digraph (Priebe et al. 2003) on the sphere.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
+    >>> cap_thresholds(x, torch.tensor([0, 0, 1]), x, torch.tensor([0, 0, 1]))
+    tensor([0.6000, 0.8000, 0.8000])
+    """
+    step = _checked_block(block, examples.device)
+    symmetric = candidates is examples and candidate_labels is labels
+    if has_fused_kernels(examples.device) and len(examples) > 0 and len(candidates) > 0:
+        from slots.cover.triton_scores import foreign_maxima
+
+        split_rows, split_columns = _split(candidates, candidate_labels, examples, labels, symmetric=symmetric)
+        order, top = split_rows.order, foreign_maxima(split_rows, split_columns)
+    else:
+        rows = _Side.by_label(candidates, candidate_labels)
+        columns = rows if symmetric else _Side.by_label(examples, labels)
+        order, top = rows.order, _tiled_maxima(rows, columns, step)
+    return _just_above(top, order)
+
+
+def _tiled_maxima(rows: _Side, columns: _Side, block: int) -> Float[Tensor, " row"]:
+    """Largest float64 cosine of each row to a column of another label, tile by tile."""
+    symmetric = columns is rows
+    running = _RunningMax(rows, columns)
+    with _full_precision():
+        for a, b in _tiles(len(rows.unit), len(columns.unit), block, symmetric=symmetric):
+            if rows.only_label(a) is not None and rows.only_label(a) == columns.only_label(b):
+                continue
+            tile = rows.unit[a] @ columns.unit[b].T
+            if rows.shares_label(a, columns, b):
+                tile.masked_fill_(rows.labels[a][:, None] == columns.labels[b], -math.inf)
+            running.update(tile, a, b)
+            if symmetric and a != b:
+                running.update(tile.T, b, a)
+    return running.result()
+
+
+@torch.no_grad()
+def coverage_bits(
+    candidates: SlotVectors,
+    candidate_labels: SlotLabels,
+    thresholds: Thresholds,
+    examples: Features | ViewFeatures,
+    labels: Labels,
+    *,
+    centres: SlotVectors | None = None,
+    support_thresholds: Thresholds | None = None,
+    margin: float = 0.0,
+    block: int | None = None,
+) -> list[CoverBlock]:
+    """Which candidate covers which example of its own label.
+
+    Parameters
+    ----------
+    candidates : float tensor of shape (candidate, feature)
+        Normalised here. When these and their labels are the same tensors as the examples', each tile serves both ways.
+    candidate_labels : int64 tensor of shape (candidate,)
+    thresholds : float tensor of shape (candidate,)
+        A cap contains what scores strictly above its threshold.
+    examples : float tensor of shape (example, feature) or (example, view, feature)
+        Normalised here. One view inside is enough.
+    labels : int64 tensor of shape (example,)
+    centres : float tensor of shape (candidate, feature), optional
+        Axes of second caps: the same view must lie in both caps of the candidate.
+    support_thresholds : float tensor of shape (candidate,), optional
+        Thresholds of the second caps.
+    margin : float, default 0.0
+        How deep inside each cap an example must lie (radians, >= 0).
+    block : int, optional
+        Rows and columns of a tile (count, >= 64). Default: 1,024, on a GPU 8,192; the fused kernels have their own.
+
+    Returns
+    -------
+    list of CoverBlock
+        One a label of the examples, ascending; together they are the block-diagonal coverage matrix.
+
+    Raises
+    ------
+    ValueError
+        If ``block`` or ``margin`` is out of range, or one of ``centres`` and ``support_thresholds`` is missing.
+    """
+    step = _checked_block(block, examples.device)
+    if not margin >= 0:
+        raise ValueError(f"`margin` must be at least 0, got {margin}. It is an angle in radians.")
+    if (centres is None) != (support_thresholds is None):
+        raise ValueError("`centres` must come with `support_thresholds`, got one of them. Pass both or neither.")
+    caps = [(candidates, _shrunk(thresholds, margin))]
+    if centres is not None and support_thresholds is not None:
+        caps.append((centres, _shrunk(support_thresholds, margin)))
+    symmetric = candidates is examples and centres is None and candidate_labels is labels
+    if has_fused_kernels(examples.device) and centres is None and examples.ndim == 2 and len(examples) > 0:
+        return _fused_blocks(*_split(candidates, candidate_labels, examples, labels, symmetric=symmetric), caps[0][1])
+    blocks = []
+    for label in labels.unique().tolist():
+        mine = (candidate_labels == label).nonzero()[:, 0]
+        own = (labels == label).nonzero()[:, 0]
+        columns = _Side.of(examples[own].reshape(-1, examples.shape[-1]))
+        sides = [columns if symmetric else _Side.of(axes[mine]) for axes, _ in caps]
+        limits = [limit[mine] for _, limit in caps]
+        views = examples.shape[1] if examples.ndim == 3 else 1
+        with _full_precision():
+            words = _block_words(sides, limits, columns, views, step)
+        blocks.append(CoverBlock(label, mine, own, words))
+    return blocks
+
+
+@torch.no_grad()
+def fused_class_coverage(features: Features, labels: Labels) -> tuple[Thresholds, list[CoverBlock]]:
+    """`cap_thresholds` and `coverage_bits` of examples among themselves, by the kernels of a GPU.
+
+    Parameters
+    ----------
+    features : float tensor of shape (example, feature)
+        At least one, on a device that `has_fused_kernels`.
+    labels : int64 tensor of shape (example,)
+
+    Returns
+    -------
+    thresholds : float32 tensor of shape (example,)
+    blocks : list of CoverBlock
+    """
+    from slots.cover.triton_scores import SplitRows, foreign_maxima
+
+    rows = SplitRows.of(features, labels)
+    thresholds = _just_above(foreign_maxima(rows, rows), rows.order)
+    return thresholds, _fused_blocks(rows, rows, thresholds.double())
+
+
+def _just_above(top: Float[Tensor, " row"], order: Int[Tensor, " row"]) -> Thresholds:
+    """Thresholds in the order given, from maxima in another."""
+    found = torch.where(top > -math.inf, strictly_above(top), torch.full_like(top, -math.inf, dtype=torch.float32))
+    return torch.empty_like(found).index_copy_(0, order, found)
+
+
+def _split(
+    candidates: SlotVectors, candidate_labels: SlotLabels, examples: Features, labels: Labels, *, symmetric: bool
+) -> tuple[SplitRows, SplitRows]:
+    """Both sides as the kernels of a GPU take them."""
+    from slots.cover.triton_scores import SplitRows
+
+    columns = SplitRows.of(examples, labels)
+    return (columns if symmetric else SplitRows.of(candidates, candidate_labels)), columns
+
+
+def _fused_blocks(rows: SplitRows, columns: SplitRows, limits: Float[Tensor, " candidate"]) -> list[CoverBlock]:
+    """`coverage_bits` with one cap a candidate and one view an example, by the kernels of a GPU."""
+    from slots.cover.triton_scores import packed_coverage
+
+    known, n_columns = columns.labels.unique_consecutive(return_counts=True)
+    first = torch.searchsorted(rows.labels, known)
+    last = torch.searchsorted(rows.labels, known, right=True)
+    label_list, columns_a_class, starts, ends = torch.stack([known, n_columns, first, last]).tolist()
+    rows_a_class = [end - start for start, end in zip(starts, ends, strict=True)]
+    if sum(rows_a_class) < len(rows.labels):  # candidates of labels that no example has
+        kept = torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)])
+        rows = rows.only(kept.to(limits.device))
+    words = packed_coverage(rows, columns, limits[rows.order], rows_a_class, columns_a_class, rounding=_ROUNDING)
+    mine, own = rows.order.split(rows_a_class), columns.order.split(columns_a_class)
+    return [CoverBlock(*parts) for parts in zip(label_list, mine, own, words, strict=True)]
+
+
+def has_fused_kernels(device: torch.device) -> bool:
+    """Whether there are fused kernels for a device: an NVIDIA GPU from Ampere on, and Triton.
+
+    ``SLOTS_FUSED=0`` in the environment says no; the results are the same.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    bool
+    """
+    if device.type != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
+        return False
+    if os.environ.get("SLOTS_FUSED") == "0":
+        return False
+    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Vectors on one side of the matrix: as given, their lengths in float64, of unit length in float32."""
+
+    raw: Float[Tensor, "row feature"]
+    length: Float[Tensor, " row"]
+    unit: Float[Tensor, "row feature"]
+    labels: Int[Tensor, " row"]
+    order: Int[Tensor, " row"]
+
+    @cached_property
+    def label_list(self) -> list[int]:
+        """The labels on the host."""
+        return self.labels.tolist()
+
+    @classmethod
+    def of(cls, raw: Tensor) -> _Side:
+        """Without labels, in the order given."""
+        order = torch.arange(len(raw), device=raw.device)
+        return cls(raw, *_unit(raw), torch.zeros_like(order), order)
+
+    @classmethod
+    def by_label(cls, raw: Tensor, labels: Tensor) -> _Side:
+        """Sorted by label."""
+        order = labels.argsort(stable=True)
+        ordered = raw[order]
+        return cls(ordered, *_unit(ordered), labels[order], order)
+
+    def only_label(self, part: slice) -> int | None:
+        """The label of a part, if it has one only."""
+        first, last = self.label_list[part.start], self.label_list[part.stop - 1]
+        return first if first == last else None
+
+    def shares_label(self, part: slice, other: _Side, other_part: slice) -> bool:
+        """Whether a label may stand in both parts."""
+        mine, theirs = self.label_list[part], other.label_list[other_part]
+        return mine[0] <= theirs[-1] and theirs[0] <= mine[-1]
+
+
+def _exact_pairs(rows: _Side, i: Tensor, columns: _Side, j: Tensor) -> Tensor:
+    """Float64 cosines of pairs."""
+    step = max(1, (_CACHED if i.device.type == "cpu" else 64 * _CACHED) // rows.raw.shape[1])
+    parts = [torch.zeros(0, dtype=torch.float64, device=i.device)]
+    for left, right in zip(i.split(step), j.split(step), strict=True):
+        products = (rows.raw[left].double() * columns.raw[right].double()).sum(-1)
+        parts.append(products / (rows.length[left] * columns.length[right]))
+    return torch.cat(parts)
+
+
+def _exact_tile(rows: _Side, a: slice, columns: _Side, b: slice) -> Tensor:
+    """Float64 cosines of a whole tile."""
+    left = rows.raw[a].double() / rows.length[a][:, None]
+    return left @ (columns.raw[b].double() / columns.length[b][:, None]).T
+
+
+def _unit(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths in float64 (1 for a zero row, which stays zero) and unit rows in float32."""
+    lengths, units = [raw.new_zeros(0, dtype=torch.float64)], [raw.new_zeros(0, raw.shape[1], dtype=torch.float32)]
+    for part in raw.split(_BLOCK):  # in parts, so that no float64 copy of everything is made
+        length = torch.linalg.vector_norm(part.double(), dim=1)
+        length = torch.where(length > 0, length, torch.ones_like(length))
+        lengths.append(length)
+        units.append((part.double() / length[:, None]).float())
+    return torch.cat(lengths), torch.cat(units)
+
+
+class _RunningMax:
+    """Largest score of each row, exact, over tiles that come one after the other.
+
+    Pairs within `NEAR` of the float32 maximum so far wait; what is still near the maximum when many wait, or at the
+    end, is computed in float64.
+    """
+
+    def __init__(self, rows: _Side, columns: _Side) -> None:
+        self._rows, self._columns = rows, columns
+        device = rows.unit.device
+        self._rough = torch.full((len(rows.unit),), -math.inf, device=device)
+        self._exact = torch.full((len(rows.unit),), -math.inf, dtype=torch.float64, device=device)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._n_waiting = 0
+
+    def update(self, tile: Tensor, a: slice, b: slice) -> None:
+        """Take in a tile of scores; minus infinity is none."""
+        best, rough = tile.amax(1), self._rough[a]
+        torch.maximum(rough, best, out=rough)
+        rows = ((best >= rough - NEAR) & (best > -math.inf)).nonzero()[:, 0]
+        near = (tile[rows] >= (rough[rows] - NEAR)[:, None]).nonzero()
+        if _MOSTLY_NEAR * len(near) > tile.numel():
+            exact = _exact_tile(self._rows, a, self._columns, b).masked_fill_(tile == -math.inf, -math.inf)
+            self._exact[a] = torch.maximum(self._exact[a], exact.amax(1))
+            return
+        i, j = rows[near[:, 0]], near[:, 1]
+        self._waiting.append((i + a.start, j + b.start, tile[i, j]))
+        self._n_waiting += len(i)
+        if self._n_waiting > _MOST_WAITING:
+            self.result()
+
+    def result(self) -> Float[Tensor, " row"]:
+        """Maxima of what was taken in, float64."""
+        for i, j, scores in self._waiting:
+            near = scores >= self._rough[i] - NEAR
+            exact = _exact_pairs(self._rows, i[near], self._columns, j[near])
+            self._exact.scatter_reduce_(0, i[near], exact, "amax")
+        self._waiting.clear()
+        self._n_waiting = 0
+        return self._exact
+
+
+def _block_words(
+    sides: list[_Side], limits: list[Tensor], columns: _Side, views: int, block: int
+) -> Int[Tensor, "candidate word"]:
+    """Packed coverage of one label's examples by its candidates."""
+    n, n_examples = len(limits[0]), len(columns.raw) // views
+    words = torch.zeros(n, -(-n_examples // 64), dtype=torch.int64, device=limits[0].device)
+    symmetric = sides[0] is columns
+    row_step = 64 * (block // 64)  # a tile begins at the first bit of a word
+    column_step = 64 * max(1, block // (64 * views))
+    for a, b in _tiles(n, n_examples, row_step, column_step, symmetric=symmetric):
+        wide = slice(b.start * views, b.stop * views)
+        inside = torch.ones((), dtype=torch.bool, device=words.device)
+        for side, limit in zip(sides, limits, strict=True):
+            tile = side.unit[a] @ columns.unit[wide].T
+            if symmetric and a != b:
+                mirrored = _inside(tile.T.contiguous(), limit[b], (side, b, columns, a))
+                words[b, a.start // 64 : -(-a.stop // 64)] = pack_bits(mirrored)
+            inside = inside & _inside(tile, limit[a], (side, a, columns, wide))
+        covers = inside.view(inside.shape[0], -1, views).any(-1) if views > 1 else inside
+        words[a, b.start // 64 : -(-b.stop // 64)] = pack_bits(covers)
+    return words
+
+
+def _inside(tile: Tensor, limits: Tensor, place: tuple[_Side, slice, _Side, slice]) -> Bool[Tensor, "row column"]:
+    """Scores above the threshold of their row, by the exact rule; writes over the tile."""
+    rows, a, columns, b = place
+    distance = tile.sub_(limits.float()[:, None])
+    inside = distance > 0
+    near = (distance.abs_() <= NEAR).nonzero()
+    if _MOSTLY_NEAR * len(near) > tile.numel():
+        return _exact_tile(*place) > limits[:, None] + _ROUNDING
+    i, j = near[:, 0], near[:, 1]
+    inside[i, j] = _exact_pairs(rows, i + a.start, columns, j + b.start) > limits[i] + _ROUNDING
+    return inside
+
+
+def _tiles(
+    n_rows: int, n_columns: int, step: int, column_step: int | None = None, *, symmetric: bool
+) -> Iterator[tuple[slice, slice]]:
+    """Tiles of the matrix; of a symmetric one those on and above the diagonal."""
+    column_step = step if column_step is None else column_step
+    for i in range(0, n_rows, step):
+        for j in range(i if symmetric else 0, n_columns, column_step):
+            yield slice(i, min(i + step, n_rows)), slice(j, min(j + column_step, n_columns))
+
+
+def _shrunk(thresholds: Tensor, margin: float) -> Float[Tensor, " candidate"]:
+    """Thresholds of caps whose radius is smaller by ``margin`` radians; 2, above every cosine, for caps that vanish."""
+    exact = thresholds.double()
+    if margin == 0:
+        return exact
+    radius = exact.clamp(-1, 1).arccos() - margin
+    return torch.where((radius > 0) & (exact <= 1), radius.clamp_min(0).cos(), torch.full_like(exact, 2.0))
+
+
+def _checked_block(block: int | None, device: torch.device) -> int:
+    """Side of a tile; an error for tiles that cannot be packed."""
+    if block is None:
+        return _BLOCK if device.type == "cpu" else _BLOCK_ON_GPU
+    if block < 64:
+        raise ValueError(f"`block` must be at least 64, got {block}. A word of packed coverage holds 64 examples.")
+    return block
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep float32 products float32: TensorFloat-32 or bfloat16 would be off by more than `NEAR`."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,254 @@
+"""Triton kernels of the cover on a GPU: tiles of scores that never leave the chip, and the rounds of the greedy.
+
+`slots.cover.triton_scores` and `slots.cover.triton_rounds` launch them and say what they compute.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def split_kernel(x, order, lengths, high, low, d, d_padded, BD: tl.constexpr):
+    """Length of one row, and the row of unit length as two float16 numbers: ``high + low / 2048``."""
+    row = tl.program_id(0).to(tl.int64)
+    source = tl.load(order + row)
+    total = tl.zeros((BD,), dtype=tl.float64)
+    for start in range(0, d, BD):
+        at = start + tl.arange(0, BD)
+        value = tl.load(x + source * d + at, mask=at < d, other=0.0).to(tl.float64)
+        total += value * value
+    length = tl.sqrt(tl.sum(total, axis=0))
+    length = tl.where(length > 0, length, 1.0)
+    tl.store(lengths + source, length)
+    for start in range(0, d_padded, BD):
+        at = start + tl.arange(0, BD)
+        value = tl.load(x + source * d + at, mask=at < d, other=0.0).to(tl.float64) / length
+        first = value.to(tl.float16)
+        rest = ((value - first.to(tl.float64)) * 2048.0).to(tl.float16)
+        tl.store(high + row * d_padded + at, first, mask=at < d_padded)
+        tl.store(low + row * d_padded + at, rest, mask=at < d_padded)
+
+
+@triton.jit
+def maxima_kernel(
+    x, y, x_labels, y_labels, best, n, m, d,
+    symmetric: tl.constexpr, B: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """One tile: the largest score of each row, and of each column where the tile serves both ways."""
+    pid = tl.program_id(0)
+    high, wide = tl.cdiv(n, B), tl.cdiv(m, B)
+    first = pid // (GROUP * wide) * GROUP  # tiles of a few rows together, so that what they read stays in the cache
+    tall = tl.minimum(high - first, GROUP)
+    a = first + pid % (GROUP * wide) % tall
+    b = pid % (GROUP * wide) // tall
+    if symmetric and b < a:
+        return
+    low_x, high_x = tl.load(x_labels + a * B), tl.load(x_labels + tl.minimum(n, (a + 1) * B) - 1)
+    low_y, high_y = tl.load(y_labels + b * B), tl.load(y_labels + tl.minimum(m, (b + 1) * B) - 1)
+    if (low_x == high_y) & (low_y == high_x):  # sorted, so all of one label
+        return
+    rows, columns, depth = a * B + tl.arange(0, B), b * B + tl.arange(0, B), tl.arange(0, BK)
+    x_rows = x + rows.to(tl.int64)[:, None] * d + depth[None, :]
+    y_rows = y + columns.to(tl.int64)[None, :] * d + depth[:, None]
+    tile = tl.zeros((B, B), dtype=tl.float32)
+    for _ in range(0, d, BK):  # d is a multiple of BK
+        left = tl.load(x_rows, mask=rows[:, None] < n, other=0.0)
+        right = tl.load(y_rows, mask=columns[None, :] < m, other=0.0)
+        tile = tl.dot(left, right, tile)
+        x_rows += BK
+        y_rows += BK
+    mine = tl.load(x_labels + rows, mask=rows < n, other=-1)
+    theirs = tl.load(y_labels + columns, mask=columns < m, other=-1)
+    counts = (mine[:, None] != theirs[None, :]) & (rows < n)[:, None] & (columns < m)[None, :]
+    tile = tl.where(counts, tile, -4.0)
+    tl.store(best + b.to(tl.int64) * n + rows, tl.max(tile, axis=1), mask=rows < n)
+    if symmetric and b > a:
+        tl.store(best + a.to(tl.int64) * n + columns, tl.max(tile, axis=0), mask=columns < n)
+
+
+@triton.jit
+def near_kernel(
+    x, y, x_labels, y_labels, best, rows_hit, starts, pairs, count, m, d, capacity, near,
+    B: tl.constexpr, BR: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Of the rows whose maximum may lie in one block of columns: the pairs that may be it."""
+    b = tl.program_id(0)
+    begin, end = tl.load(starts + b), tl.load(starts + b + 1)
+    columns, depth = b * B + tl.arange(0, B), tl.arange(0, BK)
+    there = columns < m
+    theirs = tl.load(y_labels + columns, mask=there, other=-1)
+    for at in range(begin + tl.program_id(1) * BR, end, tl.num_programs(1) * BR):
+        hit = at + tl.arange(0, BR)
+        rows = tl.load(rows_hit + hit, mask=hit < end, other=0)
+        x_rows = x + rows[:, None] * d + depth[None, :]
+        y_rows = y + columns.to(tl.int64)[None, :] * d + depth[:, None]
+        tile = tl.zeros((BR, B), dtype=tl.float32)
+        for _ in range(0, d, BK):
+            left = tl.load(x_rows)
+            right = tl.load(y_rows, mask=there[None, :], other=0.0)
+            tile = tl.dot(left, right, tile)
+            x_rows += BK
+            y_rows += BK
+        mine, top = tl.load(x_labels + rows), tl.load(best + rows)
+        listed = (mine[:, None] != theirs[None, :]) & there[None, :] & (hit < end)[:, None]
+        listed = listed & (tile >= top[:, None] - near)
+        place = tl.atomic_add(count + tl.zeros((BR, B), dtype=tl.int32), 1, mask=listed)
+        tl.store(pairs + place, (rows[:, None] << 32) | columns.to(tl.int64)[None, :], mask=listed & (place < capacity))
+
+
+@triton.jit
+def exact_kernel(x, y, x_lengths, y_lengths, i, j, out, d, BD: tl.constexpr):
+    """Cosine of a pair in float64."""
+    p = tl.program_id(0)
+    left, right = tl.load(i + p), tl.load(j + p)
+    total = tl.zeros((BD,), dtype=tl.float64)
+    for start in range(0, d, BD):
+        at = start + tl.arange(0, BD)
+        u = tl.load(x + left * d + at, mask=at < d, other=0.0).to(tl.float64)
+        total += u * tl.load(y + right * d + at, mask=at < d, other=0.0).to(tl.float64)
+    lengths = tl.load(x_lengths + left) * tl.load(y_lengths + right)
+    tl.store(out + p, tl.sum(total, axis=0) / lengths)
+
+
+@triton.jit
+def coverage_kernel(
+    x, x_low, y, y_low, limits, tiles, words, pairs, count, d, capacity, near,
+    symmetric: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """One tile of one class: its bits, and what lies too near a threshold for them; and those of the mirrored tile."""
+    about = tiles + tl.program_id(0) * 7
+    row, row_end = tl.load(about), tl.load(about + 1)
+    column, column_end = tl.load(about + 2), tl.load(about + 3)
+    target, width = tl.load(about + 4), tl.load(about + 5)  # where the tile's first half-word goes, half-words a row
+    rows, columns, depth = row + tl.arange(0, BM), column + tl.arange(0, BN), tl.arange(0, BK)
+    left_at, right_at = rows[:, None] * d + depth[None, :], columns[None, :] * d + depth[:, None]
+    x_there, y_there = rows < row_end, columns < column_end
+    tile = tl.zeros((BM, BN), dtype=tl.float32)
+    rest = tl.zeros((BM, BN), dtype=tl.float32)
+    for k in range(0, d, BK):
+        left = tl.load(x + left_at + k, mask=x_there[:, None], other=0.0)
+        right = tl.load(y + right_at + k, mask=y_there[None, :], other=0.0)
+        left_low = tl.load(x_low + left_at + k, mask=x_there[:, None], other=0.0)
+        right_low = tl.load(y_low + right_at + k, mask=y_there[None, :], other=0.0)
+        tile = tl.dot(left, right, tile)
+        rest = tl.dot(left, right_low, rest)
+        rest = tl.dot(left_low, right, rest)
+    scores = tile + rest * (1.0 / 2048.0)
+    tile = scores - tl.load(limits + rows, mask=x_there, other=4.0)[:, None]
+    there = x_there[:, None] & y_there[None, :]
+    bits = (there & (tile > near)).to(tl.int32)
+    half_words = tl.sum(tl.reshape(bits, (BM, BN // 32, 32)) << tl.arange(0, 32)[None, None, :], axis=2)
+    at = tl.arange(0, BN // 32)
+    inside = x_there[:, None] & ((column + 32 * at) < column_end)[None, :]
+    tl.store(words + target + tl.arange(0, BM).to(tl.int64)[:, None] * width + at[None, :], half_words, mask=inside)
+    listed = there & (tl.abs(tile) <= near)
+    place = tl.atomic_add(count + tl.zeros((BM, BN), dtype=tl.int32), 1, mask=listed)
+    tl.store(pairs + place, (rows[:, None] << 32) | columns[None, :], mask=listed & (place < capacity))
+    if symmetric:
+        mirrored = tl.load(about + 6)
+        if mirrored >= 0:
+            tile = scores - tl.load(limits + columns, mask=y_there, other=4.0)[None, :]
+            bits = (there & (tile > near)).to(tl.int32)
+            half_words = tl.sum(tl.reshape(bits, (BM // 32, 32, BN)) << tl.arange(0, 32)[None, :, None], axis=1)
+            at = tl.arange(0, BM // 32)
+            inside = ((row + 32 * at) < row_end)[:, None] & y_there[None, :]
+            goes = mirrored + tl.arange(0, BN).to(tl.int64)[None, :] * width + at[:, None]
+            tl.store(words + goes, half_words, mask=inside)
+            listed = there & (tl.abs(tile) <= near)
+            place = tl.atomic_add(count + tl.zeros((BM, BN), dtype=tl.int32), 1, mask=listed)
+            tl.store(pairs + place, (columns[None, :] << 32) | rows[:, None], mask=listed & (place < capacity))
+
+
+@triton.jit
+def bits_set(words):
+    """Number of bits set in each 64-bit word; the masks clear what a shift of a signed word drags in."""
+    words = words - ((words >> 1) & 0x5555555555555555)
+    words = (words & 0x3333333333333333) + ((words >> 2) & 0x3333333333333333)
+    words = (words + (words >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return (words * 0x0101010101010101) >> 56
+
+
+@triton.jit(do_not_specialize=["n_active", "this_round"])
+def bid_kernel(
+    words, places, starts, active, n_active, still_open, gains, bids, best, this_round, min_gain, n,
+    BR: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    """Gain of a few candidates; where it is enough, a bid for each example they would cover."""
+    here = tl.program_id(0) * BR + tl.arange(0, BR)
+    living = here < n_active
+    i = tl.load(active + here, mask=living, other=0)
+    living = living & (tl.load(gains + i) >= min_gain)  # gains never rise
+    begin = tl.load(starts + here, mask=living, other=0)
+    end = tl.load(starts + here + 1, mask=living, other=0)
+    longest = tl.max(end - begin, axis=0)
+    total = tl.zeros((BR, BW), dtype=tl.int64)
+    for start in range(0, longest, BW):
+        at = begin[:, None] + start + tl.arange(0, BW)[None, :]
+        there = at < end[:, None]
+        place = tl.load(places + at, mask=there, other=0)
+        total += bits_set(tl.load(words + at, mask=there, other=0) & tl.load(still_open + place))
+    gain = tl.sum(total, axis=1)
+    tl.store(gains + i, gain.to(tl.int32), mask=living)
+    living = living & (gain >= min_gain)
+    bid = (this_round.to(tl.int64) << 48) | (gain << 24) | (n - 1 - i)
+    tl.store(bids + i, bid, mask=living)
+    end = tl.where(living, end, begin)
+    bit = tl.arange(0, 64).to(tl.int64)[None, None, :]
+    for start in range(0, tl.max(end - begin, axis=0), BW):
+        at = begin[:, None] + start + tl.arange(0, BW)[None, :]
+        there = at < end[:, None]
+        place = tl.load(places + at, mask=there, other=0)
+        now = tl.load(words + at, mask=there, other=0) & tl.load(still_open + place)
+        covered = ((now[:, :, None] >> bit) & 1) != 0
+        standing = best + place.to(tl.int64)[:, :, None] * 64 + bit
+        offered = tl.zeros((BR, BW, 64), dtype=tl.int64) + bid[:, None, None]
+        higher = covered & (tl.load(standing, mask=covered, other=0) < offered)
+        tl.atomic_max(standing, offered, mask=higher)
+
+
+@triton.jit(do_not_specialize=["n_active"])
+def pick_kernel(
+    words, places, starts, active, n_active, still_open, open_after, gains, bids, best, gain_at_pick, min_gain,
+    BR: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    """Pick those of a few candidates whom nobody outbids at any example they would cover."""
+    here = tl.program_id(0) * BR + tl.arange(0, BR)
+    living = here < n_active
+    i = tl.load(active + here, mask=living, other=0)
+    gain = tl.load(gains + i)
+    living = living & (gain >= min_gain)
+    begin = tl.load(starts + here, mask=living, other=0)
+    end = tl.load(starts + here + 1, mask=living, other=0)
+    bid = tl.load(bids + i)
+    bit = tl.arange(0, 64).to(tl.int64)[None, None, :]
+    outbid = tl.where(living, 0, 1)
+    for start in range(0, tl.max(end - begin, axis=0), BW):
+        at = begin[:, None] + start + tl.arange(0, BW)[None, :]
+        there = (at < end[:, None]) & (outbid == 0)[:, None]
+        place = tl.load(places + at, mask=there, other=0)
+        now = tl.load(words + at, mask=there, other=0) & tl.load(still_open + place)
+        covered = ((now[:, :, None] >> bit) & 1) != 0
+        standing = tl.load(best + place.to(tl.int64)[:, :, None] * 64 + bit, mask=covered, other=0)
+        lost = (covered & (standing != bid[:, None, None])).to(tl.int32)
+        outbid = tl.maximum(outbid, tl.max(tl.max(lost, axis=2), axis=1))
+    won = outbid == 0
+    tl.store(gain_at_pick + i, gain, mask=won)
+    end = tl.where(won, end, begin)
+    for start in range(0, tl.max(end - begin, axis=0), BW):
+        at = begin[:, None] + start + tl.arange(0, BW)[None, :]
+        there = at < end[:, None]
+        place = tl.load(places + at, mask=there, other=0)
+        tl.atomic_and(open_after + place, ~tl.load(words + at, mask=there, other=0), mask=there)
+
+
+@triton.jit
+def or_kernel(words, row_word, row_width, row_open, chosen, out, BC: tl.constexpr):
+    """Or one chosen row into what its class covers."""
+    i = tl.load(chosen + tl.program_id(0))
+    mine, there, width = words + tl.load(row_word + i), out + tl.load(row_open + i), tl.load(row_width + i)
+    for start in range(0, width, BC):
+        at = start + tl.arange(0, BC)
+        now = tl.load(mine + at, mask=at < width, other=0)
+        tl.atomic_or(there + at, now, mask=(at < width) & (now != 0))

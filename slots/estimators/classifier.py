@@ -1,0 +1,317 @@
+"""`SlotClassifier`: a scikit-learn classifier that can be given new classes at any time and forgets none."""
+# ruff: noqa: N803 - scikit-learn calls it X
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from slots.closing.closing_pass import ClosingConfig
+from slots.errors import DataError, UsageError
+from slots.estimators.model_scores import class_scores, first_radius, fit_quietly, nearest_angles
+from slots.estimators.projection import Geometry, Lift, Scaling
+from slots.head.prediction import Prediction
+from slots.training.config import TrainConfig
+from slots.update.config import UpdateConfig
+
+Labels = npt.NDArray[Any]
+_DIRECTION_SCALE = 60.0  # of the lifted, the flatter the lift the closer the cosines, so the scale grows with it
+_RARE = 20  # a class with fewer examples cannot spare any for calibration
+
+
+class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Classifier whose memory is slots, and which learns new classes without forgetting.
+
+    Parameters
+    ----------
+    slots_per_class : int, optional
+        Slots a class to start with; 0 grows them batch by batch. Default: half the square root of the mean class
+        size, at most 30.
+    epochs : int, default 40
+        Passes over the training data, >= 0 (0 keeps k-means centres).
+    batch_size : int, optional
+        Default: a fiftieth of the examples, at least 32 and at most 500.
+    scaling : {"auto", "standard", "common", "none"}, default "auto"
+        How features are centred and scaled before anything else (`slots.estimators.projection.Lift`).
+    geometry : {"lifted", "direction"}, default "lifted"
+        ``lifted`` keeps distances; ``direction`` compares rows by cosine alone, as suits features of a network.
+    height : float, default 1.0
+        How flat the lift is, > 0: at large values angles are distances, at small ones they are directions.
+    precision : float in (0, 1], default 1.0
+        Wanted precision of a slot on the training data; below 1 for noisy labels.
+    closing : {"compact", "full"}, default "compact"
+        ``full`` adds slots until every training example is matched.
+    reach : float in (0, 1], default 0.8
+        Share of the matches kept when slots are made smaller at the end of the fit, which leaves room for classes that
+        come later; what is then unmatched is answered by the pooled score.
+    memory : int, default 1000
+        Training rows kept, an even share of each class, and shown again at each `partial_fit`, so that what no slot
+        matches is not lost to new classes; >= 0. They take ``memory * (n_features_in_ + 1) * 4`` bytes.
+    random_state : int, RandomState instance or None, default None
+
+    Attributes
+    ----------
+    classes_ : array of shape (class,)
+        Sorted. `partial_fit` may add to it; columns of the scores follow it.
+    model_ : SlotModel
+        The slots; label ids number the classes in order of appearance, for ever.
+    lift_ : Lift
+        From rows to what the slots see; learned by the first fit and never changed.
+    contradictions_ : int64 array
+        Rows of the last `partial_fit` whose label speaks against a slot that matched. The slot stands.
+    n_features_in_ : int
+    feature_names_in_ : array of shape (n_features_in_,)
+        Only where ``X`` has string column names.
+
+    Notes
+    -----
+    No forgetting: what a slot matched before a `partial_fit`, for whatever row, is answered in the same way after it
+    (`slots.update`). What no slot matches is answered by the pooled score, which may change.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = SlotClassifier(random_state=0).fit(X[y < 2], y[y < 2])
+    >>> classifier.partial_fit(X[y == 2], y[y == 2]).classes_
+    array([0, 1, 2])
+    >>> bool(classifier.score(X, y) > 0.9)
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        slots_per_class: int | None = None,
+        epochs: int = 40,
+        batch_size: int | None = None,
+        scaling: Scaling = "auto",
+        geometry: Geometry = "lifted",
+        height: float = 1.0,
+        precision: float = 1.0,
+        closing: Literal["compact", "full"] = "compact",
+        reach: float = 0.8,
+        memory: int = 1000,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.slots_per_class = slots_per_class
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.scaling = scaling
+        self.geometry = geometry
+        self.height = height
+        self.precision = precision
+        self.closing = closing
+        self.reach = reach
+        self.memory = memory
+        self.random_state = random_state
+
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
+        """Fit from the start; what was known before is dropped.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+        y : array-like of shape (example,)
+            Class labels: strings, whole numbers, booleans, or floats that are whole.
+
+        Returns
+        -------
+        SlotClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If the data is empty or not finite, or the labels are continuous.
+        TypeError
+            If the data is sparse.
+        """
+        rows, labels = self._checked(X, y, reset=True)
+        self.classes_, ids = np.unique(labels, return_inverse=True)
+        self._ids = np.arange(len(self.classes_))
+        self.lift_ = Lift.of(rows, scaling=self.scaling, geometry=self.geometry, height=self.height)
+        if self.memory < 0:
+            raise UsageError(f"`memory` must be >= 0, got {self.memory}. 0 keeps no rows for later updates.")
+        self._seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2)
+        self.model_ = fit_quietly(self.lift_(rows), ids, self._config(ids))
+        self.contradictions_ = np.zeros(0, np.int64)
+        self._remember(self.lift_(rows), ids)
+        return self
+
+    def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:
+        """Learn more, new classes included; what a slot answers stays as it is.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+            The first call is a `fit`; its rows decide how all later ones are scaled, so they should be typical.
+        y : array-like of shape (example,)
+        classes : array-like, optional
+            Classes that have not come yet but should have a column already. Never needed.
+
+        Returns
+        -------
+        SlotClassifier
+            Itself.
+        """
+        wanted = None if classes is None else np.unique(np.asarray(classes))
+        if not hasattr(self, "model_"):
+            if wanted is not None:
+                _same_kind(wanted, np.asarray(y))
+            self.fit(X, y)
+            if wanted is not None:
+                self._register(wanted)
+            return self
+        rows, labels = self._checked(X, y, reset=False)
+        named = [labels] if wanted is None else [labels, wanted]
+        for more in named:
+            _same_kind(self.classes_, more)
+        for more in named:
+            self._register(np.unique(more))
+        ids = self._ids[np.searchsorted(self.classes_, labels)].astype(np.int64)
+        lifted = np.concatenate([self.lift_(rows), self._memory[0]])
+        ids = np.concatenate([ids, self._memory[1]])
+        proposal = self.model_.propose(lifted, budget=0, radius=first_radius(self.model_))
+        report = self.model_.update(lifted, ids, proposal=proposal, config=UpdateConfig(seed=int(self._seeds[1])))
+        against = np.array([c.example for c in report.contradictions], np.int64)
+        self.contradictions_ = against[against < len(rows)]
+        self._remember(lifted, ids)
+        return self
+
+    def predict(self, X: npt.ArrayLike) -> Labels:
+        """Class of each row: that of the slot which matches, else the best by the pooled score.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+
+        Returns
+        -------
+        array of shape (example,)
+        """
+        return self._named(self.answer(X).labels)
+
+    def answer(self, X: npt.ArrayLike) -> Prediction:
+        """Full answers: slot, kind of answer, margin and runner-up of each row; labels are ids of ``model_``."""
+        rows = self._lifted(X)
+        return self.model_.predict(rows)
+
+    def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Score of each class: a multiple of the pooled cosine, and never highest for another class than `predict`'s.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+
+        Returns
+        -------
+        float64 array of shape (example, class), or (example,) for two classes
+            With two, the second's lead over the first; with one, a single column.
+
+        Notes
+        -----
+        Where a slot answers against the pooled score, its class changes places with the highest.
+        """
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Softmax of the class scores.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+
+        Returns
+        -------
+        float64 array of shape (example, class)
+            Rows sum to one; the largest is `predict`'s class. Classes without any example yet have 0.
+        """
+        scores = self._scores(X)
+        odds = np.exp(scores - scores.max(1, keepdims=True))
+        odds[:, ~np.isin(self._ids, self.model_.head.labels.cpu().numpy())] = 0.0
+        return np.asarray(odds / odds.sum(1, keepdims=True))
+
+    def score_samples(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """How familiar each row is: higher = more normal, as everywhere in scikit-learn.
+
+        The opposite of `slots.novelty.detector`, where higher is more novel.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+
+        Returns
+        -------
+        float64 array of shape (example,)
+            Minus the angle to the nearest slot's centre, radians, in [-pi, 0].
+        """
+        rows = self._lifted(X)
+        return -nearest_angles(self.model_, rows)
+
+    def _scores(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        rows = self._lifted(X)
+        answers = self.model_.predict(rows).labels
+        return class_scores(self.model_, rows, answers, n_labels=len(self._ids))[:, self._ids]
+
+    def _lifted(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        check_is_fitted(self)
+        return self.lift_(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _named(self, ids: npt.NDArray[np.int64]) -> Labels:
+        places = np.empty_like(self._ids)
+        places[self._ids] = np.arange(len(self._ids))
+        return np.asarray(self.classes_[places[ids]])
+
+    def _checked(self, X: npt.ArrayLike, y: npt.ArrayLike, *, reset: bool) -> tuple[npt.NDArray[np.float64], Labels]:
+        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
+        check_classification_targets(labels)
+        return rows, column_or_1d(labels)
+
+    def _remember(self, rows: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> None:
+        """Keep an even share of each class, drawn at random, for the updates to come."""
+        order = np.random.default_rng(int(self._seeds[1])).permutation(len(ids))
+        rank = np.empty(len(ids), np.int64)
+        for label in np.unique(ids):
+            mine = order[ids[order] == label]
+            rank[mine] = np.arange(len(mine))
+        kept = np.sort(np.lexsort((order, rank))[: self.memory])
+        self._memory = rows[kept], ids[kept]
+
+    def _register(self, classes: Labels) -> None:
+        """Give classes that are not known yet the next ids, and keep the names sorted."""
+        fresh = np.setdiff1d(classes, self.classes_)
+        ids = np.concatenate([self._ids, len(self._ids) + np.arange(len(fresh))])
+        names = np.concatenate([self.classes_, fresh])
+        order = np.argsort(names, kind="stable")
+        self.classes_, self._ids = names[order], ids[order]
+
+    def _config(self, ids: npt.NDArray[np.int64]) -> TrainConfig:
+        counts = np.bincount(ids)
+        usual = min(30, int(np.ceil(0.5 * np.sqrt(counts.mean()))))
+        return TrainConfig(
+            epochs=self.epochs,
+            batch_size=min(500, max(32, len(ids) // 50)) if self.batch_size is None else self.batch_size,
+            slots_per_class=usual if self.slots_per_class is None else self.slots_per_class,
+            held_out=0.05 if counts.min() >= _RARE else 0.0,
+            scale=_DIRECTION_SCALE if self.geometry == "direction" else 10 * (1 + self.height**2),
+            precision=self.precision,
+            closing=ClosingConfig(closing=self.closing, reach=self.reach),
+            seed=int(self._seeds[0]),
+        )
+
+
+def _same_kind(known: Labels, more: Labels) -> None:
+    """Names and numbers cannot be sorted together."""
+    if (known.dtype.kind in "biuf") != (more.dtype.kind in "biuf"):
+        raise DataError(
+            f"`y` must hold labels of the same kind as before, got {more.dtype} after {known.dtype}. "
+            "Convert them to strings or to numbers."
+        )

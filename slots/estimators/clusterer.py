@@ -1,0 +1,281 @@
+"""`SlotClusterer`: clusters that keep their numbers while new ones are found."""
+# ruff: noqa: N803 - scikit-learn calls it X
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.metrics import silhouette_score
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from slots.closing.closing_pass import ClosingConfig
+from slots.clustering.kmeans import by_size, owners
+from slots.errors import UsageError
+from slots.estimators.model_scores import first_radius, fit_quietly, group_angles, group_means
+from slots.estimators.projection import Geometry, Lift, Scaling
+from slots.graph.config import GraphConfig
+from slots.graph.learning import learn_graph
+from slots.training.config import TrainConfig
+from slots.update.config import UpdateConfig
+
+Ids = npt.NDArray[np.int64]
+Unit = npt.NDArray[np.float32]
+_LOOKED_AT = 2000  # rows on which the number of clusters is chosen
+_ONE = 1.1  # new rows that spread no further than this many times the usual radius are one cluster
+
+
+class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """Clustering into slots: numbers are never changed, new clusters get new ones, and -1 is what no slot matches.
+
+    Parameters
+    ----------
+    n_clusters : int or "auto", default "auto"
+        Clusters that `fit` makes, >= 1; fewer where there are fewer different rows. ``auto`` takes the number from 2
+        to ``max_clusters`` with the largest mean silhouette (Rousseeuw 1987) on up to 2,000 rows; with
+        ``merge="graph"`` the number that runs at many resolutions agree on.
+    merge : {"none", "graph"}, default "none"
+        ``none``: a cluster is one of k-means, round. ``graph``: a cluster is a community of many small slots with
+        inputs between them (`slots.graph.learn_graph`), of any shape; for some hundred rows and more.
+    max_clusters : int, default 20
+        Largest number that ``auto`` tries, >= 2; not for ``merge="graph"``.
+    slots_per_cluster : int, optional
+        Slots a cluster, >= 1, so that it need not be round. Default: half the square root of the mean cluster size, at
+        most 30.
+    min_cluster_size : int, default 5
+        Unmatched rows within one radius that make a new cluster in `partial_fit`, >= 1.
+    scaling : {"auto", "standard", "common", "none"}, default "auto"
+        How features are centred and scaled before anything else (`slots.estimators.projection.Lift`).
+    geometry : {"lifted", "direction"}, default "lifted"
+        ``lifted`` keeps distances; ``direction`` compares rows by cosine alone, as suits features of a network.
+    height : float, default 2.0
+        How flat the lift is, > 0: at large values angles are distances, at small ones they are directions.
+    random_state : int, RandomState instance or None, default None
+
+    Attributes
+    ----------
+    labels_ : int64 array of shape (example,)
+        Clusters of the rows of the last `fit` or `partial_fit`; -1 where no slot matches.
+    n_clusters_ : int
+        Clusters so far; they are numbered from 0, by size in `fit`, then by order of appearance.
+    radius_ : float
+        Radians from a cluster's middle within which nine in ten of its rows lie; the median of the clusters of `fit`.
+    model_ : SlotModel
+    lift_ : Lift
+    graph_ : SlotGraph
+        Only with ``merge="graph"``: the slots and bridges of `fit`; ``graph_.explain(number)`` says why some are one
+        cluster.
+    n_features_in_ : int
+    feature_names_in_ : array of shape (n_features_in_,)
+        Only where ``X`` has string column names.
+
+    Notes
+    -----
+    `fit` is k-means or a slot graph on the lifted rows, which are unit vectors; each cluster then becomes slots as a
+    class would. A row
+    that a slot matched keeps its cluster through every later `partial_fit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0, 0], [0, 1], [1, 0], [9, 9], [9, 8], [8, 9.0]])
+    >>> clusterer = SlotClusterer(n_clusters=2, min_cluster_size=2, random_state=0)
+    >>> int(clusterer.fit_predict(X)[0] == clusterer.predict([[0.5, 0.5]])[0])
+    1
+    >>> clusterer.partial_fit([[-8, 9], [-9, 9], [-9, 8.0]]).labels_
+    array([2, 2, 2])
+    """
+
+    def __init__(
+        self,
+        n_clusters: int | Literal["auto"] = "auto",
+        *,
+        merge: Literal["none", "graph"] = "none",
+        max_clusters: int = 20,
+        slots_per_cluster: int | None = None,
+        min_cluster_size: int = 5,
+        scaling: Scaling = "auto",
+        geometry: Geometry = "lifted",
+        height: float = 2.0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.merge = merge
+        self.max_clusters = max_clusters
+        self.slots_per_cluster = slots_per_cluster
+        self.min_cluster_size = min_cluster_size
+        self.scaling = scaling
+        self.geometry = geometry
+        self.height = height
+        self.random_state = random_state
+
+    def fit(self, X: npt.ArrayLike, y: object = None) -> Self:  # noqa: ARG002
+        """Cluster from the start; earlier clusters are dropped.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+        y : ignored
+
+        Returns
+        -------
+        SlotClusterer
+            Itself.
+        """
+        rows = validate_data(self, X, dtype=np.float64)
+        self._check_numbers()
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.lift_ = Lift.of(rows, scaling=self.scaling, geometry=self.geometry, height=self.height)
+        lifted = self.lift_(rows)
+        ids = self._found(lifted)
+        usual = min(30, int(np.ceil(0.5 * np.sqrt(len(ids) / (ids.max() + 1)))))
+        config = TrainConfig(
+            epochs=0,  # k-means has already drawn the borders that training would draw
+            held_out=0.0,
+            slots_per_class=usual if self.slots_per_cluster is None else self.slots_per_cluster,
+            closing=ClosingConfig(closing="full"),
+            seed=self._seed,
+        )
+        self.model_ = fit_quietly(lifted, ids, config)
+        self.radius_ = _usual_radius(lifted, ids)
+        self.labels_ = self._answers(lifted)
+        return self
+
+    def partial_fit(self, X: npt.ArrayLike, y: object = None) -> Self:  # noqa: ARG002
+        """Find new clusters among the rows that no slot matches; the first call is a `fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+        y : ignored
+
+        Returns
+        -------
+        SlotClusterer
+            Itself; ``labels_`` are those of these rows.
+        """
+        if not hasattr(self, "model_"):
+            return self.fit(X)
+        lifted = self.lift_(validate_data(self, X, dtype=np.float64, reset=False))
+        self._check_numbers()
+        strange = self._strange(lifted)
+        if len(strange):
+            first = self.n_clusters_
+            ids = first + self._grouped(lifted[strange])
+            proposal = self.model_.propose(lifted[strange], budget=0, radius=first_radius(self.model_))
+            self.model_.update(lifted[strange], ids, proposal=proposal, config=UpdateConfig(seed=self._seed))
+            self.model_.clusters |= set(range(first, self.n_clusters_))
+        self.labels_ = self._answers(lifted)
+        return self
+
+    def predict(self, X: npt.ArrayLike) -> Ids:
+        """Cluster of each row, -1 where no slot matches.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+
+        Returns
+        -------
+        int64 array of shape (example,)
+        """
+        return self._answers(self._lifted(X))
+
+    def transform(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Angle to each cluster: to the middle of its nearest slot, radians.
+
+        Parameters
+        ----------
+        X : array-like of shape (example, feature)
+
+        Returns
+        -------
+        float64 array of shape (example, n_clusters_)
+        """
+        rows = self._lifted(X)
+        return group_angles(self.model_, rows)
+
+    @property
+    def n_clusters_(self) -> int:
+        """Clusters so far (count)."""
+        return self.model_.n_labels
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_clusters_
+
+    def _check_numbers(self) -> None:
+        if self.n_clusters != "auto" and (isinstance(self.n_clusters, str) or self.n_clusters < 1):
+            raise UsageError(f"`n_clusters` must be 'auto' or >= 1, got {self.n_clusters!r}. Try 'auto'.")
+        if self.merge not in ("none", "graph"):
+            raise UsageError(f"`merge` must be 'none' or 'graph', got {self.merge!r}. Choose one of the two.")
+        lowest = {"max_clusters": 2, "min_cluster_size": 1}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise UsageError(f"`{name}` must be >= {low}, got {getattr(self, name)}. Pass a larger number.")
+
+    def _lifted(self, X: npt.ArrayLike) -> Unit:
+        check_is_fitted(self)
+        return self.lift_(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _answers(self, lifted: Unit) -> Ids:
+        answers = self.model_.predict(lifted)
+        return np.where(answers.matched, answers.labels, -1)
+
+    def _strange(self, lifted: Unit) -> Ids:
+        """Rows of clusters to be: outside all slots, outside the radius of all clusters, and not alone."""
+        found = self.model_.propose(lifted, radius=self.radius_, stop_below=self.min_cluster_size)
+        outside = _angles(lifted, group_means(self.model_)) > self.radius_  # the others are the fringe of a cluster
+        heads = found.queries[outside[found.queries]]
+        near = _angles(lifted, lifted[heads].astype(np.float64)) <= self.radius_
+        rows = found.unmatched[(outside & near)[found.unmatched]]
+        return rows if len(rows) >= self.min_cluster_size else rows[:0]
+
+    def _grouped(self, lifted: Unit) -> Ids:
+        """Number of its group for each strange row: one group where they lie as close as a cluster does."""
+        if _usual_radius(lifted, np.zeros(len(lifted), np.int64)) <= _ONE * self.radius_:
+            return np.zeros(len(lifted), np.int64)
+        return self._numbered(lifted, self._best_number(lifted, len(np.unique(lifted, axis=0))))
+
+    def _found(self, lifted: Unit) -> Ids:
+        """Clusters of the first rows, the largest first."""
+        if self.merge == "graph":
+            wanted = None if self.n_clusters == "auto" else int(self.n_clusters)
+            self.graph_ = learn_graph(torch.from_numpy(lifted), GraphConfig(n_communities=wanted, seed=self._seed))
+            return by_size(self.graph_.placement.communities.cpu().numpy())
+        n_different = len(np.unique(lifted, axis=0))
+        auto = self.n_clusters == "auto"
+        k = self._best_number(lifted, n_different) if auto else min(int(self.n_clusters), n_different)
+        return self._numbered(lifted, k)
+
+    def _numbered(self, lifted: Unit, k: int) -> Ids:
+        """k-means; the largest cluster is number 0."""
+        return by_size(owners(lifted, k, seed=self._seed, starts=5))
+
+    def _best_number(self, lifted: Unit, n_different: int) -> int:
+        """Number of clusters with the largest mean silhouette."""
+        rng = np.random.default_rng(self._seed)
+        few = lifted if len(lifted) <= _LOOKED_AT else lifted[np.sort(rng.choice(len(lifted), _LOOKED_AT, False))]
+        tried = range(2, min(self.max_clusters, n_different - 1, len(few) - 1) + 1)
+        scores = [silhouette_score(few, owners(few, k, seed=self._seed, starts=2)) for k in tried]
+        return tried[int(np.argmax(scores))] if scores else 1
+
+
+def _angles(lifted: Unit, middles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Angle of each row to the nearest of some directions, radians; pi where there are none."""
+    return np.asarray(np.arccos(np.clip((lifted.astype(np.float64) @ middles.T).max(1, initial=-1.0), -1, 1)))
+
+
+def _usual_radius(lifted: Unit, ids: Ids) -> float:
+    """Median over clusters of the angle that holds nine in ten of a cluster's rows around its mean."""
+    reach = []
+    for label in np.unique(ids):
+        rows = lifted[ids == label].astype(np.float64)
+        mean = rows.sum(0)
+        angles = np.arccos(np.clip(rows @ (mean / max(float(np.linalg.norm(mean)), 1e-12)), -1, 1))
+        reach.append(float(np.quantile(angles, 0.9)))
+    return float(np.median(reach))

@@ -1,0 +1,140 @@
+"""What the estimators have in common: a fit on feature rows, and numbers a user can rank, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from slots.head.similarities import class_groups, max_pool, normalize, softmax_pool
+from slots.model.slot_model import SlotModel
+from slots.training.config import TrainConfig
+from slots.training.fitting import fit
+
+Rows = npt.NDArray[np.float32]
+_POINT = 1e-2  # radians; the cap of a slot that owns one example is rounding, 2e-3
+_SMALL = 0.1  # radians, where no slot owns two examples yet
+_LEAD = 1e-6  # what puts the answer's class first among equals, and survives a softmax
+
+
+def fit_quietly(rows: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], config: TrainConfig) -> SlotModel:
+    """`slots.training.fit` that leaves torch's own random numbers as they were."""
+    with torch.random.fork_rng(devices=[]):
+        return fit(rows, ids, config=config)[0]
+
+
+@torch.no_grad()
+def class_scores(
+    model: SlotModel, rows: Rows, answers: npt.NDArray[np.int64], *, n_labels: int
+) -> npt.NDArray[np.float64]:
+    """Pooled score of each label, with the model's own answer on top.
+
+    Parameters
+    ----------
+    model : SlotModel
+        Without a backbone.
+    rows : float32 array of shape (example, feature)
+    answers : int64 array of shape (example,)
+        What `SlotModel.predict` answers to them.
+    n_labels : int
+        Number of columns, at least the model's.
+
+    Returns
+    -------
+    float64 array of shape (example, label)
+        ``scale * SoftMaxPool``, in [-scale, scale]. Where a slot answers against the pooled score, the two labels
+        change places; a label without slots has ``-2 * scale``.
+
+    Notes
+    -----
+    In float64, so that a row has the same scores alone and in a batch but for the last bits.
+    """
+    head = model.head
+    voters = head.trained.clone()
+    for label in head.labels.unique():  # a label that training never saw is represented by what slots it has
+        mine = head.labels == label
+        voters |= mine & ~(mine & head.trained).any()
+    labels = torch.where(voters, head.labels, torch.full_like(head.labels, -1))
+    groups = class_groups(labels, torch.arange(n_labels, device=labels.device))
+    weights = normalize(head.weights.double())
+    scores = np.empty((len(rows), n_labels))
+    for part in model.blocks(len(rows), columns=n_labels * groups.shape[1]):
+        unit = normalize(model.features(rows[part])[:, 0].double())
+        scores[part] = (head.scale * softmax_pool(unit @ weights.T, groups, beta=head.beta)).cpu().numpy()
+    scores[np.isneginf(scores)] = -2 * head.scale
+    here = np.arange(len(rows))
+    best = scores.argmax(1)
+    scores[here, best], scores[here, answers] = scores[here, answers], scores[here, best]
+    rivals = scores.copy()
+    rivals[here, answers] = -np.inf
+    scores[here, answers] = np.maximum(scores[here, answers], rivals.max(1) + _LEAD)
+    return scores
+
+
+@torch.no_grad()
+def nearest_angles(model: SlotModel, rows: Rows) -> npt.NDArray[np.float64]:
+    """Angle to the nearest slot's centre, radians in [0, pi].
+
+    Parameters
+    ----------
+    model : SlotModel
+        Without a backbone.
+    rows : float32 array of shape (example, feature)
+
+    Returns
+    -------
+    float64 array of shape (example,)
+    """
+    centres = normalize(model.head.centres.double())
+    angles = np.empty(len(rows))
+    for part in model.blocks(len(rows)):
+        unit = normalize(model.features(rows[part])[:, 0].double())
+        angles[part] = (unit @ centres.T).amax(1).clamp(-1, 1).arccos().cpu().numpy()
+    return angles
+
+
+def first_radius(model: SlotModel) -> float:
+    """Angular radius that new slots may have: the median support cap of the first generation that has any, radians.
+
+    Not of all slots: updates add caps around single examples, and a median over those would shrink from one update to
+    the next, until every new example becomes a slot of its own.
+    """
+    head = model.head
+    radii = head.support_thresholds.double().clamp(-1, 1).arccos()
+    grown = (radii > _POINT) & (head.support_thresholds > -1)
+    if not bool(grown.any()):
+        return _SMALL
+    first = head.generations[grown].min()
+    return float(radii[grown & (head.generations == first)].median())
+
+
+def group_means(model: SlotModel) -> npt.NDArray[np.float64]:
+    """Unit mean of the slot centres of each label, weighted by what each slot matched, shape (label, feature)."""
+    head = model.head
+    sums = torch.zeros(model.n_labels, head.feature_dim, dtype=torch.float64)
+    sums.index_add_(0, head.labels.cpu(), (head.centres.double() * head.hits.clamp_min(1)[:, None]).cpu())
+    return np.asarray(normalize(sums))
+
+
+@torch.no_grad()
+def group_angles(model: SlotModel, rows: Rows) -> npt.NDArray[np.float64]:
+    """Angle to the nearest slot centre of each label, radians; pi where a label has no slot.
+
+    Parameters
+    ----------
+    model : SlotModel
+        Without a backbone.
+    rows : float32 array of shape (example, feature)
+
+    Returns
+    -------
+    float64 array of shape (example, label)
+    """
+    head = model.head
+    centres = normalize(head.centres.double())
+    groups = class_groups(head.labels, torch.arange(model.n_labels, device=head.labels.device))
+    angles = np.empty((len(rows), model.n_labels))
+    for part in model.blocks(len(rows)):
+        unit = normalize(model.features(rows[part])[:, 0].double())
+        angles[part] = max_pool(unit @ centres.T, groups).clamp(-1, 1).arccos().cpu().numpy()
+    return angles

@@ -1,0 +1,104 @@
+"""`Featurizer`: from raw inputs to the features of their views, by preprocessing, views and backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slots.features.preprocessing import Preprocessing, RawInputs
+from slots.features.views import Views
+
+_CPU_INPUTS = 128
+_BLOCK_FLOATS = 1 << 24  # numbers in the largest intermediate of a block: 64 MB in float32
+
+
+class Featurizer(nn.Module):
+    """All of a model but its slots: what turns raw inputs into features.
+
+    Parameters
+    ----------
+    preprocessing : Preprocessing
+    views : Views
+        Of images; features have one view, themselves.
+    backbone : nn.Module
+        From (batch, channel, height, width), or (batch, feature), to (batch, feature).
+    feature_dim : int
+        Number of features that the backbone gives.
+    device : torch device, default "cpu"
+        Where the backbone lies; ``to`` moves both.
+
+    Examples
+    --------
+    >>> from slots.features import parse_views
+    >>> halves = Featurizer(Preprocessing("images", (1, 2, 4)), parse_views("flip"), nn.Flatten(), feature_dim=8)
+    >>> tuple(halves.features(np.zeros((3, 2, 4), np.uint8)).shape)
+    (3, 2, 8)
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        views: Views,
+        backbone: nn.Module,
+        *,
+        feature_dim: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        self.preprocessing, self.views, self.backbone, self.feature_dim = preprocessing, views, backbone, feature_dim
+        self._place: Tensor
+        # Moves along where the backbone has no tensor of its own, and is not stored.
+        self.register_buffer("_place", torch.empty(0, device=device), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where features are computed."""
+        return self._place.device
+
+    def features(self, x: RawInputs) -> Float[Tensor, "example view feature"]:
+        """Raw features of every view of a block of raw inputs (not checked, gradients as the caller set them).
+
+        Parameters
+        ----------
+        x : array of shape (example, ...)
+
+        Returns
+        -------
+        float tensor of shape (example, view, feature)
+        """
+        return self.featurize(
+            self.views(inputs) if (inputs := self.preprocessing(x, self.device)).ndim == 4 else inputs[:, None]
+        )
+
+    def featurize(self, views: Tensor) -> Float[Tensor, "example view feature"]:
+        """Features of inputs that are already scaled and viewed, shape (example, view, ...)."""
+        inputs = views.flatten(0, 1)
+        if views.device.type == "cpu" and not torch.is_grad_enabled():
+            # The maps of a small batch stay in the cache: a convolutional net is twice as fast on it.
+            features = torch.cat([self.backbone(part) for part in inputs.split(_CPU_INPUTS)])
+        else:
+            features = self.backbone(inputs)
+        return features.reshape(*views.shape[:2], features.shape[-1])
+
+    def blocks(self, n: int, *, columns: int = 0) -> Iterator[slice]:
+        """Slices of examples whose intermediates stay near 64 MB.
+
+        Parameters
+        ----------
+        n : int
+            Number of examples.
+        columns : int, default 0
+            Numbers that are computed for each view of an example beside its features, such as the number of slots.
+
+        Yields
+        ------
+        slice
+        """
+        row = max(int(np.prod(self.preprocessing.shape)) * 4, self.feature_dim, columns, 1)
+        step = max(1, _BLOCK_FLOATS // (row * self.views.n_views))
+        for i in range(0, n, step):
+            yield slice(i, min(n, i + step))

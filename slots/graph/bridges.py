@@ -1,0 +1,122 @@
+"""Many small slots, and a bridge between two of them for each input that lies between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from slots.clustering.kmeans import nearest, spherical_means
+from slots.errors import DataError
+from slots.graph.config import GraphConfig
+from slots.head.similarities import normalize
+from slots.progress import Progress, part
+from slots.shapes import Features, SlotVectors
+
+_MOST_SLOTS = 1500  # so that a pass over 60,000 images stays near a second or two on one core
+_FEW = 1e-3  # radians: nearer than this an input lies on its slot, and rounding decides the angle
+
+
+@dataclass(frozen=True)
+class BridgedSlots:
+    """Slots before they are communities.
+
+    Parameters
+    ----------
+    part : int64 tensor of shape (part,)
+        Inputs that are not zero.
+    unit : float32 tensor of shape (part, feature)
+        Their directions.
+    weights : float32 tensor of shape (slot, feature)
+    owners : int64 array of shape (part,)
+        Nearest slot when the bridges were counted; -1 where that is gone.
+    bridges : float64 array of shape (slot, slot)
+    sizes : float64 array of shape (slot,)
+        Inputs that each slot owned then.
+    dissolved : int
+        Slots that are gone.
+    """
+
+    part: Int[Tensor, " part"]
+    unit: Float[Tensor, "part feature"]
+    weights: SlotVectors
+    owners: npt.NDArray[np.int64]
+    bridges: npt.NDArray[np.float64]
+    sizes: npt.NDArray[np.float64]
+    dissolved: int = 0
+
+    def only(self, kept: npt.NDArray[np.int64]) -> BridgedSlots:
+        """The same with some of the slots."""
+        number = np.full(len(self.sizes) + 1, -1, np.int64)
+        number[kept] = np.arange(len(kept))
+        return replace(
+            self,
+            owners=number[self.owners],
+            weights=self.weights[torch.from_numpy(kept).to(self.weights.device)],
+            bridges=self.bridges[np.ix_(kept, kept)],
+            sizes=self.sizes[kept],
+            dissolved=self.dissolved + len(self.sizes) - len(kept),
+        )
+
+
+def bridged_slots(features: Features, config: GraphConfig, report: Progress) -> BridgedSlots:
+    """Steps 1 and 2 of `learn_graph`."""
+    if features.ndim != 2 or not features.is_floating_point() or not bool(features.isfinite().all()):
+        raise DataError(
+            f"`features` must be a finite float matrix (example, feature), got {features.dtype} of shape "
+            f"{tuple(features.shape)}. Flatten images and scale them first."
+        )
+    usable = (features != 0).any(1).nonzero()[:, 0]
+    if len(usable) == 0:
+        raise DataError(f"`features` must have a row that is not zero, got {len(features)} without. Check the scaling.")
+    unit = normalize(features[usable].float())
+    usual = min(_MOST_SLOTS, int(6 * len(unit) ** 0.5), -(-len(unit) // 4))
+    n_slots = min(config.n_slots or usual, len(unit))
+    weights = spherical_means(unit, n_slots, passes=config.passes, seed=config.seed, report=part(report, 0.0, 0.8))
+    scores, near = nearest(unit, weights, min(2, len(weights)))
+    report("bridges", 0.85)
+    bridges = count_bridges(scores, near, len(weights), sharpness=config.sharpness)
+    owners = near[:, 0].cpu().numpy()
+    return BridgedSlots(
+        usable, unit, weights, owners, bridges, np.bincount(owners, minlength=len(weights)).astype(np.float64)
+    )
+
+
+def count_bridges(
+    scores: Float[Tensor, "example near"], near: Int[Tensor, "example near"], n_slots: int, *, sharpness: float = 4.0
+) -> npt.NDArray[np.float64]:
+    """How many inputs lie between each two slots.
+
+    Parameters
+    ----------
+    scores : float tensor of shape (example, 2)
+        Cosines of each input to its nearest and second nearest slot; with one column there are no bridges.
+    near : int64 tensor of shape (example, 2)
+        Those slots.
+    n_slots : int
+    sharpness : float, default 4.0
+
+    Returns
+    -------
+    float64 array of shape (slot, slot)
+        Symmetric; the sum over inputs of ``(a1 / a2) ** sharpness``, where ``a`` are angles in radians.
+
+    Examples
+    --------
+    >>> cosines = torch.tensor([[0.9, 0.9], [1.0, 0.5]])
+    >>> count_bridges(cosines, torch.tensor([[0, 1], [0, 1]]), 2)
+    array([[0., 1.],
+           [1., 0.]])
+    """
+    found = np.zeros((n_slots, n_slots))
+    if near.shape[1] == 2 and len(near):
+        angles = scores.double().clamp(-1, 1).arccos().cpu().numpy()
+        on_slot = angles[:, 0] < _FEW
+        strength = np.where(on_slot, 0.0, angles[:, 0]) / np.maximum(angles[:, 1], _FEW)
+        first, second = near.cpu().numpy().T
+        np.add.at(found, (first, second), strength**sharpness)
+    return found + found.T

@@ -1,0 +1,58 @@
+"""What is set before a slot graph is learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slots.errors import UsageError
+from slots.graph.communities import RESOLUTIONS
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """How a slot graph is learned.
+
+    Parameters
+    ----------
+    n_slots : int, optional
+        Slots to learn, >= 1. Default: six times the square root of the number of inputs, at most 1,500 and at most a
+        quarter of the inputs.
+    n_communities : int, optional
+        Wanted number, >= 1. Default: the number with the largest modularity.
+    min_size : int, default 20
+        Communities that own fewer inputs are dissolved, >= 1: they are outliers. If all are as small, all stay.
+    resolutions : tuple of float
+        Each > 0; the larger, the more communities. Those are taken that runs at all of them agree on.
+    sharpness : float, default 4.0
+        How far from the middle between two slots an input may lie and still be a bridge, >= 0: the larger, the nearer
+        to the middle; at 0 every input is a bridge of weight 1.
+    beta : float, default 20.0
+        Inverse temperature of the pooling over a community's slots, >= 0; the same as the head's.
+    passes : int, default 8
+        Passes of the k-means that places the slots, >= 1.
+    runs : int, default 4
+        Visiting orders tried at each resolution, >= 1.
+    seed : int, default 0
+    """
+
+    n_slots: int | None = None
+    n_communities: int | None = None
+    min_size: int = 20
+    resolutions: tuple[float, ...] = RESOLUTIONS
+    sharpness: float = 4.0
+    beta: float = 20.0
+    passes: int = 8
+    runs: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_slots", "n_communities", "min_size", "passes", "runs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"`{name}` must be >= 1, got {value}. Leave it out for the default.")
+        if not self.resolutions or min(self.resolutions) <= 0:
+            raise UsageError(f"`resolutions` must be numbers > 0, got {self.resolutions}. 1 is the modularity.")
+        if not self.sharpness >= 0 or not self.beta >= 0:
+            raise UsageError(
+                f"`sharpness` and `beta` must be >= 0, got {self.sharpness} and {self.beta}. Leave them out."
+            )

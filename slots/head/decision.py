@@ -1,0 +1,331 @@
+"""Exact decisions: float32 proposes, float64 decides.
+
+``X @ W.T`` of the same row differs in the last bits between batch sizes and devices. Whatever lies within `TOLERANCE`
+of changing a decision is therefore computed again in float64, pair by pair, so that an input gets the same answer
+alone, in a batch, on any device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from slots.head.kernels import Answers, CapArrays, Scored, contenders, settle
+from slots.head.pooled_answers import Voters, nearest_of_best_labels
+from slots.head.prediction import Prediction
+from slots.head.similarities import class_groups, margins, normalize, softmax_pool
+from slots.rounding import full_product
+from slots.shapes import SlotLabels, SlotVectors, Thresholds, ViewFeatures
+
+Rows = npt.NDArray[np.int64]
+
+TOLERANCE = 1e-5
+"""Largest difference, in cosine, between a float32 product and the exact score (4e-6 seen at 2,048 features)."""
+
+_PAIR_ELEMENTS = 1 << 15  # float64 numbers held at once while pairs are recomputed: 256 KB, still in a cache
+_BLOCK_ELEMENTS = 1 << 22  # float64 scores held at once where a device makes all of them: 32 MB
+
+
+@dataclass(frozen=True)
+class SlotCaps:
+    """What the match rule needs of the slots.
+
+    Parameters
+    ----------
+    weights, centres : float tensors of shape (slot, feature)
+        Unit up to float32 rounding; the exact direction is the float64-normalised row.
+    precision, support : float tensors of shape (slot,)
+        Thresholds on the cosine to the weight and to the centre; a match is strictly above both.
+    labels, generations : int64 tensors of shape (slot,)
+    pooled : bool tensor of shape (slot,)
+        Slots that take part in the pooled score of unmatched inputs (trained ones).
+    beta : float
+        Inverse temperature of the pooled score.
+    """
+
+    weights: SlotVectors
+    centres: SlotVectors
+    precision: Thresholds
+    support: Thresholds
+    labels: SlotLabels
+    generations: SlotLabels
+    pooled: Bool[Tensor, " slot"]
+    beta: float
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Example-view-slot triples and their exact margins (radians), all of shape (pair,)."""
+
+    examples: Int[Tensor, " pair"]
+    views: Int[Tensor, " pair"]
+    slots: Int[Tensor, " pair"]
+    margins: Float[Tensor, " pair"]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Every triple that may match, and more, with scores that need not be exact; all of shape (pair,).
+
+    Parameters
+    ----------
+    examples, views, slots : int64 tensors of shape (pair,)
+    weight_scores, centre_scores : float64 tensors of shape (pair,)
+        Cosines to the slot's weight and centre.
+    tolerance : float, default TOLERANCE
+        Largest error of a score.
+    """
+
+    examples: Int[Tensor, " pair"]
+    views: Int[Tensor, " pair"]
+    slots: Int[Tensor, " pair"]
+    weight_scores: Float[Tensor, " pair"]
+    centre_scores: Float[Tensor, " pair"]
+    tolerance: float = TOLERANCE
+
+
+def exact_scores(
+    features: ViewFeatures, vectors: SlotVectors, pairs: tuple[Tensor, Tensor, Tensor]
+) -> Float[Tensor, " pair"]:
+    """Cosine of single (example, view, slot) triples in float64, both sides normalised in float64."""
+    return _exact_scores(features, (vectors,), pairs)[0]
+
+
+def _exact_scores(
+    features: ViewFeatures, vectors: tuple[SlotVectors, ...], pairs: tuple[Tensor, Tensor, Tensor]
+) -> list[Float[Tensor, " pair"]]:
+    """The same for several vectors of each slot."""
+    example, view, slot = pairs
+    rows, place = features.flatten(0, 1), example * features.shape[1] + view
+    step = max(1, _PAIR_ELEMENTS // max(1, features.shape[-1]))
+    found = [[torch.zeros(0, dtype=torch.float64, device=features.device)] for _ in vectors]
+    for i in range(0, len(slot), step):
+        u = normalize(rows.index_select(0, place[i : i + step]).double())
+        for parts, of_slots in zip(found, vectors, strict=True):
+            parts.append((u * normalize(of_slots.index_select(0, slot[i : i + step]).double())).sum(-1))
+    return [torch.cat(parts) for parts in found]
+
+
+def exact_margins(
+    features: ViewFeatures, caps: SlotCaps, pairs: tuple[Tensor, Tensor, Tensor]
+) -> Float[Tensor, " pair"]:
+    """Margin of single (example, view, slot) triples in radians, from float64 scores.
+
+    The sign follows the cosine rule (strictly above both thresholds) to the last bit.
+    """
+    slot = pairs[2]
+    weight_scores, centre_scores = _exact_scores(features, (caps.weights, caps.centres), pairs)
+    precision, support = caps.precision[slot].double(), caps.support[slot].double()
+    depth = margins(weight_scores, centre_scores, precision, support)
+    fires = (weight_scores > precision) & (centre_scores > support)
+    tiny = torch.full_like(depth, np.finfo(np.float64).tiny)
+    return torch.where(fires, torch.maximum(depth, tiny), torch.minimum(depth, torch.zeros_like(depth)))
+
+
+def propose(features: ViewFeatures, caps: SlotCaps) -> Proposals:
+    """Triples that may match, from float32 products with every slot (`slots.index` finds them with fewer)."""
+    unit = normalize(features.float())
+    weight_scores, centre_scores = full_product(unit, caps.weights.T), full_product(unit, caps.centres.T)
+    near = (weight_scores > caps.precision - TOLERANCE) & (centre_scores > caps.support - TOLERANCE)
+    example, view, slot = near.nonzero(as_tuple=True)
+    return Proposals(example, view, slot, weight_scores[near].double(), centre_scores[near].double())
+
+
+@torch.no_grad()
+def matching_pairs(
+    features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | None = None
+) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
+    """Every (example, slot) that match, by the exact rule.
+
+    Parameters
+    ----------
+    features : float tensor of shape (example, view, feature)
+    caps : SlotCaps
+    proposals : Proposals, optional
+        Default: those of `propose`. Whatever proposes, the pairs are the same.
+
+    Returns
+    -------
+    examples, slots : int64 tensors of shape (pair,)
+        Sorted by example, then slot; each pair once however many views match.
+    """
+    found = propose(features, caps) if proposals is None else proposals
+    example, view, slot = found.examples, found.views, found.slots
+    weight_scores, centre_scores, tolerance = found.weight_scores, found.centre_scores, found.tolerance
+    precision, support = caps.precision[slot].double(), caps.support[slot].double()
+    fires = (weight_scores > precision) & (centre_scores > support)
+    unsure = ((weight_scores - precision).abs() <= tolerance) | ((centre_scores - support).abs() <= tolerance)
+    if unsure.any():
+        fires[unsure] = exact_margins(features, caps, (example[unsure], view[unsure], slot[unsure])) > 0
+    key = torch.unique(example[fires] * len(caps.labels) + slot[fires])
+    return key // max(1, len(caps.labels)), key % max(1, len(caps.labels))
+
+
+@torch.no_grad()
+def best_pairs(features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | None = None) -> Pairs:
+    """The match of largest margin for each example, generation and label, by the exact rule.
+
+    Parameters
+    ----------
+    features : float tensor of shape (example, view, feature)
+    caps : SlotCaps
+    proposals : Proposals, optional
+        Default: those of `propose`. Whatever proposes, the best is the same.
+
+    Returns
+    -------
+    Pairs
+        Only triples with a positive margin. Near ties are kept; the caller takes the first by (margin, slot).
+    """
+    found = propose(features, caps) if proposals is None else proposals
+    example, view, slot = found.examples, found.views, found.slots
+    weight_scores, centre_scores, tolerance = found.weight_scores, found.centre_scores, found.tolerance
+    precision, support = caps.precision[slot].double(), caps.support[slot].double()
+    lower = margins(weight_scores - tolerance, centre_scores - tolerance, precision, support)
+    upper = margins(weight_scores + tolerance, centre_scores + tolerance, precision, support)
+    rows = torch.stack([example, caps.generations[slot], caps.labels[slot]])
+    groups, group = rows.unique(dim=1, return_inverse=True)
+    best = torch.full((groups.shape[1],), -math.inf, dtype=torch.float64, device=features.device)
+    best.scatter_reduce_(0, group, lower, "amax")
+    contends = (upper >= best[group]) & (upper > 0)  # only these can be the best of their group
+    example, view, slot = example[contends], view[contends], slot[contends]
+    exact = exact_margins(features, caps, (example, view, slot))
+    inside = exact > 0
+    return Pairs(example[inside], view[inside], slot[inside], exact[inside])
+
+
+@torch.no_grad()
+def decide(
+    features: ViewFeatures,
+    caps: SlotCaps,
+    *,
+    proposals: Proposals | None = None,
+    voters: Voters | None = None,
+) -> Prediction:
+    """Answer each input: the slot that fires, or the best pooled label, flagged as unmatched.
+
+    Parameters
+    ----------
+    features : float tensor of shape (example, view, feature)
+        Raw features; any scale.
+    caps : SlotCaps
+        At least one slot.
+    proposals : Proposals, optional
+        Default: those of `propose`.
+    voters : Voters, optional
+        Those of these slots, where they are at hand. Default: made when an input is unmatched.
+
+    Returns
+    -------
+    Prediction
+
+    Notes
+    -----
+    Matched: the oldest generation that has a slot which fires answers, alone: the slot of largest margin in it, ties
+    to the lowest slot; ambiguous when slots of two labels *of that generation* fire. So a later generation can never
+    change any part of an answer that an earlier one gave, for no input whatever.
+    """
+    n = len(features)
+    out = Prediction(
+        labels=np.zeros(n, np.int64),
+        answers=np.zeros(n, np.int8),
+        slots=np.full(n, -1, np.int64),
+        margins=np.full(n, -np.inf),
+        runner_up_slots=np.full(n, -1, np.int64),
+        runner_up_margins=np.full(n, -np.inf),
+    )
+    if n == 0:
+        return out
+    found = propose(features, caps) if proposals is None else proposals
+    _answer_matched(features, caps, found, out)
+    unmatched = np.flatnonzero(~out.matched)
+    if len(unmatched) and features.device.type == "cpu":
+        voters = Voters.of(caps.weights, caps.labels, caps.pooled) if voters is None else voters
+        _answer_unmatched(features, caps, voters, unmatched, out)
+    elif len(unmatched):
+        weights = normalize(caps.weights.double())
+        for some in _row_blocks(unmatched, features.shape[1] * len(caps.labels)):
+            _answer_unmatched_anywhere(features, caps, weights, some, out)
+    return out
+
+
+def _answer_matched(features: ViewFeatures, caps: SlotCaps, found: Proposals, out: Prediction) -> None:
+    """Fill in the inputs that some slot matches."""
+    arrays = CapArrays(*(_array(v) for v in (caps.precision, caps.support, caps.labels, caps.generations)))
+    examples, slots, *scores = (
+        _array(v) for v in (found.examples, found.slots, found.weight_scores, found.centre_scores)
+    )
+    kept = contenders(Scored(examples, slots, scores[0], scores[1], found.tolerance), arrays, len(out))
+    places = torch.from_numpy(kept).to(features.device)
+    example, view, slot = (v[places] for v in (found.examples, found.views, found.slots))
+    exact = exact_margins(features, caps, (example, view, slot))
+    settle(_array(example), _array(slot), _array(exact), arrays, Answers(**vars(out)))
+
+
+def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, voters: Voters, rows: Rows, out: Prediction) -> None:
+    """Fill in inputs that no slot matches by the pooled score of the trained slots, as float64 throughout would."""
+    found = nearest_of_best_labels(features, rows, voters, caps.beta)
+    example, view, slot = (torch.from_numpy(v) for v in (rows[found.places // 2], found.views, found.slots))
+    sizes = np.bincount(found.places, minlength=2 * len(rows))
+    sizes = sizes[sizes > 0]
+    first = np.cumsum(sizes) - sizes
+    if (sizes > 1).any():
+        several = np.flatnonzero(np.repeat(sizes > 1, sizes))
+        picked = torch.from_numpy(several)
+        scores = exact_scores(features, caps.weights, (example[picked], view[picked], slot[picked])).numpy()
+        order = several[np.lexsort((several, -scores, found.places[several]))]  # of equals the lowest slot, then view
+        first[sizes > 1] = order[np.unique(found.places[order], return_index=True)[1]]
+    chosen = torch.from_numpy(first)
+    margin = exact_margins(features, caps, (example[chosen], view[chosen], slot[chosen])).numpy()
+    places, slots = found.places[first], found.slots[first]
+    best, second = places % 2 == 0, places % 2 == 1
+    out.labels[rows] = found.labels
+    out.slots[rows], out.margins[rows] = slots[best], margin[best]
+    with_second = rows[places[second] // 2]
+    out.runner_up_slots[with_second], out.runner_up_margins[with_second] = slots[second], margin[second]
+
+
+def _answer_unmatched_anywhere(
+    features: ViewFeatures, caps: SlotCaps, weights: SlotVectors, rows: Rows, out: Prediction
+) -> None:
+    """The same on any device, in float64 throughout."""
+    device = features.device
+    block = features[torch.from_numpy(rows).to(device)]
+    scores, views = (normalize(block.double()) @ weights.T).max(1)
+    voters = caps.pooled if bool(caps.pooled.any()) else torch.ones_like(caps.pooled)
+    classes = caps.labels[voters].unique()
+    members = class_groups(torch.where(voters, caps.labels, caps.labels.min() - 1), classes)
+    pooled = softmax_pool(scores, members, beta=caps.beta)
+    ranked = pooled.argsort(dim=1, descending=True, stable=True)[:, :2]
+    here = torch.arange(len(rows), device=device)
+    for place, (slot_field, margin_field) in enumerate(
+        [(out.slots, out.margins), (out.runner_up_slots, out.runner_up_margins)]
+    ):
+        if place >= ranked.shape[1]:
+            break
+        group = members[ranked[:, place]]
+        closest = scores.gather(1, group.clamp_min(0)).masked_fill(group < 0, -math.inf).argmax(1)
+        slot = group[here, closest]
+        slot_field[rows] = slot.cpu().numpy()
+        margin_field[rows] = exact_margins(block, caps, (here, views[here, slot], slot)).cpu().numpy()
+    out.labels[rows] = classes[ranked[:, 0]].cpu().numpy()
+
+
+def _row_blocks(rows: Rows, row_cost: int) -> Iterator[Rows]:
+    """Split rows so that a block of scores stays near 32 MB."""
+    step = max(1, _BLOCK_ELEMENTS // max(1, row_cost))
+    for i in range(0, len(rows), step):
+        yield rows[i : i + step]
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    """A contiguous array on the CPU, as the compiled loops want it."""
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())

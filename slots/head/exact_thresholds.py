@@ -1,0 +1,152 @@
+"""Thresholds over a whole training set that arrives in blocks: exact, and in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from slots.head.similarities import best_view, normalize, precision_thresholds
+from slots.rounding import FLOAT32_GAP, full_product, strictly_above
+from slots.shapes import Labels, SlotLabels, SlotVectors, Thresholds, ViewFeatures
+
+Blocks = Callable[[], Iterator[tuple[ViewFeatures, Labels]]]
+"""Starts a pass over a reference set: blocks of view features with their labels."""
+
+_RIVALS = 4  # other-label examples kept a slot; more than one because float32 may order near ties wrongly
+_PASS_FLOATS = 1 << 26  # scores held at once when precision < 1: 256 MB
+
+
+class PrecisionAccumulator:
+    """Precision thresholds at ``precision = 1`` over blocks, exact to float64 rounding.
+
+    For each slot the few most similar views of other labels are kept with their features; the score that decides is
+    computed from them in float64. So the result does not depend on block sizes, threads or devices.
+
+    Parameters
+    ----------
+    weights : float tensor of shape (slot, feature)
+    labels : int64 tensor of shape (slot,)
+
+    Examples
+    --------
+    >>> acc = PrecisionAccumulator(torch.eye(2), torch.tensor([0, 1]))
+    >>> acc.update(torch.tensor([[[0.6, 0.8]]]), torch.tensor([1]))
+    >>> acc.thresholds()
+    tensor([ 0.6000, -1.0000])
+    """
+
+    def __init__(self, weights: SlotVectors, labels: SlotLabels) -> None:
+        self._weights, self._labels = weights, labels
+        n, feature = weights.shape
+        self._scores = torch.full((_RIVALS, n), -math.inf, device=weights.device)
+        self._rows = torch.zeros(_RIVALS, n, feature, device=weights.device)
+
+    @torch.no_grad()
+    def update(self, features: ViewFeatures, labels: Labels, best: tuple[Tensor, Tensor] | None = None) -> None:
+        """Take in a block.
+
+        Parameters
+        ----------
+        features : float tensor of shape (example, view, feature)
+        labels : int64 tensor of shape (example,)
+        best : pair of tensors of shape (example, slot), optional
+            `best_view` of the scores, where the caller has it already.
+        """
+        if len(features) == 0 or len(self._labels) == 0:
+            return
+        scores, views = best_view(full_product(normalize(features.float()), self._weights.T)) if best is None else best
+        foreign = scores.masked_fill(labels[:, None] == self._labels, -math.inf)
+        top, example = foreign.topk(min(_RIVALS, len(foreign)), dim=0)
+        rows = features[example, views.gather(0, example)].float()
+        scores, order = torch.cat([self._scores, top]).topk(_RIVALS, dim=0)
+        self._rows = torch.cat([self._rows, rows]).gather(0, order[..., None].expand(-1, -1, rows.shape[-1]))
+        self._scores = scores
+
+    def thresholds(self) -> Thresholds:
+        """Return float32 thresholds strictly above every other-label score seen; -1 where there was none."""
+        exact = (normalize(self._rows.double()) * normalize(self._weights.double())).sum(-1)
+        exact = exact.masked_fill(self._scores == -math.inf, -math.inf).amax(0)
+        # Where all that were kept tie within float32 error, a higher one may have been left out.
+        crowded = self._scores[-1] > self._scores[0] - 2 * FLOAT32_GAP
+        exact = torch.where(crowded, exact + FLOAT32_GAP, exact)
+        return torch.where(exact == -math.inf, torch.full_like(self._scores[0], -1.0), strictly_above(exact))
+
+
+@torch.no_grad()
+def precision_thresholds_over(
+    blocks: Blocks, weights: SlotVectors, slot_labels: SlotLabels, *, precision: float, n_examples: int
+) -> Thresholds:
+    """Precision thresholds over a whole reference set, for any wanted precision.
+
+    Parameters
+    ----------
+    blocks : callable
+        Starts a pass over the reference; called once for ``precision = 1``, once for each group of slots below 1.
+    weights : float tensor of shape (slot, feature)
+    slot_labels : int64 tensor of shape (slot,)
+    precision : float in (0, 1]
+    n_examples : int
+        Size of the reference; it decides how many slots a pass can hold.
+
+    Returns
+    -------
+    float32 tensor of shape (slot,)
+        A slot fires strictly above it. At least -1.
+    """
+    if precision == 1.0:
+        accumulator = PrecisionAccumulator(weights, slot_labels)
+        for features, labels in blocks():
+            accumulator.update(features, labels)
+        return accumulator.thresholds()
+    step = max(1, _PASS_FLOATS // max(1, n_examples))
+    parts = [weights.new_zeros(0)]
+    for i in range(0, len(weights), step):
+        scores: list[Tensor] = []
+        found_labels: list[Tensor] = []
+        for features, block_labels in blocks():
+            scores.append(best_view(full_product(normalize(features.float()), weights[i : i + step].T))[0])
+            found_labels.append(block_labels)
+        found = precision_thresholds(
+            torch.cat(scores), slot_labels[i : i + step], torch.cat(found_labels), precision=precision
+        )
+        parts.append(strictly_above(found.double()).clamp_min(-1))
+    return torch.cat(parts)
+
+
+def slack_for(outside: Float[Tensor, " example"], share: float) -> float:
+    """Smallest widening of all support caps that keeps a share of held-out examples inside.
+
+    Parameters
+    ----------
+    outside : float tensor of shape (example,)
+        How far each held-out example lies outside the nearest support cap of its own label, in radians; negative
+        inside.
+    share : float in (0, 1)
+        Wanted share inside on new data.
+
+    Returns
+    -------
+    float
+        Radians, >= 0; 0 when there is nothing to learn from.
+
+    Notes
+    -----
+    The ``ceil((n + 1) share)``-th smallest value: split conformal prediction's quantile (Vovk et al. 2005), so the
+    share holds for new exchangeable data, not only for these examples. With too few of them, the largest is taken.
+
+    Examples
+    --------
+    >>> slack_for(torch.tensor([-0.2, 0.25, 0.3]), 0.5)
+    0.25
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"`share` must lie in (0, 1), got {share}. 0.99 keeps all but one in a hundred.")
+    n = len(outside)
+    if n == 0:
+        return 0.0
+    rank = min(n, math.ceil((n + 1) * share))
+    return max(0.0, round(float(outside.double().sort().values[rank - 1]), 9))

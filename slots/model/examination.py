@@ -1,0 +1,65 @@
+"""Answers and novelty of the same inputs, from one pass through the backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from slots.features.source import FeatureSource
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.prediction import Prediction
+from slots.index.kept_index import KeptIndex
+from slots.novelty.detector import Novelty, judge
+from slots.novelty.distances import distances
+from slots.novelty.slot_novelty import ModelNovelty, stack_distances
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All that a model says of a batch of inputs.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        What `SlotModel.predict` gives.
+    novelty : Novelty
+        What `SlotModel.assess_novelty` gives.
+    """
+
+    prediction: Prediction
+    novelty: Novelty
+
+
+@torch.no_grad()
+def examine(
+    source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, *, rate: float, index: KeptIndex
+) -> Examination:
+    """Answer inputs and say how foreign they are, block by block.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The inputs.
+    head : IncrementalNeuralHashing
+        The slots.
+    novelty : ModelNovelty
+        Metric and calibration.
+    rate : float in (0, 1)
+        Largest share of familiar inputs that may be called novel.
+    index : KeptIndex
+        What answers by the slots where that saves time.
+
+    Returns
+    -------
+    Examination
+    """
+    metric = novelty.metric.to(head.centres.device)
+    answer, _ = index.answerer(head.caps(), len(source) * source.featurizer.views.n_views)
+    answers, found = [], []
+    for rows in source.blocks(columns=head.n_slots):
+        features = source(rows)
+        answers.append(answer(features))
+        found.append(distances(features, head.centres, metric))
+    judged = judge(stack_distances(found), metric, novelty.calibration, rate=rate)
+    return Examination(Prediction.concatenate(answers), judged)

@@ -1,0 +1,171 @@
+"""The parts of a model as a header and tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from slots.errors import ModelError, UsageError
+from slots.features.preprocessing import Preprocessing
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.labels import LabelNames
+from slots.novelty.slot_novelty import ModelNovelty
+from slots.storage.generations import Generation, generation_of
+from slots.storage.states import State
+from slots.storage.store import read_headers, read_state
+
+BuildBackbone = Callable[..., nn.Module]
+"""``build(name, *, input_shape, **options)``, for example `backbones.build`."""
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """All that a model folder holds of one generation.
+
+    Parameters
+    ----------
+    preprocessing : Preprocessing
+    views : str
+        Words, as `slots.features.parse_views` takes them.
+    backbone : nn.Module or None
+    recipe : tuple or None
+        ``(name, options)`` that rebuild the backbone.
+    head : IncrementalNeuralHashing
+    labels : LabelNames
+        Names that were given, and clusters.
+    history : list of Generation
+    exemplar_features : float tensor of shape (slot, exemplar, feature) or None
+    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel) or None
+    novelty : ModelNovelty or None
+    """
+
+    preprocessing: Preprocessing
+    views: str
+    backbone: nn.Module | None
+    recipe: tuple[str, dict[str, Any]] | None
+    head: IncrementalNeuralHashing
+    labels: LabelNames
+    history: list[Generation]
+    exemplar_features: Tensor | None
+    exemplar_images: npt.NDArray[np.uint8] | None
+    novelty: ModelNovelty | None
+
+
+def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, Tensor]]]:
+    """Header and tensors of a model, as `slots.storage.write_state` stores them.
+
+    Parameters
+    ----------
+    parts : ModelParts
+
+    Returns
+    -------
+    header : dict
+        What JSON can hold.
+    tensors : dict of dicts of tensors
+
+    Raises
+    ------
+    UsageError
+        If the backbone has no recipe to rebuild it by.
+    """
+    tensors: dict[str, Mapping[str, Tensor]] = {
+        "head": {name: value.contiguous() for name, value in parts.head.state_dict().items()}
+    }
+    if parts.backbone is not None and (weights := parts.backbone.state_dict()):
+        tensors["backbone"] = weights
+    if parts.exemplar_images is not None:
+        tensors["exemplars"] = {"images": torch.from_numpy(parts.exemplar_images)}
+    if parts.exemplar_features is not None:
+        tensors["support"] = {"features": parts.exemplar_features}
+    values = None
+    if parts.novelty is not None:
+        tensors["novelty"], values = parts.novelty.state()
+    if parts.recipe is None and parts.backbone is not None:
+        raise UsageError("A backbone without a recipe cannot be saved. Pass recipe=(name, options) to SlotModel.")
+    header = {
+        "preprocessing": asdict(parts.preprocessing),
+        "head": {key: getattr(parts.head, key) for key in ("feature_dim", "scale", "beta", "precision")},
+        "backbone": None if parts.recipe is None else {"name": parts.recipe[0], "options": parts.recipe[1]},
+        "views": parts.views,
+        "class_names": list(parts.labels.names),
+        "clusters": sorted(parts.labels.clusters),
+        "novelty": values,
+        "generation": parts.history[-1].number if parts.history else 0,
+        "history": [asdict(generation) for generation in parts.history],
+    }
+    return header, tensors
+
+
+def from_state(
+    header: dict[str, Any], tensors: dict[str, dict[str, Tensor]], build: BuildBackbone | None
+) -> ModelParts:
+    """What `to_state` was given.
+
+    Parameters
+    ----------
+    header : dict
+    tensors : dict of dicts of tensors
+    build : callable or None
+        Makes the backbone from its recorded name.
+
+    Returns
+    -------
+    ModelParts
+
+    Raises
+    ------
+    ModelError
+        If there is a backbone, and no ``build``.
+    KeyError, TypeError, ValueError, RuntimeError
+        If the header or the tensors are not those of a model.
+    """
+    shape = tuple(header["preprocessing"]["shape"])
+    scaling = {key: tuple(header["preprocessing"][key]) for key in ("mean", "std")}
+    recipe = header["backbone"]
+    backbone = None
+    if recipe is not None:
+        if build is None:
+            raise ModelError(f"The model has the backbone {recipe['name']!r}. Pass build=backbones.build to load it.")
+        backbone = build(recipe["name"], input_shape=shape, **recipe["options"])
+        backbone.load_state_dict(tensors.get("backbone", {}))
+        backbone.eval()
+    head = IncrementalNeuralHashing(**header["head"])
+    head.load_state_dict(tensors["head"])
+    stored = header.get("novelty")
+    return ModelParts(
+        preprocessing=Preprocessing(header["preprocessing"]["kind"], shape, **scaling),
+        views=header["views"],
+        backbone=backbone,
+        recipe=None if recipe is None else (recipe["name"], recipe["options"]),
+        head=head,
+        labels=LabelNames(tuple(header["class_names"]), frozenset(header.get("clusters", ()))),
+        history=[Generation(**line) for line in header["history"]],
+        exemplar_features=tensors["support"]["features"] if "support" in tensors else None,
+        exemplar_images=tensors["exemplars"]["images"].numpy() if "exemplars" in tensors else None,
+        novelty=None if stored is None else ModelNovelty.from_state(tensors["novelty"], stored),
+    )
+
+
+def state_of(folder: str | Path, generation: int | None) -> State:
+    """The newest stored state that holds a generation; of None the current one.
+
+    Raises
+    ------
+    ModelError
+        If the folder does not keep it, or is no readable model.
+    """
+    if generation is None:
+        return read_state(folder)
+    numbers = [generation_of(header) for header in read_headers(folder)]
+    if generation not in numbers:
+        known = ", ".join(map(str, sorted(set(numbers))))
+        raise ModelError(f"`generation` must be one that `{folder}` keeps, got {generation}. It keeps {known}.")
+    return read_state(folder, len(numbers) - 1 - numbers[::-1].index(generation))

@@ -1,0 +1,85 @@
+"""All or nothing: a model in memory is changed whole, or left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.storage.generations import Generation
+from slots.update.plan import NewSlots
+
+
+class Changeable(Protocol):
+    """What updates and edits change of a model; `slots.SlotModel` has it."""
+
+    head: IncrementalNeuralHashing
+    class_names: tuple[str, ...]
+    clusters: frozenset[int]
+    support: Tensor | None
+    thumbnails: npt.NDArray[np.uint8] | None
+    history: list[Generation]
+
+
+@contextmanager
+def all_or_nothing(model: Changeable) -> Iterator[None]:
+    """Put the model back as it was if anything goes wrong, an interrupt included.
+
+    Parameters
+    ----------
+    model : Changeable
+        Changed inside the block. Tensors and arrays beside the head are replaced there, not written into.
+    """
+    head = {name: value.clone() for name, value in model.head.state_dict().items()}
+    names, clusters, support, thumbnails = model.class_names, model.clusters, model.support, model.thumbnails
+    history = list(model.history)
+    try:
+        yield
+    except BaseException:
+        model.head.load_state_dict(head)
+        model.class_names, model.clusters, model.support, model.thumbnails = names, clusters, support, thumbnails
+        model.history[:] = history
+        raise
+
+
+def commit(model: Changeable, new: NewSlots) -> None:
+    """Put new slots behind the present ones, all or nothing.
+
+    Parameters
+    ----------
+    model : Changeable
+        The model that they were planned for.
+    new : NewSlots
+        As `slots.update.plan_update` made them.
+    """
+    with all_or_nothing(model):
+        _join(model, new)
+
+
+def _join(model: Changeable, new: NewSlots) -> None:
+    head, first = model.head, model.head.n_slots
+    head.add_slots(
+        new.weights,
+        new.labels,
+        centres=new.centres,
+        precision_thresholds=new.precision_thresholds,
+        support_thresholds=new.support_thresholds,
+        exemplars=new.exemplars,
+        generation=new.line.number,
+        trained=False,
+    )
+    head.trained[first:] = new.pooled
+    head.hits[first:] = new.hits
+    fresh = new.exemplar_features
+    old = model.support if model.support is not None else torch.zeros(first, *fresh.shape[1:], dtype=fresh.dtype)
+    model.support = torch.cat([old, fresh])
+    if new.exemplar_images is not None and model.thumbnails is not None:
+        model.thumbnails = np.concatenate([model.thumbnails, new.exemplar_images])
+    model.class_names, model.clusters = new.known.names, new.known.clusters
+    model.history.append(new.line)

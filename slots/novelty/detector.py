@@ -1,0 +1,293 @@
+"""Novelty: how far an input lies from what is remembered, with a false-alarm rate that is held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.clustering.device_kmeans import device_centres
+from slots.clustering.kmeans import centres
+from slots.errors import DataError, UsageError
+from slots.head.similarities import normalize
+from slots.novelty.conformal import check_rate, p_values
+from slots.novelty.distances import Distances, NoveltyMetric, distances
+from slots.novelty.k_flats import N_DIRECTIONS, fit_flats
+from slots.novelty.tails import combine, with_tails
+
+SHARES = (0.6, 0.3, 0.1)
+"""Shares of the false alarms that the first three tests may spend where the prototypes are a model's slots."""
+
+NARROW = (0.35, 0.35, 0.05, 0.25)
+"""Shares of a detector for angle, pattern, size and surface. Among few features, nine directions are much of the space,
+and to lie near a flat says little."""
+
+WIDE = (0.3, 0.15, 0.05, 0.5)
+"""The same for more than 256 features, where few prototypes lie near anything and flats do."""
+
+Shares = tuple[float, float, float] | tuple[float, float, float, float]
+_WIDTH = 256
+_NEIGHBOURS = {False: 10, True: 3}  # of narrow features, and of wide ones, where the tenth is far already
+_FEW = 100  # with fewer prototypes the tenth is no neighbour
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """How novel a batch of inputs is; all arrays have shape (example,).
+
+    Parameters
+    ----------
+    scores : float64 array
+        Higher = more novel: about minus the logarithm of the chance of such an input among familiar ones.
+    p_values : float64 array
+        In (0, 1]; valid for inputs exchangeable with the calibration data.
+    novel : bool array
+        ``p_values <= false_alarm_rate``.
+    nearest : int64 array
+        Prototype of smallest angle; for a model the slot.
+    reasons : array of str
+        Which of `REASONS` gave the score.
+    """
+
+    scores: npt.NDArray[np.float64]
+    p_values: npt.NDArray[np.float64]
+    novel: npt.NDArray[np.bool_]
+    nearest: npt.NDArray[np.int64]
+    reasons: npt.NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class NoveltyDetector:
+    """Tell foreign inputs from familiar ones, at a false-alarm rate that the user chooses and that is held.
+
+    Parameters
+    ----------
+    n_prototypes : int, default 500
+        Vectors remembered (count, >= 1): directions from k-means of the training features and, from 20 on, about half
+        of the room for flats, one of `slots.novelty.k_flats.N_DIRECTIONS` directions for each 20.
+    false_alarm_rate : float in (0, 1), default 0.05
+        Largest share of familiar inputs that `is_novel` may flag.
+    shares : three or four floats >= 0 with sum 1, optional
+        Shares of the false alarms spent on the angle, the pattern, the size (norm) of the features, which cosine
+        similarity throws away, and the surface. Three leave the surface out. More for the angle or the surface finds
+        classes that resemble known ones, more for the pattern what is wholly foreign. Default: `NARROW` up to 256
+        features, `WIDE` beyond.
+    shrinkage : float, default 0.05
+        Share of the mean variance added along each direction of the metric.
+    seed : int, default 0
+
+    Attributes
+    ----------
+    prototypes : float tensor of shape (prototype, feature)
+    metric : NoveltyMetric
+    calibration : float64 array of shape (calibration example,)
+        Scores of held-out familiar examples, ascending.
+
+    Notes
+    -----
+    Four distances: the mean angle to the ten nearest prototypes (the three nearest beyond 256
+    features, the nearest where there are fewer than a hundred prototypes);
+    the Mahalanobis distance of the unit features to the nearest prototype under the pooled covariance within prototypes
+    (Lee et al. 2018 use class means, here each prototype is one); the logarithm of the norm; and the distance to the
+    nearest of a few flat pieces (`slots.novelty.k_flats`). Each misses what another finds (`docs/novelty.md`).
+
+    The score is the largest of ``log(share / tail)`` over the tests, with the tail of each distance taken from
+    reference data: Bonferroni's rule with weights. A maximum is one score, so one split-conformal calibration
+    (`slots.novelty.conformal`) covers all tests, whatever the tails and the shares are taken to be.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> familiar = rng.normal([[5, 0, 0]], 0.3, (400, 3)).astype(np.float32)
+    >>> detector = NoveltyDetector(n_prototypes=4).fit(familiar)
+    >>> detector.is_novel(np.float32([[5, 0.1, 0], [0, 5, 0], [50, 0, 0]]))
+    array([False,  True,  True])
+    """
+
+    prototypes: Tensor
+    metric: NoveltyMetric
+    calibration: npt.NDArray[np.float64]
+
+    def __init__(
+        self,
+        n_prototypes: int = 500,
+        *,
+        false_alarm_rate: float = 0.05,
+        shares: Shares | None = None,
+        shrinkage: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        if n_prototypes < 1:
+            raise UsageError(f"`n_prototypes` must be >= 1, got {n_prototypes}. Some hundred are usual.")
+        if shares is not None and (len(shares) not in (3, 4) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9):
+            raise UsageError(f"`shares` must be three or four numbers >= 0 with sum 1, got {shares}. Try {NARROW}.")
+        if shrinkage <= 0:
+            raise UsageError(f"`shrinkage` must be > 0, got {shrinkage}. Try 0.05.")
+        check_rate(false_alarm_rate, 10**9)
+        self.n_prototypes, self.false_alarm_rate = n_prototypes, false_alarm_rate
+        self.shares, self.shrinkage, self.seed = shares, shrinkage, seed
+        self.calibration = np.zeros(0)
+
+    def fit(self, x: npt.ArrayLike | Tensor, y: object = None) -> NoveltyDetector:  # noqa: ARG002  # the interface's
+        """Learn from familiar features; a part of them is kept aside for scales and calibration.
+
+        Parameters
+        ----------
+        x : float array of shape (example, feature)
+            At least 10 rows. Seven tenths place the prototypes, one tenth sets the scales, two tenths calibrate.
+        y : ignored
+            For the interface's sake.
+
+        Returns
+        -------
+        NoveltyDetector
+            This one.
+
+        Raises
+        ------
+        DataError
+            If ``x`` has another form, too few rows, or numbers that are not finite.
+        """
+        features = _features(x)
+        if len(features) < 10:
+            raise DataError(f"`x` must have at least 10 rows, got {len(features)}. Give more familiar examples.")
+        order = np.random.default_rng(self.seed).permutation(len(features))
+        placing, scaling, calibrating = np.split(order, [int(0.7 * len(order)), int(0.8 * len(order))])
+        placed, scaled = features[torch.from_numpy(placing)], features[torch.from_numpy(scaling)]
+        metric = self._place(placed, x.device if isinstance(x, Tensor) else placed.device)
+        reference = distances(scaled[:, None], self.prototypes, metric)
+        tests = reference.values.shape[1]
+        shares = self._shares(features.shape[1])[:tests]  # there may be too little room for flats
+        self.metric = with_tails(metric, reference, tuple(share / sum(shares) for share in shares))
+        return self.calibrate(features[torch.from_numpy(calibrating)])
+
+    def _shares(self, width: int) -> Shares:
+        return self.shares if self.shares is not None else WIDE if width > _WIDTH else NARROW
+
+    def _place(self, features: Tensor, device: torch.device) -> NoveltyMetric:
+        """Put prototypes and flats among unit features; returns the metric about them."""
+        unit = normalize(features)
+        directions = min(N_DIRECTIONS, unit.shape[1] // 4)
+        wanted = 0 if directions == 0 or (*self._shares(unit.shape[1]), 0.0)[3] == 0 else 1
+        count = wanted * min(self.n_prototypes // (2 * (1 + N_DIRECTIONS)), len(unit) // (3 * (1 + directions)))
+        flats = fit_flats(unit, count, directions=directions, seed=self.seed) if count else None
+        room = self.n_prototypes - (0 if flats is None else len(flats) * (1 + directions))
+        self.prototypes = _prototypes(unit, room, self.seed, device)
+        nearest = torch.cat([(part @ self.prototypes.T).argmax(1) for part in unit.split(4096)])
+        norms = features.double().norm(dim=1)
+        metric = NoveltyMetric.of(unit - self.prototypes[nearest], norms, shrinkage=self.shrinkage)
+        neighbours = _NEIGHBOURS[unit.shape[1] > _WIDTH] if len(self.prototypes) >= _FEW else 1
+        return replace(metric, neighbours=neighbours, flats=flats if flats is not None and len(flats) else None)
+
+    def calibrate(self, x: npt.ArrayLike | Tensor) -> NoveltyDetector:
+        """Take the calibration scores from these familiar features, which must not have been fitted on.
+
+        Parameters
+        ----------
+        x : float array of shape (example, feature)
+
+        Returns
+        -------
+        NoveltyDetector
+            This one.
+        """
+        self.calibration = np.sort(self.predict(x))
+        return self
+
+    @property
+    def n_vectors(self) -> int:
+        """Vectors remembered once fitted (count): prototypes, and the centre and directions of each flat."""
+        flats = self.metric.flats
+        return len(self.prototypes) + (0 if flats is None else len(flats) * (1 + flats.directions.shape[2]))
+
+    def predict(self, x: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Novelty scores, higher = more novel.
+
+        Parameters
+        ----------
+        x : float array of shape (example, feature)
+
+        Returns
+        -------
+        float64 array of shape (example,)
+        """
+        return combine(self._distances(x), self.metric)[0]
+
+    def is_novel(self, x: npt.ArrayLike | Tensor) -> npt.NDArray[np.bool_]:
+        """Yes or no for each input, at the false-alarm rate; see `assess` for the reasons."""
+        return self.assess(x).novel
+
+    def assess(self, x: npt.ArrayLike | Tensor) -> Novelty:
+        """Score, p-value, decision, nearest prototype and reason of each input.
+
+        Parameters
+        ----------
+        x : float array of shape (example, feature)
+
+        Returns
+        -------
+        Novelty
+
+        Raises
+        ------
+        UsageError
+            If the calibration examples are too few for the false-alarm rate.
+        """
+        return judge(self._distances(x), self.metric, self.calibration, rate=self.false_alarm_rate)
+
+    def _distances(self, x: npt.ArrayLike | Tensor) -> Distances:
+        if not hasattr(self, "prototypes"):
+            raise UsageError("The detector must be fitted first. Call fit with familiar features.")
+        features = _features(x)
+        if features.shape[1] != self.prototypes.shape[1]:
+            raise DataError(
+                f"`x` must have {self.prototypes.shape[1]} features, got {features.shape[1]}. "
+                "The detector was fitted on others."
+            )
+        return distances(features[:, None], self.prototypes, self.metric)
+
+
+def judge(found: Distances, metric: NoveltyMetric, calibration: npt.NDArray[np.float64], *, rate: float) -> Novelty:
+    """Scores, p-values and decisions from distances.
+
+    Raises
+    ------
+    UsageError
+        If the calibration examples are too few for the rate.
+    """
+    check_rate(rate, len(calibration))
+    scores, reasons = combine(found, metric)
+    chances = p_values(scores, calibration)
+    return Novelty(scores, chances, chances <= rate * (1 + 1e-12), found.nearest.cpu().numpy(), reasons)
+
+
+def _prototypes(unit: Tensor, count: int, seed: int, device: torch.device) -> Tensor:
+    """Unit centres of k-means, found on a device; the examples themselves where they are few."""
+    rows = unit[(unit != 0).any(1)]
+    if len(rows) == 0:
+        return torch.eye(1, unit.shape[1])
+    if len(rows) <= count:
+        return rows
+    if device.type != "cpu":
+        return normalize(device_centres(rows.to(device), count, seed=seed).cpu())
+    return normalize(torch.from_numpy(centres(rows.numpy(), count, seed=seed, minibatch=True)))
+
+
+def _features(x: npt.ArrayLike | Tensor) -> Tensor:
+    """Float32 rows on the CPU, or a `DataError`."""
+    array: Any = x.detach().cpu() if isinstance(x, Tensor) else np.asarray(x)
+    if array.ndim != 2 or (isinstance(array, np.ndarray) and array.dtype.kind not in "fiu"):
+        raise DataError(
+            f"`x` must be numbers of shape (example, feature), got {array.dtype} of shape {tuple(array.shape)}. "
+            "Flatten or embed the inputs first."
+        )
+    features = torch.as_tensor(array if isinstance(array, Tensor) else np.ascontiguousarray(array)).float()
+    if not bool(torch.isfinite(features).all()):
+        raise DataError("`x` must be finite, got NaN or infinity. Drop or impute such rows.")
+    return features

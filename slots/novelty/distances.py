@@ -1,0 +1,185 @@
+"""Three or four distances of an input from what is remembered; each misses what another finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from slots.head.similarities import normalize
+from slots.novelty.k_flats import Flats, nearest_flat
+from slots.shapes import SlotVectors, ViewFeatures
+
+_BLOCK_FLOATS = 1 << 24
+_FULL_BASIS = 1024  # features up to which the metric keeps every direction
+_LOW_BASIS = 512  # directions kept beyond
+
+
+@dataclass(frozen=True)
+class NoveltyMetric:
+    """The distances and their scales; what of a detector does not depend on the prototypes.
+
+    Parameters
+    ----------
+    basis : float tensor of shape (feature, direction)
+        Main directions of the residuals about the prototypes, orthonormal.
+    stretch : float tensor of shape (direction,)
+        One over the standard deviation along each.
+    rest : float
+        One over the standard deviation along all other directions together.
+    middle : float
+        Median of the logarithm of the feature norm.
+    knots : tuple of tuples of ten floats
+        Quantiles 0, 0.1, ..., 0.9 of each distance on reference data.
+    excess : tuple of floats
+        Mean of what lies beyond the last knot, less that knot, of each distance.
+    shares : tuple of floats
+        Shares of the false alarms that the tests may spend.
+    neighbours : int
+        Prototypes whose mean angle is the first distance; no more than there are.
+    flats : Flats, optional
+        With them there is a fourth distance.
+    """
+
+    basis: Float[Tensor, "feature direction"]
+    stretch: Float[Tensor, " direction"]
+    rest: float
+    middle: float
+    knots: tuple[tuple[float, ...], ...] = ()
+    excess: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+    neighbours: int = 1
+    flats: Flats | None = None
+
+    def to(self, device: torch.device | str) -> NoveltyMetric:
+        """The same on another device."""
+        flats = None if self.flats is None else self.flats.to(device)
+        return replace(self, basis=self.basis.to(device), stretch=self.stretch.to(device), flats=flats)
+
+    @staticmethod
+    def of(residuals: Float[Tensor, "example feature"], norms: Tensor, *, shrinkage: float) -> NoveltyMetric:
+        """The metric of unit features less their prototypes, and of the norms of the raw features.
+
+        Parameters
+        ----------
+        residuals : float tensor of shape (example, feature)
+        norms : float tensor of shape (example,)
+        shrinkage : float
+            Share of the mean variance added to the variance along each direction.
+        """
+        n, feature = residuals.shape
+        wide = residuals.double()
+        covariance = wide.T @ wide / max(1, n)
+        values, vectors = torch.linalg.eigh(covariance)
+        mean = float(values.clamp_min(0).mean()) or 1.0
+        kept = feature if feature <= _FULL_BASIS else _LOW_BASIS
+        rest = float(values[: feature - kept].clamp_min(0).mean()) if kept < feature else 0.0
+        middle = float(norms.double().clamp_min(1e-12).log().median()) if n else 0.0
+        return NoveltyMetric(
+            basis=vectors[:, feature - kept :].float(),
+            stretch=(values[feature - kept :].clamp_min(0) + shrinkage * mean).rsqrt().float(),
+            rest=(rest + shrinkage * mean) ** -0.5 if kept < feature else 0.0,
+            middle=middle,
+        )
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Raw distances of a batch.
+
+    Parameters
+    ----------
+    values : float64 tensor of shape (example, test)
+        Mean angle to the nearest prototypes (radians); whitened distance to the nearest prototype; absolute difference
+        of the logarithm of the norm from the usual; where there are flats, the distance to the nearest of them in units
+        of its spread.
+    nearest : int64 tensor of shape (example,)
+        The prototype of smallest angle.
+    """
+
+    values: Float[Tensor, "example test"]
+    nearest: Int[Tensor, " example"]
+
+
+@torch.no_grad()
+def distances(features: ViewFeatures, prototypes: SlotVectors, metric: NoveltyMetric) -> Distances:
+    """The distances of inputs; but for the norm's, each by the views that make it smallest.
+
+    So none of them rises when prototypes are added, and p-values of an older calibration stay valid.
+
+    Parameters
+    ----------
+    features : float tensor of shape (example, view, feature)
+        Raw features.
+    prototypes : float tensor of shape (slot, feature)
+        Unit vectors; at least as many as the metric has neighbours.
+    metric : NoveltyMetric
+
+    Returns
+    -------
+    Distances
+        float32 finds the smallest, float64 says how small it is.
+    """
+    n, views, feature = features.shape
+    known, flats = normalize(prototypes.double()), metric.flats
+    tests = 3 if flats is None else 4
+    values = torch.zeros(n, tests, dtype=torch.float64, device=features.device)
+    nearest = torch.zeros(n, dtype=torch.long, device=features.device)
+    flat_width = 0 if flats is None else flats.directions[:, 0].numel()
+    step = max(1, _BLOCK_FLOATS // max(1, views * max(len(known), feature, flat_width)))
+    for start in range(0, n, step):
+        block = features[start : start + step]
+        rows = slice(start, start + len(block))
+        unit = normalize(block.float())
+        cosine = unit @ known.float().T
+        values[rows, 0], nearest[rows] = _mean_angle(cosine, block, known, metric.neighbours)
+        slot, here = _closest(_whitened(unit, known.float(), cosine, metric), block)
+        values[rows, 1] = _whitened_pair(here, known[slot], metric)
+        values[rows, 2] = (block[:, 0].double().norm(dim=1).clamp_min(1e-12).log() - metric.middle).abs()
+        if flats is not None:
+            values[rows, 3] = nearest_flat(normalize(block.double()), flats)[0]
+    return Distances(values, nearest)
+
+
+def _mean_angle(cosine: Tensor, block: Tensor, known: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
+    """Mean angle to the nearest prototypes, each by its best view, and the nearest one."""
+    best, view = cosine.max(1)
+    slots = best.topk(min(neighbours, best.shape[1]), dim=1).indices
+    rows = torch.arange(len(block), device=block.device)
+    total = torch.zeros(len(block), dtype=torch.float64, device=block.device)
+    for slot in slots.T:
+        here = normalize(block[rows, view[rows, slot]].double())
+        total += 2 * torch.asin(((here - known[slot]).norm(dim=1) / 2).clamp(max=1))
+    return total / slots.shape[1], slots[:, 0]
+
+
+def _closest(scores: Float[Tensor, "example view slot"], block: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each example the slot of smallest score, and the unit features of the view that has it, in float64."""
+    flat = scores.flatten(1).argmin(1)
+    view = flat // scores.shape[2]
+    here = normalize(block[torch.arange(len(block), device=block.device), view].double())
+    return flat % scores.shape[2], here
+
+
+def _whitened(unit: Tensor, known: Tensor, cosine: Tensor, metric: NoveltyMetric) -> Tensor:
+    """Squared whitened distances in float32, shape (example, view, slot).
+
+    With a rest the kept directions are those of largest variance, so each counts for less than the rest: what they
+    hold is taken off the plain squared distance.
+    """
+    weight = (metric.rest**2 - metric.stretch**2).abs().sqrt()
+    a, b = unit @ (metric.basis * weight), known @ (metric.basis * weight)
+    squared = a.square().sum(-1, keepdim=True) + b.square().sum(-1) - 2 * (a @ b.T)
+    return metric.rest**2 * (2 - 2 * cosine) - squared if metric.rest else squared
+
+
+def _whitened_pair(here: Tensor, there: Tensor, metric: NoveltyMetric) -> Tensor:
+    """Whitened distance of rows to rows, in float64."""
+    gap = here - there
+    along = gap @ metric.basis.double()
+    squared = (along * metric.stretch.double()).square().sum(1)
+    if metric.rest:
+        squared = squared + metric.rest**2 * (gap.square().sum(1) - along.square().sum(1)).clamp_min(0)
+    return squared.sqrt()

@@ -1,0 +1,208 @@
+"""Novelty of a model's inputs: the slots are the prototypes, so what is learned later is no longer novel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.errors import UsageError
+from slots.features.featurizer import Featurizer
+from slots.features.preprocessing import RawInputs
+from slots.features.source import FeatureSource
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.similarities import normalize
+from slots.novelty.detector import SHARES, Novelty, judge
+from slots.novelty.distances import Distances, NoveltyMetric, distances
+from slots.novelty.tails import combine, with_tails
+from slots.progress import Progress
+
+_METRIC_EXAMPLES = 20_000
+_SHRINKAGE = 0.05
+
+
+@dataclass(frozen=True)
+class ModelNovelty:
+    """What a model needs to judge novelty, beside its slots.
+
+    Parameters
+    ----------
+    metric : NoveltyMetric
+    calibration : float64 array of shape (calibration example,)
+        Scores of held-out training examples against the trained slots, before any slot was made of an example.
+    """
+
+    metric: NoveltyMetric
+    calibration: npt.NDArray[np.float64]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values to store."""
+        metric = self.metric
+        tensors = {
+            "basis": metric.basis.contiguous(),
+            "stretch": metric.stretch,
+            "calibration": torch.from_numpy(self.calibration),
+        }
+        return tensors, {
+            "rest": metric.rest,
+            "middle": metric.middle,
+            "knots": [list(knots) for knots in metric.knots],
+            "excess": list(metric.excess),
+            "shares": list(metric.shares),
+        }
+
+    @staticmethod
+    def from_state(tensors: dict[str, Tensor], values: dict[str, Any]) -> ModelNovelty:
+        """What `state` gave."""
+        metric = NoveltyMetric(
+            basis=tensors["basis"],
+            stretch=tensors["stretch"],
+            rest=float(values["rest"]),
+            middle=float(values["middle"]),
+            knots=tuple(tuple(knots) for knots in values["knots"]),
+            excess=tuple(values["excess"]),
+            shares=tuple(values["shares"]),
+        )
+        return ModelNovelty(metric, tensors["calibration"].numpy())
+
+
+class HasNovelty(Protocol):
+    """What novelty is judged by: a `SlotModel`, or the `Snapshot` of one."""
+
+    @property
+    def featurizer(self) -> Featurizer:
+        """From raw inputs to features."""
+
+    @property
+    def head(self) -> IncrementalNeuralHashing:
+        """The slots."""
+
+    @property
+    def novelty(self) -> ModelNovelty | None:
+        """Metric and calibration; None where too few examples were held out at the fit."""
+
+
+@torch.no_grad()
+def learn_novelty(
+    source: FeatureSource,
+    head: IncrementalNeuralHashing,
+    fitted: npt.NDArray[np.int64],
+    held_out: npt.NDArray[np.int64],
+    report: Progress,
+) -> ModelNovelty | None:
+    """Metric, scales and calibration from the training data.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The training data.
+    head : IncrementalNeuralHashing
+        Its slots must come from ``fitted`` alone.
+    fitted, held_out : int64 arrays
+        Examples that training saw; those it did not see: every other one sets the scales, the rest calibrates.
+    report : callable
+
+    Returns
+    -------
+    ModelNovelty or None
+        None where fewer than 20 examples were held out.
+    """
+    if len(held_out) < 20:
+        return None
+    ids = fitted[:: max(1, -(-len(fitted) // _METRIC_EXAMPLES))]
+    residuals, norms = [], []
+    for rows in source.blocks(len(ids), columns=head.n_slots):
+        report("novelty", rows.stop / len(ids))
+        features = source(ids[rows]).float()
+        unit = normalize(features)
+        scores = (unit @ head.centres.T).flatten(1)
+        best = scores.argmax(1)
+        view = best // head.n_slots
+        here = unit[torch.arange(len(unit), device=unit.device), view]
+        residuals.append(here - head.centres[best % head.n_slots])
+        norms.append(features[:, 0].norm(dim=1))
+    metric = NoveltyMetric.of(torch.cat(residuals), torch.cat(norms), shrinkage=_SHRINKAGE)
+    order = np.random.default_rng(0).permutation(held_out)
+    metric = with_tails(metric, _distances(source.take(order[::2], keep=False), head, metric), SHARES)
+    last = _distances(source.take(order[1::2], keep=False), head, metric)
+    return ModelNovelty(metric, np.sort(combine(last, metric)[0]))
+
+
+@torch.no_grad()
+def assess(source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, *, rate: float) -> Novelty:
+    """Say how foreign inputs are to the slots.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The inputs.
+    head : IncrementalNeuralHashing
+    novelty : ModelNovelty
+    rate : float in (0, 1)
+        Largest share of familiar inputs that may be called novel.
+
+    Returns
+    -------
+    Novelty
+    """
+    metric = novelty.metric.to(head.centres.device)
+    return judge(_distances(source, head, metric), metric, novelty.calibration, rate=rate)
+
+
+def calibrated(novelty: ModelNovelty | None) -> ModelNovelty:
+    """What a model judges novelty by, or a `UsageError` that says how to get it."""
+    if novelty is None:
+        raise UsageError(
+            "The model must have held-out scores to judge novelty by, and has none. Fit it again with held_out > 0 "
+            "and at least 20 held-out examples."
+        )
+    return novelty
+
+
+@torch.no_grad()
+def recalibrate(model: HasNovelty, x: RawInputs) -> ModelNovelty:
+    """The same metric with calibration scores from other familiar inputs, which the model was never shown.
+
+    Parameters
+    ----------
+    model : SlotModel
+        Left as it is.
+    x : array of shape (example, ...)
+
+    Returns
+    -------
+    ModelNovelty
+        Put it into ``model.novelty``.
+
+    Raises
+    ------
+    DataError
+        If ``x`` is not what the model was fitted on.
+    UsageError
+        If the model has no metric.
+    """
+    if model.novelty is None:
+        raise UsageError(
+            "The model must have a novelty metric, and has none. Fit it again with more held-out examples."
+        )
+    model.featurizer.preprocessing.check(x)
+    source = FeatureSource(model.featurizer, x, keep=False)
+    scores = assess(source, model.head, ModelNovelty(model.novelty.metric, np.zeros(1)), rate=0.5).scores
+    return ModelNovelty(model.novelty.metric, np.sort(scores))
+
+
+def _distances(source: FeatureSource, head: IncrementalNeuralHashing, metric: NoveltyMetric) -> Distances:
+    """Of all inputs of a source, block by block."""
+    blocks = source.blocks(columns=head.n_slots)
+    return stack_distances([distances(source(rows), head.centres, metric) for rows in blocks])
+
+
+def stack_distances(parts: list[Distances]) -> Distances:
+    """The distances of consecutive blocks; no parts give none."""
+    if not parts:
+        return Distances(torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.long))
+    return Distances(torch.cat([part.values for part in parts]), torch.cat([part.nearest for part in parts]))

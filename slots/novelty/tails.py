@@ -1,0 +1,52 @@
+"""From several distances to one score: how rare each is among familiar inputs, and which is the rarest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from slots.novelty.distances import Distances, NoveltyMetric
+
+REASONS = ("angle", "pattern", "size", "surface")
+"""The tests: far from all prototypes; near one, but off in directions in which nothing ever varied; a feature vector
+longer or shorter than any; off every flat piece of the surface that familiar inputs lie on."""
+
+_KNOTS = np.linspace(0.0, 0.9, 10)
+
+
+def with_tails(metric: NoveltyMetric, reference: Distances, shares: tuple[float, ...]) -> NoveltyMetric:
+    """Learn from reference data how often each distance gets how large.
+
+    Parameters
+    ----------
+    metric : NoveltyMetric
+    reference : Distances
+        Of familiar inputs that placed no prototype.
+    shares : tuple of floats
+        Of the false alarms, for each test.
+
+    Notes
+    -----
+    Quantiles up to 0.9; beyond, an exponential tail of the same mean excess, so that the score goes on growing where
+    the reference data ends.
+    """
+    knots, excess = [], []
+    for column in reference.values.cpu().numpy().T:
+        quantiles = np.quantile(column, _KNOTS)
+        beyond = column[column > quantiles[-1]] - quantiles[-1]
+        knots.append(tuple(quantiles.tolist()))
+        excess.append(max(float(beyond.mean()) if len(beyond) else 0.0, 1e-6))
+    return replace(metric, knots=tuple(knots), excess=tuple(excess), shares=tuple(shares))
+
+
+def combine(found: Distances, metric: NoveltyMetric) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.str_]]:
+    """Scores, and the test behind each."""
+    values = found.values.cpu().numpy()
+    parts = np.full(values.shape, -np.inf)
+    for test, (knots, excess, share) in enumerate(zip(metric.knots, metric.excess, metric.shares, strict=True)):
+        if share > 0:
+            tail = -np.log1p(-np.interp(values[:, test], knots, _KNOTS))
+            parts[:, test] = np.log(share) + tail + np.maximum(0.0, values[:, test] - knots[-1]) / excess
+    return parts.max(1, initial=-np.inf), np.array(REASONS)[parts.argmax(1)]

@@ -1,0 +1,102 @@
+"""How to train: every number in one frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from slots.closing.closing_pass import ClosingConfig
+from slots.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; every number can be set from the command line or Python.
+
+    Parameters
+    ----------
+    epochs : int, default 12
+        Passes over the training part, >= 0 (0 keeps the initial slots).
+    batch_size : int, default 500
+        It also decides how many slots the growing way adds: thresholds come from the batch.
+    slots_per_class : int, default 30
+        Slots a class to start with, from k-means on the features. 0: start with none and *grow* them in the first
+        epochs, by covering in each batch what is unmatched (the method's original way).
+    grow_epochs : int, default 1
+        Epochs in which slots are added; only with ``slots_per_class=0``.
+    slot_lr : float, default 3e-3
+        Peak learning rate of the slot weights (Adam; plain SGD with ten times it while growing).
+    scale, beta : float
+        Factor on the pooled cosine, and inverse temperature of the pooling (`IncrementalNeuralHashing`).
+    views : str, default "none"
+        Views matched in training and ever after (`slots.features.parse_views`).
+    sampled_views : int, default 9
+        Views used in a training step, drawn anew for each batch, when there are more.
+    augment : str, default "none"
+        Random changes used in training only, one drawn for each example.
+    backbone_lr, weight_decay : float
+        Peak learning rate and decoupled weight decay of the backbone (AdamW, warm-up over the first fifth).
+    matrix_lr : float, default 0.0
+        Peak step of Muon for the backbone's filters and matrices, relative to their norm; its other parameters keep
+        AdamW. 0: AdamW for all. 0.24 suits nets with a normalisation after each convolution.
+    label_smoothing : float, default 0.0
+    margin : float, default 0.0
+        Cosine by which the own class must lead in the loss: wider precision caps, so more is matched.
+    autocast : bool, default False
+        Run the backbone in bfloat16 during training; scores and thresholds stay float32.
+    held_out : float, default 0.05
+        Share of the training data kept aside: it sets the reach of support caps and measures each slot's precision.
+    precision : float in (0, 1], default 1.0
+        Wanted precision of a slot on the training data.
+    standardize : bool, default False
+        Subtract the channels' mean and divide by their deviation before the backbone.
+    closing : ClosingConfig
+    seed : int, default 0
+    device : str, default "cpu"
+    """
+
+    epochs: int = 12
+    batch_size: int = 500
+    slots_per_class: int = 30
+    grow_epochs: int = 1
+    slot_lr: float = 3e-3
+    scale: float = 60.0
+    beta: float = 20.0
+    views: str = "none"
+    sampled_views: int = 9
+    augment: str = "none"
+    backbone_lr: float = 3e-3
+    weight_decay: float = 5e-2
+    matrix_lr: float = 0.0
+    label_smoothing: float = 0.0
+    margin: float = 0.0
+    autocast: bool = False
+    held_out: float = 0.05
+    precision: float = 1.0
+    standardize: bool = False
+    closing: ClosingConfig = field(default_factory=ClosingConfig)
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, low in [
+            ("epochs", 0),
+            ("batch_size", 1),
+            ("slots_per_class", 0),
+            ("grow_epochs", 1),
+            ("sampled_views", 1),
+        ]:
+            if getattr(self, name) < low:
+                raise UsageError(f"`{name}` must be >= {low}, got {getattr(self, name)}. Pass a larger number.")
+        if not 0 <= self.held_out < 1:
+            raise UsageError(f"`held_out` must lie in [0, 1), got {self.held_out}. 0.05 keeps one example in twenty.")
+        if not 0 < self.precision <= 1:
+            raise UsageError(f"`precision` must lie in (0, 1], got {self.precision}. Pass 1.0 for no tolerance.")
+        rates = self.backbone_lr, self.matrix_lr
+        if self.scale <= 0 or self.slot_lr <= 0 or min(self.beta, self.margin, *rates) < 0:
+            raise UsageError(
+                "`scale` and `slot_lr` must be > 0, `beta`, `margin`, `backbone_lr` and `matrix_lr` >= 0. Change them."
+            )
+        if self.slots_per_class == 0 and self.epochs == 0:
+            raise UsageError(
+                "`epochs` must be >= 1 when slots are grown, got 0. Pass slots_per_class to start with some."
+            )

@@ -1,0 +1,285 @@
+"""What an update adds to a model: planned here from a snapshot, with nothing changed; `SlotModel.update` commits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.closing.closing_pass import support_features, thumbnails
+from slots.errors import DataError
+from slots.features.preprocessing import RawInputs
+from slots.features.source import FeatureSource
+from slots.head.similarities import normalize
+from slots.labels import GivenLabels, LabelNames
+from slots.progress import Progress, silent
+from slots.shapes import SlotLabels, SlotVectors, Thresholds
+from slots.storage.generations import Generation
+from slots.update.config import UpdateConfig
+from slots.update.new_caps import make_caps
+from slots.update.queries import Proposal, propose
+from slots.update.refinement import Lesson, refine
+from slots.update.report import Contradiction, UpdateReport, figures
+from slots.update.seeded_slots import Draft, seeded_draft, spread_draft
+from slots.update.self_training import Outlook
+from slots.update.snapshot import Snapshot
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class NewSlots:
+    """Slots that an update adds, one row each, and what joins the model with them.
+
+    Parameters
+    ----------
+    weights, centres : float tensors of shape (slot, feature)
+    labels : int64 tensor of shape (slot,)
+    precision_thresholds, support_thresholds : float tensors of shape (slot,)
+    pooled : bool tensor of shape (slot,)
+        Whether the slot takes part in the pooled score.
+    hits : int64 tensor of shape (slot,)
+        Unmatched examples nearest to it.
+    exemplars : int64 tensor of shape (slot, exemplar)
+        Rows of the new data, -1 for none.
+    exemplar_features : float16 tensor of shape (slot, exemplar, feature)
+        On the CPU.
+    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel) or None
+        None where the model keeps none.
+    known : LabelNames
+        All labels of the updated model.
+    line : Generation
+        The next line of its history.
+    """
+
+    weights: SlotVectors
+    centres: SlotVectors
+    labels: SlotLabels
+    precision_thresholds: Thresholds
+    support_thresholds: Thresholds
+    pooled: Tensor
+    hits: Tensor
+    exemplars: Tensor
+    exemplar_features: Tensor
+    exemplar_images: npt.NDArray[np.uint8] | None
+    known: LabelNames
+    line: Generation
+
+
+@dataclass(frozen=True)
+class PlannedUpdate:
+    """An update that has not happened yet.
+
+    Parameters
+    ----------
+    slots : NewSlots or None
+        None when there is nothing to add.
+    report : UpdateReport
+        What it says once it has happened.
+    """
+
+    slots: NewSlots | None
+    report: UpdateReport
+
+
+def plan_update(
+    snapshot: Snapshot,
+    x: RawInputs,
+    labels: GivenLabels | None = None,
+    *,
+    proposal: Proposal | None = None,
+    budget: int | None = None,
+    config: UpdateConfig | None = None,
+    outlook: Outlook | None = None,
+    report: Progress | None = None,
+) -> PlannedUpdate:
+    """Make new slots for what a model does not match: all the work of an update, on a model that stays as it is.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Of the model.
+    x : array of shape (example, ...)
+        New inputs.
+    labels : int array of shape (example,), or mapping from row to label, optional
+    proposal : Proposal, optional
+    budget : int, optional
+    config : UpdateConfig, optional
+    outlook : Outlook, optional
+    report : callable, optional
+        These are as `SlotModel.update` has them.
+
+    Returns
+    -------
+    PlannedUpdate
+
+    Raises
+    ------
+    DataError
+        If inputs or labels have another shape or kind than they must.
+
+    Notes
+    -----
+    With ``config.spread`` the labels are spread over all unmatched examples first, and slots are made of what they
+    reach (`slots.update.self_training`, `slots.update.pseudo_labelled_slots`); `slots.update.Inquiry` chooses the
+    labels that serve that best. Otherwise each label (or query) seeds a slot; those that stand for enough of the
+    unmatched (`slots.update.new_caps.find_voters`) move to the mean of the examples nearest to them, the others
+    remember their example as it is. Each unmatched example takes the label of the nearest slot, old or new; on these
+    labels, on matched new examples and on the old slots' support examples the new weights are refined
+    (`slots.update.refinement`); last come the caps. A cluster answers for what it matches, and guesses about nothing
+    else until it has a name. Where at least half of the unmatched are labelled, the seeds are thinned by set cover.
+    Time and memory grow with the new data and the number of slots, not with the old training data.
+    """
+    config, report = config or UpdateConfig(), report or silent
+    given, known = snapshot.labels.read(labels, len(x))
+    if proposal is not None and len(proposal.prediction) != len(x):
+        raise DataError(
+            f"`proposal` must be for the same inputs, got one for {len(proposal.prediction)} and {len(x)} inputs. "
+            "Call propose again."
+        )
+    source = _source(snapshot, x, proposal)
+    if proposal is None:
+        asked = labels is not None and bool((given >= 0).any())
+        proposal = propose(snapshot, source, budget=0 if asked else budget, report=report)
+    done = UpdateReport(
+        generation=snapshot.generation,
+        n_examples=len(x),
+        n_unmatched=len(proposal.unmatched),
+        labels_used=int((given[proposal.unmatched] >= 0).sum()),
+        slots_added=0,
+        clusters_added=0,
+        slots=np.zeros(0, np.int64),
+        sources=np.zeros(0, np.int64),
+        contradictions=_contradictions(proposal, given),
+        proposal=replace(proposal, source=None),  # a report must not hold on to the features
+    )
+    work = _Work(snapshot, source, given, proposal, config, report)
+    draft = work.draft(first_free=known.n_labels, outlook=outlook)
+    if draft is None or len(draft.placed.labels) == 0:
+        return PlannedUpdate(None, done)
+    first, sources = snapshot.head.n_slots, np.where(draft.sources >= 0, proposal.unmatched[draft.sources], -1)
+    done = replace(
+        done,
+        generation=snapshot.generation + 1,
+        slots_added=len(draft.placed.labels),
+        clusters_added=len(draft.clusters),
+        slots=np.arange(first, first + len(draft.placed.labels)),
+        sources=sources,
+    )
+    line = Generation(done.generation, "update", first + done.slots_added, figures(done))
+    return PlannedUpdate(work.finish(draft, known.with_clusters(len(draft.clusters)), line), done)
+
+
+def _source(snapshot: Snapshot, x: RawInputs, proposal: Proposal | None) -> FeatureSource:
+    """Features of the new data: the proposal's, where it was made from these very inputs by this very backbone."""
+    made = None if proposal is None else proposal.source
+    if made is not None and made.x is x and made.featurizer is snapshot.featurizer:
+        return made
+    return snapshot.source(x)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What an update has to work with; ``source`` and ``given`` are of all the new data."""
+
+    snapshot: Snapshot
+    source: FeatureSource
+    given: Ids
+    proposal: Proposal
+    config: UpdateConfig
+    report: Progress
+
+    def draft(self, *, first_free: int, outlook: Outlook | None) -> Draft | None:
+        """Where the new slots go; None when everything is matched."""
+        snapshot, proposal, config = self.snapshot, self.proposal, self.config
+        known = self.given[proposal.unmatched]
+        if len(known) == 0:
+            return None
+        fresh = self.source.take(proposal.unmatched).fill(self.report)
+        if config.spread is None or not (known >= 0).any():
+            return seeded_draft(snapshot, fresh, known, proposal, first_free=first_free, config=config)
+        return spread_draft(
+            snapshot, self.source, self.given, proposal, config=config, outlook=outlook, report=self.report
+        )
+
+    def finish(self, draft: Draft, known: LabelNames, line: Generation) -> NewSlots:
+        """Refine the drafted slots, and give them their caps and memory."""
+        snapshot, unmatched, placed, device = self.snapshot, self.proposal.unmatched, draft.placed, self.snapshot.device
+        memory = snapshot.memory()
+        weights = self._refined(draft, memory)
+        caps = make_caps(
+            self.source.take(unmatched),
+            weights,
+            placed,
+            draft.labels,
+            known=torch.from_numpy(self.given[unmatched]).to(device),
+            old=snapshot.head.caps(),
+            memory=memory,
+            precision=self.config.precision,
+            radius=self.proposal.radius,
+            disjoint=self.config.disjoint,
+        )
+        exemplars = caps.exemplars.cpu().numpy()
+        ids = np.where(exemplars >= 0, unmatched[exemplars], -1)
+        named = ~torch.isin(placed.labels, torch.from_numpy(draft.clusters).to(placed.labels))
+        # A head whose slots all stand outside the pooled score goes on to vote with all of them.
+        pooling = bool(snapshot.head.trained.any()) or snapshot.head.n_slots == 0
+        centres = normalize(placed.centres)  # as the head stores them
+        exemplars_on_device = torch.from_numpy(ids).to(device)
+        return NewSlots(
+            weights=weights,
+            centres=placed.centres,
+            labels=placed.labels,
+            precision_thresholds=caps.precision,
+            support_thresholds=caps.support,
+            pooled=placed.voters & named if pooling else torch.zeros_like(named),
+            hits=caps.members,
+            exemplars=exemplars_on_device,
+            exemplar_features=support_features(self.source, centres, exemplars_on_device),
+            exemplar_images=thumbnails(self.source.x, ids) if snapshot.has_images else None,
+            known=known,
+            line=line,
+        )
+
+    def _refined(self, draft: Draft, memory: tuple[Tensor, Tensor]) -> SlotVectors:
+        """Weights of the new slots: those that vote are refined beside the old ones, the others stay."""
+        placed, head, config = draft.placed, self.snapshot.head, self.config
+        rehearsed = _rehearsed(self.proposal, self.given, config)
+        answered = torch.from_numpy(self.proposal.prediction.labels[rehearsed]).to(draft.labels)
+        few = slice(None, None, max(1, -(-len(memory[0]) // max(1, config.rehearsal))))  # or time would grow as slots^2
+        lesson = Lesson(
+            source=self.source.take(np.concatenate([self.proposal.unmatched[draft.sure], rehearsed]), keep=False),
+            labels=torch.cat([draft.labels[torch.from_numpy(draft.sure).to(draft.labels.device)], answered]),
+            memory=memory[0][few],
+            memory_labels=memory[1][few],
+        )
+        weights, voters = placed.centres.clone(), placed.voters
+        weights[voters] = refine(
+            head,
+            weights[voters],
+            placed.labels[voters],
+            lesson,
+            epochs=config.epochs,
+            lr=config.slot_lr,
+            seed=config.seed,
+            report=self.report,
+        )
+        return weights
+
+
+def _rehearsed(proposal: Proposal, given: Ids, config: UpdateConfig) -> Ids:
+    """Matched new examples for the refinement, evenly spread; not those whose given label says otherwise."""
+    agrees = (given < 0) | (given == proposal.prediction.labels)
+    ids = np.flatnonzero(proposal.prediction.matched & agrees)
+    if len(ids) == 0 or config.rehearsal == 0:
+        return ids[:0]
+    return np.asarray(ids[:: -(-len(ids) // config.rehearsal)], np.int64)
+
+
+def _contradictions(proposal: Proposal, given: Ids) -> tuple[Contradiction, ...]:
+    answers = proposal.prediction
+    rows = np.flatnonzero(answers.matched & (given >= 0) & (given != answers.labels))
+    return tuple(Contradiction(int(i), int(given[i]), int(answers.labels[i]), int(answers.slots[i])) for i in rows)

@@ -1,0 +1,224 @@
+"""What to ask about new data: the unmatched examples, and the few among them that stand for most of the others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from slots.cover.coverage import CoverBlock, pack_bits
+from slots.cover.greedy import greedy_set_cover_packed
+from slots.errors import UsageError
+from slots.features.source import FeatureSource
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.prediction import Prediction
+from slots.head.similarities import normalize
+from slots.progress import Progress, silent
+from slots.rounding import full_product
+from slots.update.snapshot import Snapshot
+
+Ids = npt.NDArray[np.int64]
+_WORD = 64
+_TILE = 1 << 22  # scores held at once: 16 MB
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a model does not know about new data, and what to ask first.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        The answers of the present model to all of the new data.
+    unmatched : int64 array of shape (unmatched,)
+        Examples that no slot matches, ascending.
+    queries : int64 array of shape (query,)
+        Examples to label, the most useful first; each is the middle of a candidate cap.
+    gains : int64 array of shape (query,)
+        How many of the unmatched each query's cap covers that those before it do not.
+    next_gain : int
+        What one more query would cover.
+    bound : int
+        No choice of as many candidates could cover more than this many of the unmatched.
+    radius : float
+        Angular radius of the candidate caps, radians.
+    source : FeatureSource, optional
+        The new data's features as far as they are known and fit into memory, for the update that follows:
+        ``dataclasses.replace(proposal, source=None)`` lets go of them.
+    """
+
+    prediction: Prediction
+    unmatched: Ids
+    queries: Ids
+    gains: Ids
+    next_gain: int
+    bound: int
+    radius: float
+    source: FeatureSource | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def covered(self) -> int:
+        """Unmatched examples within the caps of all queries."""
+        return int(self.gains.sum())
+
+    def __str__(self) -> str:
+        n, total = len(self.queries), len(self.unmatched)
+        if total == 0:
+            return "Every input is matched; there is nothing to ask."
+        share, most = 100 * self.covered / total, 100 * self.bound / total
+        return (
+            f"{total} of {len(self.prediction)} inputs are unmatched. These {n} labels cover {share:.1f} % of them; no "
+            f"{n} could cover more than {most:.1f} %. The next label would cover {self.next_gain} more."
+        )
+
+
+@torch.no_grad()
+def propose(
+    snapshot: Snapshot,
+    source: FeatureSource,
+    *,
+    budget: int | None = None,
+    stop_below: int | None = None,
+    radius: float | None = None,
+    max_candidates: int = 2000,
+    report: Progress | None = None,
+) -> Proposal:
+    """Find what the slots do not match, and the few examples whose caps cover most of it.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Of the model, which is not changed.
+    source : FeatureSource
+        The new inputs, as `Snapshot.source` makes it.
+    budget : int, optional
+        Largest number of queries (count, >= 0). Default: as many as earn their place.
+    stop_below : int, optional
+        Stop before a query that would cover fewer of the unmatched than this (count, >= 1). Default: 1 with a budget,
+        else 1 in 500 of the unmatched and at least 2.
+    radius : float, optional
+        Angular radius of a candidate cap in radians. Default: what the present slots teach, `learned_radius`.
+    max_candidates : int, default 2000
+        With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
+    report : callable, optional
+        ``report(step, share)``, told the progress.
+
+    Returns
+    -------
+    Proposal
+        The same for the same model, data and options.
+
+    Raises
+    ------
+    UsageError
+        If a number is out of its range.
+    EmptyHeadError
+        If the model has no slots.
+
+    Notes
+    -----
+    Greedy maximum coverage (Nemhauser, Wolsey and Fisher 1978) of the unmatched by caps of one radius around some of
+    them, as in ProbCover (Yehuda et al. 2022), which covers everything; here what is matched needs no label. The bound
+    is theirs too: for any set ``S``, ``f(S)`` plus the ``n`` largest gains over ``S`` is an upper bound for every
+    choice of ``n``.
+    """
+    if budget is not None and budget < 0:
+        raise UsageError(f"`budget` must be >= 0, got {budget}. It is the number of labels you can give.")
+    if stop_below is not None and stop_below < 1:
+        raise UsageError(f"`stop_below` must be >= 1, got {stop_below}. 1 asks until everything is covered.")
+    report = report or silent
+    prediction = _answers(source, snapshot, report)
+    unmatched = np.flatnonzero(~prediction.matched)
+    reach = learned_radius(snapshot.head) if radius is None else radius
+    least = stop_below or (1 if budget is not None else max(2, len(unmatched) // 500))
+    empty = np.zeros(0, np.int64)
+    if len(unmatched) == 0:
+        return Proposal(prediction, unmatched, empty, empty, 0, 0, reach, source)
+    fresh = source.take(unmatched).fill(report)
+    candidates, words = _cap_words(fresh, reach, max_candidates, report)
+    block = CoverBlock(
+        0, torch.arange(len(candidates)), torch.arange(len(unmatched)), words.cpu()
+    )  # the parallel rounds of a GPU know no limit on the number of picks
+    picks = greedy_set_cover_packed([block], min_gain=least, max_slots=budget) if budget != 0 else torch.zeros(0).long()
+    gains, next_gain, bound = _gains(block.words, picks, len(unmatched))
+    queries = unmatched[candidates[picks.numpy()]]
+    return Proposal(prediction, unmatched, queries, gains, next_gain, bound, reach, source)
+
+
+def learned_radius(head: IncrementalNeuralHashing) -> float:
+    """Radius of a new cap with nothing around it: the median support cap of the oldest generation, in radians.
+
+    Of the oldest alone, since the small caps that updates put around single examples would draw it down, update by
+    update. A model without slots, or whose slots have no support limit, teaches nothing; 0.5 (29 degrees) is taken.
+    """
+    generations = head.generations
+    limits = head.support_thresholds.double()
+    limits = limits[(limits <= 1) & (limits > -1) & (generations == generations.min())] if len(limits) else limits
+    return float(limits.arccos().median()) if len(limits) else 0.5
+
+
+def unit_features(source: FeatureSource) -> Float[Tensor, "example feature"]:
+    """Unit features of the inputs themselves (their first view), zero rows where there is no direction."""
+    parts = [normalize(source(rows)[:, 0].float()) for rows in source.blocks()]
+    return torch.cat([torch.zeros(0, source.featurizer.feature_dim, device=source.featurizer.device), *parts])
+
+
+def _answers(source: FeatureSource, snapshot: Snapshot, report: Progress) -> Prediction:
+    """Answers in steps that are reported."""
+    n_views = source.featurizer.views.n_views
+    answer, columns = snapshot.index.answerer(snapshot.head.caps(), len(source) * n_views)
+    parts, step = [], max(1000, -(-len(source) // 50))
+    for start in range(0, len(source), step):
+        stop = min(len(source), start + step)
+        for rows in source.blocks(stop - start, columns=columns):
+            parts.append(answer(source(slice(start + rows.start, start + rows.stop))))
+        report("matching", stop / len(source))
+    return Prediction.concatenate(parts)
+
+
+def _cap_words(
+    source: FeatureSource, radius: float, max_candidates: int, report: Progress
+) -> tuple[Ids, Int[Tensor, "candidate word"]]:
+    """Places of the candidates, and which examples each one's cap holds (by their best view), as bits."""
+    unit = unit_features(source)
+    usable = np.flatnonzero((unit != 0).any(1).cpu().numpy())
+    places = usable[:: max(1, -(-len(usable) // max_candidates))]
+    caps = unit[torch.from_numpy(places).to(unit.device)]
+    limit, words = math.cos(radius), []
+    step = _WORD * max(1, _TILE // (_WORD * source.featurizer.views.n_views * max(1, len(places))))
+    for start in range(0, len(source), step):
+        rows = slice(start, min(len(source), start + step))
+        report("candidates", rows.stop / len(source))
+        scores = full_product(normalize(source(rows).float()), caps.T).amax(1)
+        inside: Bool[Tensor, "candidate example"] = (scores > limit).T
+        own = torch.from_numpy((places >= rows.start) & (places < rows.stop)).nonzero()[:, 0]
+        inside[own, torch.from_numpy(places)[own] - rows.start] = True  # a candidate covers itself, rounding or not
+        words.append(pack_bits(inside))
+    return places, torch.cat(words, 1) if words else torch.zeros(0, 0, dtype=torch.long)
+
+
+def _gains(words: Int[Tensor, "candidate word"], picks: Tensor, n_examples: int) -> tuple[Ids, int, int]:
+    """Marginal gain of each pick, that of the best next one, and the upper bound for as many picks."""
+    bits = words.numpy().view(np.uint8)
+    covered = np.zeros(bits.shape[1], np.uint8)
+    gains, bounds = np.zeros(len(picks), np.int64), [n_examples]
+    looked_at = {0, len(picks) // 4, len(picks) // 2, len(picks)}
+    margin = np.zeros(len(bits), np.int64)
+    for place in range(len(picks) + 1):
+        if place in looked_at:
+            margin = np.array([_count(row & ~covered) for row in bits], np.int64)
+            bounds.append(int(gains.sum() + np.sort(margin)[::-1][: len(picks)].sum()))
+        if place < len(picks):
+            row = bits[int(picks[place])]
+            gains[place] = _count(row & ~covered)
+            covered |= row
+    return gains, int(margin.max(initial=0)), min(bounds)
+
+
+def _count(octets: npt.NDArray[np.uint8]) -> int:
+    return int(np.unpackbits(octets).sum())

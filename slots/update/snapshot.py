@@ -1,0 +1,103 @@
+"""What an update may read of a model, and cannot write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from slots.features.featurizer import Featurizer
+from slots.features.preprocessing import RawInputs
+from slots.features.source import FeatureSource
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.similarities import normalize
+from slots.index.kept_index import KeptIndex
+from slots.labels import LabelNames
+from slots.novelty.slot_novelty import ModelNovelty
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The parts of a model that proposals, inquiries and updates are made from.
+
+    Parameters
+    ----------
+    featurizer : Featurizer
+        From raw inputs to features.
+    head : IncrementalNeuralHashing
+        The present slots.
+    labels : LabelNames
+        Label ids given out so far, and their names.
+    exemplar_features : float tensor of shape (slot, exemplar, feature), optional
+        Unit features of the examples that the slots remember, zero rows where there is none. Default: None, nothing is
+        remembered.
+    novelty : ModelNovelty, optional
+        Metric and calibration of novelty. Default: None, novelty cannot be judged.
+    generation : int, default 0
+        Number of the present generation.
+    has_images : bool, default False
+        Whether pictures of the remembered examples are kept.
+    index : KeptIndex, optional
+        What answers by the slots where that saves time. Default: a fresh one.
+
+    Notes
+    -----
+    The parts are the model's own, not copies; nothing that is given a snapshot writes into them.
+    """
+
+    featurizer: Featurizer
+    head: IncrementalNeuralHashing
+    labels: LabelNames
+    exemplar_features: Tensor | None = None
+    novelty: ModelNovelty | None = None
+    generation: int = 0
+    has_images: bool = False
+    index: KeptIndex = field(default_factory=KeptIndex, repr=False, compare=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the slots lie."""
+        return self.head.weights.device
+
+    def source(self, x: RawInputs) -> FeatureSource:
+        """Features of new inputs.
+
+        Parameters
+        ----------
+        x : array of shape (example, ...)
+
+        Returns
+        -------
+        FeatureSource
+
+        Raises
+        ------
+        DataError
+            If ``x`` is not what the model was fitted on.
+        """
+        self.featurizer.preprocessing.check(x)
+        return FeatureSource(self.featurizer, x)
+
+    def memory(self) -> tuple[Tensor, Tensor]:
+        """Remembered examples of the slots with their labels; the centres where there are none.
+
+        Returns
+        -------
+        features : float tensor of shape (memory, feature)
+            Unit vectors.
+        labels : int64 tensor of shape (memory,)
+        """
+        if self.exemplar_features is None:
+            return self.head.centres, self.head.labels
+        slot, place = (self.exemplar_features != 0).any(2).nonzero(as_tuple=True)
+        features = normalize(self.exemplar_features[slot, place].float()).to(self.device)
+        return features, self.head.labels[slot.to(self.device)]
+
+
+class HasSnapshot(Protocol):
+    """Anything that says what it knows now, such as `slots.SlotModel`."""
+
+    def snapshot(self) -> Snapshot:
+        """What an update may read."""

@@ -1,0 +1,239 @@
+"""Labels spread over new data, questions in rounds, and slots that stand on both."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import adversary
+from support import reference_spreading as literal
+from support.small_models import mixture, three_animals
+
+from slots.clustering.neighbours import nearest_neighbours
+from slots.errors import UsageError
+from slots.head.similarities import normalize
+from slots.training.config import TrainConfig
+from slots.training.fitting import fit
+from slots.update.config import UpdateConfig
+from slots.update.inquiry import FIRST_ROUND, Inquiry, cover
+from slots.update.self_training import Outlook, SpreadConfig, look, spread
+
+SPREAD = UpdateConfig(spread=SpreadConfig(), epochs=2)
+
+
+def quiet(_step, _share):
+    """Report nothing."""
+
+
+def seen(model, x):
+    """What the model sees in new data."""
+    return look(model.snapshot(), model.snapshot().source(x), model.predict(x))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A model of three of five directions, and new data of all five."""
+    x, y = mixture(5, 90, seed=0)
+    known = y < 3
+    config = TrainConfig(epochs=3, slots_per_class=3, batch_size=50, held_out=0.25)
+    model, _ = fit(x[known], y[known], config=config, class_names=("cat", "dog", "bird"))
+    return model, *mixture(5, 60, seed=1)
+
+
+@pytest.fixture(scope="module")
+def outlook(fitted):
+    model, x, _ = fitted
+    return seen(model, x)
+
+
+def test_an_outlook_holds_what_no_slot_matches(fitted, outlook):
+    model, x, _ = fitted
+    unmatched = np.flatnonzero(~model.predict(x).matched)
+    assert outlook.open.tolist() == unmatched.tolist()
+    np.testing.assert_array_equal(outlook.familiar, model.assess_novelty(x[unmatched]).p_values)
+    np.testing.assert_allclose(outlook.unit.numpy(), normalize(torch.from_numpy(x[unmatched])).numpy(), atol=1e-6)
+    assert outlook.anchor_labels.tolist() == outlook.prediction.labels[outlook.prediction.matched].tolist()
+    assert outlook.known.tolist() == [0, 1, 2]
+
+
+def test_zero_rows_are_not_open(fitted):
+    model, x, _ = fitted
+    rows = x.copy()
+    rows[4] = 0
+    found = seen(model, rows)
+    assert 4 not in found.open
+    assert len(found.open) == (~model.predict(rows).matched).sum() - 1
+    nothing = seen(model, x[:0])
+    assert (len(nothing.open), nothing.neighbours.shape) == (0, (0, 0))
+    assert len(spread(nothing, np.zeros(0, np.int64)).labels) == 0
+
+
+def few_units(outlook, count=30):
+    """The same with few activations, for the slow twin."""
+    cut = {name: getattr(outlook, name)[:, -count:] for name in ("activations", "anchors")}
+    return Outlook(**{**vars(outlook), **cut})
+
+
+@pytest.mark.parametrize(
+    "config", [SpreadConfig(rounds=2), SpreadConfig(rounds=3, near=2, familiar=0.6, weight=3.0, balance=0.4)]
+)
+@pytest.mark.parametrize("told", [0, 3, 30])
+def test_spreading_is_the_literal_self_training(fitted, outlook, config, told):
+    _, _, y = fitted
+    small = few_units(outlook)
+    given_labels = np.full(len(y), -1)
+    rows = np.random.default_rng(told).permutation(outlook.open)[:told]
+    given_labels[rows] = y[rows]
+    found = spread(small, given_labels, config=config)
+    labels, margins = literal.spread(small, given_labels, config)
+    sure = np.array(margins) > 1e-3  # a lead of nothing may fall either way in float32
+    assert sure.mean() > 0.9
+    np.testing.assert_array_equal(found.labels[sure], np.array(labels)[sure])
+    np.testing.assert_allclose(found.margins, margins, atol=5e-3)
+
+
+def test_two_labels_reach_all_of_two_new_classes_and_no_old_answer_changes_to_an_old_label(fitted, outlook):
+    _, _, y = fitted
+    given_labels = np.full(len(y), -1)
+    for label in (3, 4):
+        row = outlook.open[y[outlook.open] == label][0]
+        given_labels[row] = label
+    found = spread(outlook, given_labels)
+    truth = y[outlook.open]
+    assert (found.labels == truth)[truth >= 3].mean() > 0.95
+    old = found.labels < 3
+    assert (found.labels[old] == outlook.prediction.labels[outlook.open][old]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(0, 14))
+def test_questions_are_literal_greedy_coverage_of_doubt(seed, n, count):
+    rng = np.random.default_rng(seed)
+    around = nearest_neighbours(normalize(torch.from_numpy(rng.normal(size=(n, 3)))), 3)
+    doubt, told = rng.integers(0, 9, n).astype(float), rng.random(n) < 0.3
+    doubt[told] = 0
+    found = cover(doubt, told, around, count)
+    assert found.tolist() == literal.ask(doubt, told, around.tolist(), count)
+
+
+def test_an_inquiry_asks_in_rounds_and_never_twice(fitted):
+    model, x, y = fitted
+    before = copy.deepcopy(model.state_dict())
+    inquiry, asked = Inquiry(model, x), []
+    first = inquiry.ask()
+    assert len(first) == FIRST_ROUND
+    assert (y[first] >= 3).mean() > 0.8, "what is novel comes first"
+    assert inquiry.ask(4).tolist() == first[:4].tolist()
+    while len(rows := inquiry.ask(15)):
+        asked += rows.tolist()
+        inquiry.tell({int(row): int(y[row]) for row in rows})
+    assert sorted(asked) == inquiry.outlook.open.tolist()
+    assert (inquiry.given[inquiry.outlook.open] >= 0).all()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_slots_stand_on_what_few_labels_reach_and_name_their_source(fitted):
+    model, x, y = copy.deepcopy(fitted[0]), *fitted[1:]
+    inquiry = Inquiry(model, x)
+    rows = inquiry.ask(8)
+    inquiry.tell({int(row): int(y[row]) for row in rows})
+    before = model.predict(x)
+    done = model.update(x, inquiry.given, proposal=inquiry.proposal, outlook=inquiry.outlook, config=SPREAD)
+    after = model.predict(x)
+    assert (before.labels == y).mean() < 0.65
+    assert (after.labels == y).mean() > 0.95
+    fresh, told = mixture(5, 40, seed=7)
+    assert (model.predict(fresh).labels == told).mean() > 0.95
+    assert done.slots_added == len(done.slots) == len(done.sources) > 0
+    for slot, source in zip(done.slots, done.sources, strict=True):
+        label = int(model.head.labels[slot])
+        if source >= 0:
+            assert source in rows
+            assert y[source] == label
+        else:
+            assert label not in y[rows]
+    assert {3, 4} <= set(model.head.labels[done.slots].tolist())
+    for name in vars(before):
+        assert np.array_equal(getattr(before, name)[before.matched], getattr(after, name)[before.matched]), name
+
+
+def test_no_input_at_all_gets_another_matched_answer(fitted):
+    model, x, y = copy.deepcopy(fitted[0]), *fitted[1:]
+    inquiry = Inquiry(model, x)
+    old = copy.deepcopy(model.head.caps())
+    model.update(x, {int(row): int(y[row]) for row in inquiry.ask(10)}, config=SPREAD)
+    found = adversary.sphere_search(old, model.head.caps(), 200, torch.Generator().manual_seed(0))
+    assert found.changed == 0
+    model.head.generations[len(old.labels) :] = -1
+    assert adversary.sphere_search(old, model.head.caps(), 200, torch.Generator().manual_seed(0)).changed > 0
+
+
+def test_where_nothing_is_familiar_and_nothing_told_the_old_answers_stand_with_no_lead(fitted, outlook):
+    empty = np.zeros(0, np.int64)
+    blank = replace(
+        outlook,
+        familiar=np.zeros(len(outlook.open)),
+        anchors=outlook.anchors[:0],
+        anchor_labels=empty,
+    )
+    found = spread(blank, np.full(len(fitted[1]), -1))
+    assert found.labels.tolist() == outlook.prediction.labels[outlook.open].tolist()
+    assert (found.margins == 0).all()
+
+
+def test_the_same_spread_update_gives_the_same_bits_with_and_without_an_outlook(fitted):
+    x, y = fitted[1:]
+    models = [copy.deepcopy(fitted[0]) for _ in range(2)]
+    inquiry = Inquiry(models[0], x)
+    labels = {int(row): int(y[row]) for row in inquiry.ask(6)}
+    models[0].update(x, labels, proposal=inquiry.proposal, outlook=inquiry.outlook, config=SPREAD)
+    models[1].update(x, labels, config=SPREAD)
+    states = [{name: value.numpy().tobytes() for name, value in model.state_dict().items()} for model in models]
+    assert states[0] == states[1]
+
+
+def test_a_label_that_the_others_contradict_is_remembered_by_a_slot_of_its_own(fitted):
+    model, x, y = copy.deepcopy(fitted[0]), *fitted[1:]
+    inquiry = Inquiry(model, x)
+    rows = inquiry.ask(12)
+    labels = {int(row): int(y[row]) for row in rows}
+    odd = int(rows[y[rows] == 3][0])
+    labels[odd] = 5
+    done = model.update(x, labels, config=SPREAD)
+    alone = done.slots[model.head.labels[done.slots].numpy() == 5]
+    assert len(alone) >= 1
+    assert (done.sources[alone - done.slots[0]] == odd).all()
+    assert model.predict(x[[odd]]).labels.tolist() == [5]
+
+
+def test_without_labels_a_spread_update_makes_clusters_as_ever(fitted):
+    models = [copy.deepcopy(fitted[0]) for _ in range(2)]
+    first, second = (model.update(fitted[1], config=it) for model, it in zip(models, (SPREAD, None), strict=True))
+    assert first.clusters_added == second.clusters_added > 0
+    assert (first.sources == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"rounds": 0}, "`rounds` must be >= 1 and `near` >= 0, got 0 and 10"),
+        ({"near": -1}, "got 4 and -1"),
+        ({"familiar": 1.0}, r"`familiar` must lie in \(0, 1\) and `balance` in \[0, 1\], got 1.0 and 1.0"),
+        ({"balance": 1.5}, "got 0.3 and 1.5"),
+        ({"weight": 0.0}, "`weight` and `ridge` must be > 0, got 0.0 and 0.001"),
+        ({"ridge": -1.0}, "got 10.0 and -1.0"),
+    ],
+)
+def test_messages_of_the_options(options, says):
+    with pytest.raises(UsageError, match=says):
+        SpreadConfig(**options)
+
+
+def test_other_messages(fitted):
+    with pytest.raises(UsageError, match="`slots_per_label` must be >= 1, got 0"):
+        UpdateConfig(slots_per_label=0)
+    with pytest.raises(UsageError, match="must have held-out scores to judge novelty by"):
+        Inquiry(three_animals(), np.eye(8, dtype=np.float32)[6:])
