@@ -24,8 +24,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from slots.cover.coverage import CoverBlock, cap_thresholds, coverage_bits, pack_bits, unpack_bits
-from slots.cover.greedy import greedy_set_cover_packed, refined_set_cover_packed
+from slots.cover.bits import CoverBlock, pack_bits, unpack_bits
+from slots.cover.coverage import cap_thresholds, coverage_bits
+from slots.cover.greedy import greedy_set_cover_packed
+from slots.cover.refined import refined_set_cover_packed
 
 APRICOT_UP_TO = 1000  # seconds there, minutes beyond
 SUBMODLIB_UP_TO = 20_000  # its Python sets do not fit beyond

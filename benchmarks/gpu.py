@@ -32,7 +32,8 @@ from slots import NoveltyDetector, learn_graph
 from slots.cover.by_class import class_cover
 from slots.cover.coverage import cap_thresholds, coverage_bits, has_fused_kernels
 from slots.cover.greedy import greedy_set_cover_packed
-from slots.head.decision import SlotCaps, decide, matching_pairs
+from slots.head.caps import SlotCaps
+from slots.head.decision import decide, matching_pairs
 from slots.index.slot_index import SlotIndex
 from slots.training.fitting import fit
 

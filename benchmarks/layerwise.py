@@ -31,8 +31,8 @@ from protocols.data.loading import load_data
 from protocols.provenance import commit
 from slots.clustering.slot_clusters import ClusterConfig, SlotClusters
 from slots.layers.layerwise import PooledFeatures, fit_layers
-from slots.layers.patch_layer import PatchWhitening
 from slots.layers.slot_conv import SlotConv2d
+from slots.layers.whitening import PatchWhitening
 
 STRENGTHS = tuple(10.0**power for power in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))  # times the number of images
 HELD_OUT = 10_000

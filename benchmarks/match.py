@@ -34,7 +34,8 @@ import torch
 
 from protocols.provenance import commit, processor
 from slots.features.preprocessing import Preprocessing
-from slots.head.decision import SlotCaps, decide, matching_pairs
+from slots.head.caps import SlotCaps
+from slots.head.decision import decide, matching_pairs
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import Prediction
 from slots.head.similarities import normalize

@@ -18,8 +18,8 @@ from protocols.pages.pictures import png
 from protocols.pages.slot_catalogue import catalogue
 from slots.clustering.slot_clusters import ClusterConfig
 from slots.layers.layerwise import fit_layers
-from slots.layers.patch_layer import PatchWhitening
 from slots.layers.slot_conv import SlotConv2d
+from slots.layers.whitening import PatchWhitening
 
 
 def mnist(images, seed, *, normalized):

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+Ids = npt.NDArray[np.int64]
+"""Numbers of examples or slots, or ids of labels."""
+
+RawInputs = npt.NDArray[Any] | Tensor
+"""uint8 images or float feature rows, as a user holds them."""
 
 Features = Float[Tensor, "example feature"]
 """Raw features, one row an example."""

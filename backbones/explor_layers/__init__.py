@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from backbones.explor_layers.base import Choice as Choice
-from backbones.explor_layers.base import full_precision as full_precision
 from backbones.explor_layers.layers import ExplOR2d as ExplOR2d
 from backbones.explor_layers.layers import ExplORConv2d as ExplORConv2d
 from backbones.explor_layers.layers import ExplORLinear as ExplORLinear

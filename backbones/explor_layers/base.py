@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, TypedDict
 
 import torch
@@ -33,17 +32,6 @@ class Choice(TypedDict, total=False):
     logits: str
     null_score: float | None
     form: str
-
-
-@contextmanager
-def full_precision(x: Tensor) -> Iterator[Tensor]:
-    """Within the block autocast is off; the yielded tensor is ``x`` in float32 if it was of half precision."""
-    wide = x.float() if x.dtype in {torch.float16, torch.bfloat16} else x
-    if x.device.type == "meta":
-        yield wide
-    else:
-        with torch.autocast(x.device.type, enabled=False):
-            yield wide
 
 
 class AbstractExplor(AbstractGatedLayer):

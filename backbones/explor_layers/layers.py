@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from backbones.explor_layers.base import AbstractExplor, Choice, full_precision
+from backbones.explor_layers.base import AbstractExplor, Choice
+from backbones.precision import full_precision
 
 
 class ExplORLinear(AbstractExplor):

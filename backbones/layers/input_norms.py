@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from backbones.checks import check_count, check_share
-from backbones.explor_layers.base import full_precision
+from backbones.precision import full_precision
 
 _EPSILON: Final = 1e-5
 _VALUES: Final = 100_000

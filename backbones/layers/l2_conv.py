@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.checks import check_count
-from backbones.explor_layers.base import full_precision
+from backbones.precision import full_precision
 
 
 class L2Conv2d(nn.Module):

@@ -24,7 +24,8 @@ from slots.model.slot_model import SlotModel
 from slots.progress import Progress
 from slots.storage.generations import Generation, generation_of
 from slots.storage.store import check_target, read_headers
-from slots.training.fitting import FitResult, Regularizer, fit
+from slots.training.fitting import FitResult, fit
+from slots.training.loop import Regularizer
 
 CHECKPOINT = "checkpoint.safetensors"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from protocols.pages.environment import csv_text
 from slots.errors import DataError
-from slots.features.preprocessing import RawInputs
 from slots.model.slot_model import SlotModel
-from slots.novelty.detector import Novelty
+from slots.novelty.assessment import Novelty
+from slots.shapes import RawInputs
 
 COLUMNS = ("input", "score", "p_value", "novel", "nearest_slot", "nearest_label", "reason")
 """Columns of the CSV; a higher score is more novel."""

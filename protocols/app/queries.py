@@ -12,8 +12,8 @@ from protocols.data.dataset import check_sum
 from protocols.pages.environment import csv_text
 from protocols.summaries.update import COLUMNS
 from slots.errors import DataError
-from slots.features.preprocessing import RawInputs
 from slots.model.slot_model import SlotModel
+from slots.shapes import RawInputs
 from slots.update.queries import Proposal
 
 

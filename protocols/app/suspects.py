@@ -11,13 +11,14 @@ import backbones
 from protocols.data.dataset import Dataset
 from protocols.summaries.cleaning import CleaningPlan, Found
 from slots.errors import DataError, UsageError
-from slots.features.preprocessing import Preprocessing, RawInputs
-from slots.label_errors.detection import LabelErrors, WatchConfig, find_label_errors, small_network
+from slots.features.preprocessing import Preprocessing
+from slots.label_errors.detection import LabelErrors, find_label_errors
 from slots.label_errors.explanations import explain_label_errors
+from slots.label_errors.training_dynamics import WatchConfig, small_network
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress, part
+from slots.shapes import Ids, RawInputs
 
-Ids = npt.NDArray[np.int64]
 _BLOCK = 128
 
 

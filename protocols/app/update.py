@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from protocols.app.queries import queries_csv, read_labels
 from protocols.data.dataset import Dataset
 from protocols.pages.queries_page import queries_page
 from protocols.summaries.update import SCHEMA, Figures, UpdateSummary
 from slots.errors import UsageError
-from slots.features.preprocessing import RawInputs
 from slots.head.prediction import Prediction, changed_matched
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress
+from slots.shapes import Ids, RawInputs
 from slots.storage.atomic import write_file
 from slots.update.config import UpdateConfig
 from slots.update.queries import Proposal
 from slots.update.report import UpdateReport
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

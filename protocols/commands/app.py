@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from protocols.commands import detection, history, model, run, update
+from protocols.commands import detection, doctor, history, model, run, update
 
 app = typer.Typer(
     name="slots",
@@ -53,7 +53,7 @@ COMMANDS = (
     ),
     (detection.clean, "Examples:  slots clean mnist   slots clean runs/mnist-pixels --data mnist --limit 200"),
     (run.run, "Example:  slots run continual --data mnist --peers all --seeds 3"),
-    (detection.doctor, None),
+    (doctor.doctor, None),
 )
 """Every command in the order of the help, with an example for the end of its own."""
 

@@ -13,7 +13,7 @@ from protocols.data.images import Part
 from slots.errors import UsageError
 
 if TYPE_CHECKING:
-    from slots.features.preprocessing import RawInputs
+    from slots.shapes import RawInputs
 
 
 @dataclass(frozen=True)

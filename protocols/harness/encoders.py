@@ -18,8 +18,9 @@ import backbones
 from protocols.harness.protocol import Setting
 from protocols.recipes.building import load_model
 from slots.errors import DataError, UsageError
-from slots.features.preprocessing import Preprocessing, RawInputs
+from slots.features.preprocessing import Preprocessing
 from slots.progress import Progress, silent
+from slots.shapes import RawInputs
 from slots.storage.atomic import write_file
 
 Features = npt.NDArray[np.float32]

@@ -15,8 +15,7 @@ from protocols.pages.pictures import data_uri, diverging, in_colour, png, shrink
 from protocols.summaries.intervals import wilson_lower
 from slots.head.prediction import Prediction
 from slots.model.slot_model import SlotModel
-
-Ids = npt.NDArray[np.int64]
+from slots.shapes import Ids
 
 GALLERY = 600
 """Slots shown at most."""

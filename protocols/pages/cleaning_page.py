@@ -9,7 +9,7 @@ import numpy as np
 from protocols.pages.environment import page_environment
 from protocols.pages.pictures import data_uri, png
 from protocols.summaries.cleaning import CleaningSummary, Found
-from slots.closing.closing_pass import thumbnails
+from slots.features.exemplars import thumbnails
 from slots.label_errors.evidence import Evidence
 
 SHOWN = 150

@@ -6,9 +6,9 @@ from protocols.data.dataset import check_sum
 from protocols.pages.environment import page_environment
 from protocols.pages.pictures import data_uri, png
 from protocols.summaries.update import COLUMNS
-from slots.closing.closing_pass import thumbnails
-from slots.features.preprocessing import RawInputs
+from slots.features.exemplars import thumbnails
 from slots.model.slot_model import SlotModel
+from slots.shapes import RawInputs
 from slots.update.queries import Proposal
 
 

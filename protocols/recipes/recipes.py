@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protocols.recipes.weights import TrainedBackbone
-from slots.closing.closing_pass import ClosingConfig
+from slots.closing.config import ClosingConfig
 from slots.training.config import TrainConfig
 
 

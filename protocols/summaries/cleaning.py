@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from slots.errors import UsageError
-from slots.features.preprocessing import RawInputs
 from slots.label_errors.detection import LabelErrors
 from slots.label_errors.evidence import Evidence
-
-Ids = npt.NDArray[np.int64]
+from slots.shapes import Ids, RawInputs
 
 SCHEMA = 1
 """Version of `CleaningSummary` as JSON."""

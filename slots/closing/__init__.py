@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from slots.closing.closing_pass import THUMBNAIL as THUMBNAIL
 from slots.closing.closing_pass import Closed as Closed
-from slots.closing.closing_pass import ClosingConfig as ClosingConfig
-from slots.closing.closing_pass import ClosingReport as ClosingReport
-from slots.closing.closing_pass import Ids as Ids
 from slots.closing.closing_pass import answer as answer
 from slots.closing.closing_pass import close as close
-from slots.closing.closing_pass import support_features as support_features
-from slots.closing.closing_pass import thumbnails as thumbnails
+from slots.closing.config import ClosingConfig as ClosingConfig
+from slots.closing.config import ClosingReport as ClosingReport
+from slots.features.exemplars import support_features as support_features
+from slots.features.exemplars import thumbnails as thumbnails

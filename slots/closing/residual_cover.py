@@ -9,9 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.cover.greedy import greedy_set_cover, refined_set_cover
+from slots.cover.greedy import greedy_set_cover
+from slots.cover.refined import refined_set_cover
 from slots.features.source import FeatureSource
-from slots.head.decision import SlotCaps, matching_pairs
+from slots.head.caps import SlotCaps
+from slots.head.decision import matching_pairs
 from slots.head.exact_thresholds import PrecisionAccumulator
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import best_view, normalize

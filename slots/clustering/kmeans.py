@@ -2,7 +2,7 @@
 
 scikit-learn's, with what must be cleaned up around it. Three relatives are no users of it, since their steps differ:
 `kmeans.spherical_means` keeps its centres of unit length in every pass and looks at a sample, so that a
-thousand cost seconds; `new_caps.settle` keeps labelled examples to the slots of their label; and
+thousand cost seconds; `seeded_slots.settle` keeps labelled examples to the slots of their label; and
 `slots.continual.growth` starts from the rows that the present slots explain badly.
 """
 
@@ -20,14 +20,13 @@ from torch import Tensor
 from slots.head.similarities import normalize
 from slots.progress import Progress
 from slots.rounding import add_by_owner_
-from slots.shapes import Features, SlotVectors
+from slots.shapes import Features, Ids, SlotVectors
 
 SCORES_HELD = 1 << 24
 """Scores held at once in a pass over all inputs (64 MiB in float32)."""
 
 _SAMPLE = 25  # inputs a slot that the first passes look at; the last looks at all
 Rows = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 _BATCH = 4096  # rows a step of the mini-batch form
 
 

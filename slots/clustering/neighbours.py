@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from slots.cover.kernels import compiled
 from slots.head.similarities import normalize
+from slots.jit import compiled
 from slots.progress import Progress, silent
 from slots.rounding import add_by_owner_, full_product
+from slots.shapes import Ids
 
-Ids = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
 
 EXACT_ROWS = 16_384

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slots.continual.pca_slots import Codes, Ids, Rows, quantize
+from slots.continual.pca_slots import Codes, Rows, quantize
+from slots.shapes import Ids
 
 
 @dataclass

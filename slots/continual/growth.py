@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slots.continual.pca_slots import OPEN, DirectedSlots, Ids, Rows, measure, merge, quantize
+from slots.continual.pca_slots import OPEN, DirectedSlots, Rows, measure, merge, quantize
+from slots.shapes import Ids
 
 _MOVES = 8  # k-means steps for the first slots of a class
 _GROWN = 60  # examples after which a slot's measures of further ones are typical

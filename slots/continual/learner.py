@@ -16,9 +16,10 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from slots.continual.buffer import Waiting
 from slots.continual.evidence import Evidence
 from slots.continual.growth import Growth, learn, seal, unexplained
-from slots.continual.pca_slots import DirectedSlots, Ids
+from slots.continual.pca_slots import DirectedSlots
 from slots.continual.sealed_match import match
 from slots.errors import DataError, UsageError
+from slots.shapes import Ids
 
 Labels = npt.NDArray[Any]
 

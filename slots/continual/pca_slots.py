@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slots.shapes import Ids
+
 Rows = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int8]
-Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
 OPEN = -1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from slots.continual.pca_slots import OPEN, DirectedSlots, Floats, Ids, measure, measure_one
+from slots.continual.pca_slots import OPEN, DirectedSlots, Floats, measure, measure_one
+from slots.shapes import Ids
 
 _TOLERANCE = 1e-11  # of energies of unit rows in float64; products err by less than 1e-13
 

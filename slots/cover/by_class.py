@@ -10,15 +10,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from slots.cover.coverage import (
-    CoverBlock,
-    cap_thresholds,
-    coverage_bits,
-    fused_class_coverage,
-    has_fused_kernels,
-    unpack_bits,
-)
-from slots.cover.greedy import check_limits, check_search, greedy_set_cover_packed, refined_set_cover_packed
+from slots.cover.bits import CoverBlock, unpack_bits
+from slots.cover.coverage import cap_thresholds, coverage_bits, fused_class_coverage, has_fused_kernels
+from slots.cover.greedy import check_limits, greedy_set_cover_packed
+from slots.cover.refined import check_search, refined_set_cover_packed
 from slots.shapes import Features, Labels, Thresholds
 
 _ROWS_UNPACKED = 256

@@ -6,14 +6,15 @@ are compiled at their first call and kept on disk where that is possible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 from numba import types
 from numba.extending import intrinsic
+
+from slots.jit import compiled
 
 Words = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
@@ -34,17 +35,8 @@ class Listed(NamedTuple):
     column_lists: Lists
 
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
-
-
-def compiled(function: _F) -> _F:
-    """Compile without the interpreter lock, cached on disk; in memory only where no folder can be written."""
-    try:
-        return cast(_F, numba.njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # numba found neither the package's folder nor the user's writable
-        return cast(_F, numba.njit(nogil=True)(function))
 
 
 def _count_bits(_context: Any, word: Any) -> Any:

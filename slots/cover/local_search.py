@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slots.cover.kernels import Ints, Listed, compiled, listed, rarest_first, reverse_delete
+from slots.cover.kernels import Ints, Listed, listed, rarest_first, reverse_delete
 from slots.cover.reductions import Component
+from slots.jit import compiled
 
 _STEP, _N_CHOSEN, _N_OPEN, _TABU, _RANDOM, _N_BEST = range(6)
 

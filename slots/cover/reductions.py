@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slots.cover.kernels import Flags, Ints, Listed, Lists, Words, compiled, listed
+from slots.cover.kernels import Flags, Ints, Listed, Lists, Words, listed
+from slots.jit import compiled
 
 _ZERO = np.uint64(0)
 

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from slots.closing.closing_pass import ClosingConfig
+from slots.closing.config import ClosingConfig
 from slots.errors import DataError, UsageError
 from slots.estimators.model_scores import class_scores, first_radius, fit_quietly, nearest_angles
 from slots.estimators.projection import Geometry, Lift, Scaling

@@ -13,17 +13,17 @@ from sklearn.metrics import silhouette_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from slots.closing.closing_pass import ClosingConfig
+from slots.closing.config import ClosingConfig
 from slots.clustering.kmeans import by_size, owners
 from slots.errors import UsageError
 from slots.estimators.model_scores import first_radius, fit_quietly, group_angles, group_means
 from slots.estimators.projection import Geometry, Lift, Scaling
 from slots.graph.config import GraphConfig
 from slots.graph.learning import learn_graph
+from slots.shapes import Ids
 from slots.training.config import TrainConfig
 from slots.update.config import UpdateConfig
 
-Ids = npt.NDArray[np.int64]
 Unit = npt.NDArray[np.float32]
 _LOOKED_AT = 2000  # rows on which the number of clusters is chosen
 _ONE = 1.1  # new rows that spread no further than this many times the usual radius are one cluster

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from slots.head.similarities import class_groups, max_pool, normalize, softmax_pool
+from slots.head.pooling import class_groups, max_pool, softmax_pool
+from slots.head.similarities import normalize
 from slots.model.slot_model import SlotModel
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit

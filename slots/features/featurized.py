@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slots.features.featurizer import Featurizer
-from slots.features.preprocessing import Preprocessing, RawInputs
+from slots.features.preprocessing import Preprocessing
 from slots.features.views import Views
+from slots.shapes import RawInputs
 
 
 class Featurized(nn.Module):

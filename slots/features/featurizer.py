@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slots.features.preprocessing import Preprocessing, RawInputs
+from slots.features.preprocessing import Preprocessing
 from slots.features.views import Views
+from slots.shapes import RawInputs
 
 _CPU_INPUTS = 128
 _BLOCK_FLOATS = 1 << 24  # numbers in the largest intermediate of a block: 64 MB in float32

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from slots.errors import DataError
+from slots.shapes import RawInputs
 
 Kind = Literal["images", "features"]
-
-RawInputs = npt.NDArray[Any] | Tensor
-"""uint8 images or float feature rows, as a user holds them."""
-
 _BLOCK = 4096  # examples converted at once while statistics are taken
 _CHECKED = 1 << 20  # numbers tested for being finite at once
 

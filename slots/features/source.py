@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from slots.features.featurizer import Featurizer
-from slots.features.preprocessing import RawInputs
+from slots.head.similarities import normalize
 from slots.progress import Progress
-from slots.shapes import ViewFeatures
+from slots.shapes import RawInputs, ViewFeatures
 
 Rows = slice | npt.NDArray[np.int64]
 
@@ -125,3 +126,9 @@ class _Memory:
     def take(self, places: Rows) -> ViewFeatures:
         assert self._rows is not None
         return self._rows[places if isinstance(places, slice) else torch.from_numpy(places).to(self._rows.device)]
+
+
+def unit_features(source: FeatureSource) -> Float[Tensor, "example feature"]:
+    """Unit features of the inputs themselves (their first view), zero rows where there is no direction."""
+    parts = [normalize(source(rows)[:, 0].float()) for rows in source.blocks()]
+    return torch.cat([torch.zeros(0, source.featurizer.feature_dim, device=source.featurizer.device), *parts])

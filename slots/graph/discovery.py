@@ -17,9 +17,8 @@ from slots.graph.config import GraphConfig
 from slots.graph.learning import closed
 from slots.graph.slot_graph import SlotGraph
 from slots.progress import Progress, silent
-from slots.shapes import FeatureRows
+from slots.shapes import FeatureRows, Ids
 
-Ids = npt.NDArray[np.int64]
 _SHARE = 0.5  # of the usual labelled share: a slot with less holds a class without labels
 _NEAR = 2.0  # what the slots that it has bridges to count beside itself, since a few inputs say little of a share
 

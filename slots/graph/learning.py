@@ -11,10 +11,12 @@ import torch
 
 from slots.clustering.kmeans import by_size, nearest
 from slots.graph.bridges import BridgedSlots, bridged_slots
-from slots.graph.communities import find_communities, modularity
+from slots.graph.communities import find_communities
 from slots.graph.config import GraphConfig
+from slots.graph.louvain import modularity
 from slots.graph.slot_graph import SlotGraph, place
-from slots.head.similarities import normalize, support_thresholds
+from slots.head.similarities import normalize
+from slots.head.thresholds import support_thresholds
 from slots.progress import Progress, silent
 from slots.shapes import FeatureRows, Features
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from slots.clustering.kmeans import blocks
 from slots.errors import UsageError
-from slots.head.similarities import class_groups, normalize, softmax_pool
+from slots.head.pooling import class_groups, softmax_pool
+from slots.head.similarities import normalize
 from slots.shapes import FeatureRows, Features, SlotVectors, Thresholds
 
 

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from slots.head.decision import SlotCaps
 from slots.head.similarities import normalize
-from slots.shapes import SlotLabels, SlotVectors
+from slots.shapes import SlotLabels, SlotVectors, Thresholds
 
 SAFETY = 1e-7
 """Radians taken off a free radius. Angles here are good to 1e-15, but the match rule compares float64 cosines, and next
 to 0 and pi a cosine that is off by 1e-15 is an angle that is off by 5e-8."""
 
 _PAIRS = 1 << 20  # (new, old) pairs whose angles are held at once
+
+
+@dataclass(frozen=True)
+class SlotCaps:
+    """What the match rule needs of the slots.
+
+    Parameters
+    ----------
+    weights, centres : float tensors of shape (slot, feature)
+        Unit up to float32 rounding; the exact direction is the float64-normalised row.
+    precision, support : float tensors of shape (slot,)
+        Thresholds on the cosine to the weight and to the centre; a match is strictly above both.
+    labels, generations : int64 tensors of shape (slot,)
+    pooled : bool tensor of shape (slot,)
+        Slots that take part in the pooled score of unmatched inputs (trained ones).
+    beta : float
+        Inverse temperature of the pooled score.
+    """
+
+    weights: SlotVectors
+    centres: SlotVectors
+    precision: Thresholds
+    support: Thresholds
+    labels: SlotLabels
+    generations: SlotLabels
+    pooled: Bool[Tensor, " slot"]
+    beta: float
 
 
 def exact_angles(a: SlotVectors, b: SlotVectors) -> Float[Tensor, "row column"]:
@@ -85,3 +112,39 @@ def free_radius(centres: SlotVectors, labels: SlotLabels, caps: SlotCaps) -> Flo
         if clear.shape[1]:
             room[rows] = clear.amin(1).clamp(max=math.pi)
     return room
+
+
+def margins(
+    weight_scores: Float[Tensor, "*batch"],
+    centre_scores: Float[Tensor, "*batch"],
+    precision: Float[Tensor, "*slots"],
+    support: Float[Tensor, "*slots"],
+) -> Float[Tensor, "*batch"]:
+    """How deep inside both caps, in radians: positive inside, negative outside.
+
+    Parameters
+    ----------
+    weight_scores, centre_scores : float tensors, broadcast against the thresholds
+        Cosines to the slot's weight and centre.
+    precision, support : float tensors
+        The slot's thresholds. Minus infinity is a cap that is the whole sphere.
+
+    Returns
+    -------
+    float tensor
+        ``min(r_w - angle_w, r_c - angle_c)`` with ``r = arccos(threshold)``. A support threshold above 1 (a slot
+        that owns nothing) gives minus infinity.
+
+    Notes
+    -----
+    In float32 an angle near 0 is good to 3e-4 rad only; pass float64 scores where that matters.
+    """
+    inside = _angle(precision) - _angle(weight_scores)
+    support_inside = _angle(support) - _angle(centre_scores)
+    support_inside = torch.where(support > 1, torch.full_like(support_inside, -math.inf), support_inside)
+    return torch.minimum(inside, support_inside)
+
+
+def _angle(cosine: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Angle in radians; rounding beyond [-1, 1] is cut."""
+    return cosine.clamp(-1.0, 1.0).arccos()

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from slots.head.caps import SlotCaps, margins
 from slots.head.kernels import Answers, CapArrays, Scored, contenders, settle
 from slots.head.pooled_answers import Voters, nearest_of_best_labels
+from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
-from slots.head.similarities import class_groups, margins, normalize, softmax_pool
+from slots.head.similarities import normalize
 from slots.rounding import full_product
-from slots.shapes import SlotLabels, SlotVectors, Thresholds, ViewFeatures
+from slots.shapes import SlotVectors, ViewFeatures
 
 Rows = npt.NDArray[np.int64]
 
@@ -32,33 +34,6 @@ TOLERANCE = 1e-5
 
 _PAIR_ELEMENTS = 1 << 15  # float64 numbers held at once while pairs are recomputed: 256 KB, still in a cache
 _BLOCK_ELEMENTS = 1 << 22  # float64 scores held at once where a device makes all of them: 32 MB
-
-
-@dataclass(frozen=True)
-class SlotCaps:
-    """What the match rule needs of the slots.
-
-    Parameters
-    ----------
-    weights, centres : float tensors of shape (slot, feature)
-        Unit up to float32 rounding; the exact direction is the float64-normalised row.
-    precision, support : float tensors of shape (slot,)
-        Thresholds on the cosine to the weight and to the centre; a match is strictly above both.
-    labels, generations : int64 tensors of shape (slot,)
-    pooled : bool tensor of shape (slot,)
-        Slots that take part in the pooled score of unmatched inputs (trained ones).
-    beta : float
-        Inverse temperature of the pooled score.
-    """
-
-    weights: SlotVectors
-    centres: SlotVectors
-    precision: Thresholds
-    support: Thresholds
-    labels: SlotLabels
-    generations: SlotLabels
-    pooled: Bool[Tensor, " slot"]
-    beta: float
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from slots.head.similarities import best_view, normalize, precision_thresholds
+from slots.head.similarities import best_view, normalize
+from slots.head.thresholds import precision_thresholds
 from slots.rounding import FLOAT32_GAP, full_product, strictly_above
 from slots.shapes import Labels, SlotLabels, SlotVectors, Thresholds, ViewFeatures
 
@@ -115,38 +115,3 @@ def precision_thresholds_over(
         )
         parts.append(strictly_above(found.double()).clamp_min(-1))
     return torch.cat(parts)
-
-
-def slack_for(outside: Float[Tensor, " example"], share: float) -> float:
-    """Smallest widening of all support caps that keeps a share of held-out examples inside.
-
-    Parameters
-    ----------
-    outside : float tensor of shape (example,)
-        How far each held-out example lies outside the nearest support cap of its own label, in radians; negative
-        inside.
-    share : float in (0, 1)
-        Wanted share inside on new data.
-
-    Returns
-    -------
-    float
-        Radians, >= 0; 0 when there is nothing to learn from.
-
-    Notes
-    -----
-    The ``ceil((n + 1) share)``-th smallest value: split conformal prediction's quantile (Vovk et al. 2005), so the
-    share holds for new exchangeable data, not only for these examples. With too few of them, the largest is taken.
-
-    Examples
-    --------
-    >>> slack_for(torch.tensor([-0.2, 0.25, 0.3]), 0.5)
-    0.25
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"`share` must lie in (0, 1), got {share}. 0.99 keeps all but one in a hundred.")
-    n = len(outside)
-    if n == 0:
-        return 0.0
-    rank = min(n, math.ceil((n + 1) * share))
-    return max(0.0, round(float(outside.double().sort().values[rank - 1]), 9))

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from slots.cover.greedy import greedy_set_cover
 from slots.errors import EmptyHeadError
-from slots.head.decision import SlotCaps, decide
+from slots.head.caps import SlotCaps
+from slots.head.decision import decide
+from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
-from slots.head.similarities import best_view, class_groups, normalize, precision_thresholds, softmax_pool
+from slots.head.similarities import best_view, normalize
+from slots.head.thresholds import precision_thresholds
 from slots.shapes import Labels, SlotLabels, SlotVectors, Thresholds
 
 _PER_SLOT = (

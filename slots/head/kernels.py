@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from slots.cover.kernels import compiled
+from slots.jit import compiled
 
 Indices = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slots.head.pooling import softmax_pool
 from slots.head.pooling_kernels import Pools, VoterArrays, best_views, exact_pool_scores, nearest_voters, pool_classes
-from slots.head.similarities import normalize, softmax_pool
+from slots.head.similarities import normalize
 from slots.rounding import full_product, product_error
 from slots.shapes import SlotLabels, SlotVectors
 

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from slots.cover.kernels import compiled
+from slots.jit import compiled
 
 Indices = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from slots.head.decision import SlotCaps
+from slots.head.caps import SlotCaps
 from slots.head.similarities import normalize
 from slots.shapes import SlotVectors, Thresholds
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slots.cover.kernels import compiled
-from slots.head.decision import SlotCaps, decide
+from slots.head.caps import SlotCaps
+from slots.head.decision import decide
 from slots.head.prediction import Prediction
 from slots.index.slot_index import SlotIndex
+from slots.jit import compiled
 from slots.shapes import ViewFeatures
 
 _FEW_SLOTS = 512

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from slots.head.decision import Proposals, SlotCaps, exact_scores
+from slots.head.caps import SlotCaps
+from slots.head.decision import Proposals, exact_scores
 from slots.head.similarities import normalize
 from slots.index.cap_bound import NEAR, CapBound, enclosing_caps
 from slots.index.faiss_proposer import FaissProposer, Kind, load_faiss

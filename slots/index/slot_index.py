@@ -9,7 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from slots.errors import UsageError
-from slots.head.decision import Pairs, Proposals, SlotCaps, best_pairs, decide, matching_pairs
+from slots.head.caps import SlotCaps
+from slots.head.decision import Pairs, Proposals, best_pairs, decide, matching_pairs
 from slots.head.pooled_answers import Voters
 from slots.head.prediction import Prediction
 from slots.index.pair_search import PairSearch

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
-from slots.shapes import Features, SlotLabels, SlotVectors
+from slots.shapes import Features, Ids, SlotLabels, SlotVectors
 
 Labels = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.int64]
 
 DAMAGES = 5
 """Damaged slots named for each example, the most damaged first."""

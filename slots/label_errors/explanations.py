@@ -12,12 +12,11 @@ from slots.head.hashing import IncrementalNeuralHashing
 from slots.label_errors.detection import LabelErrors
 from slots.label_errors.evidence import Evidence, gather_evidence
 from slots.progress import Progress, silent
-from slots.shapes import Features
+from slots.shapes import Features, Ids
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
 
 Labels = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.int64]
 _BLOCK = 8192
 
 

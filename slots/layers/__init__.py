@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from slots.layers.layerwise import PooledFeatures as PooledFeatures
 from slots.layers.layerwise import fit_layers as fit_layers
-from slots.layers.patch_layer import PatchWhitening as PatchWhitening
 from slots.layers.slot_conv import SlotConv2d as SlotConv2d
+from slots.layers.whitening import PatchWhitening as PatchWhitening

@@ -9,13 +9,11 @@ import numpy.typing as npt
 import torch
 
 from slots.errors import ModelError
-from slots.features.preprocessing import RawInputs
 from slots.head.caps import free_radius
 from slots.head.decision import decide
 from slots.head.prediction import Answer, Prediction
 from slots.model.slot_model import SlotModel
-
-Ids = npt.NDArray[np.int64]
+from slots.shapes import Ids, RawInputs
 
 _SLOT = ("weights", "centres", "precision_thresholds", "support_thresholds", "labels", "generations")
 """What of a slot takes part in a matched answer."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from slots.errors import UsageError
@@ -20,9 +19,8 @@ from slots.head.decision import decide
 from slots.model.comparison import answer_names
 from slots.model.slot_model import SlotModel
 from slots.model.transaction import all_or_nothing
+from slots.shapes import Ids
 from slots.storage.generations import Generation
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

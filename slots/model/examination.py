@@ -10,7 +10,7 @@ from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import Prediction
 from slots.index.kept_index import KeptIndex
-from slots.novelty.detector import Novelty, judge
+from slots.novelty.assessment import Novelty, judge
 from slots.novelty.distances import distances
 from slots.novelty.slot_novelty import ModelNovelty, stack_distances
 

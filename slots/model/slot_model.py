@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import torch
 
-from slots.features.preprocessing import RawInputs
 from slots.features.source import FeatureSource
 from slots.head.prediction import Prediction
 from slots.labels import GivenLabels
 from slots.model.examination import Examination, examine
 from slots.model.state import ModelState
 from slots.model.transaction import commit
-from slots.novelty.detector import Novelty
+from slots.novelty.assessment import Novelty
 from slots.novelty.slot_novelty import assess, calibrated, recalibrate
 from slots.progress import Progress
+from slots.shapes import RawInputs
 from slots.update.config import UpdateConfig
 from slots.update.plan import plan_update
 from slots.update.queries import Proposal, propose

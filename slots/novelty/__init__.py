@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from slots.novelty.assessment import Novelty as Novelty
+from slots.novelty.assessment import judge as judge
 from slots.novelty.conformal import p_values as p_values
 from slots.novelty.conformal import threshold as threshold
-from slots.novelty.detector import Novelty as Novelty
 from slots.novelty.detector import NoveltyDetector as NoveltyDetector
-from slots.novelty.detector import judge as judge
 from slots.novelty.k_flats import squared_distances as squared_distances
 from slots.novelty.slot_novelty import ModelNovelty as ModelNovelty
 from slots.novelty.slot_novelty import assess as assess

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,11 @@ from slots.clustering.device_kmeans import device_centres
 from slots.clustering.kmeans import centres
 from slots.errors import DataError, UsageError
 from slots.head.similarities import normalize
-from slots.novelty.conformal import check_rate, p_values
+from slots.novelty.assessment import Novelty, judge
+from slots.novelty.conformal import check_rate
 from slots.novelty.distances import Distances, NoveltyMetric, distances
 from slots.novelty.k_flats import N_DIRECTIONS, fit_flats
 from slots.novelty.tails import combine, with_tails
-
-SHARES = (0.6, 0.3, 0.1)
-"""Shares of the false alarms that the first three tests may spend where the prototypes are a model's slots."""
 
 NARROW = (0.35, 0.35, 0.05, 0.25)
 """Shares of a detector for angle, pattern, size and surface. Among few features, nine directions are much of the space,
@@ -33,34 +31,6 @@ Shares = tuple[float, float, float] | tuple[float, float, float, float]
 _WIDTH = 256
 _NEIGHBOURS = {False: 10, True: 3}  # of narrow features, and of wide ones, where the tenth is far already
 _FEW = 100  # with fewer prototypes the tenth is no neighbour
-
-
-@dataclass(frozen=True)
-class Novelty:
-    """How novel a batch of inputs is; all arrays have shape (example,).
-
-    Parameters
-    ----------
-    scores : float64 array
-        Higher = more novel: about minus the logarithm of the chance of such an input among familiar ones.
-    p_values : float64 array
-        In (0, 1]; valid for inputs exchangeable with the calibration data.
-    novel : bool array
-        ``p_values <= false_alarm_rate``.
-    nearest : int64 array
-        Prototype of smallest angle; for a model the slot.
-    reasons : array of str
-        Which of `REASONS` gave the score.
-    """
-
-    scores: npt.NDArray[np.float64]
-    p_values: npt.NDArray[np.float64]
-    novel: npt.NDArray[np.bool_]
-    nearest: npt.NDArray[np.int64]
-    reasons: npt.NDArray[np.str_]
-
-    def __len__(self) -> int:
-        return len(self.scores)
 
 
 class NoveltyDetector:
@@ -251,20 +221,6 @@ class NoveltyDetector:
                 "The detector was fitted on others."
             )
         return distances(features[:, None], self.prototypes, self.metric)
-
-
-def judge(found: Distances, metric: NoveltyMetric, calibration: npt.NDArray[np.float64], *, rate: float) -> Novelty:
-    """Scores, p-values and decisions from distances.
-
-    Raises
-    ------
-    UsageError
-        If the calibration examples are too few for the rate.
-    """
-    check_rate(rate, len(calibration))
-    scores, reasons = combine(found, metric)
-    chances = p_values(scores, calibration)
-    return Novelty(scores, chances, chances <= rate * (1 + 1e-12), found.nearest.cpu().numpy(), reasons)
 
 
 def _prototypes(unit: Tensor, count: int, seed: int, device: torch.device) -> Tensor:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from slots.errors import UsageError
 from slots.features.featurizer import Featurizer
-from slots.features.preprocessing import RawInputs
 from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
-from slots.novelty.detector import SHARES, Novelty, judge
+from slots.novelty.assessment import SHARES, Novelty, judge
 from slots.novelty.distances import Distances, NoveltyMetric, distances
 from slots.novelty.tails import combine, with_tails
 from slots.progress import Progress
+from slots.shapes import RawInputs
 
 _METRIC_EXAMPLES = 20_000
 _SHRINKAGE = 0.05

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from slots.closing.closing_pass import ClosingConfig
+from slots.closing.config import ClosingConfig
 from slots.errors import UsageError
 
 

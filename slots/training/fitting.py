@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from slots.closing.closing_pass import ClosingReport, close
-from slots.clustering.device_kmeans import device_centres
-from slots.clustering.kmeans import directions
+from slots.closing.closing_pass import close
+from slots.closing.config import ClosingReport
 from slots.errors import DataError, UsageError
-from slots.features.preprocessing import Preprocessing, RawInputs
+from slots.features.preprocessing import Preprocessing
 from slots.features.source import FeatureSource
-from slots.features.views import Views, parse_views
+from slots.features.views import parse_views
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.similarities import normalize
 from slots.labels import check_labels
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress, silent
-from slots.training.backbone_hooks import constrain, learns, prepare, schedule
-from slots.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
+from slots.shapes import RawInputs
+from slots.training.backbone_hooks import learns
+from slots.training.checkpoint import remove_checkpoint
 from slots.training.config import TrainConfig
-from slots.training.optimizers import follow, make_optimizers, set_rates
-
-Regularizer = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
-"""``regularizer(backbone, inputs)``: features of a batch of inputs, and what is added to the loss."""
+from slots.training.loop import FitLoop, Regularizer
 
 _SMALL_WORK = 5e7  # multiplications a batch: a millisecond of one thread
-_SAMPLE = 2000  # training inputs that a backbone may look at before the training
-_SHARE_OF_MEMORY = 4  # raw inputs may take one part in so many of the free memory of a GPU
-_SECONDS_BETWEEN_LOOKS = 0.25
-_KMEANS_EXAMPLES = 3000  # per class; more moves the centres little and costs time
 
 
 @dataclass(frozen=True)
@@ -133,7 +122,7 @@ def fit(
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
     source = _fixed_features(model, x, config, report)
     targets = torch.from_numpy(labels).to(model.device)
-    run = _Run(model, x, targets, fitted, config, report, stop or (lambda: False), source, regularizer)
+    run = FitLoop(model, x, targets, fitted, config, report, stop or (lambda: False), source, regularizer)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
         losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
         if not model.head.n_slots and not bool(torch.as_tensor(x).any()):
@@ -195,222 +184,3 @@ def _assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, cla
     head = IncrementalNeuralHashing(feature_dim, scale=config.scale, beta=config.beta, precision=config.precision)
     model = SlotModel(preprocessing, head, backbone=backbone, class_names=class_names, views=views.spec)
     return model.to(config.device)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One training run: what it works on, and the loop."""
-
-    model: SlotModel
-    x: RawInputs
-    y: Tensor
-    fitted: npt.NDArray[np.int64]
-    config: TrainConfig
-    report: Progress
-    stop: Callable[[], bool]
-    source: FeatureSource | None = None
-    """Features that were computed before; None where the backbone or chance changes them."""
-    regularizer: Regularizer | None = None
-
-    @cached_property
-    def n_labels(self) -> int:
-        """How many labels the data has."""
-        return len(self.y.unique())
-
-    @cached_property
-    def inputs(self) -> RawInputs:
-        """The raw inputs, on the device where they fit easily: a batch is then no transfer."""
-        if self.y.device.type != "cuda" or self.source is not None:
-            return self.x
-        there = torch.as_tensor(self.x)
-        free, _ = torch.cuda.mem_get_info(self.y.device)
-        return there.to(self.y.device) if there.nbytes < free // _SHARE_OF_MEMORY else self.x
-
-    def train(self, path: Path | None, *, resume: bool) -> tuple[list[float], bool]:
-        """Run the epochs; returns the mean loss of each, and whether ``stop`` ended them."""
-        model, config = self.model, self.config
-        trainable = [p for p in model.backbone.parameters() if p.requires_grad]
-        losses: list[float] = []
-        stored = read_checkpoint(path, config, self.y) if resume and path is not None else None
-        if stored is not None:
-            model.load_state_dict(stored.model)
-            losses = list(stored.losses)
-        else:
-            sample = np.random.default_rng(config.seed).permutation(self.fitted)[:_SAMPLE]
-            prepare(model.backbone, model.preprocessing(self.x[np.sort(sample)], model.device))
-            if config.slots_per_class:
-                self._start(train_mode=bool(trainable))
-        optimizers = make_optimizers(model.head, model.backbone, config)
-        if stored is not None:
-            stored.restore(optimizers)
-        for epoch in range(len(losses), config.epochs):
-            loss = self._epoch(epoch, optimizers, trainable)
-            if loss is None:
-                return losses, True
-            losses.append(loss)
-            if path is not None:
-                write_checkpoint(path, Checkpoint.of(model, optimizers, losses), config, self.y)
-        schedule(model.backbone, 1.0)
-        return losses, False
-
-    @torch.no_grad()
-    def _start(self, *, train_mode: bool) -> None:
-        """Initial slots: spherical k-means on the features of each class."""
-        config, head = self.config, self.model.head
-        self.model.train(train_mode)  # untrained batch normalisation needs the statistics of a batch
-        for label in self.y.unique().tolist():
-            ids = self.fitted[(self.y[torch.from_numpy(self.fitted)] == label).cpu().numpy()][:_KMEANS_EXAMPLES]
-            parts = [self._plain_features(ids[i : i + 500]) for i in range(0, len(ids), 500)]
-            if not parts:
-                continue
-            unit = normalize(torch.cat(parts).float())
-            self.report("initial slots", (label + 1) / (int(self.y.max()) + 1))
-            if unit.device.type == "cpu":
-                centres = torch.from_numpy(directions(unit.numpy(), config.slots_per_class, seed=config.seed))
-            else:
-                centres = device_centres(unit[(unit != 0).any(1)], config.slots_per_class, seed=config.seed)
-            if len(centres):
-                head.add_slots(centres, torch.full((len(centres),), label))
-
-    def _plain_features(self, ids: npt.NDArray[np.int64]) -> Tensor:
-        """Features of inputs as they are."""
-        if self.source is not None:
-            return self.source(ids)[:, 0]
-        features: Tensor = self.model.backbone(self.model.preprocessing(self.x[ids], self.model.device))
-        return features
-
-    def _features(self, views: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Features of a batch of viewed inputs, and what a regulariser adds to the loss."""
-        if self.source is not None:
-            return views.float(), 0.0
-        if self.regularizer is None:
-            return self.model.featurize(views).float(), 0.0
-        features, extra = self.regularizer(self.model.backbone, views.flatten(0, 1))
-        return features.reshape(*views.shape[:2], features.shape[-1]).float(), extra
-
-    def _epoch(
-        self, epoch: int, optimizers: list[torch.optim.Optimizer], trainable: list[nn.Parameter]
-    ) -> float | None:
-        """One pass over the training part; None when stopped."""
-        model, config, head = self.model, self.config, self.model.head
-        model.train(bool(trainable))
-        growing = config.slots_per_class == 0 and epoch < config.grow_epochs
-        tally = _Tally(self.y.device)
-        for start, batch, views in self._batches(epoch):
-            ids = _sent(batch, self.y.device)
-            targets = self.y[ids]
-            progress = (epoch + start / len(self.fitted)) / config.epochs
-            schedule(model.backbone, progress)
-            with (
-                torch.set_grad_enabled(bool(trainable)),
-                torch.autocast(self.y.device.type, torch.bfloat16, enabled=config.autocast),
-            ):
-                features, extra = self._features(views)
-            if growing:
-                head.grow(features.detach(), targets, ids)
-            if growing or not self._all_known():
-                known = torch.isin(targets, head.classes)  # of a class of zero rows there is no slot
-                if not bool(known.any()):
-                    continue
-                if not bool(known.all()):
-                    features, targets = features[known], targets[known]
-            wanted = columns(head.classes, targets)
-            logits = head(features)
-            if config.margin:
-                logits = logits - head.scale * config.margin * functional.one_hot(wanted, head.n_classes)
-            loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing) + extra
-            follow(optimizers, head)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            loss.backward()
-            set_rates(optimizers, progress)
-            if growing:
-                head.step_(10 * config.slot_lr)  # and the optimiser, without a gradient, leaves the slots alone
-            for optimizer in optimizers:
-                optimizer.step()
-            head.renormalize_()
-            constrain(model.backbone)
-            tally.add(loss.detach(), len(batch))
-            if tally.is_due():
-                text = f"epoch {epoch + 1}/{config.epochs}  loss {tally.mean():.4f}"
-                self.report(text, (start + len(batch)) / len(self.fitted))
-            if self.stop():
-                return None
-        if growing:
-            head.prune()
-            follow(optimizers, head)
-        return tally.mean()
-
-    def _all_known(self) -> bool:
-        """Whether every label of the data has a slot, so that no batch need be looked through."""
-        return len(self.model.head.classes) == self.n_labels
-
-    def _batches(self, epoch: int) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
-        """Start, ids and viewed inputs (or their features) of each batch; all chance comes from seed and epoch."""
-        config, model = self.config, self.model
-        rng = np.random.default_rng([config.seed, epoch])
-        generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-        augment = parse_views(config.augment)
-        order = rng.permutation(self.fitted)
-        for start in range(0, len(order), config.batch_size):
-            batch = order[start : start + config.batch_size]
-            if len(batch) < 2 and len(order) > 1:
-                continue  # batch normalisation cannot take one example
-            drawn = _some_views(model.views, config.sampled_views, rng)
-            if self.source is not None:
-                yield start, batch, self.source(batch)[:, drawn]
-                continue
-            chosen = batch if self.inputs is self.x else _sent(batch, model.device)
-            inputs = model.preprocessing(self.inputs[chosen], model.device)
-            if augment.n_views > 1:
-                inputs = augment.sample(inputs, generator)
-            yield start, batch, _view(model.views, drawn, inputs)
-
-
-class _Tally:
-    """Mean loss so far. A GPU is asked for it now and then only: asking waits until it has caught up."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._total = torch.zeros((), dtype=torch.float64, device=device)
-        self._seen = 0
-        self._every = 0.0 if device.type == "cpu" else _SECONDS_BETWEEN_LOOKS
-        self._last = -math.inf
-
-    def add(self, loss: Tensor, count: int) -> None:
-        """Take in the mean loss of a batch."""
-        self._total += loss.double() * count
-        self._seen += count
-
-    def is_due(self) -> bool:
-        """Whether it is time for a look."""
-        return time.monotonic() - self._last >= self._every
-
-    def mean(self) -> float:
-        """Look."""
-        self._last = time.monotonic()
-        return float(self._total) / max(1, self._seen)
-
-
-def _sent(ids: npt.NDArray[np.int64], device: torch.device) -> Tensor:
-    """Ids on the device."""
-    return torch.from_numpy(ids).to(device, non_blocking=True)
-
-
-def _some_views(views: Views, count: int, rng: np.random.Generator) -> list[int]:
-    """Places of all views, or of ``count`` of them drawn for this batch."""
-    if views.n_views <= count:
-        return list(range(views.n_views))
-    return sorted(rng.choice(views.n_views, count, replace=False).tolist())
-
-
-def _view(views: Views, drawn: list[int], inputs: Tensor) -> Tensor:
-    """Inputs in the views that were drawn, shape (example, view, ...)."""
-    if views.n_views == 1:
-        return inputs[:, None]
-    return Views(views.spec, tuple(views.steps[i] for i in drawn))(inputs)
-
-
-def columns(classes: Tensor, labels: Tensor) -> Tensor:
-    """Score column of each label, which must be one of ``classes``; these need not be sorted."""
-    order = classes.argsort()
-    return order[torch.searchsorted(classes[order], labels)]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from slots.features.preprocessing import RawInputs
 from slots.progress import Progress
+from slots.shapes import Ids, RawInputs
 from slots.update.queries import Proposal, propose
-from slots.update.self_training import Ids, Outlook, Shares, Spread, SpreadConfig, look, spread
+from slots.update.self_training import Outlook, Shares, Spread, SpreadConfig, look, spread
 from slots.update.snapshot import HasSnapshot
 
 FIRST_ROUND = 25

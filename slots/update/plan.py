@@ -9,25 +9,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.closing.closing_pass import support_features, thumbnails
 from slots.errors import DataError
-from slots.features.preprocessing import RawInputs
+from slots.features.exemplars import support_features, thumbnails
 from slots.features.source import FeatureSource
 from slots.head.similarities import normalize
 from slots.labels import GivenLabels, LabelNames
 from slots.progress import Progress, silent
-from slots.shapes import SlotLabels, SlotVectors, Thresholds
+from slots.shapes import Ids, RawInputs, SlotLabels, SlotVectors, Thresholds
 from slots.storage.generations import Generation
 from slots.update.config import UpdateConfig
+from slots.update.draft import Draft
 from slots.update.new_caps import make_caps
+from slots.update.pseudo_labelled_slots import spread_draft
 from slots.update.queries import Proposal, propose
 from slots.update.refinement import Lesson, refine
 from slots.update.report import Contradiction, UpdateReport, figures
-from slots.update.seeded_slots import Draft, seeded_draft, spread_draft
+from slots.update.seeded_slots import seeded_draft
 from slots.update.self_training import Outlook
 from slots.update.snapshot import Snapshot
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def plan_update(
     With ``config.spread`` the labels are spread over all unmatched examples first, and slots are made of what they
     reach (`slots.update.self_training`, `slots.update.pseudo_labelled_slots`); `slots.update.Inquiry` chooses the
     labels that serve that best. Otherwise each label (or query) seeds a slot; those that stand for enough of the
-    unmatched (`slots.update.new_caps.find_voters`) move to the mean of the examples nearest to them, the others
+    unmatched (`slots.update.seeded_slots.find_voters`) move to the mean of the examples nearest to them, the others
     remember their example as it is. Each unmatched example takes the label of the nearest slot, old or new; on these
     labels, on matched new examples and on the old slots' support examples the new weights are refined
     (`slots.update.refinement`); last come the caps. A cluster answers for what it matches, and guesses about nothing

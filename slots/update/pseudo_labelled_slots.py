@@ -11,10 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slots.clustering.kmeans import centres as centres_of
+from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
-from slots.update.new_caps import Placed
-from slots.update.self_training import Ids, Outlook, Spread
+from slots.progress import Progress
+from slots.shapes import Ids
+from slots.update.config import UpdateConfig
+from slots.update.draft import Draft, Placed
+from slots.update.queries import Proposal
+from slots.update.self_training import Outlook, Spread, look, spread
+from slots.update.snapshot import Snapshot
 
 SURE = 0.2
 """Lead of a spread label (in votes) from which slots are made of it and refined on it."""
@@ -151,3 +157,43 @@ class _Given:
 
     def _rows(self, places: Ids) -> Tensor:
         return self.unit[torch.from_numpy(places).to(self.unit.device)]
+
+
+def spread_draft(
+    snapshot: Snapshot,
+    source: FeatureSource,
+    given: Ids,
+    proposal: Proposal,
+    *,
+    config: UpdateConfig,
+    outlook: Outlook | None,
+    report: Progress,
+) -> Draft:
+    """Slots of all that the given labels reach.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    source : FeatureSource
+        All of the new data.
+    given : int64 array of shape (example,)
+        Its labels, -1 where unknown.
+    proposal : Proposal
+    config : UpdateConfig
+        With ``spread``.
+    outlook : Outlook or None
+        Made here where there is none.
+    report : callable
+    """
+    outlook = look(snapshot, source, proposal.prediction, report=report) if outlook is None else outlook
+    found = stand(
+        snapshot.head,
+        outlook,
+        spread(outlook, given, config=config.spread),
+        unmatched=proposal.unmatched,
+        known=given[proposal.unmatched],
+        slots_per_label=config.slots_per_label,
+        seed=config.seed,
+    )
+    labels = torch.from_numpy(found.labels).to(snapshot.device)
+    return Draft(found.placed, labels, found.sure, np.zeros(0, np.int64), found.sources)

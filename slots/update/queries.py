@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from slots.cover.coverage import CoverBlock, pack_bits
+from slots.cover.bits import CoverBlock, pack_bits
 from slots.cover.greedy import greedy_set_cover_packed
 from slots.errors import UsageError
-from slots.features.source import FeatureSource
+from slots.features.source import FeatureSource, unit_features
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import Prediction
 from slots.head.similarities import normalize
 from slots.progress import Progress, silent
 from slots.rounding import full_product
+from slots.shapes import Ids
 from slots.update.snapshot import Snapshot
 
-Ids = npt.NDArray[np.int64]
 _WORD = 64
 _TILE = 1 << 22  # scores held at once: 16 MB
 
@@ -160,12 +160,6 @@ def learned_radius(head: IncrementalNeuralHashing) -> float:
     limits = head.support_thresholds.double()
     limits = limits[(limits <= 1) & (limits > -1) & (generations == generations.min())] if len(limits) else limits
     return float(limits.arccos().median()) if len(limits) else 0.5
-
-
-def unit_features(source: FeatureSource) -> Float[Tensor, "example feature"]:
-    """Unit features of the inputs themselves (their first view), zero rows where there is no direction."""
-    parts = [normalize(source(rows)[:, 0].float()) for rows in source.blocks()]
-    return torch.cat([torch.zeros(0, source.featurizer.feature_dim, device=source.featurizer.device), *parts])
 
 
 def _answers(source: FeatureSource, snapshot: Snapshot, report: Progress) -> Prediction:

@@ -14,7 +14,8 @@ from torch.nn import functional
 from slots.features.source import FeatureSource
 from slots.features.views import Views
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.similarities import class_groups, normalize, softmax_pool
+from slots.head.pooling import class_groups, softmax_pool
+from slots.head.similarities import normalize
 from slots.progress import Progress
 from slots.shapes import SlotLabels, SlotVectors
 

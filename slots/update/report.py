@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from slots.shapes import Ids
 from slots.update.queries import Proposal
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

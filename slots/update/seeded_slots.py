@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from slots.features.source import FeatureSource
+from slots.cover.bits import CoverBlock, pack_bits
+from slots.cover.greedy import greedy_set_cover, greedy_set_cover_packed
+from slots.features.source import FeatureSource, unit_features
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
-from slots.progress import Progress
+from slots.rounding import add_by_owner_, full_product
+from slots.shapes import Ids, SlotLabels
 from slots.update.config import UpdateConfig
-from slots.update.new_caps import Placed, find_voters, settle, thin_seeds
-from slots.update.pseudo_labelled_slots import stand
-from slots.update.queries import Proposal, unit_features
-from slots.update.self_training import Outlook, look, spread
+from slots.update.draft import Draft, Placed
+from slots.update.queries import Proposal
 from slots.update.snapshot import Snapshot
 
-Ids = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Draft:
-    """New slots before their refinement: where, of which label, and what of the unmatched teaches them.
-
-    Parameters
-    ----------
-    placed : Placed
-    labels : int64 tensor of shape (unmatched,)
-        Of every unmatched example: given, taken or spread.
-    sure : bool array of shape (unmatched,)
-        Whose label may be learned from.
-    clusters : int64 array
-        Labels among the slots' that are clusters without a name.
-    sources : int64 array of shape (slot,)
-        Place of the given label that each slot rests on; -1 for none.
-    """
-
-    placed: Placed
-    labels: Tensor
-    sure: npt.NDArray[np.bool_]
-    clusters: Ids
-    sources: Ids
+_SEEDS_AT_ONCE = 2000
 
 
 def seeded_draft(
@@ -84,46 +59,6 @@ def seeded_draft(
     return Draft(placed, taken, every, clusters, np.where(np.isin(labels, clusters), -1, seeds))
 
 
-def spread_draft(
-    snapshot: Snapshot,
-    source: FeatureSource,
-    given: Ids,
-    proposal: Proposal,
-    *,
-    config: UpdateConfig,
-    outlook: Outlook | None,
-    report: Progress,
-) -> Draft:
-    """Slots of all that the given labels reach.
-
-    Parameters
-    ----------
-    snapshot : Snapshot
-    source : FeatureSource
-        All of the new data.
-    given : int64 array of shape (example,)
-        Its labels, -1 where unknown.
-    proposal : Proposal
-    config : UpdateConfig
-        With ``spread``.
-    outlook : Outlook or None
-        Made here where there is none.
-    report : callable
-    """
-    outlook = look(snapshot, source, proposal.prediction, report=report) if outlook is None else outlook
-    found = stand(
-        snapshot.head,
-        outlook,
-        spread(outlook, given, config=config.spread),
-        unmatched=proposal.unmatched,
-        known=given[proposal.unmatched],
-        slots_per_label=config.slots_per_label,
-        seed=config.seed,
-    )
-    labels = torch.from_numpy(found.labels).to(snapshot.device)
-    return Draft(found.placed, labels, found.sure, np.zeros(0, np.int64), found.sources)
-
-
 def _seeds(unit: Tensor, known: Ids, proposal: Proposal, *, first_free: int) -> tuple[Ids, Ids, Ids]:
     """Places among the unmatched that seed a slot, their labels, and the ids of the clusters among these."""
     labelled = np.flatnonzero((known >= 0) & (unit != 0).any(1).cpu().numpy())
@@ -152,3 +87,130 @@ def _taken_labels(
     taken = torch.cat(parts)
     taken[placed.seeds] = placed.labels
     return torch.where(known >= 0, known, taken)
+
+
+def thin_seeds(unit: Float[Tensor, "example feature"], labels: Ids, radius: float) -> Ids:
+    """The fewest labelled examples whose caps hold all labelled ones, each cap free of other labels.
+
+    Parameters
+    ----------
+    unit : float tensor of shape (example, feature)
+        Unit features of the unmatched.
+    labels : int64 array of shape (example,)
+        -1 where unknown.
+    radius : float
+        Largest radius of a cap.
+
+    Returns
+    -------
+    int64 array
+        Places, those that cover most first within each label.
+    """
+    known = np.flatnonzero((labels >= 0) & (unit != 0).any(1).cpu().numpy())
+    rows, marks = unit[torch.from_numpy(known).to(unit.device)], torch.from_numpy(labels[known]).to(unit.device)
+    picked = [np.zeros(0, np.int64)]
+    for label in np.unique(labels[known]):
+        mine = (marks == int(label)).nonzero()[:, 0]
+        tried = mine[:: max(1, -(-len(mine) // _SEEDS_AT_ONCE))]
+        scores = full_product(rows[tried], rows.T)
+        others = scores[:, marks != int(label)]
+        limit = torch.full((len(tried),), float(np.cos(radius)), device=rows.device)
+        if others.shape[1]:
+            limit = torch.maximum(limit, others.amax(1))
+        covers = scores[:, mine] > limit[:, None]
+        covers[torch.arange(len(tried)), torch.searchsorted(mine, tried)] = True
+        picked.append(known[tried[greedy_set_cover(covers).to(tried.device)].cpu().numpy()])
+    return np.concatenate(picked)
+
+
+@torch.no_grad()
+def find_voters(
+    source: FeatureSource,
+    unit: Float[Tensor, "example feature"],
+    known: Tensor,
+    *,
+    seeds: Tensor,
+    labels: SlotLabels,
+    radius: float,
+) -> Bool[Tensor, " slot"]:
+    """Which seeds stand for enough of the unmatched: greedy cover again, among the seeds alone.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The unmatched examples.
+    unit : float tensor of shape (example, feature)
+        Unit features of the examples themselves.
+    known : int64 tensor of shape (example,)
+        Labels, -1 where unknown.
+    seeds, labels : int64 tensors of shape (slot,)
+    radius : float
+
+    Returns
+    -------
+    bool tensor of shape (slot,)
+        True for a gain of at least 1 in 500 of the examples (and 2), and for the most useful seed of each label.
+
+    Notes
+    -----
+    New slots must be about as coarse as the old ones: of two classes the one with the finer slots wins wherever
+    nothing matches, whatever is true. On MNIST (fitted on 0-7, then all ten, 500 labels) a vote for every label gives
+    95.5 %, this rule 96.3.
+    """
+    words, sizes = [torch.zeros(len(seeds), 0, dtype=torch.int64)], torch.zeros(len(seeds), dtype=torch.long)
+    step = next((rows.stop for rows in source.blocks(len(unit), columns=len(seeds))), 1)
+    step = 64 * -(-step // 64)  # a block begins with a word
+    for start in range(0, len(unit), step):
+        rows = slice(start, min(len(unit), start + step))
+        inside = np.cos(radius) < full_product(normalize(source(rows).float()), unit[seeds].T).amax(1).T
+        truth = known[rows]
+        covers = (inside & ((truth < 0) | (truth == labels[:, None]))).cpu()
+        own = ((seeds >= rows.start) & (seeds < rows.stop)).nonzero()[:, 0].cpu()
+        covers[own, seeds.cpu()[own] - rows.start] = True
+        words.append(pack_bits(covers))
+        sizes += covers.sum(1)
+    block = CoverBlock(0, torch.arange(len(seeds)), torch.arange(len(unit)), torch.cat(words, 1))
+    picks = greedy_set_cover_packed([block], min_gain=max(2, len(unit) // 500))
+    voters = torch.zeros(len(seeds), dtype=torch.bool, device=unit.device)
+    voters[picks.to(unit.device)] = True
+    sizes = sizes.to(unit.device)
+    for label in labels.unique():
+        mine = (labels == label).nonzero()[:, 0]
+        if not bool(voters[mine].any()):
+            voters[mine[sizes[mine].argmax()]] = True
+    return voters
+
+
+@torch.no_grad()
+def settle(unit: Float[Tensor, "example feature"], known: Tensor, placed: Placed, *, moves: int) -> Placed:
+    """Move each voter to the mean of the examples nearest to it, a few times; labelled ones count for their label only.
+
+    Parameters
+    ----------
+    unit : float tensor of shape (example, feature)
+    known : int64 tensor of shape (example,)
+        Labels, -1 where unknown.
+    placed : Placed
+    moves : int
+        Few: with many the slots drift away from the examples whose labels they carry.
+
+    Returns
+    -------
+    Placed
+    """
+    labels_of, seeds, centres = placed.labels[placed.voters], placed.seeds[placed.voters], placed.centres[placed.voters]
+    for _ in range(moves):
+        total = torch.zeros_like(centres, dtype=torch.float64)
+        for i in range(0, len(unit), 4096):
+            rows, labels = unit[i : i + 4096], known[i : i + 4096]
+            scores = full_product(rows, centres.T)
+            foreign = (labels[:, None] >= 0) & (labels[:, None] != labels_of)
+            owner = scores.masked_fill(foreign, -2.0).argmax(1)
+            fits = ~foreign[torch.arange(len(rows)), owner]
+            add_by_owner_(total, owner[fits], rows[fits].double())
+        total += unit[seeds].double()
+        empty = (total == 0).all(1, keepdim=True)
+        centres = torch.where(empty, centres, normalize(total).float())
+    moved = placed.centres.clone()
+    moved[placed.voters] = centres
+    return Placed(placed.seeds, moved, placed.labels, placed.voters)

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from slots.clustering.neighbours import nearest_neighbours
 from slots.errors import UsageError
-from slots.features.source import FeatureSource
+from slots.features.source import FeatureSource, unit_features
 from slots.head.prediction import Prediction
 from slots.novelty.slot_novelty import assess, calibrated
 from slots.progress import Progress, silent
-from slots.update.queries import unit_features
+from slots.shapes import Ids
 from slots.update.snapshot import Snapshot
 
-Ids = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 _UNITS = 1000
 _ANCHORS = 6000

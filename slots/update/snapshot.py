@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from slots.features.featurizer import Featurizer
-from slots.features.preprocessing import RawInputs
 from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
 from slots.index.kept_index import KeptIndex
 from slots.labels import LabelNames
 from slots.novelty.slot_novelty import ModelNovelty
+from slots.shapes import RawInputs
 
 
 @dataclass(frozen=True)

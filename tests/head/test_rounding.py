@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.small_models import mixture
 
-from slots.closing.closing_pass import ClosingConfig
+from slots.closing.config import ClosingConfig
 from slots.head.decision import decide, matching_pairs
 from slots.head.exact_thresholds import precision_thresholds_over
 from slots.head.hashing import IncrementalNeuralHashing

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from slots.head.decision import SlotCaps, decide, matching_pairs
+from slots.head.caps import SlotCaps
+from slots.head.decision import decide, matching_pairs
 from slots.head.prediction import Prediction
 from slots.head.similarities import normalize
 

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from slots.head.decision import best_pairs, exact_margins
+from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Answer, Prediction
-from slots.head.similarities import class_groups, normalize, softmax_pool
+from slots.head.similarities import normalize
 
 
 def decide(features, caps):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from support import reference_head as literal
 
-from slots.head.decision import SlotCaps
+from slots.head.caps import SlotCaps
 from slots.head.similarities import normalize
 
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from slots.head.decision import SlotCaps
-from slots.head.similarities import margins, normalize
+from slots.head.caps import SlotCaps, margins
+from slots.head.similarities import normalize
 
 _OWN = 50  # nearest prototypes of the own class that are tried as witnesses
 

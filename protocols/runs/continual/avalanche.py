@@ -12,9 +12,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from protocols.runs.continual.replay import STEP, Memory, answers, make_network, network_bytes
+from slots.shapes import Ids
 
 Rows = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 _BLOCK = 2000
 _AVALANCHE_MEMORY = 500
 _AVALANCHE_RATE = 0.05

@@ -13,9 +13,9 @@ from protocols.runs.continual.avalanche import AvalancheLearner, NearestNeighbou
 from protocols.runs.continual.replay import DarkReplay, GDumb, Replay
 from protocols.runs.continual.streaming_statistics import NearestMean, RandomRidge, StreamingLDA
 from slots.errors import UsageError
+from slots.shapes import Ids
 
 Rows = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 
 class Learner(Protocol):

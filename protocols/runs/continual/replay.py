@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from slots.shapes import Ids
+
 Rows = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 HIDDEN = 400
 
 STEP = 10

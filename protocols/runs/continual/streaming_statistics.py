@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from slots.shapes import Ids
+
 Rows = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 Sums = npt.NDArray[np.float64]
 
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from slots.errors import UsageError
-
-Ids = npt.NDArray[np.int64]
+from slots.shapes import Ids
 
 KINDS: Final = ("class", "blurry", "domain")
 """``class``: new classes, then never again. ``blurry``: a share of each class comes at any time. ``domain``: the same

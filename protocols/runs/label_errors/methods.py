@@ -19,10 +19,12 @@ from protocols.runs.label_errors import peers
 from protocols.runs.label_errors.noise import Noisy
 from protocols.runs.label_errors.peers import Probabilities, Ranking
 from slots.errors import UsageError
-from slots.features.preprocessing import Preprocessing, RawInputs
-from slots.label_errors.detection import LabelErrors, WatchConfig, judge_labels, small_network, watch_training
+from slots.features.preprocessing import Preprocessing
+from slots.label_errors.detection import LabelErrors, judge_labels
 from slots.label_errors.evidence import shut_out
+from slots.label_errors.training_dynamics import WatchConfig, small_network, watch_training
 from slots.progress import Progress
+from slots.shapes import RawInputs
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
 

@@ -12,8 +12,8 @@ from protocols.harness.protocol import Protocol, Setting
 from protocols.runs.label_errors.methods import PEERS, Case, Verdict, verdicts
 from protocols.runs.label_errors.noise import KINDS, Noisy, add_noise, partners_of
 from slots.errors import UsageError
-from slots.features.preprocessing import RawInputs
 from slots.progress import Progress
+from slots.shapes import RawInputs
 
 Labels = npt.NDArray[np.int64]
 _RECALLS = tuple(round(0.02 * step, 2) for step in range(1, 51))

@@ -19,8 +19,8 @@ from protocols.harness.encoders import Encoder, Features, Labels, make_encoder
 from protocols.harness.linear_probe import last_layer
 from protocols.harness.protocol import Setting
 from slots.errors import UsageError
-from slots.features.preprocessing import RawInputs
 from slots.progress import Progress
+from slots.shapes import RawInputs
 from slots.storage.atomic import write_file
 
 NAMED = ("mnist", "fashion_mnist", "notmnist", "cifar10")

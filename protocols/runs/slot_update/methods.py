@@ -14,9 +14,9 @@ from protocols.harness.protocol import Setting
 from protocols.runs.slot_update import query_strategies
 from protocols.runs.slot_update.metrics import Answers
 from protocols.runs.slot_update.splits import Labels, Split
-from slots.features.preprocessing import RawInputs
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress
+from slots.shapes import RawInputs
 
 Rows = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.cover.coverage import CoverBlock, pack_bits
+from slots.cover.bits import CoverBlock, pack_bits
 from slots.cover.greedy import greedy_set_cover_packed
 from slots.head.similarities import normalize
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from protocols.data.dataset import Dataset
 from slots.errors import UsageError
-from slots.features.preprocessing import RawInputs
+from slots.shapes import RawInputs
 
 Labels = npt.NDArray[np.int64]
 

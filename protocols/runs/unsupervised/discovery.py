@@ -15,10 +15,10 @@ from protocols.runs.unsupervised import peers
 from protocols.runs.unsupervised.metrics import matched_points
 from slots.graph.config import GraphConfig
 from slots.graph.discovery import discover
+from slots.shapes import Ids
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
 
-Ids = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float32]
 _TRUE = "Told the number of classes."
 _UPDATED = "Fitted on the labelled examples, then updated without labels: each new slot is a cluster of its own."

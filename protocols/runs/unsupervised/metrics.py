@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-Ids = npt.NDArray[np.int64]
+from slots.shapes import Ids
 
 
 def contingency(classes: Ids, clusters: Ids) -> Ids:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slots.shapes import Ids
+
 Features = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 _BLOCK = 4096
 
 

@@ -22,8 +22,8 @@ from slots.graph.config import GraphConfig
 from slots.graph.learning import learn_graph, regroup
 from slots.graph.slot_graph import SlotGraph
 from slots.progress import Progress, silent
+from slots.shapes import Ids
 
-Ids = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float32]
 ByNumber = Callable[[Features, int, int], Clustering]
 

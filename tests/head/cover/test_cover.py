@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support.reference_cover import greedy, smallest_cover_size
 
+from slots import jit
 from slots.cover import kernels
-from slots.cover.coverage import CoverBlock, _pack_on_device, pack_bits, unpack_bits
+from slots.cover.bits import CoverBlock, _pack_on_device, pack_bits, unpack_bits
 from slots.cover.greedy import _greedy_blocks_rounds, greedy_set_cover, greedy_set_cover_packed
 from slots.cover.parallel import greedy_rounds
 
@@ -156,7 +157,7 @@ def test_without_a_folder_for_compiled_code_it_is_kept_in_memory(monkeypatch):
         return compile_(**options)
 
     monkeypatch.setattr(kernels.numba, "njit", without_folder)
-    assert kernels.compiled(lambda x: x + 1)(2) == 3
+    assert jit.compiled(lambda x: x + 1)(2) == 3
 
 
 def test_no_blocks_give_no_picks():

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from slots.cover import by_class, coverage, greedy
+from slots.cover.bits import CoverBlock, pack_bits
 from slots.cover.by_class import class_cover
-from slots.cover.coverage import CoverBlock, cap_thresholds, coverage_bits, pack_bits
+from slots.cover.coverage import cap_thresholds, coverage_bits
 from slots.cover.greedy import greedy_set_cover_packed
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

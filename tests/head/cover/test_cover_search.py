@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support.reference_cover import greedy, smallest_cover_size
 
-from slots.cover.coverage import CoverBlock, as_words, pack_bits
-from slots.cover.greedy import greedy_set_cover, refined_set_cover, refined_set_cover_packed
+from slots.cover.bits import CoverBlock, as_words, pack_bits
+from slots.cover.greedy import greedy_set_cover
 from slots.cover.kernels import listed, sparse_rows, transposed
 from slots.cover.reductions import reduce_cover
+from slots.cover.refined import refined_set_cover, refined_set_cover_packed
 
 
 def matrices(max_candidates=9, max_examples=10):
@@ -184,7 +185,7 @@ def test_all_that_a_search_needs_is_compiled_before_its_time_begins():
 def test_the_time_begins_after_the_compiler(monkeypatch):
     """Whatever compiling takes, the search gets its budget."""
     calls = []
-    monkeypatch.setattr("slots.cover.greedy.compile_search", lambda: calls.append("compiled"))
+    monkeypatch.setattr("slots.cover.refined.compile_search", lambda: calls.append("compiled"))
     real = time.perf_counter
 
     class Watch:
@@ -193,7 +194,7 @@ def test_the_time_begins_after_the_compiler(monkeypatch):
             calls.append("clock")
             return real()
 
-    monkeypatch.setattr("slots.cover.greedy.time", Watch)
+    monkeypatch.setattr("slots.cover.refined.time", Watch)
     refined_set_cover(random_matrix(0, 40, 50, 0.1), time_budget_s=0.01)
     assert calls[:2] == ["compiled", "clock"]
 

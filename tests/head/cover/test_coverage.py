@@ -7,9 +7,11 @@ import pytest
 import torch
 from support.reference_cover import caps, greedy, inside
 
+from slots.cover.bits import unpack_bits
 from slots.cover.by_class import class_cover
-from slots.cover.coverage import cap_thresholds, coverage_bits, unpack_bits
-from slots.cover.greedy import greedy_set_cover_packed, refined_set_cover_packed
+from slots.cover.coverage import cap_thresholds, coverage_bits
+from slots.cover.greedy import greedy_set_cover_packed
+from slots.cover.refined import refined_set_cover_packed
 
 
 def dense(blocks, n_candidates, n_examples):

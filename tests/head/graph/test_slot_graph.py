@@ -11,10 +11,11 @@ from slots.clustering.kmeans import nearest, spherical_means
 from slots.errors import DataError, UsageError
 from slots.estimators.clusterer import SlotClusterer
 from slots.graph.bridges import count_bridges
-from slots.graph.communities import agreement, find_communities, louvain, modularity
+from slots.graph.communities import agreement, find_communities
 from slots.graph.config import GraphConfig
 from slots.graph.discovery import discover
 from slots.graph.learning import learn_graph, regroup
+from slots.graph.louvain import louvain, modularity
 from slots.head.similarities import normalize
 
 

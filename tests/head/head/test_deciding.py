@@ -12,10 +12,12 @@ from support import reference_decision as slow
 from support.reference_index import inputs_near, random_caps
 
 from slots.head import decision, pooled_answers
-from slots.head.decision import SlotCaps, decide
+from slots.head.caps import SlotCaps
+from slots.head.decision import decide
 from slots.head.pooled_answers import Voters
+from slots.head.pooling import class_groups, softmax_pool
 from slots.head.pooling_kernels import Pools, best_views, pool_classes
-from slots.head.similarities import class_groups, normalize, softmax_pool
+from slots.head.similarities import normalize
 from slots.index.slot_index import SlotIndex
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from support.reference_update import clearance, exact_angle
 
 import slots.head.caps
-from slots.head.caps import SAFETY, exact_angles, free_radius
-from slots.head.decision import SlotCaps, matching_pairs
+from slots.head.caps import SAFETY, SlotCaps, exact_angles, free_radius
+from slots.head.decision import matching_pairs
 from slots.head.similarities import normalize
 from slots.rounding import strictly_above
 

@@ -10,19 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import reference_head as literal
 
-from slots.head.decision import SlotCaps, decide, matching_pairs
+from slots.head.caps import SlotCaps, margins
+from slots.head.decision import decide, matching_pairs
+from slots.head.pooling import class_groups, max_pool, softmax_pool
 from slots.head.prediction import Answer, Prediction
-from slots.head.similarities import (
-    best_view,
-    class_groups,
-    margins,
-    max_pool,
-    normalize,
-    precision_thresholds,
-    similarity,
-    softmax_pool,
-    support_thresholds,
-)
+from slots.head.similarities import best_view, normalize, similarity
+from slots.head.thresholds import precision_thresholds, support_thresholds
 
 few = settings(max_examples=60, deadline=None)
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support import reference_index as literal
 
 from slots.errors import MissingExtraError, UsageError
-from slots.head.decision import SlotCaps, best_pairs, decide, matching_pairs
+from slots.head.caps import SlotCaps
+from slots.head.decision import best_pairs, decide, matching_pairs
 from slots.head.prediction import Answer, Prediction
 from slots.head.similarities import normalize
 from slots.index import faiss_proposer

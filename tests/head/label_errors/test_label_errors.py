@@ -14,10 +14,11 @@ from torch import nn
 from slots.errors import DataError, UsageError
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.label_errors import noise_matrix as label_errors_noise
-from slots.label_errors.detection import WatchConfig, find_label_errors, judge_labels, small_network, watch_training
+from slots.label_errors.detection import find_label_errors, judge_labels
 from slots.label_errors.evidence import DAMAGES, gather_evidence, shut_out
 from slots.label_errors.explanations import explain_label_errors
 from slots.label_errors.noise_matrix import anchor_counts, given_true, noise_matrix
+from slots.label_errors.training_dynamics import WatchConfig, small_network, watch_training
 
 
 def counts_of(n, draw):

@@ -10,8 +10,8 @@ from slots.clustering.slot_clusters import ClusterConfig
 from slots.errors import DataError, EmptyHeadError, UsageError
 from slots.head.similarities import normalize, similarity
 from slots.layers.layerwise import PooledFeatures, fit_layers, random_patches
-from slots.layers.patch_layer import PatchWhitening
 from slots.layers.slot_conv import SlotConv2d
+from slots.layers.whitening import PatchWhitening
 
 IMAGES = torch.randint(256, (40, 3, 12, 12), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
 

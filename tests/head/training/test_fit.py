@@ -8,14 +8,17 @@ import torch
 from support.nets import TinyNet, blobs, build_tiny, same_state, strokes
 from torch import nn
 
-from slots.closing.closing_pass import ClosingConfig
+from slots.closing.caps import slack_for
+from slots.closing.config import ClosingConfig
 from slots.errors import DataError, EmptyHeadError, ModelError, UsageError
-from slots.head.exact_thresholds import PrecisionAccumulator, precision_thresholds_over, slack_for
+from slots.head.exact_thresholds import PrecisionAccumulator, precision_thresholds_over
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.similarities import normalize, precision_thresholds
+from slots.head.similarities import normalize
+from slots.head.thresholds import precision_thresholds
 from slots.model.slot_model import SlotModel
 from slots.training.config import TrainConfig
-from slots.training.fitting import columns, fit, hold_out
+from slots.training.fitting import fit, hold_out
+from slots.training.loop import columns
 
 QUICK = TrainConfig(epochs=4, batch_size=64, slots_per_class=3)
 FULL = ClosingConfig(closing="full")

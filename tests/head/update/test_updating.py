@@ -15,12 +15,15 @@ from slots.cover.greedy import greedy_set_cover
 from slots.errors import DataError, UsageError
 from slots.features.source import FeatureSource
 from slots.head.decision import matching_pairs
-from slots.head.similarities import class_groups, normalize, softmax_pool
+from slots.head.pooling import class_groups, softmax_pool
+from slots.head.similarities import normalize
 from slots.model.editing import delete
 from slots.update.config import UpdateConfig
-from slots.update.new_caps import Placed, find_voters, make_caps, settle, thin_seeds
+from slots.update.draft import Placed
+from slots.update.new_caps import make_caps
 from slots.update.refinement import Lesson, refine
 from slots.update.report import Contradiction
+from slots.update.seeded_slots import find_voters, settle, thin_seeds
 
 
 def quiet(_step, _share):

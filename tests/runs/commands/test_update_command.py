@@ -18,7 +18,7 @@ from protocols.data.dataset import check_sum, only_classes
 from protocols.data.loading import load_data
 from protocols.pages.queries_page import queries_page
 from protocols.summaries.update import COLUMNS
-from slots.closing.closing_pass import ClosingConfig
+from slots.closing.config import ClosingConfig
 from slots.errors import DataError, UsageError
 from slots.head.prediction import changed_matched
 from slots.model.slot_model import SlotModel

@@ -1,0 +1,190 @@
+"""Caps of the closing pass: who owns which example, support angles and the precision on held-out data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from slots.features.source import FeatureSource
+from slots.head.decision import matching_pairs
+from slots.head.exact_thresholds import PrecisionAccumulator, precision_thresholds_over
+from slots.head.hashing import N_EXEMPLARS, IncrementalNeuralHashing
+from slots.head.similarities import best_view, normalize
+from slots.head.thresholds import support_thresholds
+from slots.progress import Progress
+from slots.rounding import FLOAT32_GAP, add_by_owner_, full_precision, full_product, strictly_below
+from slots.shapes import Ids
+
+
+def slack_for(outside: Float[Tensor, " example"], share: float) -> float:
+    """Smallest widening of all support caps that keeps a share of held-out examples inside.
+
+    Parameters
+    ----------
+    outside : float tensor of shape (example,)
+        How far each held-out example lies outside the nearest support cap of its own label, in radians; negative
+        inside.
+    share : float in (0, 1)
+        Wanted share inside on new data.
+
+    Returns
+    -------
+    float
+        Radians, >= 0; 0 when there is nothing to learn from.
+
+    Notes
+    -----
+    The ``ceil((n + 1) share)``-th smallest value: split conformal prediction's quantile (Vovk et al. 2005), so the
+    share holds for new exchangeable data, not only for these examples. With too few of them, the largest is taken.
+
+    Examples
+    --------
+    >>> slack_for(torch.tensor([-0.2, 0.25, 0.3]), 0.5)
+    0.25
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"`share` must lie in (0, 1), got {share}. 0.99 keeps all but one in a hundred.")
+    n = len(outside)
+    if n == 0:
+        return 0.0
+    rank = min(n, math.ceil((n + 1) * share))
+    return max(0.0, round(float(outside.double().sort().values[rank - 1]), 9))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The training data and the slots as the closing pass walks through them."""
+
+    head: IncrementalNeuralHashing
+    source: FeatureSource
+    y: Tensor
+    report: Progress
+
+    def blocks(self, ids: Ids, step: str) -> Iterator[tuple[Ids, Tensor, Tensor]]:
+        """Ids, view features and labels, block by block."""
+        for rows in self.source.blocks(len(ids), columns=self.head.n_slots):
+            part = ids[rows]
+            self.report(step, rows.stop / len(ids))
+            yield part, self.source(part), self.y[torch.from_numpy(part).to(self.y.device)]
+
+
+def assign_owners(data: Reference, ids: Ids) -> tuple[Tensor, PrecisionAccumulator]:
+    """Owner of each example (best slot of its label, -1 for none), centres, and precision thresholds."""
+    head = data.head
+    accumulator = PrecisionAccumulator(head.weights.detach(), head.labels)
+    owners = torch.full((len(data.y),), -1, dtype=torch.long, device=head.labels.device)
+    sums = torch.zeros(head.weights.shape, dtype=torch.float64, device=head.weights.device)
+    for part, features, labels in data.blocks(ids, "thresholds"):
+        unit = normalize(features.float())
+        best = best_view(full_product(unit, head.weights.detach().T))
+        accumulator.update(features, labels, best)
+        own, owner = best[0].masked_fill(labels[:, None] != head.labels, -math.inf).max(1)
+        known = (own > -math.inf).nonzero()[:, 0]
+        view = best[1].gather(1, owner[:, None])[:, 0]
+        add_by_owner_(sums, owner[known], unit[known, view[known]].double())
+        owners[torch.from_numpy(part).to(owners.device)[known]] = owner[known]
+    empty = (sums == 0).all(1)  # a slot that owns nothing keeps its weight as its centre
+    head.centres = torch.where(empty[:, None], head.weights.detach(), normalize(sums).float())
+    head.precision_thresholds = _precision(data, ids, accumulator)
+    return owners, accumulator
+
+
+def _precision(data: Reference, ids: Ids, accumulator: PrecisionAccumulator) -> Tensor:
+    """Thresholds of the head's wanted precision over the examples ``ids`` (which the accumulator has seen)."""
+    head = data.head
+    if head.precision == 1.0:
+        return accumulator.thresholds()
+    return precision_thresholds_over(
+        lambda: ((features, labels) for _, features, labels in data.blocks(ids, "thresholds")),
+        head.weights.detach(),
+        head.labels,
+        precision=head.precision,
+        n_examples=len(ids),
+    )
+
+
+def owned_scores(data: Reference, ids: Ids, owners: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each owned example: id, owner, best centre score of the views that fire the owner's precision cap, and of all.
+
+    Minus infinity where no view fires.
+    """
+    head = data.head
+    found: list[tuple[Tensor, ...]] = []
+    for part, features, _ in data.blocks(ids, "support"):
+        example = torch.from_numpy(part).to(owners.device)
+        rows = (owners[example] >= 0).nonzero()[:, 0]
+        owner = owners[example[rows]]
+        unit = normalize(features[rows].float())
+        both = torch.stack([head.weights.detach()[owner], head.centres[owner]], 2)
+        with full_precision():
+            weight_scores, centre_scores = torch.bmm(unit, both).unbind(2)
+        fires = weight_scores > head.precision_thresholds[owner][:, None]
+        inside = centre_scores.masked_fill(~fires, -math.inf).amax(1)
+        found.append((example[rows], owner, inside, centre_scores.amax(1)))
+    example, owner, inside, near = (torch.cat(column) for column in zip(*found, strict=True))
+    return example, owner, inside, near
+
+
+def pick_exemplars(data: Reference, example: Tensor, owner: Tensor, score: Tensor) -> None:
+    """Exemplars of each slot: the owned examples nearest its centre."""
+    head = data.head
+    order = score.argsort(descending=True, stable=True)
+    order = order[owner[order].argsort(stable=True)]
+    example, owner = example[order], owner[order]
+    counts = torch.bincount(owner, minlength=head.n_slots)
+    rank = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
+    first = rank < N_EXEMPLARS
+    head.exemplars[counts > 0] = -1
+    head.exemplars[owner[first], rank[first]] = example[first]
+
+
+def set_support_caps(
+    data: Reference, own: tuple[Tensor, Tensor], held_out: Ids, *, quantile: float, share: float
+) -> float:
+    """Set the support thresholds from owners and scores; returns the slack held-out data asked for (radians)."""
+    head = data.head
+    owner, scores = own
+    reach = support_thresholds(scores, owner, head.n_slots, quantile=quantile)
+    outside = [
+        _angle_outside(data, features, labels, reach) for _, features, labels in data.blocks(held_out, "held-out")
+    ]
+    slack = slack_for(torch.cat(outside), share) if outside else 0.0
+    wide = support_thresholds(scores, owner, head.n_slots, quantile=quantile, slack=slack)
+    head.support_thresholds = torch.where(
+        wide > 1, torch.full_like(wide, 2.0), strictly_below(wide - FLOAT32_GAP)
+    )  # the outermost example stays inside
+    return slack
+
+
+def _angle_outside(data: Reference, features: Tensor, labels: Tensor, reach: Tensor) -> Tensor:
+    """Radians outside the nearest support cap among own-label slots whose precision cap fires (those that have one)."""
+    head = data.head
+    unit = normalize(features.float())
+    fires = (full_product(unit, head.weights.detach().T) > head.precision_thresholds) & (reach <= 1)
+    fires &= (labels[:, None] == head.labels)[:, None]
+    depth = reach.clamp(-1, 1).arccos() - full_product(unit, head.centres.T).double().clamp(-1, 1).arccos()
+    nearest = depth.masked_fill(~fires, -math.inf).amax((1, 2))
+    return -nearest[nearest > -math.inf]
+
+
+def measure_precision(data: Reference, held_out: Ids, accumulator: PrecisionAccumulator) -> None:
+    """Count each slot's held-out matches, right and all; then fold the held-out examples into the thresholds.
+
+    The slots were not trained on these examples; the one number taken from them before is the common slack.
+    """
+    head = data.head
+    head.held_out.zero_()
+    for _, features, labels in data.blocks(held_out, "held-out"):
+        example, slot = matching_pairs(features, head.caps())
+        head.held_out[:, 0] += torch.bincount(slot, minlength=head.n_slots)
+        right = labels[example] == head.labels[slot]
+        head.held_out[:, 1] += torch.bincount(slot[right], minlength=head.n_slots)
+        accumulator.update(features, labels)
+    if len(held_out):
+        head.precision_thresholds = _precision(data, np.arange(len(data.y)), accumulator)

@@ -1,0 +1,63 @@
+"""Features and small pictures of the examples that slots remember."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.features.source import FeatureSource
+from slots.head.similarities import normalize
+from slots.rounding import full_precision
+from slots.shapes import Ids, RawInputs
+
+THUMBNAIL = 64
+"""Longest side of a remembered image, pixels; larger ones are averaged down."""
+
+
+@torch.no_grad()
+def support_features(source: FeatureSource, centres: Tensor, exemplars: Tensor) -> Tensor:
+    """Unit features of remembered examples, each by its view nearest the slot's centre.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The data that ``exemplars`` counts in.
+    centres : float tensor of shape (slot, feature)
+        The slots' centres.
+    exemplars : int64 tensor of shape (slot, exemplar)
+        Ids; -1 for none.
+
+    Returns
+    -------
+    float16 tensor of shape (slot, exemplar, feature)
+        On the CPU; zero rows where there is no example. Half precision is 5e-4 of a component: enough to refine new
+        slots on, and these rounded vectors are what "remembered" means.
+    """
+    kept = torch.zeros(*exemplars.shape, centres.shape[1], dtype=torch.float16)
+    slot, place = (exemplars >= 0).nonzero(as_tuple=True)
+    ids = exemplars[slot, place].cpu().numpy()
+    for rows in source.blocks(len(ids)):
+        unit = normalize(source(ids[rows]).float())
+        with full_precision():
+            nearest = torch.einsum("evf,ef->ev", unit, centres[slot[rows]]).argmax(1)
+        best = unit[torch.arange(len(unit), device=unit.device), nearest]
+        kept[slot[rows].cpu(), place[rows].cpu()] = best.half().cpu()
+    return kept
+
+
+def thumbnails(x: RawInputs, exemplars: Ids) -> npt.NDArray[np.uint8]:
+    """Remembered images, shape (slot, exemplar, height, width, channel), at most 64 pixels a side; black where none."""
+    images = torch.as_tensor(np.asarray(x[np.maximum(exemplars, 0).ravel()]))
+    images = images[..., None] if images.ndim == 3 else images
+    images = torch.where(
+        torch.from_numpy(exemplars.ravel() >= 0)[:, None, None, None], images, torch.zeros_like(images)
+    )
+    longest = max(images.shape[1:3])
+    if longest > THUMBNAIL:
+        size = [max(1, round(side * THUMBNAIL / longest)) for side in images.shape[1:3]]
+        planes = images.permute(0, 3, 1, 2).float()
+        planes = torch.nn.functional.interpolate(planes, size=size, mode="area")
+        images = planes.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return images.reshape(*exemplars.shape, *images.shape[1:]).contiguous().numpy()
