@@ -149,16 +149,15 @@ def coverage_kernel(
     if symmetric:
         mirrored = tl.load(about + 6)
         if mirrored >= 0:
-            tile = scores - tl.load(limits + columns, mask=y_there, other=4.0)[None, :]
-            bits = (there & (tile > near)).to(tl.int32)
-            half_words = tl.sum(tl.reshape(bits, (BM // 32, 32, BN)) << tl.arange(0, 32)[None, :, None], axis=1)
-            at = tl.arange(0, BM // 32)
-            inside = ((row + 32 * at) < row_end)[:, None] & y_there[None, :]
-            goes = mirrored + tl.arange(0, BN).to(tl.int64)[None, :] * width + at[:, None]
-            tl.store(words + goes, half_words, mask=inside)
-            listed = there & (tl.abs(tile) <= near)
-            place = tl.atomic_add(count + tl.zeros((BM, BN), dtype=tl.int32), 1, mask=listed)
-            tl.store(pairs + place, (columns[None, :] << 32) | rows[:, None], mask=listed & (place < capacity))
+            turned = scores - tl.load(limits + columns, mask=y_there, other=4.0)[None, :]
+            turned_bits = (there & (turned > near)).to(tl.int32)
+            packed = tl.sum(tl.reshape(turned_bits, (BM // 32, 32, BN)) << tl.arange(0, 32)[None, :, None], axis=1)
+            half = tl.arange(0, BM // 32)
+            goes = mirrored + tl.arange(0, BN).to(tl.int64)[None, :] * width + half[:, None]
+            tl.store(words + goes, packed, mask=((row + 32 * half) < row_end)[:, None] & y_there[None, :])
+            unsure = there & (tl.abs(turned) <= near)
+            slot = tl.atomic_add(count + tl.zeros((BM, BN), dtype=tl.int32), 1, mask=unsure)
+            tl.store(pairs + slot, (columns[None, :] << 32) | rows[:, None], mask=unsure & (slot < capacity))
 
 
 @triton.jit
