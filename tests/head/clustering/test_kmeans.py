@@ -37,7 +37,7 @@ def test_the_directions_of_a_class_are_those_of_the_fit_before(seed, n, k, zeros
 @given(seed=SEEDS, n=st.integers(0, 60), k=st.integers(1, 20), zeros=st.integers(0, 5))
 def test_the_prototypes_of_the_novelty_detector_are_those_before(seed, n, k, zeros):
     unit = unit_rows(seed, n, zeros=min(zeros, n))
-    assert torch.equal(_prototypes(unit, k, seed), reference_kmeans.of_novelty(unit, k, seed))
+    assert torch.equal(_prototypes(unit, k, seed, unit.device), reference_kmeans.of_novelty(unit, k, seed))
 
 
 @given(seed=SEEDS, n=st.integers(1, 120), k=st.integers(1, 6), zeros=st.integers(0, 5), copies=st.integers(0, 110))
@@ -64,7 +64,7 @@ def test_the_clusters_of_the_clusterer_are_those_before(seed, starts):
 @pytest.mark.parametrize("seed", range(3))
 def test_more_rows_than_a_sample_or_a_batch(seed):
     unit = unit_rows(seed, 9000, groups=40)
-    assert torch.equal(_prototypes(unit, 30, seed), reference_kmeans.of_novelty(unit, 30, seed))
+    assert torch.equal(_prototypes(unit, 30, seed, unit.device), reference_kmeans.of_novelty(unit, 30, seed))
     assert torch.equal(_first_owners(unit, 30, seed), reference_kmeans.of_flats(unit, 30, seed))
     assert torch.equal(_middles(unit, 30, seed), reference_kmeans.of_standing(unit, 30, seed))
     few = unit[:3000].numpy()

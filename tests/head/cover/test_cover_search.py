@@ -149,8 +149,8 @@ def test_reductions_that_are_cut_short_leave_a_whole_problem(covers, rounds):
 def test_a_deadline_anywhere_leaves_a_cover_no_larger_than_greedy(covers, asked):
     clock = Clock(asked)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("cover", "cover_reductions", "cover_search"):
-            patch.setattr(f"slots.{module}.time", clock)
+        for module in ("refined", "reductions", "local_search"):
+            patch.setattr(f"slots.cover.{module}.time", clock)
         picks = refined_set_cover(covers, time_budget_s=1.0).numpy()
     assert np.array_equal(covers[picks].any(0), covers.any(0))
     assert len(picks) <= len(greedy(covers))
@@ -158,20 +158,18 @@ def test_a_deadline_anywhere_leaves_a_cover_no_larger_than_greedy(covers, asked)
 
 _NOTHING_NEW = """
 import math, numpy as np
-from slots.cover import (
-    greedy as cover, kernels as cover_kernels, reductions as cover_reductions, local_search as cover_search,
-)
+from slots.cover import kernels, local_search, reductions, refined
 
 def compiled():
     found = {}
-    for module in (cover_kernels, cover_reductions, cover_search):
+    for module in (kernels, reductions, local_search):
         found |= {f"{module.__name__}.{n}": f.signatures for n, f in vars(module).items() if hasattr(f, "signatures")}
     return {name: len(signatures) for name, signatures in found.items()}
 
-cover.compile_search()
+refined.compile_search()
 before = compiled()
 rng = np.random.default_rng(0)
-cover.refined_set_cover(rng.random((90, 120)) < 0.06, time_budget_s=math.inf, max_steps=500)
+refined.refined_set_cover(rng.random((90, 120)) < 0.06, time_budget_s=math.inf, max_steps=500)
 assert compiled() == before, (before, compiled())
 assert before["slots.cover.local_search.search"] == 1, before
 """
