@@ -183,7 +183,7 @@ def measure(caps, queries, arguments):
     flat = faiss.IndexFlatIP(weights.shape[1])
     flat.add(weights.numpy())
     pairs = index.matching_pairs(features)
-    while model._kept_index._index is None:  # noqa: SLF001  (it is built once as much was asked as it costs)
+    while model._kept_index.index is None:  # noqa: SLF001  (it is built once as much was asked as it costs)
         model.predict(inputs)
     scores = (unit[:64] @ weights.T).flatten().sort(descending=True).values
     radius = float(scores[min(len(scores) - 1, len(pairs[0]) * 64 // len(queries))])

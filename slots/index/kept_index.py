@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,15 @@ _VIEWS = 4096
 _Stamp = tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Slots by their stamp, how much was asked of them, and their index."""
+
+    stamp: _Stamp | None = None
+    asked: int = 0
+    index: SlotIndex | None = None
+
+
 class KeptIndex:
     """Answers as `slots.head.decide` does, through a `SlotIndex` where that is quicker.
 
@@ -37,9 +47,12 @@ class KeptIndex:
     """
 
     def __init__(self) -> None:
-        self._stamp: _Stamp | None = None
-        self._index: SlotIndex | None = None
-        self._asked = 0
+        self._kept = _Kept()
+
+    @property
+    def index(self) -> SlotIndex | None:
+        """The index of the slots that were asked last, if there is one."""
+        return self._kept.index
 
     def __reduce__(self) -> tuple[Any, ...]:
         return KeptIndex, ()
@@ -102,12 +115,14 @@ class KeptIndex:
         if caps.weights.device.type != "cpu" or n_slots <= _FEW_SLOTS or n_rows <= _FEW_ROWS:
             return None
         stamp = _stamp(caps)
-        if stamp != self._stamp:
-            self._stamp, self._index, self._asked = stamp, None, 0
-        self._asked += n_rows
-        if self._index is None and self._asked * _saved_ns(n_slots, n_features) > _building_ns(n_slots, n_features):
-            self._index = SlotIndex(caps)
-        return self._index
+        kept = self._kept
+        if kept.stamp != stamp:
+            kept = _Kept(stamp)
+        asked, index = kept.asked + n_rows, kept.index
+        if index is None and asked * _saved_ns(n_slots, n_features) > _building_ns(n_slots, n_features):
+            index = SlotIndex(caps)
+        self._kept = _Kept(stamp, asked, index)  # as one, so that threads may undo each other's work and mix nothing
+        return index
 
 
 def _saved_ns(n_slots: int, n_features: int) -> float:

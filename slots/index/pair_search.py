@@ -178,8 +178,8 @@ def _axes(caps: SlotCaps) -> tuple[Any, Any]:
     """Axes of the enclosing caps in float32, and their thresholds less the error of a product; none where too many."""
     kept = caps.weights.numel() <= _AXES
     axes, limits = torch.empty(caps.weights.shape if kept else (0, 0)), torch.empty(len(caps.weights) if kept else 0)
-    for rows in torch.arange(len(axes)).split(4096):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
+    for start in range(0, len(axes), 4096):
+        part = slice(start, start + 4096)
         exact, thresholds = enclosing_caps(caps, part)
         axes[part], limits[part] = exact.float(), strictly_below(thresholds - product_error(axes.shape[1]))
     return axes.numpy(), limits.numpy()

@@ -169,5 +169,6 @@ def test_many_pairs_are_worked_through_in_steps(monkeypatch):
     caps = caps_of(centres[:3], centres[:3], [0.5] * 3, [0.5] * 3, [0, 1, 2])
     whole = free_radius(centres, labels, caps)
     monkeypatch.setattr(slots.head.caps, "_PAIRS", 4)
-    assert torch.equal(free_radius(centres, labels, caps), whole)
-    assert SAFETY > 0
+    # Products of other shapes are summed in another order on some processors.
+    torch.testing.assert_close(free_radius(centres, labels, caps), whole, rtol=0, atol=1e-12)
+    assert SAFETY > 1e-12

@@ -140,6 +140,15 @@ def test_long_rows_are_tested_one_cap_after_the_other():
         same(SlotIndex(caps, **options).predict(views), decide(views, caps))
 
 
+def test_pairs_are_the_same_where_slots_are_too_many_to_keep_their_axes(monkeypatch):
+    caps, views = varied(5)
+    wanted = SlotIndex(caps).matching_pairs(views)
+    monkeypatch.setattr("slots.index.pair_search._AXES", 0)
+    index = SlotIndex(caps)
+    assert len(index._search._exact_slots.axes) == 0
+    assert all(torch.equal(a, b) for a, b in zip(index.matching_pairs(views), wanted, strict=True))
+
+
 def test_other_devices_find_the_same():
     caps, views = varied(8)
     for options in BACKENDS:

@@ -85,12 +85,12 @@ def test_no_answer_is_that_of_older_slots(change):
     """Whatever changes the slots, in place, past autograd, or through memory that is shared with NumPy."""
     model, x = model_of()
     before = checked(model, x)
-    index = model._kept_index._index
+    index = model._kept_index.index
     assert index is not None
     with torch.no_grad():
         change(model.head)
     after = checked(model, x)
-    assert model._kept_index._index is not index
+    assert model._kept_index.index is not index
     if change not in (CHANGES["trained"], CHANGES["beta"]):
         assert any(not np.array_equal(getattr(before, n), getattr(after, n)) for n in vars(before))
 
@@ -99,10 +99,10 @@ def test_an_index_is_kept_while_nothing_changes():
     """Also over a call that is answered without it."""
     model, x = model_of()
     checked(model, x)
-    index = model._kept_index._index
+    index = model._kept_index.index
     checked(model, x[:3])
     checked(model, x)
-    assert model._kept_index._index is index
+    assert model._kept_index.index is index
 
 
 def test_copies_start_without_an_index():
@@ -111,10 +111,10 @@ def test_copies_start_without_an_index():
     wanted = checked(model, x)
     for twin in (copy.deepcopy(model), copy.copy(model._kept_index), pickle.loads(pickle.dumps(model))):
         kept = twin if isinstance(twin, KeptIndex) else twin._kept_index
-        assert kept._index is None
+        assert kept.index is None
         if isinstance(twin, SlotModel):
             same(checked(twin, x), wanted)
-            assert kept._index is not model._kept_index._index
+            assert kept.index is not model._kept_index.index
     assert not any("index" in name for name in model.state_dict())
 
 
@@ -145,7 +145,7 @@ def test_kept_answers_are_those_of_the_rule(seed, n_slots, n_views, n):
     caps, kept = random_caps(rng, n_slots, 5, loose=0.7), KeptIndex()
     views = inputs_near(rng, caps, n, n_views)
     same(kept.predict(views, caps), decide(views, caps))
-    assert kept._index is not None
+    assert kept.index is not None
 
 
 @settings(max_examples=100, deadline=None)

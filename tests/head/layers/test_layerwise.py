@@ -206,7 +206,7 @@ class TestFitLayers:
         stack = fit_layers(IMAGES, layers, n_patches=203, patches_per_image=7, batch_size=8)
         assert seen["patches"].shape == (203, 4 * stack[1].n_slots)
         below = all_patches(stack[:3](IMAGES.float()).detach(), 2)
-        assert float(torch.cdist(seen["patches"], below).amin(1).max()) < 1e-3
+        assert float(torch.cdist(seen["patches"].double(), below.double()).amin(1).max()) < 1e-3
 
     def test_equal_seeds_give_equal_layers(self):
         one, two, other = (fit_layers(IMAGES, self.stack(), n_patches=400, seed=s) for s in (0, 0, 1))
