@@ -30,7 +30,8 @@ from protocols import provenance
 from protocols.recipes.recipes import find_recipe
 from slots import NoveltyDetector, learn_graph
 from slots.cover.by_class import class_cover
-from slots.cover.coverage import cap_thresholds, coverage_bits, has_fused_kernels
+from slots.cover.coverage import cap_thresholds, coverage_bits
+from slots.cover.fused import has_fused_kernels
 from slots.cover.greedy import greedy_set_cover_packed
 from slots.head.caps import SlotCaps
 from slots.head.decision import decide, matching_pairs
@@ -174,8 +175,8 @@ def tilings(bench: Bench) -> Any:
     """The fused kernels one by one, and with tiles of other sizes."""
     if not has_fused_kernels(torch.device(bench.device)):
         return "needs a GPU and Triton"
-    from slots.cover.triton_rounds import PackedRows
-    from slots.cover.triton_scores import SplitRows, Tiling, near_maxima, packed_coverage
+    from slots.cover.fused.rounds import PackedRows
+    from slots.cover.fused.scores import SplitRows, Tiling, near_maxima, packed_coverage
 
     x, y = (part.to(bench.device) for part in bench.images("fashion_mnist", 50_000))
     thresholds = cap_thresholds(x, y, x, y)

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from slots.cover.bits import CoverBlock, unpack_bits
-from slots.cover.coverage import cap_thresholds, coverage_bits, fused_class_coverage, has_fused_kernels
+from slots.cover.coverage import cap_thresholds, coverage_bits
+from slots.cover.fused import has_fused_kernels
 from slots.cover.greedy import check_limits, greedy_set_cover_packed
 from slots.cover.refined import check_search, refined_set_cover_packed
 from slots.shapes import Features, Labels, Thresholds
@@ -106,6 +107,8 @@ def class_cover(
         raise ValueError("`mode` must be 'greedy' for a cover with limits, got 'refined'. It covers everything.")
     check_search(time_budget_s, seed, None)
     if has_fused_kernels(features.device) and len(features):
+        from slots.cover.fused.coverage import fused_class_coverage
+
         thresholds, blocks = fused_class_coverage(features, labels)
     else:
         thresholds = cap_thresholds(features, labels, features, labels, block=block)
@@ -137,7 +140,7 @@ def _outcome(blocks: Sequence[CoverBlock], picked: Tensor, n_examples: int) -> t
 
 def _fused_outcome(blocks: Sequence[CoverBlock], picked: Tensor, n_examples: int) -> tuple[Tensor, Tensor]:
     """`_outcome` by the kernels of a GPU, all classes at once."""
-    from slots.cover.triton_rounds import PackedRows
+    from slots.cover.fused.rounds import PackedRows
 
     rows = PackedRows([block.words for block in blocks])
     ids = torch.cat([block.candidates for block in blocks])

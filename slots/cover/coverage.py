@@ -3,35 +3,29 @@
 The matrix of scores is never held whole: a tile of it is made, compared and packed, then forgotten. Tiles are
 float32; whatever lies within 1e-5 of a threshold (or of a maximum) is computed again in float64. So the bits do not
 depend on the size of a tile, on threads or on the device. On an NVIDIA GPU fused kernels do it
-(`slots.cover.triton_scores`), with the same bits.
+(`slots.cover.fused`), with the same bits.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from slots.cover.bits import CoverBlock, pack_bits
-from slots.rounding import strictly_above
+from slots.cover.fused import has_fused_kernels
+from slots.cover.thresholds import ROUNDING, just_above
+from slots.rounding import full_precision
 from slots.shapes import Features, Labels, SlotLabels, SlotVectors, Thresholds, ViewFeatures
-
-if TYPE_CHECKING:
-    from slots.cover.triton_scores import SplitRows
 
 NEAR = 1e-5
 """Scores closer than this to what they are compared with are computed again in float64."""
 
-_ROUNDING = 1e-12  # above by less is equal: a candidate's own score is 1 give or take 1e-16, and 1 may be its threshold
 _BLOCK = 1024
 _BLOCK_ON_GPU = 8192  # fewer and larger kernels: a launch takes longer there than a small tile
 _CACHED = 1 << 17  # numbers that stay in a cache while pairs are computed again
@@ -85,22 +79,21 @@ def cap_thresholds(
     step = _checked_block(block, examples.device)
     symmetric = candidates is examples and candidate_labels is labels
     if has_fused_kernels(examples.device) and len(examples) > 0 and len(candidates) > 0:
-        from slots.cover.triton_scores import foreign_maxima
+        from slots.cover.fused.coverage import fused_maxima
 
-        split_rows, split_columns = _split(candidates, candidate_labels, examples, labels, symmetric=symmetric)
-        order, top = split_rows.order, foreign_maxima(split_rows, split_columns)
+        order, top = fused_maxima(candidates, candidate_labels, examples, labels, symmetric=symmetric)
     else:
         rows = _Side.by_label(candidates, candidate_labels)
         columns = rows if symmetric else _Side.by_label(examples, labels)
         order, top = rows.order, _tiled_maxima(rows, columns, step)
-    return _just_above(top, order)
+    return just_above(top, order)
 
 
 def _tiled_maxima(rows: _Side, columns: _Side, block: int) -> Float[Tensor, " row"]:
     """Largest float64 cosine of each row to a column of another label, tile by tile."""
     symmetric = columns is rows
     running = _RunningMax(rows, columns)
-    with _full_precision():
+    with full_precision():
         for a, b in _tiles(len(rows.unit), len(columns.unit), block, symmetric=symmetric):
             if rows.only_label(a) is not None and rows.only_label(a) == columns.only_label(b):
                 continue
@@ -167,7 +160,10 @@ def coverage_bits(
         caps.append((centres, _shrunk(support_thresholds, margin)))
     symmetric = candidates is examples and centres is None and candidate_labels is labels
     if has_fused_kernels(examples.device) and centres is None and examples.ndim == 2 and len(examples) > 0:
-        return _fused_blocks(*_split(candidates, candidate_labels, examples, labels, symmetric=symmetric), caps[0][1])
+        from slots.cover.fused.coverage import fused_blocks, split_sides
+
+        split = split_sides(candidates, candidate_labels, examples, labels, symmetric=symmetric)
+        return fused_blocks(*split, caps[0][1])
     blocks = []
     for label in labels.unique().tolist():
         mine = (candidate_labels == label).nonzero()[:, 0]
@@ -176,85 +172,10 @@ def coverage_bits(
         sides = [columns if symmetric else _Side.of(axes[mine]) for axes, _ in caps]
         limits = [limit[mine] for _, limit in caps]
         views = examples.shape[1] if examples.ndim == 3 else 1
-        with _full_precision():
+        with full_precision():
             words = _block_words(sides, limits, columns, views, step)
         blocks.append(CoverBlock(label, mine, own, words))
     return blocks
-
-
-@torch.no_grad()
-def fused_class_coverage(features: Features, labels: Labels) -> tuple[Thresholds, list[CoverBlock]]:
-    """`cap_thresholds` and `coverage_bits` of examples among themselves, by the kernels of a GPU.
-
-    Parameters
-    ----------
-    features : float tensor of shape (example, feature)
-        At least one, on a device that `has_fused_kernels`.
-    labels : int64 tensor of shape (example,)
-
-    Returns
-    -------
-    thresholds : float32 tensor of shape (example,)
-    blocks : list of CoverBlock
-    """
-    from slots.cover.triton_scores import SplitRows, foreign_maxima
-
-    rows = SplitRows.of(features, labels)
-    thresholds = _just_above(foreign_maxima(rows, rows), rows.order)
-    return thresholds, _fused_blocks(rows, rows, thresholds.double())
-
-
-def _just_above(top: Float[Tensor, " row"], order: Int[Tensor, " row"]) -> Thresholds:
-    """Thresholds in the order given, from maxima in another."""
-    found = torch.where(top > -math.inf, strictly_above(top), torch.full_like(top, -math.inf, dtype=torch.float32))
-    return torch.empty_like(found).index_copy_(0, order, found)
-
-
-def _split(
-    candidates: SlotVectors, candidate_labels: SlotLabels, examples: Features, labels: Labels, *, symmetric: bool
-) -> tuple[SplitRows, SplitRows]:
-    """Both sides as the kernels of a GPU take them."""
-    from slots.cover.triton_scores import SplitRows
-
-    columns = SplitRows.of(examples, labels)
-    return (columns if symmetric else SplitRows.of(candidates, candidate_labels)), columns
-
-
-def _fused_blocks(rows: SplitRows, columns: SplitRows, limits: Float[Tensor, " candidate"]) -> list[CoverBlock]:
-    """`coverage_bits` with one cap a candidate and one view an example, by the kernels of a GPU."""
-    from slots.cover.triton_scores import packed_coverage
-
-    known, n_columns = columns.labels.unique_consecutive(return_counts=True)
-    first = torch.searchsorted(rows.labels, known)
-    last = torch.searchsorted(rows.labels, known, right=True)
-    label_list, columns_a_class, starts, ends = torch.stack([known, n_columns, first, last]).tolist()
-    rows_a_class = [end - start for start, end in zip(starts, ends, strict=True)]
-    if sum(rows_a_class) < len(rows.labels):  # candidates of labels that no example has
-        kept = torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)])
-        rows = rows.only(kept.to(limits.device))
-    words = packed_coverage(rows, columns, limits[rows.order], rows_a_class, columns_a_class, rounding=_ROUNDING)
-    mine, own = rows.order.split(rows_a_class), columns.order.split(columns_a_class)
-    return [CoverBlock(*parts) for parts in zip(label_list, mine, own, words, strict=True)]
-
-
-def has_fused_kernels(device: torch.device) -> bool:
-    """Whether there are fused kernels for a device: an NVIDIA GPU from Ampere on, and Triton.
-
-    ``SLOTS_FUSED=0`` in the environment says no; the results are the same.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    bool
-    """
-    if device.type != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
-        return False
-    if os.environ.get("SLOTS_FUSED") == "0":
-        return False
-    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @dataclass(frozen=True)
@@ -395,9 +316,9 @@ def _inside(tile: Tensor, limits: Tensor, place: tuple[_Side, slice, _Side, slic
     inside = distance > 0
     near = (distance.abs_() <= NEAR).nonzero()
     if _MOSTLY_NEAR * len(near) > tile.numel():
-        return _exact_tile(*place) > limits[:, None] + _ROUNDING
+        return _exact_tile(*place) > limits[:, None] + ROUNDING
     i, j = near[:, 0], near[:, 1]
-    inside[i, j] = _exact_pairs(rows, i + a.start, columns, j + b.start) > limits[i] + _ROUNDING
+    inside[i, j] = _exact_pairs(rows, i + a.start, columns, j + b.start) > limits[i] + ROUNDING
     return inside
 
 
@@ -427,14 +348,3 @@ def _checked_block(block: int | None, device: torch.device) -> int:
     if block < 64:
         raise ValueError(f"`block` must be at least 64, got {block}. A word of packed coverage holds 64 examples.")
     return block
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keep float32 products float32: TensorFloat-32 or bfloat16 would be off by more than `NEAR`."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from slots.cover.bits import CoverBlock, as_words, pack_bits, unpack_bits
-from slots.cover.coverage import has_fused_kernels
+from slots.cover.fused import has_fused_kernels
 from slots.cover.kernels import Words, greedy_rows
 from slots.cover.parallel import greedy_rounds
 from slots.shapes import Covers
@@ -166,7 +166,7 @@ def _greedy_blocks_rounds(blocks: Sequence[CoverBlock], min_gain: int) -> tuple[
 
 def _fused_rounds(blocks: Sequence[CoverBlock], min_gain: int) -> tuple[Tensor, Tensor]:
     """`_greedy_blocks_rounds` by the kernels of a GPU, on the packed bits."""
-    from slots.cover.triton_rounds import PackedRows
+    from slots.cover.fused.rounds import PackedRows
 
     gains = PackedRows([block.words for block in blocks]).greedy(min_gain)
     picked = gains.nonzero()[:, 0]

@@ -52,7 +52,7 @@ def fused(yes):
     for module in (greedy, coverage, by_class):
         stack.enter_context(mock.patch.object(module, "has_fused_kernels", return_value=yes))
     if yes and INTERPRETED:
-        import slots.cover.triton_scores as scores
+        import slots.cover.fused.scores as scores
 
         small = {"tiling": scores.Tiling(32, 16, 4, 2)}
         stack.enter_context(mock.patch.dict(scores.foreign_maxima.__kwdefaults__, small))
@@ -148,7 +148,7 @@ def block(label, matrix, first_row, first_column):
 
 @kernels
 def test_a_list_that_is_too_short_is_made_again():
-    import slots.cover.triton_scores as scores
+    import slots.cover.fused.scores as scores
 
     rows = scores.SplitRows.of(torch.ones(90, 8, device=DEVICE), torch.arange(90, device=DEVICE) % 2)
     with mock.patch.object(scores, "_LEAST_PAIRS", 100):  # every pair may be the largest
@@ -161,7 +161,7 @@ def test_a_list_that_is_too_short_is_made_again():
 @settings(deadline=None, max_examples=CASES)
 @given(data=examples())
 def test_in_stripes_where_the_block_maxima_are_too_many(data):
-    import slots.cover.triton_scores as scores
+    import slots.cover.fused.scores as scores
 
     x, y = data
     with fused(False):

@@ -17,7 +17,7 @@ import triton
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from slots.cover.triton_kernels import bid_kernel, or_kernel, pick_kernel
+from slots.cover.fused.kernels import bid_kernel, or_kernel, pick_kernel
 
 _ROUNDS_BETWEEN_LOOKS = 4  # a look waits for the device, and forgets the candidates that have nothing left to cover
 _MOST_CANDIDATES = 1 << 24  # gain and index take 24 bits each of a bid, the round 15

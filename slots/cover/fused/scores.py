@@ -19,7 +19,7 @@ import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from slots.cover.triton_kernels import coverage_kernel, exact_kernel, maxima_kernel, near_kernel, split_kernel
+from slots.cover.fused.kernels import coverage_kernel, exact_kernel, maxima_kernel, near_kernel, split_kernel
 
 _DEPTH = 64  # features are padded to a multiple of it
 _MAXIMA_FLOATS = 1 << 28  # block maxima held at once: 1 GB

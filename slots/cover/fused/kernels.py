@@ -1,6 +1,6 @@
 """Triton kernels of the cover on a GPU: tiles of scores that never leave the chip, and the rounds of the greedy.
 
-`slots.cover.triton_scores` and `slots.cover.triton_rounds` launch them and say what they compute.
+`slots.cover.fused.scores` and `slots.cover.fused.rounds` launch them and say what they compute.
 """
 
 from __future__ import annotations
