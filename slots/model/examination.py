@@ -10,7 +10,7 @@ from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import Prediction
 from slots.index.kept_index import KeptIndex
-from slots.novelty.assessment import Novelty, judge
+from slots.novelty.assessment import Novelty, assess_distances
 from slots.novelty.distances import distances
 from slots.novelty.slot_novelty import ModelNovelty, stack_distances
 
@@ -61,5 +61,5 @@ def examine(
         features = source(rows)
         answers.append(answer(features))
         found.append(distances(features, head.centres, metric))
-    judged = judge(stack_distances(found), metric, novelty.calibration, rate=rate)
+    judged = assess_distances(stack_distances(found), metric, novelty.calibration, rate=rate)
     return Examination(Prediction.concatenate(answers), judged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slots.novelty.assessment import Novelty as Novelty
-from slots.novelty.assessment import judge as judge
+from slots.novelty.assessment import assess_distances as assess_distances
 from slots.novelty.conformal import p_values as p_values
 from slots.novelty.conformal import threshold as threshold
 from slots.novelty.detector import NoveltyDetector as NoveltyDetector

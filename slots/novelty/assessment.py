@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from slots.novelty.conformal import check_rate, p_values
 from slots.novelty.distances import Distances, NoveltyMetric
-from slots.novelty.tails import combine
+from slots.novelty.tails import bonferroni_score
 
 SHARES = (0.6, 0.3, 0.1)
 """Shares of the false alarms that the first three tests may spend where the prototypes are a model's slots."""
@@ -43,7 +43,9 @@ class Novelty:
         return len(self.scores)
 
 
-def judge(found: Distances, metric: NoveltyMetric, calibration: npt.NDArray[np.float64], *, rate: float) -> Novelty:
+def assess_distances(
+    found: Distances, metric: NoveltyMetric, calibration: npt.NDArray[np.float64], *, rate: float
+) -> Novelty:
     """Scores, p-values and decisions from distances.
 
     Raises
@@ -52,6 +54,6 @@ def judge(found: Distances, metric: NoveltyMetric, calibration: npt.NDArray[np.f
         If the calibration examples are too few for the rate.
     """
     check_rate(rate, len(calibration))
-    scores, reasons = combine(found, metric)
+    scores, reasons = bonferroni_score(found, metric)
     chances = p_values(scores, calibration)
     return Novelty(scores, chances, chances <= rate * (1 + 1e-12), found.nearest.cpu().numpy(), reasons)

@@ -14,11 +14,11 @@ from slots.clustering.device_kmeans import device_centres
 from slots.clustering.kmeans import centres
 from slots.errors import DataError, UsageError
 from slots.head.similarities import normalize
-from slots.novelty.assessment import Novelty, judge
+from slots.novelty.assessment import Novelty, assess_distances
 from slots.novelty.conformal import check_rate
 from slots.novelty.distances import Distances, NoveltyMetric, distances
 from slots.novelty.k_flats import N_DIRECTIONS, fit_flats
-from slots.novelty.tails import combine, with_tails
+from slots.novelty.tails import bonferroni_score, fit_tails
 
 NARROW = (0.35, 0.35, 0.05, 0.25)
 """Shares of a detector for angle, pattern, size and surface. Among few features, nine directions are much of the space,
@@ -134,7 +134,7 @@ class NoveltyDetector:
         reference = distances(scaled[:, None], self.prototypes, metric)
         tests = reference.values.shape[1]
         shares = self._shares(features.shape[1])[:tests]  # there may be too little room for flats
-        self.metric = with_tails(metric, reference, tuple(share / sum(shares) for share in shares))
+        self.metric = fit_tails(metric, reference, tuple(share / sum(shares) for share in shares))
         return self.calibrate(features[torch.from_numpy(calibrating)])
 
     def _shares(self, width: int) -> Shares:
@@ -187,7 +187,7 @@ class NoveltyDetector:
         -------
         float64 array of shape (example,)
         """
-        return combine(self._distances(x), self.metric)[0]
+        return bonferroni_score(self._distances(x), self.metric)[0]
 
     def is_novel(self, x: npt.ArrayLike | Tensor) -> npt.NDArray[np.bool_]:
         """Yes or no for each input, at the false-alarm rate; see `assess` for the reasons."""
@@ -209,7 +209,7 @@ class NoveltyDetector:
         UsageError
             If the calibration examples are too few for the false-alarm rate.
         """
-        return judge(self._distances(x), self.metric, self.calibration, rate=self.false_alarm_rate)
+        return assess_distances(self._distances(x), self.metric, self.calibration, rate=self.false_alarm_rate)
 
     def _distances(self, x: npt.ArrayLike | Tensor) -> Distances:
         if not hasattr(self, "prototypes"):

@@ -25,16 +25,16 @@ class NoveltyMetric:
     ----------
     basis : float tensor of shape (feature, direction)
         Main directions of the residuals about the prototypes, orthonormal.
-    stretch : float tensor of shape (direction,)
+    inverse_scales : float tensor of shape (direction,)
         One over the standard deviation along each.
-    rest : float
+    residual_inverse_scale : float
         One over the standard deviation along all other directions together.
-    middle : float
+    median_log_norm : float
         Median of the logarithm of the feature norm.
-    knots : tuple of tuples of ten floats
+    quantiles : tuple of tuples of ten floats
         Quantiles 0, 0.1, ..., 0.9 of each distance on reference data.
-    excess : tuple of floats
-        Mean of what lies beyond the last knot, less that knot, of each distance.
+    mean_excess : tuple of floats
+        Mean of what lies beyond the last quantile, less that quantile, of each distance.
     shares : tuple of floats
         Shares of the false alarms that the tests may spend.
     neighbours : int
@@ -44,11 +44,11 @@ class NoveltyMetric:
     """
 
     basis: Float[Tensor, "feature direction"]
-    stretch: Float[Tensor, " direction"]
-    rest: float
-    middle: float
-    knots: tuple[tuple[float, ...], ...] = ()
-    excess: tuple[float, ...] = ()
+    inverse_scales: Float[Tensor, " direction"]
+    residual_inverse_scale: float
+    median_log_norm: float
+    quantiles: tuple[tuple[float, ...], ...] = ()
+    mean_excess: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
     neighbours: int = 1
     flats: Flats | None = None
@@ -56,7 +56,7 @@ class NoveltyMetric:
     def to(self, device: torch.device | str) -> NoveltyMetric:
         """The same on another device."""
         flats = None if self.flats is None else self.flats.to(device)
-        return replace(self, basis=self.basis.to(device), stretch=self.stretch.to(device), flats=flats)
+        return replace(self, basis=self.basis.to(device), inverse_scales=self.inverse_scales.to(device), flats=flats)
 
     @staticmethod
     def of(residuals: Float[Tensor, "example feature"], norms: Tensor, *, shrinkage: float) -> NoveltyMetric:
@@ -75,13 +75,13 @@ class NoveltyMetric:
         values, vectors = torch.linalg.eigh(covariance)
         mean = float(values.clamp_min(0).mean()) or 1.0
         kept = feature if feature <= _FULL_BASIS else _LOW_BASIS
-        rest = float(values[: feature - kept].clamp_min(0).mean()) if kept < feature else 0.0
-        middle = float(norms.double().clamp_min(1e-12).log().median()) if n else 0.0
+        left = float(values[: feature - kept].clamp_min(0).mean()) if kept < feature else 0.0
+        median = float(norms.double().clamp_min(1e-12).log().median()) if n else 0.0
         return NoveltyMetric(
             basis=vectors[:, feature - kept :].float(),
-            stretch=(values[feature - kept :].clamp_min(0) + shrinkage * mean).rsqrt().float(),
-            rest=(rest + shrinkage * mean) ** -0.5 if kept < feature else 0.0,
-            middle=middle,
+            inverse_scales=(values[feature - kept :].clamp_min(0) + shrinkage * mean).rsqrt().float(),
+            residual_inverse_scale=(left + shrinkage * mean) ** -0.5 if kept < feature else 0.0,
+            median_log_norm=median,
         )
 
 
@@ -137,7 +137,7 @@ def distances(features: ViewFeatures, prototypes: SlotVectors, metric: NoveltyMe
         values[rows, 0], nearest[rows] = _mean_angle(cosine, block, known, metric.neighbours)
         slot, here = _closest(_whitened(unit, known.float(), cosine, metric), block)
         values[rows, 1] = _whitened_pair(here, known[slot], metric)
-        values[rows, 2] = (block[:, 0].double().norm(dim=1).clamp_min(1e-12).log() - metric.middle).abs()
+        values[rows, 2] = (block[:, 0].double().norm(dim=1).clamp_min(1e-12).log() - metric.median_log_norm).abs()
         if flats is not None:
             values[rows, 3] = nearest_flat(normalize(block.double()), flats)[0]
     return Distances(values, nearest)
@@ -166,20 +166,21 @@ def _closest(scores: Float[Tensor, "example view slot"], block: Tensor) -> tuple
 def _whitened(unit: Tensor, known: Tensor, cosine: Tensor, metric: NoveltyMetric) -> Tensor:
     """Squared whitened distances in float32, shape (example, view, slot).
 
-    With a rest the kept directions are those of largest variance, so each counts for less than the rest: what they
-    hold is taken off the plain squared distance.
+    With a residual scale the kept directions are those of largest variance, so each counts for less than the rest: what
+    they hold is taken off the plain squared distance.
     """
-    weight = (metric.rest**2 - metric.stretch**2).abs().sqrt()
+    residual = metric.residual_inverse_scale
+    weight = (residual**2 - metric.inverse_scales**2).abs().sqrt()
     a, b = unit @ (metric.basis * weight), known @ (metric.basis * weight)
     squared = a.square().sum(-1, keepdim=True) + b.square().sum(-1) - 2 * (a @ b.T)
-    return metric.rest**2 * (2 - 2 * cosine) - squared if metric.rest else squared
+    return residual**2 * (2 - 2 * cosine) - squared if residual else squared
 
 
 def _whitened_pair(here: Tensor, there: Tensor, metric: NoveltyMetric) -> Tensor:
     """Whitened distance of rows to rows, in float64."""
     gap = here - there
     along = gap @ metric.basis.double()
-    squared = (along * metric.stretch.double()).square().sum(1)
-    if metric.rest:
-        squared = squared + metric.rest**2 * (gap.square().sum(1) - along.square().sum(1)).clamp_min(0)
+    squared, residual = (along * metric.inverse_scales.double()).square().sum(1), metric.residual_inverse_scale
+    if residual:
+        squared = squared + residual**2 * (gap.square().sum(1) - along.square().sum(1)).clamp_min(0)
     return squared.sqrt()

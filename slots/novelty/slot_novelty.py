@@ -15,9 +15,9 @@ from slots.features.featurizer import Featurizer
 from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
-from slots.novelty.assessment import SHARES, Novelty, judge
+from slots.novelty.assessment import SHARES, Novelty, assess_distances
 from slots.novelty.distances import Distances, NoveltyMetric, distances
-from slots.novelty.tails import combine, with_tails
+from slots.novelty.tails import bonferroni_score, fit_tails
 from slots.progress import Progress
 from slots.shapes import RawInputs
 
@@ -40,18 +40,18 @@ class ModelNovelty:
     calibration: npt.NDArray[np.float64]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and plain values to store."""
+        """Tensors and plain values to store, under the names that stored models have."""
         metric = self.metric
         tensors = {
             "basis": metric.basis.contiguous(),
-            "stretch": metric.stretch,
+            "stretch": metric.inverse_scales,
             "calibration": torch.from_numpy(self.calibration),
         }
         return tensors, {
-            "rest": metric.rest,
-            "middle": metric.middle,
-            "knots": [list(knots) for knots in metric.knots],
-            "excess": list(metric.excess),
+            "rest": metric.residual_inverse_scale,
+            "middle": metric.median_log_norm,
+            "knots": [list(row) for row in metric.quantiles],
+            "excess": list(metric.mean_excess),
             "shares": list(metric.shares),
         }
 
@@ -60,11 +60,11 @@ class ModelNovelty:
         """What `state` gave."""
         metric = NoveltyMetric(
             basis=tensors["basis"],
-            stretch=tensors["stretch"],
-            rest=float(values["rest"]),
-            middle=float(values["middle"]),
-            knots=tuple(tuple(knots) for knots in values["knots"]),
-            excess=tuple(values["excess"]),
+            inverse_scales=tensors["stretch"],
+            residual_inverse_scale=float(values["rest"]),
+            median_log_norm=float(values["middle"]),
+            quantiles=tuple(tuple(row) for row in values["knots"]),
+            mean_excess=tuple(values["excess"]),
             shares=tuple(values["shares"]),
         )
         return ModelNovelty(metric, tensors["calibration"].numpy())
@@ -127,9 +127,9 @@ def learn_novelty(
         norms.append(features[:, 0].norm(dim=1))
     metric = NoveltyMetric.of(torch.cat(residuals), torch.cat(norms), shrinkage=_SHRINKAGE)
     order = np.random.default_rng(0).permutation(held_out)
-    metric = with_tails(metric, _distances(source.take(order[::2], keep=False), head, metric), SHARES)
+    metric = fit_tails(metric, _distances(source.take(order[::2], keep=False), head, metric), SHARES)
     last = _distances(source.take(order[1::2], keep=False), head, metric)
-    return ModelNovelty(metric, np.sort(combine(last, metric)[0]))
+    return ModelNovelty(metric, np.sort(bonferroni_score(last, metric)[0]))
 
 
 @torch.no_grad()
@@ -150,7 +150,7 @@ def assess(source: FeatureSource, head: IncrementalNeuralHashing, novelty: Model
     Novelty
     """
     metric = novelty.metric.to(head.centres.device)
-    return judge(_distances(source, head, metric), metric, novelty.calibration, rate=rate)
+    return assess_distances(_distances(source, head, metric), metric, novelty.calibration, rate=rate)
 
 
 def calibrated(novelty: ModelNovelty | None) -> ModelNovelty:

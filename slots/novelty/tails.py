@@ -13,10 +13,10 @@ REASONS = ("angle", "pattern", "size", "surface")
 """The tests: far from all prototypes; near one, but off in directions in which nothing ever varied; a feature vector
 longer or shorter than any; off every flat piece of the surface that familiar inputs lie on."""
 
-_KNOTS = np.linspace(0.0, 0.9, 10)
+_LEVELS = np.linspace(0.0, 0.9, 10)
 
 
-def with_tails(metric: NoveltyMetric, reference: Distances, shares: tuple[float, ...]) -> NoveltyMetric:
+def fit_tails(metric: NoveltyMetric, reference: Distances, shares: tuple[float, ...]) -> NoveltyMetric:
     """Learn from reference data how often each distance gets how large.
 
     Parameters
@@ -32,21 +32,23 @@ def with_tails(metric: NoveltyMetric, reference: Distances, shares: tuple[float,
     Quantiles up to 0.9; beyond, an exponential tail of the same mean excess, so that the score goes on growing where
     the reference data ends.
     """
-    knots, excess = [], []
+    quantiles, mean_excess = [], []
     for column in reference.values.cpu().numpy().T:
-        quantiles = np.quantile(column, _KNOTS)
-        beyond = column[column > quantiles[-1]] - quantiles[-1]
-        knots.append(tuple(quantiles.tolist()))
-        excess.append(max(float(beyond.mean()) if len(beyond) else 0.0, 1e-6))
-    return replace(metric, knots=tuple(knots), excess=tuple(excess), shares=tuple(shares))
+        of_test = np.quantile(column, _LEVELS)
+        beyond = column[column > of_test[-1]] - of_test[-1]
+        quantiles.append(tuple(of_test.tolist()))
+        mean_excess.append(max(float(beyond.mean()) if len(beyond) else 0.0, 1e-6))
+    return replace(metric, quantiles=tuple(quantiles), mean_excess=tuple(mean_excess), shares=tuple(shares))
 
 
-def combine(found: Distances, metric: NoveltyMetric) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.str_]]:
+def bonferroni_score(found: Distances, metric: NoveltyMetric) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.str_]]:
     """Scores, and the test behind each."""
     values = found.values.cpu().numpy()
     parts = np.full(values.shape, -np.inf)
-    for test, (knots, excess, share) in enumerate(zip(metric.knots, metric.excess, metric.shares, strict=True)):
+    for test, (quantiles, excess, share) in enumerate(
+        zip(metric.quantiles, metric.mean_excess, metric.shares, strict=True)
+    ):
         if share > 0:
-            tail = -np.log1p(-np.interp(values[:, test], knots, _KNOTS))
-            parts[:, test] = np.log(share) + tail + np.maximum(0.0, values[:, test] - knots[-1]) / excess
+            tail = -np.log1p(-np.interp(values[:, test], quantiles, _LEVELS))
+            parts[:, test] = np.log(share) + tail + np.maximum(0.0, values[:, test] - quantiles[-1]) / excess
     return parts.max(1, initial=-np.inf), np.array(REASONS)[parts.argmax(1)]

@@ -98,7 +98,7 @@ def novelty_score(detector: NoveltyDetector) -> Callable[[Tensor], Tensor]:
         Fitted on features no wider than those of which its metric keeps every direction.
     """
     metric, known = detector.metric, normalize(detector.prototypes)
-    whiten = metric.basis * metric.stretch
+    whiten = metric.basis * metric.inverse_scales
     place = known @ whiten
     ranks = torch.linspace(0.0, 0.9, 10)
 
@@ -106,7 +106,7 @@ def novelty_score(detector: NoveltyDetector) -> Callable[[Tensor], Tensor]:
         unit = normalize(features)
         near = (unit @ known.T).topk(min(metric.neighbours, len(known)), dim=1).values
         pattern = torch.cdist(unit @ whiten, place).amin(1)
-        size = (features.norm(dim=1).clamp_min(1e-12).log() - metric.middle).abs()
+        size = (features.norm(dim=1).clamp_min(1e-12).log() - metric.median_log_norm).abs()
         found = [near.clamp(-_INSIDE, _INSIDE).arccos().mean(1), pattern, size]
         if metric.flats is not None:
             squared = (squared_distances(unit, metric.flats) / metric.flats.spreads).amin(1)
@@ -116,7 +116,7 @@ def novelty_score(detector: NoveltyDetector) -> Callable[[Tensor], Tensor]:
     def score(features: Tensor) -> Tensor:
         parts = []
         for value, knots, excess, share in zip(
-            tests(features), metric.knots, metric.excess, metric.shares, strict=True
+            tests(features), metric.quantiles, metric.mean_excess, metric.shares, strict=True
         ):
             if share > 0:
                 at = torch.tensor(knots)

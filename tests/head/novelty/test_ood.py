@@ -17,7 +17,7 @@ from slots.novelty.conformal import check_rate, p_values, threshold
 from slots.novelty.detector import NoveltyDetector
 from slots.novelty.distances import Distances, NoveltyMetric, distances
 from slots.novelty.slot_novelty import recalibrate
-from slots.novelty.tails import REASONS, combine, with_tails
+from slots.novelty.tails import REASONS, bonferroni_score, fit_tails
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
 
@@ -147,7 +147,7 @@ def test_wide_features_keep_few_directions_and_one_spread_for_the_rest(monkeypat
     monkeypatch.setattr("slots.novelty.distances._LOW_BASIS", 3)
     short = NoveltyMetric.of(rows, torch.ones(4000), shrinkage=0.01)
     assert short.basis.shape == (12, 3)
-    assert short.rest > 0
+    assert short.residual_inverse_scale > 0
     x, prototypes = torch.randn(30, 1, 12), torch.randn(5, 12)
     ours, theirs = distances(x, prototypes, short).values, distances(x, prototypes, whole).values
     assert torch.allclose(ours[:, 1], theirs[:, 1], rtol=0.05)
@@ -222,11 +222,11 @@ def test_more_prototypes_never_raise_a_score(seed):
     rng = np.random.default_rng(seed)
     metric = NoveltyMetric.of(torch.from_numpy(rng.normal(0, 0.2, (40, 6))), torch.ones(40), shrinkage=0.05)
     usual = np.linspace(0, 1, 100)[:, None] * [1.0, 5.0, 1.0]
-    metric = with_tails(metric, Distances(torch.from_numpy(usual), torch.zeros(100, dtype=torch.long)), (0.6, 0.3, 0.1))
+    metric = fit_tails(metric, Distances(torch.from_numpy(usual), torch.zeros(100, dtype=torch.long)), (0.6, 0.3, 0.1))
     x = torch.from_numpy(rng.normal(size=(30, 2, 6))).float()
     known, more = torch.from_numpy(rng.normal(size=(2, 5, 6))).float()
-    before = combine(distances(x, known, metric), metric)[0]
-    after = combine(distances(x, torch.cat([known, more]), metric), metric)[0]
+    before = bonferroni_score(distances(x, known, metric), metric)[0]
+    after = bonferroni_score(distances(x, torch.cat([known, more]), metric), metric)[0]
     assert (after <= before + 1e-5).all()
     assert (after < before - 1e-5).any()
 
