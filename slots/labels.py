@@ -157,3 +157,65 @@ def check_labels(x: Sized, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
             f"`y` must hold whole numbers >= 0, got {labels.dtype} from {labels.min()}. Number the classes from 0."
         )
     return labels.astype(np.int64)
+
+
+def check_same_kind(known: npt.NDArray[Any], more: npt.NDArray[Any]) -> None:
+    """Refuse numbers after names, and names after numbers: they cannot be sorted together.
+
+    Parameters
+    ----------
+    known : array of shape (class,)
+        Labels so far.
+    more : array of shape (example,)
+        Labels that come.
+
+    Raises
+    ------
+    DataError
+        If one holds names and the other numbers.
+    """
+    if (known.dtype.kind in "biuf") != (more.dtype.kind in "biuf"):
+        raise DataError(
+            f"`y` must hold labels of the same kind as before, got {more.dtype} after {known.dtype}. "
+            "Convert them to strings or to numbers."
+        )
+
+
+def check_rows_and_labels(
+    estimator: Any,
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    reset: bool,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
+    """Rows and class labels as a scikit-learn classifier takes them.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Told the number and names of the features by ``reset``, and asked for them otherwise.
+    x : array-like of shape (example, feature)
+        Finite, not sparse.
+    y : array-like of shape (example,)
+        Strings, whole numbers, booleans, or floats that are whole.
+    reset : bool
+        Whether these are the first rows.
+
+    Returns
+    -------
+    rows : float64 array of shape (example, feature)
+    labels : array of shape (example,)
+
+    Raises
+    ------
+    ValueError
+        If the data is empty or not finite, or the labels are continuous.
+    TypeError
+        If the data is sparse.
+    """
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import column_or_1d, validate_data
+
+    rows, labels = validate_data(estimator, x, y, dtype=np.float64, reset=reset)
+    check_classification_targets(labels)
+    return rows, column_or_1d(labels)

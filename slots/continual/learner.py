@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from slots.continual.buffer import Waiting
 from slots.continual.evidence import Evidence
 from slots.continual.growth import Growth, learn, seal, unexplained
 from slots.continual.pca_slots import DirectedSlots
 from slots.continual.sealed_match import match
-from slots.errors import DataError, UsageError
+from slots.errors import UsageError
+from slots.labels import check_rows_and_labels, check_same_kind
 from slots.shapes import Ids
 
 Labels = npt.NDArray[Any]
@@ -174,9 +174,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         fresh = not hasattr(self, "slots_")
         if fresh:
             self._check_parameters()
-        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=fresh)
-        check_classification_targets(labels)
-        labels = column_or_1d(labels)
+        rows, labels = check_rows_and_labels(self, X, y, reset=fresh)
         if fresh:
             self._start(labels)
         units, ids = _unit(rows).astype(np.float32), self._register(labels)
@@ -289,11 +287,8 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _register(self, labels: Labels) -> Ids:
         """Label ids, new ones in order of appearance."""
-        if len(self._names) and (labels.dtype.kind in "biuf") != (self._names.dtype.kind in "biuf"):
-            raise DataError(
-                f"`y` must hold labels of the same kind as before, got {labels.dtype} after {self._names.dtype}. "
-                "Convert them to strings or to numbers."
-            )
+        if len(self._names):
+            check_same_kind(self._names, labels)
         known, first = np.unique(labels, return_index=True)
         fresh = [name for name in known[np.argsort(first)] if name not in self._names]
         if fresh:

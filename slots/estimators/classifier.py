@@ -7,16 +7,15 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.base import ClassifierMixin
 
 from slots.closing.config import ClosingConfig
-from slots.errors import DataError, UsageError
+from slots.errors import UsageError
+from slots.estimators.base import SphereEstimator
 from slots.estimators.model_scores import class_scores, first_radius, fit_quietly, nearest_angles
-from slots.estimators.projection import Geometry, Lift, Scaling
+from slots.estimators.projection import Geometry, Scaling
 from slots.head.prediction import Prediction
+from slots.labels import check_rows_and_labels, check_same_kind
 from slots.training.config import TrainConfig
 from slots.update.config import UpdateConfig
 
@@ -25,7 +24,7 @@ _DIRECTION_SCALE = 60.0  # of the lifted, the flatter the lift the closer the co
 _RARE = 20  # a class with fewer examples cannot spare any for calibration
 
 
-class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
     """Classifier whose memory is slots, and which learns new classes without forgetting.
 
     Parameters
@@ -133,16 +132,16 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         TypeError
             If the data is sparse.
         """
-        rows, labels = self._checked(X, y, reset=True)
+        rows, labels = check_rows_and_labels(self, X, y, reset=True)
         self.classes_, ids = np.unique(labels, return_inverse=True)
         self._ids = np.arange(len(self.classes_))
-        self.lift_ = Lift.of(rows, scaling=self.scaling, geometry=self.geometry, height=self.height)
+        lifted = self._learn_projection(rows)(rows)
         if self.memory < 0:
             raise UsageError(f"`memory` must be >= 0, got {self.memory}. 0 keeps no rows for later updates.")
-        self._seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2)
-        self.model_ = fit_quietly(self.lift_(rows), ids, self._config(ids))
+        self._seeds = self._drawn_seeds(2)
+        self.model_ = fit_quietly(lifted, ids, self._config(ids))
         self.contradictions_ = np.zeros(0, np.int64)
-        self._remember(self.lift_(rows), ids)
+        self._remember(lifted, ids)
         return self
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:
@@ -164,22 +163,22 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         wanted = None if classes is None else np.unique(np.asarray(classes))
         if not hasattr(self, "model_"):
             if wanted is not None:
-                _same_kind(wanted, np.asarray(y))
+                check_same_kind(wanted, np.asarray(y))
             self.fit(X, y)
             if wanted is not None:
                 self._register(wanted)
             return self
-        rows, labels = self._checked(X, y, reset=False)
+        rows, labels = check_rows_and_labels(self, X, y, reset=False)
         named = [labels] if wanted is None else [labels, wanted]
         for more in named:
-            _same_kind(self.classes_, more)
+            check_same_kind(self.classes_, more)
         for more in named:
             self._register(np.unique(more))
         ids = self._ids[np.searchsorted(self.classes_, labels)].astype(np.int64)
         lifted = np.concatenate([self.lift_(rows), self._memory[0]])
         ids = np.concatenate([ids, self._memory[1]])
         proposal = self.model_.propose(lifted, budget=0, radius=first_radius(self.model_))
-        report = self.model_.update(lifted, ids, proposal=proposal, config=UpdateConfig(seed=int(self._seeds[1])))
+        report = self.model_.update(lifted, ids, proposal=proposal, config=UpdateConfig(seed=self._seeds[1]))
         against = np.array([c.example for c in report.contradictions], np.int64)
         self.contradictions_ = against[against < len(rows)]
         self._remember(lifted, ids)
@@ -261,23 +260,14 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         answers = self.model_.predict(rows).labels
         return class_scores(self.model_, rows, answers, n_labels=len(self._ids))[:, self._ids]
 
-    def _lifted(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        check_is_fitted(self)
-        return self.lift_(validate_data(self, X, dtype=np.float64, reset=False))
-
     def _named(self, ids: npt.NDArray[np.int64]) -> Labels:
         places = np.empty_like(self._ids)
         places[self._ids] = np.arange(len(self._ids))
         return np.asarray(self.classes_[places[ids]])
 
-    def _checked(self, X: npt.ArrayLike, y: npt.ArrayLike, *, reset: bool) -> tuple[npt.NDArray[np.float64], Labels]:
-        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
-        check_classification_targets(labels)
-        return rows, column_or_1d(labels)
-
     def _remember(self, rows: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> None:
         """Keep an even share of each class, drawn at random, for the updates to come."""
-        order = np.random.default_rng(int(self._seeds[1])).permutation(len(ids))
+        order = np.random.default_rng(self._seeds[1]).permutation(len(ids))
         rank = np.empty(len(ids), np.int64)
         for label in np.unique(ids):
             mine = order[ids[order] == label]
@@ -304,14 +294,5 @@ class SlotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             scale=_DIRECTION_SCALE if self.geometry == "direction" else 10 * (1 + self.height**2),
             precision=self.precision,
             closing=ClosingConfig(closing=self.closing, reach=self.reach),
-            seed=int(self._seeds[0]),
-        )
-
-
-def _same_kind(known: Labels, more: Labels) -> None:
-    """Names and numbers cannot be sorted together."""
-    if (known.dtype.kind in "biuf") != (more.dtype.kind in "biuf"):
-        raise DataError(
-            f"`y` must hold labels of the same kind as before, got {more.dtype} after {known.dtype}. "
-            "Convert them to strings or to numbers."
+            seed=self._seeds[0],
         )

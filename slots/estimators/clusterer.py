@@ -8,28 +8,27 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.metrics import silhouette_score
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from slots.closing.config import ClosingConfig
 from slots.clustering.kmeans import by_size, owners
 from slots.errors import UsageError
+from slots.estimators.base import SphereEstimator, UnitRows
 from slots.estimators.model_scores import first_radius, fit_quietly, group_angles, group_means
-from slots.estimators.projection import Geometry, Lift, Scaling
+from slots.estimators.projection import Geometry, Scaling
 from slots.graph.config import GraphConfig
 from slots.graph.learning import learn_graph
 from slots.shapes import Ids
 from slots.training.config import TrainConfig
 from slots.update.config import UpdateConfig
 
-Unit = npt.NDArray[np.float32]
 _LOOKED_AT = 2000  # rows on which the number of clusters is chosen
 _ONE = 1.1  # new rows that spread no further than this many times the usual radius are one cluster
 
 
-class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, SphereEstimator):  # type: ignore[misc]
     """Clustering into slots: numbers are never changed, new clusters get new ones, and -1 is what no slot matches.
 
     Parameters
@@ -128,9 +127,8 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """
         rows = validate_data(self, X, dtype=np.float64)
         self._check_numbers()
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.lift_ = Lift.of(rows, scaling=self.scaling, geometry=self.geometry, height=self.height)
-        lifted = self.lift_(rows)
+        (self._seed,) = self._drawn_seeds(1)
+        lifted = self._learn_projection(rows)(rows)
         ids = self._found(lifted)
         usual = min(30, int(np.ceil(0.5 * np.sqrt(len(ids) / (ids.max() + 1)))))
         config = TrainConfig(
@@ -160,7 +158,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """
         if not hasattr(self, "model_"):
             return self.fit(X)
-        lifted = self.lift_(validate_data(self, X, dtype=np.float64, reset=False))
+        lifted = self.lift_(self._known_rows(X))
         self._check_numbers()
         strange = self._strange(lifted)
         if len(strange):
@@ -218,15 +216,11 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             if getattr(self, name) < low:
                 raise UsageError(f"`{name}` must be >= {low}, got {getattr(self, name)}. Pass a larger number.")
 
-    def _lifted(self, X: npt.ArrayLike) -> Unit:
-        check_is_fitted(self)
-        return self.lift_(validate_data(self, X, dtype=np.float64, reset=False))
-
-    def _answers(self, lifted: Unit) -> Ids:
+    def _answers(self, lifted: UnitRows) -> Ids:
         answers = self.model_.predict(lifted)
         return np.where(answers.matched, answers.labels, -1)
 
-    def _strange(self, lifted: Unit) -> Ids:
+    def _strange(self, lifted: UnitRows) -> Ids:
         """Rows of clusters to be: outside all slots, outside the radius of all clusters, and not alone."""
         found = self.model_.propose(lifted, radius=self.radius_, stop_below=self.min_cluster_size)
         outside = _angles(lifted, group_means(self.model_)) > self.radius_  # the others are the fringe of a cluster
@@ -235,13 +229,13 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         rows = found.unmatched[(outside & near)[found.unmatched]]
         return rows if len(rows) >= self.min_cluster_size else rows[:0]
 
-    def _grouped(self, lifted: Unit) -> Ids:
+    def _grouped(self, lifted: UnitRows) -> Ids:
         """Number of its group for each strange row: one group where they lie as close as a cluster does."""
         if _usual_radius(lifted, np.zeros(len(lifted), np.int64)) <= _ONE * self.radius_:
             return np.zeros(len(lifted), np.int64)
         return self._numbered(lifted, self._best_number(lifted, len(np.unique(lifted, axis=0))))
 
-    def _found(self, lifted: Unit) -> Ids:
+    def _found(self, lifted: UnitRows) -> Ids:
         """Clusters of the first rows, the largest first."""
         if self.merge == "graph":
             wanted = None if self.n_clusters == "auto" else int(self.n_clusters)
@@ -252,11 +246,11 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         k = self._best_number(lifted, n_different) if auto else min(int(self.n_clusters), n_different)
         return self._numbered(lifted, k)
 
-    def _numbered(self, lifted: Unit, k: int) -> Ids:
+    def _numbered(self, lifted: UnitRows, k: int) -> Ids:
         """k-means; the largest cluster is number 0."""
         return by_size(owners(lifted, k, seed=self._seed, starts=5))
 
-    def _best_number(self, lifted: Unit, n_different: int) -> int:
+    def _best_number(self, lifted: UnitRows, n_different: int) -> int:
         """Number of clusters with the largest mean silhouette."""
         rng = np.random.default_rng(self._seed)
         few = lifted if len(lifted) <= _LOOKED_AT else lifted[np.sort(rng.choice(len(lifted), _LOOKED_AT, False))]
@@ -265,12 +259,12 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return tried[int(np.argmax(scores))] if scores else 1
 
 
-def _angles(lifted: Unit, middles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _angles(lifted: UnitRows, middles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Angle of each row to the nearest of some directions, radians; pi where there are none."""
     return np.asarray(np.arccos(np.clip((lifted.astype(np.float64) @ middles.T).max(1, initial=-1.0), -1, 1)))
 
 
-def _usual_radius(lifted: Unit, ids: Ids) -> float:
+def _usual_radius(lifted: UnitRows, ids: Ids) -> float:
     """Median over clusters of the angle that holds nine in ten of a cluster's rows around its mean."""
     reach = []
     for label in np.unique(ids):

@@ -7,20 +7,19 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.base import OutlierMixin
+from sklearn.utils.validation import validate_data
 
 from slots.errors import UsageError
-from slots.estimators.projection import Geometry, Lift, Scaling
+from slots.estimators.base import Rows, SphereEstimator, UnitRows
+from slots.estimators.projection import Geometry, Scaling
 from slots.novelty.conformal import p_values, threshold
 from slots.novelty.detector import NoveltyDetector
 
 _FEWEST = 10  # `NoveltyDetector` wants as many to place prototypes and set scales
-Rows = npt.NDArray[np.float64]
 
 
-class SlotOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class SlotOutlierDetector(OutlierMixin, SphereEstimator):  # type: ignore[misc]
     """Outlier and novelty detector: how far a row lies from a few prototypes of the training rows.
 
     Parameters
@@ -108,20 +107,20 @@ class SlotOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=_FEWEST)
         self._check_numbers()
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        (seed,) = self._drawn_seeds(1)
         order = np.random.default_rng(seed).permutation(len(rows))
         n_aside = min(len(rows) // 5, len(rows) - _FEWEST)
         aside, kept = rows[order[:n_aside]], rows[order[n_aside:]]
         # Rows that calibrate must have no part in anything else, the scaling included.
-        self.lift_ = Lift.of(kept, scaling=self.scaling, geometry=self.geometry, height=self.height)
+        lift = self._learn_projection(kept)
         usual = min(500, int(np.ceil(0.5 * 0.7 * len(kept))))  # `NoveltyDetector` places them by seven rows in ten
         self.detector_ = NoveltyDetector(
             usual if self.n_prototypes is None else self.n_prototypes,
             false_alarm_rate=self.false_alarm_rate,
             shares=(2 / 3, 1 / 3, 0.0),
             seed=seed,
-        ).fit(self.lift_(kept))
-        self.detector_.calibrate(self.lift_(aside))
+        ).fit(lift(kept))
+        self.detector_.calibrate(lift(aside))
         self.calibration_scores_ = -self.detector_.calibration[::-1]
         self.offset_ = self._threshold(rows)
         return self
@@ -140,8 +139,7 @@ class SlotOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         float64 array of shape (example,)
             Minus the novelty score: 0 is usual, -1 is where one test alone would spend its share of the false alarms.
         """
-        check_is_fitted(self)
-        return self._familiarity(validate_data(self, X, dtype=np.float64, reset=False))
+        return self._familiarity(self._lifted(X))
 
     def decision_function(self, X: npt.ArrayLike) -> Rows:
         """`score_samples` less the threshold: negative for outliers.
@@ -184,12 +182,12 @@ class SlotOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return p_values(-self.score_samples(X), -self.calibration_scores_)
 
-    def _familiarity(self, rows: Rows) -> Rows:
-        return -self.detector_.predict(self.lift_(rows))
+    def _familiarity(self, lifted: UnitRows) -> Rows:
+        return -self.detector_.predict(lifted)
 
     def _threshold(self, rows: Rows) -> float:
         if self.contamination != "auto":
-            return float(np.percentile(self._familiarity(rows), 100 * self.contamination))
+            return float(np.percentile(self._familiarity(self.lift_(rows)), 100 * self.contamination))
         if self.false_alarm_rate * (len(self.calibration_scores_) + 1) < 1:
             return -np.inf
         return -threshold(-self.calibration_scores_, self.false_alarm_rate)
