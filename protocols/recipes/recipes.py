@@ -147,7 +147,10 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 _LONG = replace(_IMAGES, epochs=30, batch_size=500, matrix_lr=0.24, label_smoothing=0.1)
 
 GPU_RECIPES: dict[tuple[str, str], Recipe] = {
-    ("explor", "cifar10"): Recipe(_POOLED | {"widths": [64, 256, 256]}, _LONG),
+    ("explor", "cifar10"): Recipe(
+        _POOLED | {"widths": [64, 256, 256]},
+        replace(_LONG, epochs=56, augment="flip*shift3", views="flip*cross1"),
+    ),
     ("unfolding", "cifar10"): Recipe(_UNFOLDING | {"widths": [128, 256, 384]}, _LONG),
     ("positive", "cifar10"): Recipe({"widths": [128, 256, 512]}, _LONG),
 }
