@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from protocols.harness.outcome import Column, Merged
+from protocols.harness.outcome import Column, MethodSummary
 from protocols.harness.runner import Outcome
 from protocols.harness.tables import best, cell, groups, heading, is_best, made_by, markdown_table, notes
 from protocols.runs.catalogue import PROTOCOLS, find_protocol
@@ -187,7 +187,7 @@ def where(found: Outcome) -> str:
     return ", ".join([found.data, found.backbone, *changed])
 
 
-def leader(rows: list[Merged], column: Column) -> Merged | None:
+def leader(rows: list[MethodSummary], column: Column) -> MethodSummary | None:
     """The row that is best in a column."""
     known = [row for row in rows if column.key in row.figures]
     return next((row for row in known if row.figures[column.key].mean == best(known, column)), None)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from protocols.app.suspects import backbone_name, find
+from protocols.app.suspects import backbone_name, find_suspects
 from protocols.data.dataset import Dataset, check_sum
 from protocols.pages.cleaning_page import cleaning_page
 from protocols.pages.environment import csv_text
-from protocols.summaries.cleaning import SCHEMA, CleaningPlan, CleaningSummary, Confused, Found
+from protocols.summaries.cleaning import SCHEMA, CleaningPlan, CleaningSummary, Confused, SuspectLabels
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress, silent
 from slots.storage.atomic import write_file
@@ -36,7 +36,7 @@ def clean_and_write(
     command: str,
     model: SlotModel | None = None,
     model_name: str | None = None,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> CleaningSummary:
     """Find the suspicious labels of one part of a data set; write ``label-errors.csv`` and ``label-errors.html``.
 
@@ -53,8 +53,8 @@ def clean_and_write(
         trained on the data, and slots are fitted to the examples that are not listed.
     model_name : str, optional
         How the user named the model.
-    report : callable, optional
-        ``report(step, share)``, told the progress.
+    progress : callable, optional
+        ``progress(step, share)``, told the progress.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def clean_and_write(
         If the files cannot be written.
     """
     started = time.monotonic()
-    found = find(data, plan, model=model, report=report or silent)
+    found = find_suspects(data, plan, model=model, progress=progress or silent)
     table, page = out / "label-errors.csv", out / "label-errors.html"
     held_back = {it.slot for evidence in found.evidence for it in evidence.damages}
     summary = CleaningSummary(
@@ -98,7 +98,7 @@ def clean_and_write(
     return summary
 
 
-def cleaning_csv(found: Found) -> str:
+def cleaning_csv(found: SuspectLabels) -> str:
     """The list as CSV, see `COLUMNS`."""
     lines = []
     for rank, it in enumerate(found.evidence, 1):
@@ -121,14 +121,14 @@ def cleaning_csv(found: Found) -> str:
     return csv_text(COLUMNS, lines)
 
 
-def _neighbour(found: Found, example: int, angle: float, *, named: bool = False) -> tuple[str, ...]:
+def _neighbour(found: SuspectLabels, example: int, angle: float, *, named: bool = False) -> tuple[str, ...]:
     if example < 0:
         return ("", "", "") if named else ("", "")
     label = (found.names[found.y[example]],) if named else ()
     return (str(int(found.rows[example])), *label, f"{angle:.6f}")
 
 
-def _confused(found: Found) -> list[Confused]:
+def _confused(found: SuspectLabels) -> list[Confused]:
     """Pairs that at least one label is estimated to be mistaken in, the largest first."""
     noise, labels = found.errors.noise, found.errors.labels
     counts = np.bincount(found.y, minlength=len(found.names))[labels]

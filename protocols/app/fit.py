@@ -38,7 +38,7 @@ def fit_and_save(
     out: Path,
     command: str,
     resume: bool = False,
-    report: Progress | None = None,
+    progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[SlotModel, FitSummary]:
     """Fit, measure, and save with a report page and figures.
@@ -56,7 +56,7 @@ def fit_and_save(
         Recorded with the result.
     resume : bool
         Go on from the checkpoint beside the model folder.
-    report, stop : callables, optional
+    progress, stop : callables, optional
         See `slots.training.fit`.
 
     Returns
@@ -79,11 +79,11 @@ def fit_and_save(
         regularizer=_regularizer(recipe),
         checkpoint=checkpoint_path(out),
         resume=resume,
-        report=report,
+        report=progress,
         stop=stop,
     )
-    if report:
-        report("measuring", 0.0)
+    if progress:
+        progress("measuring", 0.0)
     labelled = data.y_test >= 0
     prediction = model.predict(data.x_test[labelled])
     on_test = evaluate(prediction, data.y_test[labelled])

@@ -9,7 +9,7 @@ from torch import nn
 
 import backbones
 from protocols.data.dataset import Dataset
-from protocols.summaries.cleaning import CleaningPlan, Found
+from protocols.summaries.cleaning import CleaningPlan, SuspectLabels
 from slots.errors import DataError, UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.label_errors.detection import LabelErrors, find_label_errors
@@ -22,7 +22,7 @@ from slots.shapes import Ids, RawInputs
 _BLOCK = 128
 
 
-def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: Progress) -> Found:
+def find_suspects(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, progress: Progress) -> SuspectLabels:
     """The suspicious labels and their evidence; see `protocols.app.clean.clean_and_write`."""
     x, labels = (data.x_train, data.y_train) if plan.part == "train" else (data.x_test, data.y_test)
     rows = np.flatnonzero(labels >= 0)
@@ -34,7 +34,7 @@ def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: 
     if model is not None and plan.backbone is not None:
         raise UsageError("`backbone` must be left out with a model, got both. The model has its own.")
     inputs, y = x[rows], labels[rows]
-    features, errors = _judge(data, plan, inputs, y, model=model, report=report)
+    features, errors = _judge(data, plan, inputs, y, model=model, progress=progress)
     explained = explain_label_errors(
         features,
         y if model is None else _labels_of_model(model, data, y),
@@ -43,21 +43,21 @@ def find(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None, report: 
         limit=plan.limit,
         seed=plan.seed,
         device=plan.device,
-        report=part(report, 0.8, 1.0),
+        report=part(progress, 0.8, 1.0),
     )
     name_of = data.class_names.__getitem__ if model is None else model.class_name
     names = tuple(name_of(int(label)) for label in explained.slot_labels)
-    return Found(x, rows, y, data.class_names, errors, explained.evidence, names, explained.exemplars)
+    return SuspectLabels(x, rows, y, data.class_names, errors, explained.evidence, names, explained.exemplars)
 
 
 def _judge(
-    data: Dataset, plan: CleaningPlan, inputs: RawInputs, y: Ids, *, model: SlotModel | None, report: Progress
+    data: Dataset, plan: CleaningPlan, inputs: RawInputs, y: Ids, *, model: SlotModel | None, progress: Progress
 ) -> tuple[npt.NDArray[np.float32], LabelErrors]:
     """Features of the inputs, and what a watched training says about their labels."""
     config = WatchConfig(seed=plan.seed, device=plan.device)
 
     def watch(network: nn.Module, seen: RawInputs) -> LabelErrors:
-        return find_label_errors(network, seen, y, config=config, report=part(report, 0.0, 0.8))
+        return find_label_errors(network, seen, y, config=config, report=part(progress, 0.0, 0.8))
 
     torch.manual_seed(plan.seed)
     network = _network(data, plan) if model is None else None

@@ -13,7 +13,7 @@ import numpy as np
 from protocols.app.queries import queries_csv, read_labels
 from protocols.data.dataset import Dataset
 from protocols.pages.queries_page import queries_page
-from protocols.summaries.update import SCHEMA, Figures, UpdateSummary
+from protocols.summaries.update import SCHEMA, Accuracies, UpdateSummary
 from slots.errors import UsageError
 from slots.head.prediction import Prediction, changed_matched
 from slots.model.slot_model import SlotModel
@@ -58,7 +58,7 @@ def update_and_save(
     folder: Path,
     command: str,
     config: UpdateConfig | None = None,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> UpdateSummary:
     """Update a model with one part of a data set and save it as its next generation.
 
@@ -73,8 +73,8 @@ def update_and_save(
     command : str
         Recorded with the result.
     config : UpdateConfig, optional
-    report : callable, optional
-        ``report(step, share)``, told the progress.
+    progress : callable, optional
+        ``progress(step, share)``, told the progress.
 
     Returns
     -------
@@ -93,12 +93,12 @@ def update_and_save(
     x, held_x = (data.x_train, data.x_test) if plan.part == "train" else (data.x_test, data.x_train)
     y, held_y = (data.y_train, data.y_test) if plan.part == "train" else (data.y_test, data.y_train)
     held_before = model.predict(held_x) if bool((held_y >= 0).any()) and not plan.dry_run else None
-    proposal, given = _ask(model, x, plan, report)
+    proposal, given = _ask(model, x, plan, progress)
     asked = np.array(sorted(given), np.int64)
     paths = (None, None) if given else _write_queries(model, x, proposal, folder, plan)
     done = None
     if not plan.dry_run:
-        done = model.update(x, dict(given), proposal=proposal, config=config, report=report)
+        done = model.update(x, dict(given), proposal=proposal, config=config, report=progress)
     after = model.predict(x) if done and done.slots_added else proposal.prediction
     changed = len(changed_matched(proposal.prediction, after))
     held_after = model.predict(held_x) if held_before is not None else None
@@ -140,12 +140,14 @@ def update_and_save(
     return summary
 
 
-def _ask(model: SlotModel, x: RawInputs, plan: UpdatePlan, report: Progress | None) -> tuple[Proposal, dict[int, str]]:
+def _ask(
+    model: SlotModel, x: RawInputs, plan: UpdatePlan, progress: Progress | None
+) -> tuple[Proposal, dict[int, str]]:
     """The proposal and the labels given: of a list, its own examples without a label stay as queries."""
     if plan.labels is None:
-        return model.propose(x, budget=plan.budget, report=report), {}
+        return model.propose(x, budget=plan.budget, report=progress), {}
     labels, open_rows = read_labels(plan.labels, x)
-    proposal = model.propose(x, budget=0, report=report)
+    proposal = model.propose(x, budget=0, report=progress)
     open_rows = np.intersect1d(open_rows, proposal.unmatched)
     return replace(proposal, queries=open_rows, gains=np.zeros(len(open_rows), np.int64)), labels
 
@@ -168,13 +170,13 @@ def _truth(model: SlotModel, data: Dataset, y: Ids) -> Ids:
     return np.where(y >= 0, ids[np.maximum(y, 0)], -1) if len(ids) else np.full(len(y), -1, np.int64)
 
 
-def _figures(before: Prediction, after: Prediction, truth: Ids, rows: Ids, asked: Ids) -> Figures | None:
+def _figures(before: Prediction, after: Prediction, truth: Ids, rows: Ids, asked: Ids) -> Accuracies | None:
     rows = rows[truth[rows] != -1]
     if len(rows) == 0:
         return None
     right = before.labels[rows] == truth[rows]
     control = right | np.isin(rows, asked)
-    return Figures(
+    return Accuracies(
         len(rows), float(right.mean()), float((after.labels[rows] == truth[rows]).mean()), float(control.mean())
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from protocols.commands.options import DATA, AsJson, Data, DataDir, Device, Model, load, part_of, usage
-from protocols.commands.terminal import print_json, print_table, progress
+from protocols.commands.terminal import print_json, print_table, progress_bar
 
 
 def ood(
@@ -84,7 +84,7 @@ def clean(
     loaded = load(source if data is None else data, data_dir, judge)
     plan = CleaningPlan(part=part, limit=limit, backbone=backbone, seed=seed, device=pick_device(device))  # type: ignore[arg-type]
     name = None if judge is None else Path(source).name
-    with progress() as report:
+    with progress_bar() as progress:
         found = clean_and_write(
             loaded,
             plan,
@@ -92,7 +92,7 @@ def clean(
             command=command_line(),
             model=judge,
             model_name=name,
-            report=report,
+            progress=progress,
         )
     if as_json:
         print_json(asdict(found))

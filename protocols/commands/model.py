@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from protocols.commands.options import DATA, AsJson, Data, DataDir, Device, Model, load, part_of, usage
-from protocols.commands.terminal import cell, print_json, print_table, progress, stop_on_signal
+from protocols.commands.terminal import cell, print_json, print_table, progress_bar, stop_on_signal
 
 
 def fit(
@@ -98,9 +98,9 @@ def fit(
     changes |= {"reconstruction": reconstruction, "detach": detach}
     chosen, recipe = plan(loaded, backbone, options, pretrained=pretrained, fine_tune=fine_tune, **changes)
     target = out or Path("runs") / f"{loaded.name}-{chosen}"
-    with progress() as report, stop_on_signal() as stop:
+    with progress_bar() as progress, stop_on_signal() as stop:
         _, summary = fit_and_save(
-            loaded, chosen, recipe, out=target, command=command_line(), resume=resume, report=report, stop=stop
+            loaded, chosen, recipe, out=target, command=command_line(), resume=resume, progress=progress, stop=stop
         )
     if as_json:
         print_json(asdict(summary))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from protocols.commands.options import AsJson, Data, DataDir, Device, load
-from protocols.commands.terminal import print_json, print_table, progress, stop_on_signal
+from protocols.commands.terminal import print_json, print_table, progress_bar, stop_on_signal
 
 
 def run(
@@ -62,9 +62,9 @@ def run(
         data_dir=data_dir,
     )
     folder = out or Path("runs") / f"{protocol}-{setting.data.name}-{model.name if model else setting.backbone}"
-    with progress() as report, stop_on_signal("Stopping after this seed. Once more to give it up.") as stop:
+    with progress_bar() as progress, stop_on_signal("Stopping after this seed. Once more to give it up.") as stop:
         outcome = run_protocol(
-            chosen, setting, seeds=range(seeds), out=folder, command=command_line(), report=report, stop=stop
+            chosen, setting, seeds=range(seeds), out=folder, command=command_line(), progress=progress, stop=stop
         )
     files = write_files(outcome, folder)
     if as_json:

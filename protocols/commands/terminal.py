@@ -42,7 +42,7 @@ def cell(value: object) -> str:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, float], None]]:
+def progress_bar() -> Iterator[Callable[[str, float], None]]:
     """A progress bar on stderr, one line that changes; nothing where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

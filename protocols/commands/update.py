@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from protocols.commands.options import AsJson, Data, DataDir, Device, Model, load, part_of, usage
-from protocols.commands.terminal import print_json, print_table, progress
+from protocols.commands.terminal import print_json, print_table, progress_bar
 
 
 def update(
@@ -48,9 +48,9 @@ def update(
     part_of(loaded, chosen)
     plan = UpdatePlan(part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data)
     config = UpdateConfig(spread=SpreadConfig() if spread else None)
-    with progress() as report:
+    with progress_bar() as progress:
         done = update_and_save(
-            loaded_model, loaded, plan, folder=model, command=command_line(), config=config, report=report
+            loaded_model, loaded, plan, folder=model, command=command_line(), config=config, progress=progress
         )
     if as_json:
         print_json(asdict(done))

@@ -93,7 +93,7 @@ class Encoder:
         return found
 
 
-def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: Progress | None = None) -> Encoder:
+def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, progress: Progress | None = None) -> Encoder:
     """The features of a setting, learned from nothing but ``x`` and ``y``.
 
     Parameters
@@ -106,7 +106,7 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: P
     y : int64 array of shape (example,)
         Labels >= 0; gaps are allowed.
     seed : int
-    report : callable, optional
+    progress : callable, optional
 
     Returns
     -------
@@ -138,7 +138,7 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, report: P
         raise UsageError(str(error)) from error
     encoder = Encoder(setting.backbone, preprocessing, net.to(setting.device), device=setting.device)
     if any(parameter.requires_grad for parameter in net.parameters()):
-        _load_or_train(encoder, setting, x, y, seed=seed, report=report or silent)
+        _load_or_train(encoder, setting, x, y, seed=seed, progress=progress or silent)
     elif any(True for _ in net.parameters()):
         encoder.cache = setting.cache
     net.requires_grad_(False).eval()
@@ -157,7 +157,9 @@ def _of_model(setting: Setting, x: RawInputs) -> Encoder:
     return Encoder(str(setting.model), model.preprocessing, model.backbone, device=str(model.device))
 
 
-def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, *, seed: int, report: Progress) -> None:
+def _load_or_train(
+    encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, *, seed: int, progress: Progress
+) -> None:
     """Train the encoder, or take what an earlier run with equal data, network and seed kept."""
     classes = np.unique(y)
     targets = torch.from_numpy(np.searchsorted(classes, y))
@@ -168,13 +170,13 @@ def _load_or_train(encoder: Encoder, setting: Setting, x: RawInputs, y: Labels, 
     if kept is not None and kept.exists():
         both.load_state_dict(load_file(kept, device=encoder.device))
     else:
-        _train(encoder, both, x, targets, seed=seed, report=report)
+        _train(encoder, both, x, targets, seed=seed, progress=progress)
         if kept is not None:
             write_file(kept, save({name: it.contiguous() for name, it in both.state_dict().items()}))
     both.requires_grad_(False)
 
 
-def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, *, seed: int, report: Progress) -> None:
+def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, *, seed: int, progress: Progress) -> None:
     """Cross-entropy by Adam with a one-cycle rate."""
     assert encoder.linear is not None
     generator = torch.Generator().manual_seed(seed)
@@ -193,7 +195,7 @@ def _train(encoder: Encoder, both: nn.Module, x: RawInputs, targets: Tensor, *, 
             optimizer.step()
             schedule.step()
             if i % 50 == 0:
-                report("training the features", (epoch + i / batches) / epochs)
+                progress("training the features", (epoch + i / batches) / epochs)
     both.eval()
 
 

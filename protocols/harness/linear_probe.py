@@ -18,7 +18,7 @@ from protocols.harness.protocol import Setting
 _NAMES = ("linear", "fc", "classifier", "head")
 
 
-def last_layer(
+def linear_classifier(
     encoder: Encoder, setting: Setting, features: Features, y: Labels, *, classes: npt.NDArray[np.int64], seed: int
 ) -> nn.Linear:
     """A linear layer from features to the known classes.

@@ -110,7 +110,7 @@ class SeedOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """All fields as plain JSON values; numbers that are not finite become None."""
-        document: dict[str, Any] = plain(asdict(self))
+        document: dict[str, Any] = to_json(asdict(self))
         return document
 
     @classmethod
@@ -125,7 +125,7 @@ class SeedOutcome:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MethodSummary:
     """One method over all seeds."""
 
     method: str
@@ -135,7 +135,7 @@ class Merged:
     figures: Mapping[str, Interval]
 
 
-def merge_rows(seeds: Sequence[SeedOutcome], columns: Sequence[Column]) -> list[Merged]:
+def merge_rows(seeds: Sequence[SeedOutcome], columns: Sequence[Column]) -> list[MethodSummary]:
     """Rows of the same method and group over seeds, in the order of their first appearance."""
     found: dict[tuple[str, str], list[Row]] = {}
     for outcome in seeds:
@@ -148,7 +148,7 @@ def merge_rows(seeds: Sequence[SeedOutcome], columns: Sequence[Column]) -> list[
             values = [row.figures.get(column.key) for row in rows]
             if column.kind != "text" and (known := interval([v for v in values if v is not None])) is not None:
                 figures[column.key] = known
-        merged.append(Merged(method, group, rows[0].ours, rows[0].note, figures))
+        merged.append(MethodSummary(method, group, rows[0].ours, rows[0].note, figures))
     return merged
 
 
@@ -169,16 +169,16 @@ def merge_curves(seeds: Sequence[SeedOutcome]) -> list[tuple[Curve, list[float |
     return merged
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """The value as what JSON holds: NumPy numbers as Python's, not-finite numbers as None, paths as text."""
     if isinstance(value, Mapping):
-        return {str(key): plain(it) for key, it in value.items()}
+        return {str(key): to_json(it) for key, it in value.items()}
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return to_json(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [plain(it) for it in value]
+        return [to_json(it) for it in value]
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return to_json(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocols.harness.charts import charts
-from protocols.harness.outcome import Column, Merged
+from protocols.harness.outcome import Column, MethodSummary
 from protocols.harness.runner import Outcome
 from protocols.harness.tables import cell, columns_of, groups, heading, is_best, markdown, notes
 from protocols.pages.environment import page_environment
@@ -91,7 +91,7 @@ def render(outcome: Outcome) -> str:
     )
 
 
-def _cells(row: Merged, rows: Sequence[Merged], columns: Sequence[Column]) -> list[Figure]:
+def _cells(row: MethodSummary, rows: Sequence[MethodSummary], columns: Sequence[Column]) -> list[Figure]:
     """The figures of one row."""
     found = []
     for column in columns:

@@ -68,7 +68,7 @@ class Protocol:
     defaults : mapping
         Options and their default values; an option of another name or type is an error.
     run_seed : callable
-        ``run_seed(setting, seed, report)``. Deterministic: equal arguments give equal rows, times aside.
+        ``run_seed(setting, seed, progress)``. Deterministic: equal arguments give equal rows, times aside.
     backbone : str, default "pixels"
         For images, where the user names none.
     """

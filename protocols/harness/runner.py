@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from protocols.harness.outcome import SCHEMA, Column, Merged, SeedOutcome, merge_rows, plain
+from protocols.harness.outcome import SCHEMA, Column, MethodSummary, SeedOutcome, merge_rows, to_json
 from protocols.harness.protocol import Protocol, Setting
 from protocols.provenance import code_digest, commit, hardware, versions
 from slots.errors import StorageError, UsageError
@@ -64,7 +64,7 @@ class Outcome:
     commit: str | None
 
     @property
-    def rows(self) -> list[Merged]:
+    def rows(self) -> list[MethodSummary]:
         """Every method's mean and 95 % interval over the seeds."""
         return merge_rows([run.outcome for run in self.seeds], self.columns)
 
@@ -79,7 +79,9 @@ class Outcome:
         fields = {key: value for key, value in vars(self).items() if key not in ("columns", "seeds")}
         rows = [asdict(row) for row in self.rows]
         columns = [asdict(column) for column in self.columns]
-        document: dict[str, Any] = plain({"schema": SCHEMA, **fields, "columns": columns, "rows": rows, "seeds": seeds})
+        document: dict[str, Any] = to_json(
+            {"schema": SCHEMA, **fields, "columns": columns, "rows": rows, "seeds": seeds}
+        )
         return document
 
     @classmethod
@@ -97,7 +99,7 @@ def run(
     seeds: Sequence[int],
     out: Path,
     command: str,
-    report: Progress | None = None,
+    progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Outcome:
     """Run what has not been run yet, and put it all together.
@@ -113,8 +115,8 @@ def run(
         and the versions are the same.
     command : str
         Recorded with the result.
-    report : callable, optional
-        ``report(step, share)``, told the progress over all seeds.
+    progress : callable, optional
+        ``progress(step, share)``, told the progress over all seeds.
     stop : callable, optional
         Asked before each seed; true ends the run with the seeds that are done.
 
@@ -136,7 +138,7 @@ def run(
         path = out / "seeds" / f"{_key(protocol, setting, source)}-{seed}.json"
         found = _kept(path)
         if found is None:
-            found = _run_one(protocol, setting, seed, _scaled(report, place, len(seeds)))
+            found = _run_one(protocol, setting, seed, _scaled(progress, place, len(seeds)))
             write_file(path, (json.dumps(_document(found), indent=1) + "\n").encode())
         done.append(found)
     if not done:
@@ -213,7 +215,7 @@ def _key(protocol: Protocol, setting: Setting, source: Mapping[str, Any]) -> str
         setting.device,
         source,
     ]
-    return hashlib.sha256(json.dumps(plain(decides), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(to_json(decides), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _file_digest(path: str | Path | None) -> str | None:
@@ -242,20 +244,20 @@ def _document(done: SeedRun) -> dict[str, Any]:
     return {"schema": SCHEMA, "seed": done.seed, "elapsed_s": done.elapsed_s, "outcome": done.outcome.as_json()}
 
 
-def _run_one(protocol: Protocol, setting: Setting, seed: int, report: Progress) -> SeedRun:
+def _run_one(protocol: Protocol, setting: Setting, seed: int, progress: Progress) -> SeedRun:
     """Compute one seed."""
     started = time.monotonic()
-    outcome = protocol.run_seed(setting, seed, report)
+    outcome = protocol.run_seed(setting, seed, progress)
     # Through JSON and back, so that a fresh result and a kept one are the same to the last digit.
     same = SeedOutcome.from_json(json.loads(json.dumps(outcome.as_json())))
     return SeedRun(seed, round(time.monotonic() - started, 2), same)
 
 
-def _scaled(report: Progress | None, place: int, n: int) -> Progress:
+def _scaled(progress: Progress | None, place: int, n: int) -> Progress:
     """The progress of one seed as part of all."""
-    if report is None:
+    if progress is None:
         return silent
-    return lambda step, share: report(f"seed {place + 1} of {n}: {step}", (place + min(1.0, share)) / n)
+    return lambda step, share: progress(f"seed {place + 1} of {n}: {step}", (place + min(1.0, share)) / n)
 
 
 def _used_columns(columns: Sequence[Column], done: Sequence[SeedRun]) -> list[Column]:

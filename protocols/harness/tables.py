@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protocols.harness.outcome import Column, Merged
+from protocols.harness.outcome import Column, MethodSummary
 from protocols.harness.runner import Outcome
 from protocols.summaries.intervals import Interval
 
@@ -48,7 +48,7 @@ def heading(column: Column) -> str:
     return column.heading + ("" if column.heading == "seconds" else unit)
 
 
-def best(rows: Sequence[Merged], column: Column) -> float | None:
+def best(rows: Sequence[MethodSummary], column: Column) -> float | None:
     """The best mean of a column, None where there is no better or nobody was measured."""
     means = [row.figures[column.key].mean for row in rows if column.key in row.figures]
     if not means or column.better is None:
@@ -56,7 +56,7 @@ def best(rows: Sequence[Merged], column: Column) -> float | None:
     return max(means) if column.better == "higher" else min(means)
 
 
-def is_best(found: Interval | None, rows: Sequence[Merged], column: Column) -> bool:
+def is_best(found: Interval | None, rows: Sequence[MethodSummary], column: Column) -> bool:
     """Whether a figure reads as the best of its column: equal to the digits shown, so that ties are seen as ties."""
     winner = best(rows, column)
     if found is None or winner is None or len(rows) < 2:
@@ -64,13 +64,13 @@ def is_best(found: Interval | None, rows: Sequence[Merged], column: Column) -> b
     return cell(found, column.kind, interval=False) == cell(Interval(winner, None, 1), column.kind)
 
 
-def groups(rows: Sequence[Merged]) -> list[tuple[str, list[Merged]]]:
+def groups(rows: Sequence[MethodSummary]) -> list[tuple[str, list[MethodSummary]]]:
     """Rows by group, in the order of their first appearance."""
     names = list(dict.fromkeys(row.group for row in rows))
     return [(name, [row for row in rows if row.group == name]) for name in names]
 
 
-def columns_of(rows: Sequence[Merged], columns: Sequence[Column]) -> list[Column]:
+def columns_of(rows: Sequence[MethodSummary], columns: Sequence[Column]) -> list[Column]:
     """Columns in which any of the rows has a figure."""
     return [column for column in columns if any(column.key in row.figures for row in rows)]
 
@@ -93,7 +93,7 @@ def markdown(outcome: Outcome, *, level: int = 1) -> str:
     return "\n".join(parts)
 
 
-def markdown_table(rows: Sequence[Merged], columns: Sequence[Column]) -> str:
+def markdown_table(rows: Sequence[MethodSummary], columns: Sequence[Column]) -> str:
     """Rows as a Markdown table; ours in bold, the best of each column too."""
     used = columns_of(rows, columns)
     lines = ["| method | " + " | ".join(heading(column) for column in used) + " |", "|---" * (1 + len(used)) + "|"]
@@ -134,7 +134,7 @@ def made_by(outcome: Outcome) -> str:
     )
 
 
-def terminal_rows(rows: Sequence[Merged], columns: Sequence[Column], headline: str) -> list[tuple[str, ...]]:
+def terminal_rows(rows: Sequence[MethodSummary], columns: Sequence[Column], headline: str) -> list[tuple[str, ...]]:
     """Header and rows for the terminal's table: ours marked with a star, intervals in the headline's column only."""
     used = columns_of(rows, columns)
     lines = [("  method", *(heading(column) for column in used))]

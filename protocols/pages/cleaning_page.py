@@ -8,7 +8,7 @@ import numpy as np
 
 from protocols.pages.environment import page_environment
 from protocols.pages.pictures import data_uri, png
-from protocols.summaries.cleaning import CleaningSummary, Found
+from protocols.summaries.cleaning import CleaningSummary, SuspectLabels
 from slots.features.exemplars import thumbnails
 from slots.label_errors.evidence import Evidence
 
@@ -20,7 +20,7 @@ CONFUSED = 12
 
 
 @dataclass(frozen=True)
-class Picture:
+class ShownExample:
     """An example: its picture (empty for feature rows), its words, and how far off it is in degrees."""
 
     uri: str
@@ -39,19 +39,19 @@ class Card:
     suggested: str
     share: float
     picture: str
-    same: Picture | None
-    other: Picture | None
-    slots: list[tuple[Picture, str]]
+    same: ShownExample | None
+    other: ShownExample | None
+    slots: list[tuple[ShownExample, str]]
     n_damaged: int
     matches: int
 
 
-def cleaning_page(found: Found, summary: CleaningSummary) -> str:
+def cleaning_page(found: SuspectLabels, summary: CleaningSummary) -> str:
     """The page as text; it asks for no other file and no network.
 
     Parameters
     ----------
-    found : Found
+    found : SuspectLabels
     summary : CleaningSummary
 
     Returns
@@ -71,7 +71,7 @@ def cleaning_page(found: Found, summary: CleaningSummary) -> str:
     )
 
 
-def _cards(found: Found, evidence: list[Evidence]) -> list[Card]:
+def _cards(found: SuspectLabels, evidence: list[Evidence]) -> list[Card]:
     """The cards, with pictures where the data has them."""
     wanted = {it.example for it in evidence} | {it.same for it in evidence} | {it.other for it in evidence}
     wanted |= {int(found.exemplars[it.damages[0].slot]) for it in evidence if it.damages}
@@ -83,10 +83,10 @@ def _cards(found: Found, evidence: list[Evidence]) -> list[Card]:
     suspicion = found.errors.suspicion
     highest = max((float(suspicion[it.example]) for it in evidence), default=1.0) or 1.0
 
-    def neighbour(example: int, angle: float) -> Picture | None:
+    def neighbour(example: int, angle: float) -> ShownExample | None:
         if example < 0:
             return None
-        return Picture(
+        return ShownExample(
             pictures[example], f"example {found.rows[example]}", found.names[found.y[example]], float(np.degrees(angle))
         )
 
@@ -97,7 +97,7 @@ def _cards(found: Found, evidence: list[Evidence]) -> list[Card]:
             exemplar = int(found.exemplars[damage.slot])
             picture = pictures.get(exemplar, "")
             words = f"{np.degrees(damage.radians):.1f}° wider, {damage.matches:,} more"
-            slots.append((Picture(picture, f"slot {damage.slot}", found.slot_labels[damage.slot], None), words))
+            slots.append((ShownExample(picture, f"slot {damage.slot}", found.slot_labels[damage.slot], None), words))
         cards.append(
             Card(
                 rank,

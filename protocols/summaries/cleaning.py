@@ -42,7 +42,7 @@ class CleaningPlan:
 
 
 @dataclass(frozen=True)
-class Found:
+class SuspectLabels:
     """Everything that the list and the page are made of.
 
     Parameters

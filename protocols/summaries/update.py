@@ -14,7 +14,7 @@ this label covers that those above do not, and a check sum of the example."""
 
 
 @dataclass(frozen=True)
-class Figures:
+class Accuracies:
     """Accuracy on one labelled set; shares in [0, 1].
 
     Parameters
@@ -57,9 +57,9 @@ class UpdateSummary:
     clusters_added: int
     generation: int
     changed_matched_answers: int
-    stream: Figures | None
-    never_queried: Figures | None
-    held_out: Figures | None
+    stream: Accuracies | None
+    never_queried: Accuracies | None
+    held_out: Accuracies | None
     queries_file: str | None
     page: str | None
     dry_run: bool

@@ -19,10 +19,10 @@ from protocols.runs.adversarial.surrogates import (
     disagreement,
     novelty_score,
     pooled_scores,
-    slot_margins,
+    soft_slot_margins,
     wrongly_matched,
 )
-from protocols.runs.adversarial.targets import Attacked
+from protocols.runs.adversarial.targets import AttackTargets
 from slots.head.hashing import IncrementalNeuralHashing
 
 Map = Callable[[Tensor], Tensor]
@@ -66,7 +66,7 @@ class Detector:
     note: str = ""
 
 
-def contenders_of(task: Attacked, setting: Setting, *, slots: int, neighbours: int) -> list[Contender]:
+def contenders_of(task: AttackTargets, setting: Setting, *, slots: int, neighbours: int) -> list[Contender]:
     """The undefended network first: what is transferred to the others is made on it."""
     found = [_plain("linear layer, undefended", task.features, task.linear, note=task.network)]
     spaces: list[tuple[str, Map, IncrementalNeuralHashing, Features]] = [
@@ -124,10 +124,10 @@ def ours_on(where: str, space: Map, head: IncrementalNeuralHashing, n_classes: i
     ]
 
 
-def detectors_of(task: Attacked, setting: Setting) -> list[Detector]:
+def detectors_of(task: AttackTargets, setting: Setting) -> list[Detector]:
     """Scores that are to tell attacked images from clean ones."""
     linear: Map = lambda images: task.linear(task.features(images))  # noqa: E731
-    depth = slot_margins(task.head)
+    depth = soft_slot_margins(task.head)
     outside: Map = lambda images: -depth(task.features(images)).amax(1)  # noqa: E731
     novel = novelty_score(task.novelty)
     found = [

@@ -19,7 +19,7 @@ from protocols.runs.adversarial.certificates import linear_radius, matched_radiu
 from protocols.runs.adversarial.contenders import Contender, Detector, Labels, Map, contenders_of, detectors_of, ours_on
 from protocols.runs.adversarial.peers import all_neighbours, class_k_means
 from protocols.runs.adversarial.pgd import pgd, selective_pgd, sign_noise
-from protocols.runs.adversarial.targets import Attacked, prepare
+from protocols.runs.adversarial.targets import AttackTargets, prepare
 from slots.errors import UsageError
 from slots.head.similarities import normalize
 from slots.progress import Progress
@@ -30,7 +30,7 @@ _BEYOND = 0.5  # every image can become plain grey: whoever still answers right 
 _BLOCK = 250
 
 
-def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
     """Attack everything on the same images, then certify."""
     option = _options(setting)
     task = prepare(
@@ -40,7 +40,7 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
         train=option["train"],
         slots=option["slots"],
         epochs=option["epochs"],
-        report=lambda step, share: report(step, 0.3 * min(1.0, share)),
+        progress=lambda step, share: progress(step, 0.3 * min(1.0, share)),
     )
     contenders = contenders_of(task, setting, slots=option["slots"], neighbours=option["neighbours"])
     detectors = detectors_of(task, setting)
@@ -50,14 +50,14 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
     for place, eps in enumerate(sizes):
 
         def told(step: str, share: float, place: int = place, eps: float = eps) -> None:
-            report(f"eps {eps:g}: {step}", 0.3 + 0.6 * (place + share) / len(sizes))
+            progress(f"eps {eps:g}: {step}", 0.3 + 0.6 * (place + share) / len(sizes))
 
         size = _Size(task, eps, option["steps"], seed)
         rows += size.rows(contenders, detectors, told)
     for row in rows:
         if row.method in robust and row.group.startswith("answers"):
             robust[row.method].append(row.figures["attacked"] or 0.0)
-    report("certificates", 0.92)
+    progress("certificates", 0.92)
     certified, curves, facts = _certified(task, setting, seed, option)
     axes: dict[str, Any] = {"x_label": "eps", "y_label": "right under attack"}
     for it in contenders:
@@ -85,7 +85,7 @@ def _options(setting: Setting) -> dict[str, Any]:
 class _Size:
     """Attacks of one size on one task."""
 
-    task: Attacked
+    task: AttackTargets
     eps: float
     steps: int
     seed: int
@@ -138,7 +138,7 @@ class _Size:
 
 
 def _detection(
-    detector: Detector, network: Contender, task: Attacked, *, noisy: Tensor, attacked: Tensor, evading: Tensor
+    detector: Detector, network: Contender, task: AttackTargets, *, noisy: Tensor, attacked: Tensor, evading: Tensor
 ) -> dict[str, float | None]:
     """How well the attack on the network is noticed: as it is, beside noise, and where it also evades the detector."""
     clean, usual = _scores(detector, task.images), _scores(detector, task.reference)
@@ -153,7 +153,7 @@ def _detection(
 
 
 def _certified(
-    task: Attacked, setting: Setting, seed: int, option: dict[str, Any]
+    task: AttackTargets, setting: Setting, seed: int, option: dict[str, Any]
 ) -> tuple[list[Row], list[Curve], dict[str, Any]]:
     """Certified radii on pixels, and an attack that must not succeed inside them."""
     head, rows, labels = task.pixel_head, task.pixels(task.images), task.labels
@@ -193,7 +193,7 @@ def _certified(
     return table, curves, facts
 
 
-def _beyond(task: Attacked, contenders: Sequence[Contender], steps: int, seed: int) -> dict[str, Any]:
+def _beyond(task: AttackTargets, contenders: Sequence[Contender], steps: int, seed: int) -> dict[str, Any]:
     """Right answers where an attack may do anything; more than chance would mean that gradients mislead it."""
     few = task.few(100)
     found = {}
@@ -208,11 +208,11 @@ def _answers(contender: Contender, images: Tensor) -> Labels:
     return np.concatenate([contender.answers(images[rows]) for rows in _blocks(len(images))])
 
 
-def _accuracy(contender: Contender, images: Tensor, task: Attacked) -> float:
+def _accuracy(contender: Contender, images: Tensor, task: AttackTargets) -> float:
     return float((_answers(contender, images) == task.labels.numpy()).mean())
 
 
-def _wrong(contender: Contender, images: Tensor, task: Attacked) -> float:
+def _wrong(contender: Contender, images: Tensor, task: AttackTargets) -> float:
     """Share of wrong answers given; a refusal is none."""
     found = _answers(contender, images)
     return float(((found != task.labels.numpy()) & (found >= 0)).mean())

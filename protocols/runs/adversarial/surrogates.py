@@ -27,7 +27,7 @@ def pooled_scores(head: IncrementalNeuralHashing, n_classes: int) -> Callable[[T
     return scores
 
 
-def slot_margins(head: IncrementalNeuralHashing) -> Callable[[Tensor], Tensor]:
+def soft_slot_margins(head: IncrementalNeuralHashing) -> Callable[[Tensor], Tensor]:
     """Margin of every slot in radians, shape (example, slot); a slot that owns nothing lies far outside."""
     caps = head.caps()
     weight_radius, centre_radius = (t.clamp(-1, 1).arccos() for t in (caps.precision, caps.support))
@@ -45,7 +45,7 @@ def slot_margins(head: IncrementalNeuralHashing) -> Callable[[Tensor], Tensor]:
 
 def class_margins(head: IncrementalNeuralHashing, n_classes: int) -> Callable[[Tensor], Tensor]:
     """Largest margin among each class's slots, shape (example, class): positive where the class matches."""
-    depth, labels = slot_margins(head), head.labels
+    depth, labels = soft_slot_margins(head), head.labels
 
     def margins(features: Tensor) -> Tensor:
         found = depth(features)

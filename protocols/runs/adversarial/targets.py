@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from protocols.harness.encoders import Encoder, Features, Labels, make_encoder
-from protocols.harness.linear_probe import last_layer
+from protocols.harness.linear_probe import linear_classifier
 from protocols.harness.protocol import Setting
 from slots.errors import UsageError
 from slots.head.hashing import IncrementalNeuralHashing
@@ -23,7 +23,7 @@ _PER_CLASS = 50  # slots a class, at most
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackTargets:
     """Everything is fitted on the same training examples, and nothing learns any more.
 
     Parameters
@@ -73,14 +73,14 @@ class Attacked:
         """Number of classes."""
         return int(self.y_train.max()) + 1
 
-    def few(self, n: int) -> Attacked:
+    def few(self, n: int) -> AttackTargets:
         """The same with fewer images."""
         return replace(self, images=self.images[:n], labels=self.labels[:n])
 
 
 def prepare(
-    setting: Setting, seed: int, *, examples: int, train: int, slots: int, epochs: int, report: Progress
-) -> Attacked:
+    setting: Setting, seed: int, *, examples: int, train: int, slots: int, epochs: int, progress: Progress
+) -> AttackTargets:
     """Train what will be attacked.
 
     Parameters
@@ -96,7 +96,7 @@ def prepare(
         Most slots of a head, and vectors of the detector.
     epochs : int
         Of a head.
-    report : callable
+    progress : callable
 
     Raises
     ------
@@ -117,7 +117,7 @@ def prepare(
     classes = np.unique(data.y_train[known])
     tested &= np.isin(data.y_test, classes)
     x, y = data.x_train[known], np.searchsorted(classes, data.y_train[known])
-    encoder = make_encoder(setting, x, y, seed, report)
+    encoder = make_encoder(setting, x, y, seed, progress)
     encoder.module.to("cpu")
     encoder.device = "cpu"
     used = np.sort(rng.permutation(len(x))[:train])
@@ -125,11 +125,11 @@ def prepare(
     n = min(examples, len(order) // 2)
     chosen, others = order[:n], order[n : 2 * n]
     features, rows = encoder(x[used]), _flat(x[used])
-    linear = last_layer(encoder, setting, features, y[used], classes=classes, seed=seed).to("cpu")
-    head = _fit(features, y[used], slots=slots, epochs=epochs, seed=seed, report=report)
+    linear = linear_classifier(encoder, setting, features, y[used], classes=classes, seed=seed).to("cpu")
+    head = _fit(features, y[used], slots=slots, epochs=epochs, seed=seed, progress=progress)
     on_pixels = setting.backbone == "pixels" and setting.model is None
-    pixel_head = head if on_pixels else _fit(rows, y[used], slots=slots, epochs=epochs, seed=seed, report=report)
-    return Attacked(
+    pixel_head = head if on_pixels else _fit(rows, y[used], slots=slots, epochs=epochs, seed=seed, progress=progress)
+    return AttackTargets(
         images=_scaled(data.x_test[chosen]),
         labels=torch.from_numpy(np.searchsorted(classes, data.y_test[chosen])),
         reference=_scaled(data.x_test[others]),
@@ -163,13 +163,13 @@ def _network(encoder: Encoder) -> Callable[[Tensor], Tensor]:
 
 
 def _fit(
-    rows: Features, y: Labels, *, slots: int, epochs: int, seed: int, report: Progress
+    rows: Features, y: Labels, *, slots: int, epochs: int, seed: int, progress: Progress
 ) -> IncrementalNeuralHashing:
     """A slot head on rows that stay as they are."""
     n_classes = int(y.max()) + 1
     per_class = max(1, min(_PER_CLASS, slots // n_classes, len(y) // (4 * n_classes)))
     config = TrainConfig(epochs=epochs, slots_per_class=per_class, seed=seed)
-    model, _ = fit(rows, y, config=config, report=report)
+    model, _ = fit(rows, y, config=config, report=progress)
     model.head.requires_grad_(False)
     return model.head
 

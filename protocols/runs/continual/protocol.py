@@ -50,7 +50,7 @@ class _Method:
     note: str = ""
 
 
-def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
     """Every method on every stream of one seed."""
     option = _options(setting)
     data = setting.data
@@ -71,7 +71,7 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
                 n_examples=limit,
             )
         )
-    features = _features(setting, streams[0], seed, report)
+    features = _features(setting, streams[0], seed, progress)
     methods = list(_methods(setting))
     rows: list[Row] = []
     curves: list[Curve] = []
@@ -81,7 +81,7 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
     for stream in streams:
         facts[_GROUPS[stream.kind]] = _described(stream)
         for method in methods:
-            report(f"{_GROUPS[stream.kind]}: {method.name}", done / steps)
+            progress(f"{_GROUPS[stream.kind]}: {method.name}", done / steps)
             done += 1
             try:
                 learner = method.make(_told(stream, features, seed))
@@ -103,11 +103,11 @@ def _options(setting: Setting) -> dict[str, Any]:
     return option
 
 
-def _features(setting: Setting, stream: Stream, seed: int, report: Progress) -> _Features:
+def _features(setting: Setting, stream: Stream, seed: int, progress: Progress) -> _Features:
     """Rows from an encoder that has seen no more than the first part of the stream."""
     data, first = setting.data, np.sort(stream.parts[0])
-    encoder = make_encoder(setting, data.x_train[first], data.y_train[first], seed, report)
-    report("features", 0.0)
+    encoder = make_encoder(setting, data.x_train[first], data.y_train[first], seed, progress)
+    progress("features", 0.0)
     return _Features(encoder(data.x_train), encoder(data.x_test), in_bytes=encoder.name == "pixels")
 
 

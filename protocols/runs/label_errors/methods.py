@@ -34,7 +34,7 @@ _NO_LIST = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RankedLabels:
     """One method's ranking of one case."""
 
     method: str
@@ -45,7 +45,7 @@ class Verdict:
     curve: bool = True
 
 
-class Case:
+class NoisyCase:
     """Data with wrong labels, and what several methods share about them, each made when it is asked for."""
 
     def __init__(
@@ -54,13 +54,13 @@ class Case:
         x: RawInputs,
         y: Labels,
         seed: int,
-        report: Progress,
+        progress: Progress,
         *,
         folds: int = 5,
         neighbours: int = 20,
         long_folds: bool = False,
     ) -> None:
-        self.setting, self.x, self.y, self.seed, self.report = setting, x, y, seed, report
+        self.setting, self.x, self.y, self.seed, self.progress = setting, x, y, seed, progress
         self.n_folds, self.n_neighbours, self.long_folds = folds, neighbours, long_folds
         self.learns = setting.model is None and _learns(setting.backbone)
         self._features: npt.NDArray[np.float32] | None = None
@@ -73,7 +73,7 @@ class Case:
             self.inputs,
             y,
             config=WatchConfig(seed=seed, device=setting.device),
-            report=lambda step, done: report(step, 0.35 * done),
+            report=lambda step, done: progress(step, 0.35 * done),
         )
         self.classifier = watched.classifier
         self.probabilities = np.exp(watched.log_probabilities)
@@ -85,7 +85,7 @@ class Case:
         """What the peers see: features of the setting, learned from the wrong labels where they are learned."""
         if self._features is None:
             encoder = make_encoder(
-                self.setting, self.x, self.y, self.seed, lambda step, done: self.report(step, 0.8 + 0.05 * done)
+                self.setting, self.x, self.y, self.seed, lambda step, done: self.progress(step, 0.8 + 0.05 * done)
             )
             self._features = encoder(self.x)
         return self._features
@@ -111,7 +111,9 @@ class Case:
         network = self.classifier[0]  # type: ignore[index]
         features = _outputs(network, self.preprocessing, self.inputs, self.setting.device)
         config = replace(_SLOTS, seed=self.seed)
-        model, _ = fit(features, self.y, config=config, report=lambda step, done: self.report(step, 0.45 + 0.05 * done))
+        model, _ = fit(
+            features, self.y, config=config, report=lambda step, done: self.progress(step, 0.45 + 0.05 * done)
+        )
         return shut_out(torch.from_numpy(features), self.y, model.head.weights.detach(), model.head.labels)
 
     def facts(self, noisy: Noisy, y: Labels) -> dict[str, Any]:
@@ -132,34 +134,36 @@ class Case:
             raise UsageError(str(error)) from error
 
 
-def verdicts(case: Case, skipped: dict[str, str]) -> Iterator[Verdict]:
+def verdicts(case: NoisyCase, skipped: dict[str, str]) -> Iterator[RankedLabels]:
     """Every method in the order of the table; what is not installed goes to ``skipped``."""
-    yield Verdict("slots: watched training", Ranking(case.found.suspicion, case.found.listed()), case.judged_s, True)
+    yield RankedLabels(
+        "slots: watched training", Ranking(case.found.suspicion, case.found.listed()), case.judged_s, True
+    )
     started = time.perf_counter()
     damage = case.shut_out().astype(np.float64)
     seconds = time.perf_counter() - started + case.watch_s
-    yield Verdict(
+    yield RankedLabels(
         "slots: examples shut out of slots", Ranking(damage, _NO_LIST), seconds, True, "Evidence, not our ranking."
     )
     for name in case.setting.peers:
         if name.startswith("cleanlab") and not _installed("cleanlab"):
             skipped[name] = "not installed: pip install 'neural-slots[peers]'"
             continue
-        case.report(name, 0.5 + 0.5 * case.setting.peers.index(name) / len(case.setting.peers))
+        case.progress(name, 0.5 + 0.5 * case.setting.peers.index(name) / len(case.setting.peers))
         yield from PEERS[name](case)
     rng = np.random.default_rng([case.seed, 1])
-    yield Verdict("random", Ranking(rng.random(len(case.y)), _NO_LIST), 0.0)
+    yield RankedLabels("random", Ranking(rng.random(len(case.y)), _NO_LIST), 0.0)
 
 
 def _cleanlab(
     name: str,
     make: Callable[[], Probabilities],
-    case: Case,
+    case: NoisyCase,
     methods: Sequence[str],
     *,
     note: str = "",
     earlier_s: float = 0.0,
-) -> Iterator[Verdict]:
+) -> Iterator[RankedLabels]:
     """Verdicts of cleanlab on some probabilities, one for each of its methods; making them counts."""
     words = {"self_confidence": "self-confidence", "normalized_margin": "normalised margin"}
     started = time.perf_counter()
@@ -168,13 +172,13 @@ def _cleanlab(
     for method in methods:
         started = time.perf_counter()
         ranking = peers.cleanlab(probabilities, case.y, method=method)  # type: ignore[arg-type]
-        yield Verdict(f"{name}, {words[method]}", ranking, made + time.perf_counter() - started, note=note)
+        yield RankedLabels(f"{name}, {words[method]}", ranking, made + time.perf_counter() - started, note=note)
 
 
 _BOTH = ("self_confidence", "normalized_margin")
 
 
-def _folds(case: Case) -> Iterator[Verdict]:
+def _folds(case: NoisyCase) -> Iterator[RankedLabels]:
     network = case.setting.backbone if case.learns else "hidden layer"
     alike = not case.learns or case.long_folds
     note = f"{case.n_folds} trainings, each {'in the way of ours' if alike else 'of 3 epochs, without shifts'}."
@@ -185,26 +189,26 @@ def _folds(case: Case) -> Iterator[Verdict]:
             case.y,
             folds=case.n_folds,
             seed=case.seed,
-            report=lambda done: case.report("cleanlab: folds", 0.5 + 0.3 * done),
+            progress=lambda done: case.progress("cleanlab: folds", 0.5 + 0.3 * done),
         )
 
     yield from _cleanlab(f"cleanlab, {case.n_folds}-fold {network}", make, case, _BOTH, note=note)
 
 
-def _of_watched(case: Case) -> Iterator[Verdict]:
+def _of_watched(case: NoisyCase) -> Iterator[RankedLabels]:
     note = "Our answers noted in training, cleanlab's rule."
     yield from _cleanlab(
         "cleanlab, watched training", lambda: case.probabilities, case, _BOTH, note=note, earlier_s=case.watch_s
     )
 
 
-def _of_neighbours(case: Case) -> Iterator[Verdict]:
+def _of_neighbours(case: NoisyCase) -> Iterator[RankedLabels]:
     name = f"cleanlab, {case.n_neighbours} neighbours"
     case.features()
     yield from _cleanlab(name, lambda: peers.neighbour_shares(case.neighbours(), case.y), case, ("normalized_margin",))
 
 
-def _of_logistic(case: Case) -> Iterator[Verdict]:
+def _of_logistic(case: NoisyCase) -> Iterator[RankedLabels]:
     note = "The features were learned with the labels under judgement." if case.learns else ""
     fit_predict = peers.logistic_regression(case.features(), case.y)
 
@@ -216,23 +220,23 @@ def _of_logistic(case: Case) -> Iterator[Verdict]:
     )
 
 
-def _disagreement(case: Case) -> Iterator[Verdict]:
+def _disagreement(case: NoisyCase) -> Iterator[RankedLabels]:
     case.features()
     started = time.perf_counter()
     ranking = peers.disagreement(case.neighbours(), case.y)
-    yield Verdict(f"disagreement of {case.n_neighbours} neighbours", ranking, time.perf_counter() - started)
+    yield RankedLabels(f"disagreement of {case.n_neighbours} neighbours", ranking, time.perf_counter() - started)
 
 
-def _nearest(case: Case) -> Iterator[Verdict]:
+def _nearest(case: NoisyCase) -> Iterator[RankedLabels]:
     case.features()
     started = time.perf_counter()
     ranking = peers.other_is_nearest(case.neighbours(), case.y)
     seconds = time.perf_counter() - started
     note = "Yes or no, so its average precision is that of one step."
-    yield Verdict("nearest has another label", ranking, seconds, note=note, curve=False)
+    yield RankedLabels("nearest has another label", ranking, seconds, note=note, curve=False)
 
 
-PEERS: dict[str, Callable[[Case], Iterator[Verdict]]] = {
+PEERS: dict[str, Callable[[NoisyCase], Iterator[RankedLabels]]] = {
     "cleanlab-folds": _folds,
     "cleanlab-watched": _of_watched,
     "cleanlab-neighbours": _of_neighbours,

@@ -67,7 +67,7 @@ def cleanlab(
 
 
 def out_of_sample(
-    fit_predict: FitPredict, y: Labels, *, folds: int, seed: int, report: Callable[[float], None] | None = None
+    fit_predict: FitPredict, y: Labels, *, folds: int, seed: int, progress: Callable[[float], None] | None = None
 ) -> Probabilities:
     """Class probabilities of every example by a model that was fitted without its fold.
 
@@ -78,7 +78,7 @@ def out_of_sample(
         From 0 to the number of classes - 1; every fold holds its share of each.
     folds : int
     seed : int
-    report : callable, optional
+    progress : callable, optional
         Told the share that is done.
 
     Returns
@@ -91,8 +91,8 @@ def out_of_sample(
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(y)), y)
     for done, (fitted, held_out) in enumerate(splits):
         found[held_out] = fit_predict(fitted, held_out)
-        if report:
-            report((done + 1) / folds)
+        if progress:
+            progress((done + 1) / folds)
     return found
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from protocols.harness.outcome import Column, Curve, Row, SeedOutcome
 from protocols.harness.protocol import Protocol, Setting
-from protocols.runs.label_errors.methods import PEERS, Case, Verdict, verdicts
+from protocols.runs.label_errors.methods import PEERS, NoisyCase, RankedLabels, verdicts
 from protocols.runs.label_errors.noise import KINDS, Noisy, add_noise, partners_of
 from slots.errors import UsageError
 from slots.progress import Progress
@@ -31,7 +31,7 @@ COLUMNS = (
 CASE_OPTIONS = ("folds", "neighbours", "long_folds")
 
 
-def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
     """Rank the training examples under each kind of noise; see `PROTOCOL`."""
     kinds, x, y, n_classes = _check(setting)
     share = float(PROTOCOL.option(setting, "share"))
@@ -44,8 +44,10 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
         noisy = add_noise(y, kind, seed, share=share, partners=partners, n_classes=n_classes)
         if not 0 < noisy.wrong.sum() < len(x):
             raise UsageError(f"`share` must change some labels and not all, got {share}. 0.05 changes one in twenty.")
-        told = _part(report, kind, place / len(kinds), 1 / len(kinds))
-        case = Case(setting, x, noisy.y, seed, told, **{key: PROTOCOL.option(setting, key) for key in CASE_OPTIONS})
+        told = _part(progress, kind, place / len(kinds), 1 / len(kinds))
+        case = NoisyCase(
+            setting, x, noisy.y, seed, told, **{key: PROTOCOL.option(setting, key) for key in CASE_OPTIONS}
+        )
         for verdict in verdicts(case, skipped):
             rows.append(_row(kind, noisy, verdict))
             if verdict.curve:
@@ -54,7 +56,7 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
     return SeedOutcome(rows, curves, facts, skipped)
 
 
-def _row(kind: str, noisy: Noisy, verdict: Verdict) -> Row:
+def _row(kind: str, noisy: Noisy, verdict: RankedLabels) -> Row:
     """Figures of one ranking."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -76,7 +78,7 @@ def _row(kind: str, noisy: Noisy, verdict: Verdict) -> Row:
     return Row(verdict.method, figures, ours=verdict.ours, group=f"{kind} noise", note=verdict.note)
 
 
-def _curve(data: str, kind: str, noisy: Noisy, verdict: Verdict) -> Curve:
+def _curve(data: str, kind: str, noisy: Noisy, verdict: RankedLabels) -> Curve:
     """Precision among the fewest examples that hold each share of the errors."""
     hits = noisy.wrong[np.argsort(-verdict.ranking.suspicion, kind="stable")].cumsum()
     lengths = 1 + np.searchsorted(hits, [max(1, round(recall * hits[-1])) for recall in _RECALLS])
@@ -114,8 +116,8 @@ def _check(setting: Setting) -> tuple[tuple[str, ...], RawInputs, Labels, int]:
     return kinds, setting.data.x_train[rows], y.astype(np.int64), len(classes)
 
 
-def _part(report: Progress, kind: str, start: float, share: float) -> Progress:
-    return lambda step, done: report(f"{kind}: {step}", start + share * done)
+def _part(progress: Progress, kind: str, start: float, share: float) -> Progress:
+    return lambda step, done: progress(f"{kind}: {step}", start + share * done)
 
 
 PROTOCOL = Protocol(

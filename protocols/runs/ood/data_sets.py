@@ -16,7 +16,7 @@ from torch.nn import functional
 from protocols.data.dataset import Dataset
 from protocols.data.loading import default_data_dir, load_archive
 from protocols.harness.encoders import Encoder, Features, Labels, make_encoder
-from protocols.harness.linear_probe import last_layer
+from protocols.harness.linear_probe import linear_classifier
 from protocols.harness.protocol import Setting
 from slots.errors import UsageError
 from slots.progress import Progress
@@ -68,7 +68,7 @@ class Sets:
         return found
 
 
-def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, report: Progress) -> Sets:
+def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, progress: Progress) -> Sets:
     """All classes are known; whole other data sets are foreign, and noise.
 
     Parameters
@@ -79,15 +79,15 @@ def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, repor
         Most training examples that a detector sees; 0 for all.
     n_foreign : int
         Most examples of a foreign set.
-    report : callable
+    progress : callable
     """
     data, rng = _labelled(setting.data), np.random.default_rng(seed)
     raw = foreign_inputs(data, setting.data_dir, n_foreign, rng)
     classes = np.unique(data.y_train)
-    return _embed(setting, data, raw, classes=classes, rng=rng, seed=seed, n_train=n_train, report=report)
+    return _embed(setting, data, raw, classes=classes, rng=rng, seed=seed, n_train=n_train, progress=progress)
 
 
-def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, report: Progress) -> Sets:
+def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, progress: Progress) -> Sets:
     """Some classes are known to the network and the detectors; test examples of the others are foreign.
 
     Parameters
@@ -99,7 +99,7 @@ def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, report
         Share of the classes held out; at least one, and at least two stay.
     n_train : int
         As in `far_sets`.
-    report : callable
+    progress : callable
 
     Raises
     ------
@@ -122,7 +122,7 @@ def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, report
         y_test=np.searchsorted(known, data.y_test[test]),
         class_names=tuple(data.class_names[c] for c in known),
     )
-    return _embed(setting, kept, raw, classes=known, rng=rng, seed=seed, n_train=n_train, report=report)
+    return _embed(setting, kept, raw, classes=known, rng=rng, seed=seed, n_train=n_train, progress=progress)
 
 
 def is_noise(name: str) -> bool:
@@ -219,20 +219,20 @@ def _embed(
     rng: np.random.Generator,
     seed: int,
     n_train: int,
-    report: Progress,
+    progress: Progress,
 ) -> Sets:
     """Train the network on the whole training part, and run what is needed through it."""
-    encoder = make_encoder(setting, data.x_train, data.y_train, seed, report)
+    encoder = make_encoder(setting, data.x_train, data.y_train, seed, progress)
     used = np.sort(rng.permutation(len(data.x_train))[: n_train or None])
     calibrating, testing = np.array_split(rng.permutation(len(data.x_test)), 2)
 
     def features(x: RawInputs) -> Features:
-        report("features", 0.0)
+        progress("features", 0.0)
         return _features_of(encoder, x, setting)
 
     train, tested = features(data.x_train[used]), features(data.x_test[testing])
-    report("last layer", 0.0)
-    linear = last_layer(encoder, setting, train, data.y_train[used], classes=classes, seed=seed)
+    progress("last layer", 0.0)
+    linear = linear_classifier(encoder, setting, train, data.y_train[used], classes=classes, seed=seed)
     sets = Sets(
         train=train,
         y_train=data.y_train[used],

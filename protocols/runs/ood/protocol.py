@@ -52,14 +52,14 @@ class _Detector:
     note: str = ""
 
 
-def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
     """Far sets and held-out classes of one seed, every method on both."""
     option = _options(setting)
     steps = 2 * (4 + len(setting.peers))
     done = 0
 
     def told(step: str, share: float) -> None:
-        report(step, min(1.0, (done + min(share, 1.0)) / steps))
+        progress(step, min(1.0, (done + min(share, 1.0)) / steps))
 
     rows: list[Row] = []
     curves: list[Curve] = []
@@ -78,7 +78,7 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
         first = _Detector(_OURS, ours.predict, ours.n_vectors, time.perf_counter() - started, ours=True, note=note)
         measured.append((first, *_measure(first, sets)))
         done += 1
-        for detector in _detectors(sets, setting, seed, option=option, skipped=skipped, report=told):
+        for detector in _detectors(sets, setting, seed, option=option, skipped=skipped, progress=told):
             measured.append((detector, *_measure(detector, sets)))
             done += 1
             told(f"{kind}: {detector.method}", 0.0)
@@ -103,10 +103,10 @@ def _options(setting: Setting) -> dict[str, Any]:
     return option
 
 
-def _split(kind: str, setting: Setting, seed: int, option: dict[str, Any], report: Progress) -> Sets:
+def _split(kind: str, setting: Setting, seed: int, option: dict[str, Any], progress: Progress) -> Sets:
     if kind == "far":
-        return far_sets(setting, seed, n_train=option["train"], n_foreign=option["foreign"], report=report)
-    return near_sets(setting, seed, share=option["held_out"], n_train=option["train"], report=report)
+        return far_sets(setting, seed, n_train=option["train"], n_foreign=option["foreign"], progress=progress)
+    return near_sets(setting, seed, share=option["held_out"], n_train=option["train"], progress=progress)
 
 
 def _described(sets: Sets) -> dict[str, Any]:
@@ -121,11 +121,11 @@ def _described(sets: Sets) -> dict[str, Any]:
 
 
 def _detectors(
-    sets: Sets, setting: Setting, seed: int, *, option: dict[str, Any], skipped: dict[str, str], report: Progress
+    sets: Sets, setting: Setting, seed: int, *, option: dict[str, Any], skipped: dict[str, str], progress: Progress
 ) -> Iterator[_Detector]:
     """Every other method, fitted one after the other."""
     started = time.perf_counter()
-    made = _slot_model(sets, seed, option, report)
+    made = _slot_model(sets, seed, option, progress)
     yield _Detector(made.method, made.score, made.remembered, time.perf_counter() - started, ours=True, note=made.note)
     familiar = Familiar(sets.train, sets.y_train, sets.linear.cpu(), option["slots"], seed)
     for name in setting.peers:
@@ -140,12 +140,12 @@ def _detectors(
             yield _Detector(peer.method, peer.score, peer.remembered, seconds, note=peer.note)
 
 
-def _slot_model(sets: Sets, seed: int, option: dict[str, Any], report: Progress) -> NoveltyPeer:
+def _slot_model(sets: Sets, seed: int, option: dict[str, Any], progress: Progress) -> NoveltyPeer:
     """Ours, as a classifier that also knows what it does not know: its slots are the prototypes."""
     n_classes = int(sets.y_train.max()) + 1
     per_class = max(1, min(_PER_CLASS, option["slots"] // n_classes, len(sets.y_train) // (4 * n_classes)))
     config = TrainConfig(epochs=option["epochs"], slots_per_class=per_class, seed=seed, held_out=0.1)
-    model, _ = fit(sets.train, sets.y_train, config=config, report=report)
+    model, _ = fit(sets.train, sets.y_train, config=config, report=progress)
     note = "Classifies as well; trained on the same features."
     if model.novelty is None:
         raise UsageError(

@@ -47,7 +47,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Told:
+class QueryLog:
     """What our own row leaves to the peers: the fitted model, and the rows that it asked for in their order."""
 
     model: SlotModel
@@ -55,7 +55,7 @@ class Told:
 
 
 def peer_rows(
-    setting: Setting, split: Split, ours: Told, budgets: Sequence[int], *, seed: int, report: Progress
+    setting: Setting, split: Split, ours: QueryLog, budgets: Sequence[int], *, seed: int, progress: Progress
 ) -> Iterator[Peer]:
     """Every peer of the setting, and random selection always.
 
@@ -64,13 +64,13 @@ def peer_rows(
     setting : Setting
     split : Split
         Of features.
-    ours : Told
+    ours : QueryLog
     budgets : sequence of int
         Ascending.
     seed : int
-    report : callable
+    progress : callable
     """
-    report("k-means prototypes", 0.0)
+    progress("k-means prototypes", 0.0)
     started = time.perf_counter()
     head = query_strategies.Prototypes(_rows(split.base), split.base_y, _rows(split.stream), seed)
     made_s = time.perf_counter() - started
@@ -79,13 +79,13 @@ def peer_rows(
     for place, (name, choose) in enumerate(ways.items()):
         if name != "random" and name not in setting.peers:
             continue
-        report(name, 0.1 + 0.6 * place / len(ways))
+        progress(name, 0.1 + 0.6 * place / len(ways))
         started = time.perf_counter()
         chosen = choose()
         answers = _answers(head, split, chosen, budgets, made_s + time.perf_counter() - started)
         yield Peer(f"prototypes: {NAMES[name]}", before, answers, _NOTE)
     if {"probcover", "probcover-best"} & set(setting.peers):
-        report("ProbCover", 0.7)
+        progress("ProbCover", 0.7)
         yield from _prob_covers(setting, head, split, before, budgets, seed=seed, made_s=made_s)
 
 
@@ -95,7 +95,7 @@ def _rows(x: RawInputs) -> Features:
 
 
 def _ways(
-    head: query_strategies.Prototypes, split: Split, ours: Told, most: int, seed: int
+    head: query_strategies.Prototypes, split: Split, ours: QueryLog, most: int, seed: int
 ) -> dict[str, Callable[[], Rows]]:
     """Each way to choose but ProbCover, which has several radii."""
 

@@ -14,7 +14,7 @@ from protocols.harness.encoders import make_encoder
 from protocols.harness.outcome import Column, Curve, Row, SeedOutcome
 from protocols.harness.protocol import Protocol, Setting
 from protocols.recipes.recipes import find_recipe
-from protocols.runs.slot_update.methods import NAMES, Peer, Told, peer_rows
+from protocols.runs.slot_update.methods import NAMES, Peer, QueryLog, peer_rows
 from protocols.runs.slot_update.metrics import Answers, figures_of, share
 from protocols.runs.slot_update.splits import Split, make_split, new_classes
 from slots.errors import UsageError
@@ -36,7 +36,7 @@ _NOTE = "Asks in rounds. The features as they are, without the views that the sl
 _CHART = "Accuracy on never-seen examples"
 
 
-def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
     """Every way to choose and to learn, on one split."""
     budgets, wanted = _options(setting)
     held_out = list(PROTOCOL.option(setting, "held_out"))
@@ -49,7 +49,7 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
         raise UsageError(
             f"`budgets` must be below the {len(split.stream_y)} examples of the stream, got {most}. Ask fewer."
         )
-    encoder = make_encoder(setting, split.base, split.base_y, seed, part(report, 0.0, 0.2))
+    encoder = make_encoder(setting, split.base, split.base_y, seed, part(progress, 0.0, 0.2))
     seen = replace(split, base=encoder(split.base), stream=encoder(split.stream), test=encoder(split.test))
     rows, curves = [], []
 
@@ -59,9 +59,9 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
         y = [figures[key] or 0.0 for key in ("before", *(f"held_out_{budget}" for budget in budgets))]
         curves.append(Curve(_CHART, found.method, [0, *budgets], y, "labels asked", "accuracy", ours=ours))
 
-    ours, told, facts = _ours(setting, seen, budgets, seed, part(report, 0.2, 0.7))
+    ours, told, facts = _ours(setting, seen, budgets, seed, part(progress, 0.2, 0.7))
     add(ours, ours=True)
-    for peer in peer_rows(setting, seen, told, budgets, seed=seed, report=part(report, 0.7, 1.0)):
+    for peer in peer_rows(setting, seen, told, budgets, seed=seed, progress=part(progress, 0.7, 1.0)):
         add(peer)
     facts |= {"base": len(split.base_y), "stream": len(split.stream_y), "never_seen": len(split.test_y)}
     return SeedOutcome(rows, curves, facts | {"new_classes": new.tolist(), "budgets": budgets, "wanted": wanted})
@@ -90,19 +90,19 @@ def fit_config(backbone: str, n_examples: int, *, reach: float, seed: int) -> Tr
 
 
 def _ours(
-    setting: Setting, seen: Split, budgets: Sequence[int], seed: int, report: Progress
-) -> tuple[Peer, Told, dict[str, Any]]:
+    setting: Setting, seen: Split, budgets: Sequence[int], seed: int, progress: Progress
+) -> tuple[Peer, QueryLog, dict[str, Any]]:
     """Fit once, ask in rounds, and update the fitted model anew with each budget."""
     config = fit_config(setting.backbone, len(seen.base_y), reach=PROTOCOL.option(setting, "reach"), seed=seed)
     config = replace(config, device=setting.device)
     names = setting.data.class_names
-    model, fitted = fit(seen.base, seen.base_y, config=config, class_names=names, report=part(report, 0.0, 0.4))
+    model, fitted = fit(seen.base, seen.base_y, config=config, class_names=names, report=part(progress, 0.0, 0.4))
     before = model.predict(seen.test)
     started = time.perf_counter()
     inquiry = Inquiry(model, seen.stream)
     spent, told, found = time.perf_counter() - started, np.zeros(0, np.int64), []
     for place, budget in enumerate(budgets):
-        report(f"asking and learning {budget} labels", 0.4 + 0.6 * place / len(budgets))
+        progress(f"asking and learning {budget} labels", 0.4 + 0.6 * place / len(budgets))
         started = time.perf_counter()
         while len(told) < budget and len(rows := inquiry.ask()):
             rows = rows[: budget - len(told)]
@@ -127,7 +127,7 @@ def _ours(
         "matched_after": float(test.matched.mean()),
         "right_when_matched_after": share(test.labels == seen.test_y, test.matched),
     }
-    return Peer(OURS, before.labels, found, _NOTE), Told(model, told), facts
+    return Peer(OURS, before.labels, found, _NOTE), QueryLog(model, told), facts
 
 
 PROTOCOL = Protocol(

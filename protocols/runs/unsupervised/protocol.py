@@ -95,13 +95,13 @@ class Points:
         return figures
 
 
-def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
+def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
     """Cluster, measure, discover; see `PROTOCOL`."""
-    points, few = _points(setting, seed, report)
-    rows: list[Row] = [*_naive(points), *_ours(points, lambda step, share: report(step, 0.1 + 0.2 * share))]
+    points, few = _points(setting, seed, progress)
+    rows: list[Row] = [*_naive(points), *_ours(points, lambda step, share: progress(step, 0.1 + 0.2 * share))]
     skipped: dict[str, str] = {}
     for place, name in enumerate(name for name in setting.peers if name in _COUNTED):
-        report(_COUNTED[name][0], 0.3 + 0.1 * place)
+        progress(_COUNTED[name][0], 0.3 + 0.1 * place)
         try:
             rows += _counted(points, name)
         except ImportError:
@@ -111,18 +111,18 @@ def run_seed(setting: Setting, seed: int, report: Progress) -> SeedOutcome:
         rows += _ours(few, silent)
         rows += _counted(few, "kmeans") if "kmeans" in setting.peers else []
     for place, name in enumerate(slow):
-        report(name, 0.7 + 0.1 * place)
+        progress(name, 0.7 + 0.1 * place)
         rows += _birch(few) if name == "birch" else [_hdbscan(few)]
     facts = {"points": len(points.x), "points_of_slow_peers": len(few.x), "classes": points.n_classes}
     n_old = int(PROTOCOL.option(setting, "old_classes")) or points.n_classes // 2
     if 0 < n_old < points.n_classes:
         several = _some(points, int(PROTOCOL.option(setting, "discovery_examples")), "")
-        report("discovery", 0.9)
+        progress("discovery", 0.9)
         rows += discovery_rows(several.x, several.y, n_old=n_old, seed=seed, wanted=setting.peers)
     return SeedOutcome(rows, facts=facts, skipped=skipped)
 
 
-def _points(setting: Setting, seed: int, report: Progress) -> tuple[Points, Points]:
+def _points(setting: Setting, seed: int, progress: Progress) -> tuple[Points, Points]:
     """All points and those for the slow peers."""
     data = setting.data
     for key, low in (("examples", 0), ("slow_examples", 50), ("old_classes", 0), ("discovery_examples", 50)):
@@ -131,10 +131,10 @@ def _points(setting: Setting, seed: int, report: Progress) -> tuple[Points, Poin
     known, tested = np.flatnonzero(data.y_train >= 0), np.flatnonzero(data.y_test >= 0)
     if len(np.unique(data.y_train[known])) < 2:
         raise UsageError("`data` must have training examples of two classes to measure by, got fewer. Add labels.")
-    encoder = make_encoder(setting, data.x_train[known], data.y_train[known], seed, report)
+    encoder = make_encoder(setting, data.x_train[known], data.y_train[known], seed, progress)
     count = int(PROTOCOL.option(setting, "examples")) or len(known)
     chosen = known[np.sort(np.random.default_rng(seed).permutation(len(known))[:count])]
-    report("features", 0.05)
+    progress("features", 0.05)
     x, x_test = encoder(data.x_train[chosen]), encoder(data.x_test[tested])
     points = Points("", x, data.y_train[chosen], x_test, data.y_test[tested], seed)
     slow = int(PROTOCOL.option(setting, "slow_examples"))
@@ -156,11 +156,11 @@ def _naive(points: Points) -> list[Row]:
     return [points.row("one cluster", one), points.row("random clusters", chance, _TRUE)]
 
 
-def _ours(points: Points, report: Progress) -> list[Row]:
+def _ours(points: Points, progress: Progress) -> list[Row]:
     """The slot graph: alone, and told how many classes there are."""
     started = time.perf_counter()
     inputs = torch.from_numpy(points.x)
-    graph = learn_graph(inputs, GraphConfig(seed=points.seed), report=report)
+    graph = learn_graph(inputs, GraphConfig(seed=points.seed), report=progress)
     rows = [_graph_row(points, graph, "slot graph", time.perf_counter() - started)]
     told = regroup(graph, inputs, points.n_classes, seed=points.seed)
     return [*rows, _graph_row(points, told, "slot graph, told the number", time.perf_counter() - started)]

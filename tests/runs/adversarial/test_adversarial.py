@@ -29,9 +29,9 @@ from protocols.runs.adversarial.surrogates import (
     disagreement,
     novelty_score,
     pooled_scores,
+    soft_slot_margins,
     wrongly_matched,
 )
-from protocols.runs.adversarial.surrogates import slot_margins as smooth_margins
 from slots.errors import UsageError
 from slots.head.decision import exact_margins
 from slots.head.hashing import IncrementalNeuralHashing
@@ -158,7 +158,7 @@ def test_margins_are_the_exact_ones(head):
     pairs = torch.arange(50).repeat_interleave(9), torch.zeros(450, dtype=torch.long), torch.arange(9).repeat(50)
     exact = exact_margins(rows[:, None], head.caps(), pairs).reshape(50, 9)
     assert torch.allclose(slot_margins(rows, head.caps()), exact, atol=1e-9)
-    assert torch.allclose(smooth_margins(head)(rows).double(), exact, atol=2e-3)
+    assert torch.allclose(soft_slot_margins(head)(rows).double(), exact, atol=2e-3)
     best = class_margins(head, 3)(rows)
     assert torch.allclose(best[:, 1].double(), exact[:, [1, 4, 7]].amax(1), atol=2e-3)
 

@@ -11,7 +11,7 @@ from support import pages
 from support.nets import blobs
 
 from protocols.app.clean import COLUMNS, clean_and_write
-from protocols.app.suspects import find
+from protocols.app.suspects import find_suspects
 from protocols.data.dataset import Dataset, check_sum
 from protocols.data.loading import load_data
 from protocols.pages.cleaning_page import SHOWN
@@ -45,7 +45,7 @@ def cleaned(rows, tmp_path_factory):
     out = tmp_path_factory.mktemp("clean") / "new"
     told = []
     summary = clean_and_write(
-        rows[0], CleaningPlan(), out=out, command="slots clean rows.npz", report=lambda *it: told.append(it)
+        rows[0], CleaningPlan(), out=out, command="slots clean rows.npz", progress=lambda *it: told.append(it)
     )
     assert {step for step, _ in told} == {"watching the training", "fitting slots to the rest", "evidence"}
     return summary, out
@@ -145,7 +145,7 @@ def test_a_page_of_images_shows_example_neighbours_and_slot(tmp_path):
 def test_a_network_is_trained_where_none_is_given():
     digits = load_data("digits")
     data = replace(digits, x_train=digits.x_train[:250], y_train=digits.y_train[:250])
-    found = find(data, CleaningPlan(limit=3), model=None, report=lambda _step, _share: None)
+    found = find_suspects(data, CleaningPlan(limit=3), model=None, progress=lambda _step, _share: None)
     assert len(found.evidence) == 3
     assert len(found.exemplars) == len(found.slot_labels)
     for slot, exemplar in enumerate(found.exemplars):
@@ -181,7 +181,7 @@ def test_names_that_a_model_lacks_hold_back_any_slot(rows, tmp_path):
     model, _ = fit(
         data.x_train[two], data.y_train[two], config=TrainConfig(epochs=1, slots_per_class=2), class_names=NAMES[:2]
     )
-    found = find(data, CleaningPlan(), model=model, report=lambda _step, _share: None)
+    found = find_suspects(data, CleaningPlan(), model=model, progress=lambda _step, _share: None)
     assert set(found.slot_labels) == {"ant", "bee"}
     assert found.evidence
 

@@ -12,7 +12,7 @@ from scipy import stats
 from support.pages import asked_for, parse
 
 from protocols.data.loading import load_data
-from protocols.harness.outcome import Column, Curve, Row, SeedOutcome, merge_rows, plain
+from protocols.harness.outcome import Column, Curve, Row, SeedOutcome, merge_rows, to_json
 from protocols.harness.page import write_files
 from protocols.harness.protocol import Protocol, Setting
 from protocols.harness.runner import Outcome, run
@@ -61,7 +61,7 @@ def digits():
 def test_seeds_are_kept_and_used_again(tmp_path, digits):
     counting, steps = Counting(), []
     first = run(
-        counting.protocol, digits, seeds=range(2), out=tmp_path, command="x", report=lambda *it: steps.append(it)
+        counting.protocol, digits, seeds=range(2), out=tmp_path, command="x", progress=lambda *it: steps.append(it)
     )
     assert counting.calls == [0, 1]
     assert steps == [("seed 1 of 2: measuring", 0.25), ("seed 2 of 2: measuring", 0.75)]
@@ -186,6 +186,6 @@ def test_intervals_are_those_of_scipy(values):
 
 
 def test_plain_values():
-    assert plain({"a": np.float32(0.5), 1: [np.int64(2), math.inf], "c": np.array([True])}) == {
+    assert to_json({"a": np.float32(0.5), 1: [np.int64(2), math.inf], "c": np.array([True])}) == {
         "a": 0.5, "1": [2, None], "c": [True],
     }  # fmt: skip

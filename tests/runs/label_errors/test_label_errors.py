@@ -121,7 +121,7 @@ def test_out_of_sample_never_fits_what_it_predicts():
         return np.tile(np.eye(3)[0], (len(held_out), 1)) * len(fitted)
 
     shares = []
-    found = peers.out_of_sample(fit_predict, y, folds=4, seed=0, report=shares.append)
+    found = peers.out_of_sample(fit_predict, y, folds=4, seed=0, progress=shares.append)
     assert seen.tolist() == [1] * 60
     assert found[:, 0].tolist() == [45.0] * 60
     assert shares == [0.25, 0.5, 0.75, 1]

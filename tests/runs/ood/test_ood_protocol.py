@@ -16,7 +16,7 @@ from protocols.data.dataset import Dataset
 from protocols.data.loading import load_data
 from protocols.harness.detection_metrics import Quality, mean_quality, quality
 from protocols.harness.encoders import Encoder
-from protocols.harness.linear_probe import last_layer, linear_probe
+from protocols.harness.linear_probe import linear_classifier, linear_probe
 from protocols.harness.outcome import SeedOutcome, merge_rows
 from protocols.harness.protocol import Setting
 from protocols.runs.ood.data_sets import foreign_inputs, is_noise, near_sets, resized
@@ -124,7 +124,7 @@ def test_foreign_rows_have_the_columns_of_the_data(tmp_path):
 
 
 def test_held_out_classes_are_seen_by_nobody(tmp_path):
-    sets = near_sets(setting(tmp_path), 3, share=0.4, n_train=0, report=silent)
+    sets = near_sets(setting(tmp_path), 3, share=0.4, n_train=0, progress=silent)
     assert len(sets.known) == 6
     assert set(sets.y_train) == set(range(6))
     labels = {int(name) for name in sets.known}
@@ -133,7 +133,7 @@ def test_held_out_classes_are_seen_by_nobody(tmp_path):
     outside = DIGITS.x_test[~np.isin(DIGITS.y_test, list(labels))]
     assert np.allclose(sets.foreign["held-out classes"], outside.reshape(len(outside), -1) / 255)
     assert sets.linear.out_features == 6
-    other = near_sets(setting(tmp_path), 4, share=0.4, n_train=100, report=silent)
+    other = near_sets(setting(tmp_path), 4, share=0.4, n_train=100, progress=silent)
     assert other.known != sets.known
     assert len(other.train) == 100
 
@@ -141,7 +141,7 @@ def test_held_out_classes_are_seen_by_nobody(tmp_path):
 def test_messages_on_data(tmp_path):
     two = dataclasses.replace(DIGITS, y_train=DIGITS.y_train % 2, y_test=DIGITS.y_test % 2)
     with pytest.raises(UsageError, match="`data` must have at least 3 classes to hold some out, got 2"):
-        near_sets(setting(tmp_path, data=two), 0, share=0.4, n_train=0, report=silent)
+        near_sets(setting(tmp_path, data=two), 0, share=0.4, n_train=0, progress=silent)
     few = dataclasses.replace(DIGITS, x_test=DIGITS.x_test[:9], y_test=DIGITS.y_test[:9])
     with pytest.raises(UsageError, match="at least 40 labelled test examples, got 1437 and 9"):
         PROTOCOL.run_seed(setting(tmp_path, data=few), 0, silent)
@@ -297,18 +297,21 @@ def test_logits_come_from_the_networks_own_layer(tmp_path):
     weight = torch.eye(4, 12)
     encoder = Encoder("none", Preprocessing.of(x), torch.nn.Identity())
     chosen = setting(tmp_path, data=data, weights=str(tmp_path / "net.pt"))
-    assert last_layer(encoder, chosen, x, y, classes=classes, seed=0).weight.shape == (3, 12)  # no file: a probe
+    assert linear_classifier(encoder, chosen, x, y, classes=classes, seed=0).weight.shape == (3, 12)  # no file: a probe
     torch.save({"module.fc.weight": weight, "module.fc.bias": torch.zeros(4)}, tmp_path / "net.pt")
-    found = last_layer(encoder, chosen, x, y, classes=classes, seed=0)
+    found = linear_classifier(encoder, chosen, x, y, classes=classes, seed=0)
     assert torch.equal(found.weight, weight[1:])
     torch.save({"fc.weight": weight.flip(0), "fc.bias": torch.zeros(4)}, tmp_path / "net.pt")
-    other = last_layer(encoder, chosen, x, y, classes=classes, seed=0)
+    other = linear_classifier(encoder, chosen, x, y, classes=classes, seed=0)
     assert (other(torch.from_numpy(x)).argmax(1).numpy() == y).mean() > 0.95
     trained = torch.nn.Linear(12, 3)
-    assert last_layer(dataclasses.replace(encoder, linear=trained), chosen, x, y, classes=classes, seed=0) is trained
+    assert (
+        linear_classifier(dataclasses.replace(encoder, linear=trained), chosen, x, y, classes=classes, seed=0)
+        is trained
+    )
     save_file({"linear.weight": weight, "linear.bias": torch.zeros(4)}, tmp_path / "net.safetensors")
     stored = dataclasses.replace(chosen, weights=str(tmp_path / "net.safetensors"))
-    assert torch.equal(last_layer(encoder, stored, x, y, classes=classes, seed=0).weight, weight[1:])
+    assert torch.equal(linear_classifier(encoder, stored, x, y, classes=classes, seed=0).weight, weight[1:])
 
 
 def test_frozen_features_are_kept(tmp_path, monkeypatch):
@@ -328,13 +331,13 @@ def test_frozen_features_are_kept(tmp_path, monkeypatch):
         return Frozen("frozen", preprocessing, Pixels((1, 8, 8)))
 
     original = data_sets.make_encoder
-    monkeypatch.setattr(data_sets, "make_encoder", lambda s, x, y, seed, report=None: (
+    monkeypatch.setattr(data_sets, "make_encoder", lambda s, x, y, seed, progress=None: (
         original(s, x, y, seed, report) if s.weights is None else make(s, x, y, seed, report)
     ))  # fmt: skip
     chosen = setting(tmp_path, weights="some", cache=tmp_path / "kept")
-    first = near_sets(chosen, 0, share=0.4, n_train=100, report=silent)
+    first = near_sets(chosen, 0, share=0.4, n_train=100, progress=silent)
     seen = len(calls)
-    second = near_sets(chosen, 0, share=0.4, n_train=100, report=silent)
+    second = near_sets(chosen, 0, share=0.4, n_train=100, progress=silent)
     assert seen == 4
     assert len(calls) == seen
     assert np.array_equal(first.train, second.train)
