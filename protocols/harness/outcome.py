@@ -126,7 +126,7 @@ class SeedOutcome:
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method over all seeds."""
+    """One method over all seeds: the interval of each figure by its column's key."""
 
     method: str
     group: str

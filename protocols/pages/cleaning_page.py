@@ -21,7 +21,7 @@ CONFUSED = 12
 
 @dataclass(frozen=True)
 class ShownExample:
-    """An example: its picture (empty for feature rows), its words, and how far off it is in degrees."""
+    """An example or slot beside a suspect: its image (empty for feature rows), words, label, and degrees away."""
 
     uri: str
     words: str

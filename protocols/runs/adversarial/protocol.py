@@ -22,7 +22,7 @@ from protocols.runs.adversarial.pgd import pgd, selective_pgd, sign_noise
 from protocols.runs.adversarial.targets import AttackTargets, prepare
 from slots.errors import UsageError
 from slots.head.similarities import normalize
-from slots.progress import Progress
+from slots.progress import Progress, part
 
 _RADII = np.linspace(0, 4, 41)
 _SHOWN = {"certified_05": 0.5, "certified_10": 1.0, "certified_20": 2.0}
@@ -40,7 +40,7 @@ def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
         train=option["train"],
         slots=option["slots"],
         epochs=option["epochs"],
-        progress=lambda step, share: progress(step, 0.3 * min(1.0, share)),
+        progress=part(progress, 0.0, 0.3),
     )
     contenders = contenders_of(task, setting, slots=option["slots"], neighbours=option["neighbours"])
     detectors = detectors_of(task, setting)

@@ -23,7 +23,7 @@ from slots.features.preprocessing import Preprocessing
 from slots.label_errors.detection import LabelErrors, judge_labels
 from slots.label_errors.evidence import shut_out
 from slots.label_errors.training_dynamics import WatchConfig, small_network, watch_training
-from slots.progress import Progress
+from slots.progress import Progress, part
 from slots.shapes import RawInputs
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
@@ -73,7 +73,7 @@ class NoisyCase:
             self.inputs,
             y,
             config=WatchConfig(seed=seed, device=setting.device),
-            report=lambda step, done: progress(step, 0.35 * done),
+            report=part(progress, 0.0, 0.35),
         )
         self.classifier = watched.classifier
         self.probabilities = np.exp(watched.log_probabilities)
@@ -84,9 +84,7 @@ class NoisyCase:
     def features(self) -> npt.NDArray[np.float32]:
         """What the peers see: features of the setting, learned from the wrong labels where they are learned."""
         if self._features is None:
-            encoder = make_encoder(
-                self.setting, self.x, self.y, self.seed, lambda step, done: self.progress(step, 0.8 + 0.05 * done)
-            )
+            encoder = make_encoder(self.setting, self.x, self.y, self.seed, part(self.progress, 0.8, 0.85))
             self._features = encoder(self.x)
         return self._features
 
@@ -111,9 +109,7 @@ class NoisyCase:
         network = self.classifier[0]  # type: ignore[index]
         features = _outputs(network, self.preprocessing, self.inputs, self.setting.device)
         config = replace(_SLOTS, seed=self.seed)
-        model, _ = fit(
-            features, self.y, config=config, report=lambda step, done: self.progress(step, 0.45 + 0.05 * done)
-        )
+        model, _ = fit(features, self.y, config=config, report=part(self.progress, 0.45, 0.5))
         return shut_out(torch.from_numpy(features), self.y, model.head.weights.detach(), model.head.labels)
 
     def facts(self, noisy: Noisy, y: Labels) -> dict[str, Any]:
@@ -136,9 +132,8 @@ class NoisyCase:
 
 def verdicts(case: NoisyCase, skipped: dict[str, str]) -> Iterator[RankedLabels]:
     """Every method in the order of the table; what is not installed goes to ``skipped``."""
-    yield RankedLabels(
-        "slots: watched training", Ranking(case.found.suspicion, case.found.listed()), case.judged_s, True
-    )
+    ranking = Ranking(case.found.suspicion, case.found.listed())
+    yield RankedLabels("slots: watched training", ranking, case.judged_s, True)
     started = time.perf_counter()
     damage = case.shut_out().astype(np.float64)
     seconds = time.perf_counter() - started + case.watch_s

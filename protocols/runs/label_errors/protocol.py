@@ -12,7 +12,7 @@ from protocols.harness.protocol import Protocol, Setting
 from protocols.runs.label_errors.methods import PEERS, NoisyCase, RankedLabels, verdicts
 from protocols.runs.label_errors.noise import KINDS, Noisy, add_noise, partners_of
 from slots.errors import UsageError
-from slots.progress import Progress
+from slots.progress import Progress, part
 from slots.shapes import RawInputs
 
 Labels = npt.NDArray[np.int64]
@@ -44,10 +44,9 @@ def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
         noisy = add_noise(y, kind, seed, share=share, partners=partners, n_classes=n_classes)
         if not 0 < noisy.wrong.sum() < len(x):
             raise UsageError(f"`share` must change some labels and not all, got {share}. 0.05 changes one in twenty.")
-        told = _part(progress, kind, place / len(kinds), 1 / len(kinds))
-        case = NoisyCase(
-            setting, x, noisy.y, seed, told, **{key: PROTOCOL.option(setting, key) for key in CASE_OPTIONS}
-        )
+        told = part(_named(progress, kind), place / len(kinds), (place + 1) / len(kinds))
+        options = {key: PROTOCOL.option(setting, key) for key in CASE_OPTIONS}
+        case = NoisyCase(setting, x, noisy.y, seed, told, **options)
         for verdict in verdicts(case, skipped):
             rows.append(_row(kind, noisy, verdict))
             if verdict.curve:
@@ -116,8 +115,9 @@ def _check(setting: Setting) -> tuple[tuple[str, ...], RawInputs, Labels, int]:
     return kinds, setting.data.x_train[rows], y.astype(np.int64), len(classes)
 
 
-def _part(progress: Progress, kind: str, start: float, share: float) -> Progress:
-    return lambda step, done: progress(f"{kind}: {step}", start + share * done)
+def _named(progress: Progress, kind: str) -> Progress:
+    """Progress whose steps name the kind of noise."""
+    return lambda step, share: progress(f"{kind}: {step}", share)
 
 
 PROTOCOL = Protocol(

@@ -21,7 +21,7 @@ from slots.errors import UsageError
 from slots.graph.config import GraphConfig
 from slots.graph.learning import learn_graph, regroup
 from slots.graph.slot_graph import SlotGraph
-from slots.progress import Progress, silent
+from slots.progress import Progress, part, silent
 from slots.shapes import Ids
 
 Features = npt.NDArray[np.float32]
@@ -98,7 +98,7 @@ class Points:
 def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
     """Cluster, measure, discover; see `PROTOCOL`."""
     points, few = _points(setting, seed, progress)
-    rows: list[Row] = [*_naive(points), *_ours(points, lambda step, share: progress(step, 0.1 + 0.2 * share))]
+    rows: list[Row] = [*_naive(points), *_ours(points, part(progress, 0.1, 0.3))]
     skipped: dict[str, str] = {}
     for place, name in enumerate(name for name in setting.peers if name in _COUNTED):
         progress(_COUNTED[name][0], 0.3 + 0.1 * place)

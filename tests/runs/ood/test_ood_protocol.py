@@ -326,13 +326,13 @@ def test_frozen_features_are_kept(tmp_path, monkeypatch):
             calls.append(len(x))
             return super().__call__(x)
 
-    def make(chosen, x, y, seed, report):
+    def make(chosen, x, y, seed, progress):
         preprocessing = data_sets.make_encoder(dataclasses.replace(chosen, weights=None), x, y, seed).preprocessing
         return Frozen("frozen", preprocessing, Pixels((1, 8, 8)))
 
     original = data_sets.make_encoder
     monkeypatch.setattr(data_sets, "make_encoder", lambda s, x, y, seed, progress=None: (
-        original(s, x, y, seed, report) if s.weights is None else make(s, x, y, seed, report)
+        original(s, x, y, seed, progress) if s.weights is None else make(s, x, y, seed, progress)
     ))  # fmt: skip
     chosen = setting(tmp_path, weights="some", cache=tmp_path / "kept")
     first = near_sets(chosen, 0, share=0.4, n_train=100, progress=silent)
