@@ -114,7 +114,7 @@ def plan(
     learns = name not in ("none", "pixels") and (fine_tune or not pretrained)
     if reconstruction and not (learns and (name != "pretrained" or chosen.get("frozen") is False)):
         raise UsageError("`reconstruction` must come with a backbone that learns, got none. Choose another backbone.")
-    wanted = {name: changes.pop(name, None) for name in ("closing", "reach")}
+    wanted = {"mode": changes.pop("closing", None), "reach": changes.pop("reach", None)}
     closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
     kept = {key: value for key, value in changes.items() if value is not None}
     train = replace(recipe.train, closing=closing, **kept)

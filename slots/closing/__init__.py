@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slots.closing.closing_pass import Closed as Closed
 from slots.closing.closing_pass import answer as answer
-from slots.closing.closing_pass import close as close
+from slots.closing.closing_pass import close_fit as close_fit
 from slots.closing.config import ClosingConfig as ClosingConfig
 from slots.closing.config import ClosingReport as ClosingReport
 from slots.features.exemplars import support_features as support_features

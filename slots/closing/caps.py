@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from slots.features.exemplars import nearest_members
 from slots.features.source import FeatureSource
 from slots.head.decision import matching_pairs
 from slots.head.exact_thresholds import PrecisionAccumulator, precision_thresholds_over
@@ -134,14 +135,9 @@ def owned_scores(data: Reference, ids: Ids, owners: Tensor) -> tuple[Tensor, Ten
 def pick_exemplars(data: Reference, example: Tensor, owner: Tensor, score: Tensor) -> None:
     """Exemplars of each slot: the owned examples nearest its centre."""
     head = data.head
-    order = score.argsort(descending=True, stable=True)
-    order = order[owner[order].argsort(stable=True)]
-    example, owner = example[order], owner[order]
-    counts = torch.bincount(owner, minlength=head.n_slots)
-    rank = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
-    first = rank < N_EXEMPLARS
-    head.exemplars[counts > 0] = -1
-    head.exemplars[owner[first], rank[first]] = example[first]
+    places = nearest_members(score, owner, head.n_slots, count=N_EXEMPLARS)
+    owns = places[:, 0] >= 0
+    head.exemplars[owns] = torch.where(places[owns] >= 0, example[places[owns]], -1)
 
 
 def set_support_caps(

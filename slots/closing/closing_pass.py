@@ -26,8 +26,8 @@ from slots.closing.caps import (
 )
 from slots.closing.config import ClosingConfig, ClosingReport
 from slots.closing.reduction import drop_redundant
-from slots.closing.residual_cover import complete
-from slots.closing.shrinkage import tighten
+from slots.closing.residual_cover import cover_unmatched
+from slots.closing.shrinkage import shrink_support
 from slots.features.exemplars import support_features, thumbnails
 from slots.features.source import FeatureSource
 from slots.head.decision import decide
@@ -60,7 +60,7 @@ class Closed:
 
 
 @torch.no_grad()
-def close(
+def close_fit(
     source: FeatureSource,
     head: IncrementalNeuralHashing,
     y: npt.NDArray[np.int64],
@@ -91,7 +91,7 @@ def close(
     """
     data = Reference(head, source.fill(report), torch.from_numpy(y).to(head.labels.device), report)
     fitted = np.setdiff1d(np.arange(len(y)), held_out)
-    full = config.closing == "full"
+    full = config.mode == "full"
     owners, accumulator = assign_owners(data, fitted)
     example, owner, inside, near = owned_scores(data, fitted, owners)
     pick_exemplars(data, example, owner, near)
@@ -106,7 +106,7 @@ def close(
     matched, foreign, dropped = drop_redundant(data, np.arange(len(y)), counts >= min_gain)
     novelty = learn_novelty(source, head, fitted, held_out, report)  # before examples become slots
     matched_before = matched.copy()
-    added, contradictions = complete(
+    added, contradictions = cover_unmatched(
         source,
         head,
         y,
@@ -122,7 +122,7 @@ def close(
     labels = y.copy()
     unsure = np.flatnonzero(~matched_before | foreign)  # all others have matches, and of their own label alone
     if config.reach < 1:
-        tighten(source, head, held_out, reach=config.reach, report=report)
+        shrink_support(source, head, held_out, reach=config.reach, report=report)
         unsure = np.arange(len(y))
     answers = answer(source, head, unsure, report)
     labels[unsure] = answers.labels

@@ -8,17 +8,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from slots.deprecation import renamed
 from slots.errors import UsageError
 from slots.shapes import Ids
 
 
+@renamed(closing="mode")
 @dataclass(frozen=True)
 class ClosingConfig:
     """How a fit is closed.
 
     Parameters
     ----------
-    closing : {"compact", "full"}
+    mode : {"compact", "full"}
         ``compact``: a slot stays if the cover needs it or it owns at least ``min_gain`` examples, and a new one must
         match that many that nobody matched. ``full``: every training example is matched, at precision 1.
     quantile : float, default 0.01
@@ -34,7 +36,7 @@ class ClosingConfig:
         matched, and less of a class that comes later is swallowed. 0.8 suits a model that will meet new classes.
     """
 
-    closing: Literal["compact", "full"] = "compact"
+    mode: Literal["compact", "full"] = "compact"
     quantile: float = 0.01
     support_share: float = 0.97
     min_gain: int | None = None

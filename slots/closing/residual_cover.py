@@ -11,11 +11,12 @@ from torch import Tensor
 
 from slots.cover.greedy import greedy_set_cover
 from slots.cover.refined import refined_set_cover
+from slots.features.exemplars import nearest_members
 from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps
 from slots.head.decision import matching_pairs
 from slots.head.exact_thresholds import PrecisionAccumulator
-from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.hashing import N_EXEMPLARS, IncrementalNeuralHashing
 from slots.head.similarities import best_view, normalize
 from slots.progress import Progress
 from slots.rounding import FLOAT32_GAP, full_product, strictly_below
@@ -35,7 +36,7 @@ class _Candidates:
 
 
 @torch.no_grad()
-def complete(
+def cover_unmatched(
     source: FeatureSource,
     head: IncrementalNeuralHashing,
     y: npt.NDArray[np.int64],
@@ -184,7 +185,7 @@ def _cover_label(
         tried.labels[rows],
         precision_thresholds=tried.thresholds[rows],
         support_thresholds=strictly_below(torch.from_numpy(np.cos(radius))),
-        exemplars=_nearest(tried.ids[mine[chosen]], scores[chosen], owner, open_ids[places], inside),
+        exemplars=_exemplars(tried.ids[mine[chosen]], best, owner, open_ids[places], inside),
         trained=False,
     )
     head.hits[-len(chosen) :] = covers[picked].sum(1).to(head.hits.device)
@@ -192,18 +193,14 @@ def _cover_label(
     return len(chosen)
 
 
-def _nearest(
+def _exemplars(
     own: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
+    best: npt.NDArray[np.float32],
     owner: npt.NDArray[np.int64],
     ids: npt.NDArray[np.int64],
     inside: npt.NDArray[np.bool_],
 ) -> Tensor:
     """Exemplar ids of new slots: the example itself, then the nearest that it was added for; -1 pads."""
-    exemplars = np.full((len(own), 4), -1, np.int64)
-    exemplars[:, 0] = own
-    for k in range(len(own)):
-        members = np.flatnonzero(inside & (owner == k) & (ids != own[k]))
-        nearest = members[np.argsort(-scores[k, members], kind="stable")][:3]
-        exemplars[k, 1 : 1 + len(nearest)] = ids[nearest]
-    return torch.from_numpy(exemplars)
+    others = np.where(inside & (ids != own[owner]), owner, -1)
+    places = nearest_members(torch.from_numpy(best), torch.from_numpy(others), len(own), count=N_EXEMPLARS - 1).numpy()
+    return torch.from_numpy(np.concatenate([own[:, None], np.where(places >= 0, ids[places], -1)], 1))

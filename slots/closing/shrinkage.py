@@ -22,7 +22,7 @@ from slots.rounding import strictly_below
 
 
 @torch.no_grad()
-def tighten(
+def shrink_support(
     source: FeatureSource,
     head: IncrementalNeuralHashing,
     held_out: npt.NDArray[np.int64],

@@ -293,6 +293,6 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
             held_out=0.05 if counts.min() >= _RARE else 0.0,
             scale=_DIRECTION_SCALE if self.geometry == "direction" else 10 * (1 + self.height**2),
             precision=self.precision,
-            closing=ClosingConfig(closing=self.closing, reach=self.reach),
+            closing=ClosingConfig(mode=self.closing, reach=self.reach),
             seed=self._seeds[0],
         )

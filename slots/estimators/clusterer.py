@@ -135,7 +135,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             epochs=0,  # k-means has already drawn the borders that training would draw
             held_out=0.0,
             slots_per_class=usual if self.slots_per_cluster is None else self.slots_per_cluster,
-            closing=ClosingConfig(closing="full"),
+            closing=ClosingConfig(mode="full"),
             seed=self._seed,
         )
         self.model_ = fit_quietly(lifted, ids, config)

@@ -1,10 +1,11 @@
-"""Features and small pictures of the examples that slots remember."""
+"""The examples that slots remember: which they are, their features and their small pictures."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from slots.features.source import FeatureSource
@@ -14,6 +15,39 @@ from slots.shapes import Ids, RawInputs
 
 THUMBNAIL = 64
 """Longest side of a remembered image, pixels; larger ones are averaged down."""
+
+
+def nearest_members(
+    closeness: Float[Tensor, " example"], owner: Int[Tensor, " example"], n_slots: int, *, count: int
+) -> Int[Tensor, "slot exemplar"]:
+    """The few examples nearest to each slot among those that it owns.
+
+    Parameters
+    ----------
+    closeness : float tensor of shape (example,)
+        Score of each example with its owner; higher = nearer.
+    owner : int64 tensor of shape (example,)
+        The slot that owns each example; -1 for none.
+    n_slots : int
+        Number of slots.
+    count : int
+        Most examples of a slot (count, >= 1).
+
+    Returns
+    -------
+    int64 tensor of shape (slot, exemplar)
+        Places of the examples, the nearest first, equally near ones in their order; -1 pads.
+    """
+    members = torch.full((n_slots, count), -1, dtype=torch.long, device=closeness.device)
+    rows = (owner >= 0).nonzero()[:, 0]
+    order = closeness[rows].argsort(descending=True, stable=True)
+    order = order[owner[rows][order].argsort(stable=True)]
+    rows, slots = rows[order], owner[rows][order]
+    counts = torch.bincount(slots, minlength=n_slots)
+    rank = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[slots]
+    first = rank < count
+    members[slots[first], rank[first]] = rows[first]
+    return members
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from slots.closing.closing_pass import close
+from slots.closing.closing_pass import close_fit
 from slots.closing.config import ClosingReport
 from slots.errors import DataError, UsageError
 from slots.features.preprocessing import Preprocessing
@@ -128,7 +128,7 @@ def fit(
         if not model.head.n_slots and not bool(torch.as_tensor(x).any()):
             raise DataError("`x` must have an example that is not all zeros, got none. Check how the data was made.")
         source = FeatureSource(model.featurizer, x) if source is None else source
-        closed = close(source, model.head, labels, held_out=held_out, config=config.closing, report=report)
+        closed = close_fit(source, model.head, labels, held_out=held_out, config=config.closing, report=report)
     model.novelty, model.support, model.thumbnails = closed.novelty, closed.exemplar_features, closed.exemplar_images
     model.eval()
     if checkpoint is not None:

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from slots.features.exemplars import nearest_members
 from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps, free_radius
+from slots.head.hashing import N_EXEMPLARS
 from slots.head.similarities import best_view, normalize
 from slots.head.thresholds import precision_thresholds, support_thresholds
 from slots.rounding import FLOAT32_GAP, full_product, strictly_above, strictly_below
@@ -105,7 +107,7 @@ def make_caps(
     return Caps(
         precision=torch.cat(limits).float(),
         support=strictly_below(angle.cos()) if not disjoint else strictly_above(angle.cos()),
-        exemplars=_nearest(closeness, owner.masked_fill(~mine, -1), len(weights)),
+        exemplars=nearest_members(closeness, owner.masked_fill(~mine, -1), len(weights), count=N_EXEMPLARS),
         members=torch.bincount(owner[mine], minlength=len(weights)),
     )
 
@@ -125,18 +127,3 @@ def _scores(source: FeatureSource, weights: SlotVectors, centres: SlotVectors) -
         by_weight.append(best_view(full_product(unit, weights.T))[0])
         by_centre.append(best_view(full_product(unit, centres.T))[0])
     return torch.cat(by_weight), torch.cat(by_centre)
-
-
-def _nearest(closeness: Tensor, owner: Tensor, n_slots: int, count: int = 4) -> Tensor:
-    """The few members nearest to each slot, -1 where there are fewer, by the score of each to its owner (-1: none)."""
-    exemplars = torch.full((n_slots, count), -1, dtype=torch.long, device=closeness.device)
-    rows = (owner >= 0).nonzero()[:, 0]
-    own = closeness[rows]
-    order = own.argsort(descending=True, stable=True)
-    order = order[owner[rows][order].argsort(stable=True)]
-    rows, slots = rows[order], owner[rows][order]
-    counts = torch.bincount(slots, minlength=n_slots)
-    rank = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[slots]
-    first = rank < count
-    exemplars[slots[first], rank[first]] = rows[first]
-    return exemplars

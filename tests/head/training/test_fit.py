@@ -21,7 +21,7 @@ from slots.training.fitting import fit, hold_out
 from slots.training.loop import columns
 
 QUICK = TrainConfig(epochs=4, batch_size=64, slots_per_class=3)
-FULL = ClosingConfig(closing="full")
+FULL = ClosingConfig(mode="full")
 
 
 def head_with(weights, labels):

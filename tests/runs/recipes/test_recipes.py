@@ -68,7 +68,7 @@ def test_a_data_set_without_a_recipe_gets_the_backbones_own():
 
 def test_the_users_changes_win_over_the_recipe():
     _, recipe = plan(images("mnist", (28, 28, 1)), None, epochs=3, views=None, closing="full", seed=7)
-    assert (recipe.train.epochs, recipe.train.seed, recipe.train.closing.closing) == (3, 7, "full")
+    assert (recipe.train.epochs, recipe.train.seed, recipe.train.closing.mode) == (3, 7, "full")
     assert recipe.train.views == RECIPES["pixels", "mnist"].train.views
 
 
