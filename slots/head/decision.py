@@ -8,7 +8,6 @@ alone, in a batch, on any device.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,8 @@ TOLERANCE = 1e-5
 """Largest difference, in cosine, between a float32 product and the exact score (4e-6 seen at 2,048 features)."""
 
 _PAIR_ELEMENTS = 1 << 15  # float64 numbers held at once while pairs are recomputed: 256 KB, still in a cache
-_BLOCK_ELEMENTS = 1 << 22  # float64 scores held at once where a device makes all of them: 32 MB
+_PAIR_ELEMENTS_ON_DEVICE = 1 << 22  # the same off the CPU, where every step costs launches, however small: 32 MB
+_BLOCK_ELEMENTS = 1 << 24  # float64 scores held at once where a device makes all of them: 128 MB
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def _exact_scores(
     """The same for several vectors of each slot."""
     example, view, slot = pairs
     rows, place = features.flatten(0, 1), example * features.shape[1] + view
-    step = max(1, _PAIR_ELEMENTS // max(1, features.shape[-1]))
+    held = _PAIR_ELEMENTS if features.device.type == "cpu" else _PAIR_ELEMENTS_ON_DEVICE
+    step = max(1, held // max(1, features.shape[-1]))
     found = [[torch.zeros(0, dtype=torch.float64, device=features.device)] for _ in vectors]
     for i in range(0, len(slot), step):
         u = normalize(rows.index_select(0, place[i : i + step]).double())
@@ -226,9 +227,7 @@ def decide(
         voters = Voters.of(caps.weights, caps.labels, caps.pooled) if voters is None else voters
         _answer_unmatched(features, caps, voters, unmatched, out)
     elif len(unmatched):
-        weights = normalize(caps.weights.double())
-        for some in _row_blocks(unmatched, features.shape[1] * len(caps.labels)):
-            _answer_unmatched_anywhere(features, caps, weights, some, out)
+        _answer_unmatched_anywhere(features, caps, unmatched, out)
     return out
 
 
@@ -268,37 +267,38 @@ def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, voters: Voters, ro
     out.runner_up_slots[with_second], out.runner_up_margins[with_second] = slots[second], margin[second]
 
 
-def _answer_unmatched_anywhere(
-    features: ViewFeatures, caps: SlotCaps, weights: SlotVectors, rows: Rows, out: Prediction
-) -> None:
-    """The same on any device, in float64 throughout."""
-    device = features.device
-    block = features[torch.from_numpy(rows).to(device)]
-    scores, views = (normalize(block.double()) @ weights.T).max(1)
+def _answer_unmatched_anywhere(features: ViewFeatures, caps: SlotCaps, rows: Rows, out: Prediction) -> None:
+    """The same on any device, in float64 throughout; answers stay there until all are known."""
     voters = caps.pooled if bool(caps.pooled.any()) else torch.ones_like(caps.pooled)
     classes = caps.labels[voters].unique()
     members = class_groups(torch.where(voters, caps.labels, caps.labels.min() - 1), classes)
-    pooled = softmax_pool(scores, members, beta=caps.beta)
-    ranked = pooled.argsort(dim=1, descending=True, stable=True)[:, :2]
-    here = torch.arange(len(rows), device=device)
-    for place, (slot_field, margin_field) in enumerate(
-        [(out.slots, out.margins), (out.runner_up_slots, out.runner_up_margins)]
-    ):
-        if place >= ranked.shape[1]:
-            break
+    weights = normalize(caps.weights.double())
+    step = max(1, _BLOCK_ELEMENTS // max(1, features.shape[1] * len(weights)))
+    found = [
+        _nearest_of_ranked(features[places], caps, weights, members)
+        for places in torch.from_numpy(rows).to(features.device).split(step)
+    ]
+    ranked, slots, margin = (_array(torch.cat(parts)) for parts in zip(*found, strict=True))
+    out.labels[rows] = _array(classes)[ranked[:, 0]]
+    out.slots[rows], out.margins[rows] = slots[:, 0], margin[:, 0]
+    if ranked.shape[1] > 1:
+        out.runner_up_slots[rows], out.runner_up_margins[rows] = slots[:, 1], margin[:, 1]
+
+
+def _nearest_of_ranked(
+    block: ViewFeatures, caps: SlotCaps, weights: SlotVectors, members: Int[Tensor, "group member"]
+) -> tuple[Int[Tensor, "example place"], Int[Tensor, "example place"], Float[Tensor, "example place"]]:
+    """The two best classes of some inputs by their pooled scores, the nearest slot of each, and its margin."""
+    scores, views = (normalize(block.double()) @ weights.T).max(1)
+    ranked = softmax_pool(scores, members, beta=caps.beta).argsort(dim=1, descending=True, stable=True)[:, :2]
+    here = torch.arange(len(block), device=block.device)
+    slots, depths = [], []
+    for place in range(ranked.shape[1]):
         group = members[ranked[:, place]]
         closest = scores.gather(1, group.clamp_min(0)).masked_fill(group < 0, -math.inf).argmax(1)
-        slot = group[here, closest]
-        slot_field[rows] = slot.cpu().numpy()
-        margin_field[rows] = exact_margins(block, caps, (here, views[here, slot], slot)).cpu().numpy()
-    out.labels[rows] = classes[ranked[:, 0]].cpu().numpy()
-
-
-def _row_blocks(rows: Rows, row_cost: int) -> Iterator[Rows]:
-    """Split rows so that a block of scores stays near 32 MB."""
-    step = max(1, _BLOCK_ELEMENTS // max(1, row_cost))
-    for i in range(0, len(rows), step):
-        yield rows[i : i + step]
+        slots.append(group[here, closest])
+        depths.append(exact_margins(block, caps, (here, views[here, slots[-1]], slots[-1])))
+    return ranked, torch.stack(slots, 1), torch.stack(depths, 1)
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:

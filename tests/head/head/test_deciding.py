@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import reference_decision as slow
 from support.reference_index import inputs_near, random_caps
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from slots.head import decision, pooled_answers
 from slots.head.caps import SlotCaps
@@ -24,6 +25,16 @@ from slots.index.slot_index import SlotIndex
 def same(a, b):
     for name, value in vars(b).items():
         np.testing.assert_array_equal(getattr(a, name), value, err_msg=name)
+
+
+class Counted(TorchDispatchMode):
+    """Counts what torch launches."""
+
+    n = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.n += 1
+        return function(*args, **kwargs or {})
 
 
 def changed(caps, **fields):
@@ -150,20 +161,30 @@ def test_clear_scores_need_no_float64():
     assert bounds.settled.mean() > 0.95
 
 
-def test_the_way_for_other_devices_gives_the_same_answers(monkeypatch):
-    """Run on CPU tensors, as in the tests of the index."""
+@pytest.mark.parametrize("held", [1, 1 << 20])
+def test_the_way_for_other_devices_gives_the_same_answers(held, monkeypatch):
+    """Run on CPU tensors, as in the tests of the index; an input at a time, and all together."""
     rng = np.random.default_rng(3)
     caps = tight(random_caps(rng, 80, 6, loose=0.5), 2)
     views = inputs_near(rng, caps, 60, 2)
     wanted = decide(views, caps)
 
     def anywhere(features, caps, _voters, rows, out):
-        weights = normalize(caps.weights.double())
-        decision._answer_unmatched_anywhere(features, caps, weights, rows, out)
+        decision._answer_unmatched_anywhere(features, caps, rows, out)
 
+    monkeypatch.setattr(decision, "_BLOCK_ELEMENTS", held)
     monkeypatch.setattr(decision, "_answer_unmatched", anywhere)
     same(decide(views, caps), wanted)
     assert not wanted.matched.all()
+
+
+def test_pairs_are_scored_in_few_steps_off_the_cpu():
+    """A million pairs of 784 numbers took 300,000 launches in steps made for a CPU's cache."""
+    n_pairs, place = 1_000_000, torch.zeros(1_000_000, dtype=torch.long, device="meta")
+    launched = Counted()
+    with launched:
+        decision.exact_scores(torch.empty(100, 1, 784, device="meta"), torch.empty(9, 784, device="meta"), (place,) * 3)
+    assert launched.n < n_pairs / 200
 
 
 def test_slots_that_do_not_vote_answer_no_unmatched_input():
