@@ -94,7 +94,8 @@ def plan(
     chosen = dict(options or {})
     if backbones.is_network_name(name):
         name, chosen = "pretrained", {"network": name, **chosen}
-    recipe = find_recipe(name, data.name, str(changes.get("device") or "cpu"))
+    device = str(changes.get("device") or "cpu")
+    recipe = find_recipe(name, data.name, device)
     if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
         raise UsageError("`weights` must be given for a frozen network, got none. Pass --weights FILE or default.")
     if chosen and name == "none":
@@ -104,7 +105,7 @@ def plan(
             raise UsageError(
                 f"`option` must be left out with pretrained, got {', '.join(chosen)}. The weights fix them."
             )
-        recipe = from_trained(recipe, load_trained(name, data.name), fine_tune=fine_tune)
+        recipe = from_trained(recipe, load_trained(name, data.name, device), fine_tune=fine_tune)
     elif fine_tune:
         raise UsageError("`fine_tune` must come with pretrained, got it alone. Pass --pretrained too.")
     if reconstruction < 0 or (detach and not reconstruction):

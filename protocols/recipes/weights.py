@@ -18,6 +18,8 @@ from slots.errors import UsageError
 from slots.storage.atomic import write_file
 
 FOLDER = Path(__file__).parent / "trained"
+ON_GPU = "-gpu"
+"""What the name of larger weights ends with, which a GPU takes where there are some."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,21 @@ class TrainedBackbone:
 
 
 def list_trained() -> list[str]:
-    """Which trained backbones there are, each as ``backbone-data``."""
+    """Which trained backbones there are, each as ``backbone-data``, larger ones as ``backbone-data-gpu``."""
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
-def load_trained(name: str, data: str) -> TrainedBackbone:
+def load_trained(name: str, data: str, device: str = "cpu") -> TrainedBackbone:
     """Read the weights of a backbone for a data set.
+
+    Parameters
+    ----------
+    name : str
+        Of `backbones.build`.
+    data : str
+        Name of the data set.
+    device : str, default "cpu"
+        Where they will run: a CUDA device takes larger ones where there are some.
 
     Raises
     ------
@@ -65,6 +76,9 @@ def load_trained(name: str, data: str) -> TrainedBackbone:
         If there are none for the pair.
     """
     path = FOLDER / f"{name}-{data}.safetensors"
+    larger = path.with_stem(path.stem + ON_GPU)
+    if device.startswith("cuda") and larger.is_file():
+        path = larger
     if not path.is_file():
         known = ", ".join(list_trained()) or "none"
         raise UsageError(f"`pretrained` must be one of {known}, got {name}-{data}. Leave --pretrained out to train.")

@@ -122,15 +122,24 @@ def test_a_detached_backbone_learns_from_reconstruction_alone(tmp_path):
 
 @pytest.mark.parametrize("pair", list_trained())
 def test_the_weights_that_come_with_the_project_load(pair):
-    name, data = pair.split("-")
-    trained = load_trained(name, data)
+    name, data, *larger = pair.split("-")
+    trained = load_trained(name, data, "cuda:0" if larger else "cpu")
+    assert larger in ([], ["gpu"])
     height, width, channels = SHAPES[data]
     net = trained.build((channels, height, width)).eval()
     features = net(torch.rand(2, channels, height, width))
     assert features.shape == (2, net.feature_dim)
     assert torch.isfinite(features).all()
     assert 0.5 < trained.figures["test_accuracy"] < 1
-    assert trained.figures["command"] == f"slots fit --backbone {name} --data {data}"
+    command = f"slots fit --backbone {name} --data {data}"
+    assert trained.figures["command"] == (f"{command} --device cuda" if larger else command)
+
+
+def test_a_gpu_takes_larger_weights_where_there_are_some():
+    on_cpu, on_gpu = (load_trained("explor", "cifar10", device) for device in ("cpu", "cuda"))
+    assert on_gpu.options["widths"] > on_cpu.options["widths"]
+    assert on_gpu.figures["test_accuracy"] > on_cpu.figures["test_accuracy"]
+    assert load_trained("unfolding", "cifar10", "cuda").options == load_trained("unfolding", "cifar10").options
 
 
 def test_trained_weights_come_back_in_half_precision_and_stay_frozen(tmp_path, monkeypatch):
