@@ -99,7 +99,9 @@ def update_and_save(
     done = None
     if not plan.dry_run:
         done = model.update(x, dict(given), proposal=proposal, config=config, report=progress)
-    after = model.predict(x) if done and done.slots_added else proposal.prediction
+    after = proposal.prediction
+    if done and done.slots_added and proposal.source is not None:  # the features are known: only the slots are new
+        after = model.snapshot().predict(proposal.source)
     changed = len(changed_matched(proposal.prediction, after))
     held_after = model.predict(held_x) if held_before is not None else None
     if held_before is not None and held_after is not None:

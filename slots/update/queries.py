@@ -132,7 +132,7 @@ def propose(
     if stop_below is not None and stop_below < 1:
         raise UsageError(f"`stop_below` must be >= 1, got {stop_below}. 1 asks until everything is covered.")
     report = report or silent
-    prediction = _answers(source, snapshot, report)
+    prediction = snapshot.predict(source, report)
     unmatched = np.flatnonzero(~prediction.matched)
     reach = learned_radius(snapshot.head) if radius is None else radius
     least = stop_below or (1 if budget is not None else max(2, len(unmatched) // 500))
@@ -160,19 +160,6 @@ def learned_radius(head: IncrementalNeuralHashing) -> float:
     limits = head.support_thresholds.double()
     limits = limits[(limits <= 1) & (limits > -1) & (generations == generations.min())] if len(limits) else limits
     return float(limits.arccos().median()) if len(limits) else 0.5
-
-
-def _answers(source: FeatureSource, snapshot: Snapshot, report: Progress) -> Prediction:
-    """Answers in steps that are reported."""
-    n_views = source.featurizer.views.n_views
-    answer, columns = snapshot.index.answerer(snapshot.head.caps(), len(source) * n_views)
-    parts, step = [], max(1000, -(-len(source) // 50))
-    for start in range(0, len(source), step):
-        stop = min(len(source), start + step)
-        for rows in source.blocks(stop - start, columns=columns):
-            parts.append(answer(source(slice(start + rows.start, start + rows.stop))))
-        report("matching", stop / len(source))
-    return Prediction.concatenate(parts)
 
 
 def _cap_words(

@@ -11,10 +11,12 @@ from torch import Tensor
 from slots.features.featurizer import Featurizer
 from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.prediction import Prediction
 from slots.head.similarities import normalize
 from slots.index.kept_index import KeptIndex
 from slots.labels import LabelNames
 from slots.novelty.slot_novelty import ModelNovelty
+from slots.progress import Progress, silent
 from slots.shapes import RawInputs
 
 
@@ -79,6 +81,35 @@ class Snapshot:
         """
         self.featurizer.preprocessing.check(x)
         return FeatureSource(self.featurizer, x)
+
+    @torch.no_grad()
+    def predict(self, source: FeatureSource, progress: Progress = silent) -> Prediction:
+        """Answer inputs whose features may be known already.
+
+        Parameters
+        ----------
+        source : FeatureSource
+            The inputs, as `source` makes it; what it keeps goes through the backbone once.
+        progress : callable, optional
+            ``progress("matching", share)``, told how far it is, 50 times at most.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        EmptyHeadError
+            If the model has no slots.
+        """
+        answer, columns = self.index.answerer(self.head.caps(), len(source) * self.featurizer.views.n_views)
+        parts, step = [], max(1000, -(-len(source) // 50))
+        for start in range(0, len(source), step):
+            stop = min(len(source), start + step)
+            for rows in source.blocks(stop - start, columns=columns):
+                parts.append(answer(source(slice(start + rows.start, start + rows.stop))))
+            progress("matching", stop / len(source))
+        return Prediction.concatenate(parts)
 
     def memory(self) -> tuple[Tensor, Tensor]:
         """Remembered examples of the slots with their labels; the centres where there are none.

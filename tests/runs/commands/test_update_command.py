@@ -147,6 +147,32 @@ def test_an_update_answers_new_classes_and_changes_no_matched_answer(model, fold
     assert SlotModel.load(tmp_path / "model").history[-1].figures["slots_added"] == done.slots_added
 
 
+def test_each_new_image_goes_through_the_backbone_once(digits, tmp_path, monkeypatch):
+    """Each of the other part twice: what the slots say of it before and after is found from the images."""
+    backbone = backbones.build("pixels", input_shape=(1, 8, 8))
+    images, _ = fit(*known_digits(digits), backbone=backbone, config=CONFIG, class_names=digits.class_names)
+    images.save(tmp_path / "model")
+    rows = []
+    backbone.register_forward_hook(lambda _net, inputs, _output: rows.append(len(inputs[0])))
+    plan = UpdatePlan(part="train", budget=20)
+    done = update_and_save(images, digits, plan, folder=tmp_path / "model", command="slots update")
+    assert done.slots_added == 20
+    assert sum(rows) == len(digits.x_train) + 2 * len(digits.x_test)
+    truth, answers = digits.y_train, images.predict(digits.x_train).labels
+    assert done.stream.after == pytest.approx((answers == truth).mean())
+
+    monkeypatch.setattr("slots.features.source.KEPT_BYTES", 0)
+    again, _ = fit(*known_digits(digits), backbone=backbone, config=CONFIG, class_names=digits.class_names)
+    again.save(tmp_path / "again")
+    same = update_and_save(again, digits, plan, folder=tmp_path / "again", command="slots update")
+    assert (same.stream, same.held_out) == (done.stream, done.held_out)
+
+
+def known_digits(digits):
+    known = only_classes(digits, "0-7")
+    return known.x_train, known.y_train
+
+
 def newly_right(data, proposal):
     """Queries that the old model answered wrongly."""
     asked = proposal.queries
