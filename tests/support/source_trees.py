@@ -1,0 +1,90 @@
+"""What the sources of a package say about themselves: who imports whom, and what docstrings leave undescribed."""
+
+import ast
+import re
+from pathlib import Path
+
+_SECTION = re.compile(r"^ *Parameters\n *-+\n(.*?)(?=^ *[A-Z][A-Za-z ]*\n *-{3,}$|\Z)", re.DOTALL | re.MULTILINE)
+
+
+def module_names(root: Path, packages: tuple[str, ...]) -> dict[str, Path]:
+    """Every module's dotted name and its file."""
+    found = {}
+    for package in packages:
+        for file in sorted((root / package).rglob("*.py")):
+            parts = file.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imports(modules: dict[str, Path]) -> dict[str, set[str]]:
+    """Which modules each names in an import: at the top, in a function, or for the type checker alone."""
+    return {name: _imported(name, file, modules) - {name} for name, file in modules.items()}
+
+
+def _imported(name: str, file: Path, modules: dict[str, Path]) -> set[str]:
+    """Those of one file; of ``from a import b`` the module ``a.b`` where there is one, else ``a``."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            home = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{home}.{alias.name}" if f"{home}.{alias.name}" in modules else home for alias in node.names}
+    return found & modules.keys()
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that reach one another (Tarjan 1972), each sorted; none in a tree of layers."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for other in sorted(graph[name]):
+            if other not in order:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], order[other])
+        if low[name] == order[name]:
+            place = stack.index(name)
+            if len(stack) - place > 1:
+                found.append(sorted(stack[place:]))
+            del stack[place:]
+
+    for name in sorted(graph):
+        if name not in order:
+            visit(name)
+    return found
+
+
+def undescribed(source: str) -> list[str]:
+    """Parameters that a public docstring lists and says nothing of: ``line name: parameter``."""
+    tree = ast.parse(source)
+    return [
+        f"{node.lineno} {node.name}: {parameter}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        for parameter, described in _entries(ast.get_docstring(node) or "").items()
+        if not described
+    ]
+
+
+def _entries(docstring: str) -> dict[str, bool]:
+    """Names under ``Parameters``, and whether a line of description follows."""
+    section = _SECTION.search(docstring)
+    found: dict[str, bool] = {}
+    names: list[str] = []
+    for line in section[1].splitlines() if section else []:
+        if line.strip() and not line.startswith(" "):
+            names = [name.strip().lstrip("*") for name in line.split(":")[0].split(",")]
+            found |= dict.fromkeys(names, False)
+        elif line.strip():
+            found |= dict.fromkeys(names, True)
+    return found
