@@ -2,7 +2,7 @@
 
 scikit-learn's, with what must be cleaned up around it. Three relatives are no users of it, since their steps differ:
 `kmeans.spherical_means` keeps its centres of unit length in every pass and looks at a sample, so that a
-thousand cost seconds; `seeded_slots.settle` keeps labelled examples to the slots of their label; and
+thousand cost seconds; `seeded_slots.constrained_kmeans` keeps labelled examples to the slots of their label; and
 `slots.continual.growth` starts from the rows that the present slots explain badly.
 """
 

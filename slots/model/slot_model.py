@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from slots.deprecation import renamed
 from slots.features.source import FeatureSource
 from slots.head.prediction import Prediction
 from slots.labels import GivenLabels
@@ -20,7 +21,7 @@ from slots.update.config import UpdateConfig
 from slots.update.plan import plan_update
 from slots.update.queries import Proposal, propose
 from slots.update.report import UpdateReport
-from slots.update.self_training import Outlook
+from slots.update.self_training import Pool
 
 
 class SlotModel(ModelState):
@@ -205,6 +206,7 @@ class SlotModel(ModelState):
             report=report,
         )
 
+    @renamed(outlook="pool")
     def update(
         self,
         x: RawInputs,
@@ -213,7 +215,7 @@ class SlotModel(ModelState):
         proposal: Proposal | None = None,
         budget: int | None = None,
         config: UpdateConfig | None = None,
-        outlook: Outlook | None = None,
+        pool: Pool | None = None,
         report: Progress | None = None,
     ) -> UpdateReport:
         """Add slots for what no slot matches: labelled where a label is given, else as clusters with fresh ids.
@@ -234,9 +236,9 @@ class SlotModel(ModelState):
             Largest number of clusters, when a proposal is made here (count, >= 0).
         config : UpdateConfig, optional
             How slots are made. Default: `UpdateConfig`'s own.
-        outlook : Outlook, optional
-            What `slots.update.self_training.look` found for these inputs, where ``config.spread`` is set. Default: it
-            is made.
+        pool : Pool, optional
+            What `slots.update.self_training.make_pool` found for these inputs, where ``config.spread`` is set. Default:
+            it is made.
         report : callable, optional
             ``report(step, share)``, told the progress.
 
@@ -272,7 +274,7 @@ class SlotModel(ModelState):
             proposal=proposal,
             budget=budget,
             config=config,
-            outlook=outlook,
+            pool=pool,
             report=report,
         )
         if planned.slots is not None:

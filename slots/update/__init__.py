@@ -9,6 +9,7 @@ from slots.update.plan import plan_update as plan_update
 from slots.update.queries import Proposal as Proposal
 from slots.update.queries import propose as propose
 from slots.update.report import UpdateReport as UpdateReport
-from slots.update.self_training import Outlook as Outlook
+from slots.update.self_training import Pool as Pool
+from slots.update.self_training import SelfTrainingConfig as SelfTrainingConfig
 from slots.update.self_training import SpreadConfig as SpreadConfig
 from slots.update.snapshot import Snapshot as Snapshot

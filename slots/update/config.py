@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slots.deprecation import renamed
 from slots.errors import UsageError
-from slots.update.self_training import SpreadConfig
+from slots.update.self_training import SelfTrainingConfig
 
 
+@renamed(moves="kmeans_iterations")
 @dataclass(frozen=True)
 class UpdateConfig:
     """How new slots are made.
 
     Parameters
     ----------
-    moves : int, default 3
+    kmeans_iterations : int, default 3
         Times that each new slot moves to the mean of the examples nearest to it.
     epochs : int, default 15
         Passes over the new data in which the new slots are refined beside the old ones; 0 leaves them as they lie.
@@ -29,7 +31,8 @@ class UpdateConfig:
         Cut new support caps so far that they meet no old slot of another label as balls on the sphere. Without it a
         new slot answers for its cap less what older slots match, which gives the same guarantee and is far larger.
     seed : int, default 0
-    spread : SpreadConfig, optional
+        Where the order of batches, the drawn views and the starts of k-means come from.
+    spread : SelfTrainingConfig, optional
         Spread the given labels over all unmatched examples (`slots.update.self_training`) and make slots of what they
         reach, of old labels too. Far more accurate from few labels; it needs the model's novelty calibration. Default:
         each label (or query) seeds one slot.
@@ -37,18 +40,18 @@ class UpdateConfig:
         With ``spread``: the most new slots of one label (count, >= 1).
     """
 
-    moves: int = 3
+    kmeans_iterations: int = 3
     epochs: int = 15
     slot_lr: float = 2e-3
     rehearsal: int = 3000
     precision: float = 0.99
     disjoint: bool = False
     seed: int = 0
-    spread: SpreadConfig | None = None
+    spread: SelfTrainingConfig | None = None
     slots_per_label: int = 30
 
     def __post_init__(self) -> None:
-        for name in ("moves", "epochs", "rehearsal"):
+        for name in ("kmeans_iterations", "epochs", "rehearsal"):
             if getattr(self, name) < 0:
                 raise UsageError(f"`{name}` must be >= 0, got {getattr(self, name)}. Pass 0 to leave it out.")
         if self.slots_per_label < 1:

@@ -13,15 +13,16 @@ from slots.shapes import Ids, SlotLabels, SlotVectors
 
 
 @dataclass(frozen=True)
-class Draft:
+class DraftedSlots:
     """New slots before their refinement: where, of which label, and what of the unmatched teaches them.
 
     Parameters
     ----------
-    placed : Placed
+    prototypes : Prototypes
+        Where the slots are.
     labels : int64 tensor of shape (unmatched,)
         Of every unmatched example: given, taken or spread.
-    sure : bool array of shape (unmatched,)
+    confident : bool array of shape (unmatched,)
         Whose label may be learned from.
     clusters : int64 array
         Labels among the slots' that are clusters without a name.
@@ -29,16 +30,16 @@ class Draft:
         Place of the given label that each slot rests on; -1 for none.
     """
 
-    placed: Placed
+    prototypes: Prototypes
     labels: Tensor
-    sure: npt.NDArray[np.bool_]
+    confident: npt.NDArray[np.bool_]
     clusters: Ids
     sources: Ids
 
 
 @dataclass(frozen=True)
-class Placed:
-    """New slots before they join the head, over the unmatched examples that they came from.
+class Prototypes:
+    """Prototypes of new slots, over the unmatched examples that they came from.
 
     Parameters
     ----------
@@ -47,12 +48,13 @@ class Placed:
     centres : float tensor of shape (slot, feature)
         Unit mean of the slot's members.
     labels : int64 tensor of shape (slot,)
-    voters : bool tensor of shape (slot,)
-        Slots that stand for enough examples to move, to be refined and to vote on what nothing matches. The others
-        remember one labelled example as it is, and answer for what lies close to it.
+        What each slot answers.
+    pooled : bool tensor of shape (slot,)
+        Slots that stand for enough examples to move, to be refined and to take part in the pooled score, which guesses
+        where nothing matches. The others remember one labelled example as it is, and answer for what lies close to it.
     """
 
     seeds: Int[Tensor, " slot"]
     centres: SlotVectors
     labels: SlotLabels
-    voters: Bool[Tensor, " slot"]
+    pooled: Bool[Tensor, " slot"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from slots.progress import Progress
 from slots.shapes import Ids, RawInputs
 from slots.update.queries import Proposal, propose
-from slots.update.self_training import Outlook, Shares, Spread, SpreadConfig, look, spread
+from slots.update.self_training import Pool, PseudoLabels, SelfTrainingConfig, Shares, make_pool, self_train
 from slots.update.snapshot import HasSnapshot
 
 FIRST_ROUND = 25
@@ -26,8 +26,8 @@ class Inquiry:
         Not changed. It needs a novelty calibration.
     x : array of shape (example, ...)
         New inputs.
-    config : SpreadConfig, optional
-        How answers are spread. Default: `SpreadConfig`'s own.
+    config : SelfTrainingConfig, optional
+        How answers are spread. Default: `SelfTrainingConfig`'s own numbers.
     report : callable, optional
         ``report(step, share)``, told the progress.
 
@@ -35,7 +35,8 @@ class Inquiry:
     ----------
     proposal : Proposal
         Answers of the model and what is unmatched, without queries: pass it to `SlotModel.update`.
-    outlook : Outlook
+    pool : Pool
+        What is known of the unmatched before any answer; `SlotModel.update` takes it, too.
     given : int64 array of shape (example,)
         Labels told so far, -1 elsewhere.
 
@@ -68,14 +69,24 @@ class Inquiry:
     """
 
     def __init__(
-        self, model: HasSnapshot, x: RawInputs, *, config: SpreadConfig | None = None, report: Progress | None = None
+        self,
+        model: HasSnapshot,
+        x: RawInputs,
+        *,
+        config: SelfTrainingConfig | None = None,
+        report: Progress | None = None,
     ) -> None:
-        self.config = config or SpreadConfig()
+        self.config = config or SelfTrainingConfig()
         snapshot = model.snapshot()
         source = snapshot.source(x)
         self.proposal: Proposal = propose(snapshot, source, budget=0, report=report)
-        self.outlook: Outlook = look(snapshot, source, self.proposal.prediction, report=report)
+        self.pool: Pool = make_pool(snapshot, source, self.proposal.prediction, report=report)
         self.given: Ids = np.full(len(x), -1, np.int64)
+
+    @property
+    def outlook(self) -> Pool:
+        """Old name of `pool`."""
+        return self.pool
 
     def ask(self, count: int | None = None) -> Ids:
         """The rows of ``x`` to label next.
@@ -91,32 +102,35 @@ class Inquiry:
         int64 array
             Most useful first; none that was told already.
         """
-        told = self.given[self.outlook.open] >= 0
+        told = self.given[self.pool.open] >= 0
         count = max(FIRST_ROUND, int(told.sum()) // 3) if count is None else count
-        doubt = 1 - self.spread().margins if told.any() else (1 - self.outlook.familiar) ** 2
+        doubt = 1 - self.spread().margins if told.any() else (1 - self.pool.familiar) ** 2
         doubt[told] = 0.0
-        return self.outlook.open[cover(doubt, told, self.outlook.neighbours, count)]
+        return self.pool.open[weighted_coverage(doubt, told, self.pool.neighbours, count)]
 
     def tell(self, labels: Mapping[int, int]) -> None:
         """Take answers: row of ``x`` to label id."""
         for row, label in labels.items():
             self.given[int(row)] = int(label)
 
-    def spread(self) -> Spread:
+    def spread(self) -> PseudoLabels:
         """What the open examples most likely are, by the answers so far."""
-        return spread(self.outlook, self.given, config=self.config)
+        return self_train(self.pool, self.given, config=self.config)
 
 
-def cover(doubt: Shares, told: npt.NDArray[np.bool_], neighbours: Ids, count: int) -> Ids:
-    """Places whose neighbourhoods hold most doubt, each example's doubt counted once.
+def weighted_coverage(doubt: Shares, told: npt.NDArray[np.bool_], neighbours: Ids, count: int) -> Ids:
+    """Greedy weighted coverage on a neighbour graph: where the most doubt lies, each example's counted once.
 
     Parameters
     ----------
     doubt : float64 array of shape (example,)
+        Weight of each example, in [0, 1].
     told : bool array of shape (example,)
         Never picked.
     neighbours : int64 array of shape (example, neighbour)
+        Places of the examples that a pick covers beside itself.
     count : int
+        Picks wanted (count, >= 0); fewer where fewer are untold.
 
     Returns
     -------

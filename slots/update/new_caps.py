@@ -17,7 +17,7 @@ from slots.head.similarities import best_view, normalize
 from slots.head.thresholds import precision_thresholds, support_thresholds
 from slots.rounding import FLOAT32_GAP, full_product, strictly_above, strictly_below
 from slots.shapes import SlotVectors, Thresholds
-from slots.update.draft import Placed
+from slots.update.draft import Prototypes
 
 _HELD = 1 << 26  # scores over all unmatched examples held at once: 256 MB
 
@@ -29,6 +29,7 @@ class Caps:
     Parameters
     ----------
     precision, support : float tensors of shape (slot,)
+        Cosines that a match must exceed: with the slot's weight, and with its centre.
     exemplars : int64 tensor of shape (slot, 4)
         Places among the unmatched, the nearest members first; -1 pads.
     members : int64 tensor of shape (slot,)
@@ -45,7 +46,7 @@ class Caps:
 def make_caps(
     source: FeatureSource,
     weights: SlotVectors,
-    placed: Placed,
+    prototypes: Prototypes,
     labels: Tensor,
     *,
     known: Tensor,
@@ -62,12 +63,15 @@ def make_caps(
     source : FeatureSource
         The unmatched examples.
     weights : float tensor of shape (slot, feature)
-    placed : Placed
+        Refined unit vectors.
+    prototypes : Prototypes
+        Where the slots began, with their labels.
     labels : int64 tensor of shape (example,)
         Labels of the unmatched, asked or taken from the nearest slot.
     known : int64 tensor of shape (example,)
         The asked ones alone, -1 elsewhere: no cap holds one of another label.
     old : SlotCaps
+        The present slots, which ``disjoint`` keeps clear of.
     memory : pair of tensors of shape (memory, feature) and (memory,)
         Unit features and labels of support examples: no cap holds one of another label.
     precision : float
@@ -84,16 +88,16 @@ def make_caps(
     limits = []
     closeness, owner = weights.new_full((len(source),), -2.0), torch.zeros_like(labels)
     for part in _slots_at_once(len(source), len(weights)):
-        by_weight, by_centre = _scores(source, weights[part], placed.centres[part])
-        limit = precision_thresholds(by_weight, placed.labels[part], labels, precision=precision)
+        by_weight, by_centre = _scores(source, weights[part], prototypes.centres[part])
+        limit = precision_thresholds(by_weight, prototypes.labels[part], labels, precision=precision)
         features, marks = memory
         for values, truth in ((by_weight, known), (full_product(features, weights[part].T), marks)):
-            foreign = (truth[:, None] >= 0) & (truth[:, None] != placed.labels[part])
+            foreign = (truth[:, None] >= 0) & (truth[:, None] != prototypes.labels[part])
             if len(values):
                 worst = values.masked_fill(~foreign, -1.0).amax(0)
                 limit = torch.maximum(limit, strictly_above(worst.double() + FLOAT32_GAP))
         limits.append(limit.clamp_min(-1.0))
-        best = by_centre.masked_fill(labels[:, None] != placed.labels[part], -2.0).max(1)
+        best = by_centre.masked_fill(labels[:, None] != prototypes.labels[part], -2.0).max(1)
         nearer = best.values > closeness
         closeness = torch.where(nearer, best.values, closeness)
         owner = torch.where(nearer, best.indices + part.start, owner)
@@ -102,8 +106,8 @@ def make_caps(
     angle = torch.where(reach > 1, torch.zeros_like(reach), (reach - FLOAT32_GAP).clamp(-1, 1).arccos()).double()
     angle = angle.clamp(max=radius)
     if disjoint:
-        stored = normalize(placed.centres)  # as the head does; the last bits of a centre decide here
-        angle = torch.minimum(angle, free_radius(stored, placed.labels, old)).clamp_min(0.0)
+        stored = normalize(prototypes.centres)  # as the head does; the last bits of a centre decide here
+        angle = torch.minimum(angle, free_radius(stored, prototypes.labels, old)).clamp_min(0.0)
     return Caps(
         precision=torch.cat(limits).float(),
         support=strictly_below(angle.cos()) if not disjoint else strictly_above(angle.cos()),

@@ -18,14 +18,14 @@ from slots.progress import Progress, silent
 from slots.shapes import Ids, RawInputs, SlotLabels, SlotVectors, Thresholds
 from slots.storage.generations import Generation
 from slots.update.config import UpdateConfig
-from slots.update.draft import Draft
+from slots.update.draft import DraftedSlots
 from slots.update.new_caps import make_caps
-from slots.update.pseudo_labelled_slots import spread_draft
+from slots.update.pseudo_labelled_slots import pseudo_labelled_draft
 from slots.update.queries import Proposal, propose
-from slots.update.refinement import Lesson, refine
+from slots.update.refinement import RefinementData, refine
 from slots.update.report import Contradiction, UpdateReport, figures
 from slots.update.seeded_slots import seeded_draft
-from slots.update.self_training import Outlook
+from slots.update.self_training import Pool
 from slots.update.snapshot import Snapshot
 
 
@@ -92,7 +92,7 @@ def plan_update(
     proposal: Proposal | None = None,
     budget: int | None = None,
     config: UpdateConfig | None = None,
-    outlook: Outlook | None = None,
+    pool: Pool | None = None,
     report: Progress | None = None,
 ) -> PlannedUpdate:
     """Make new slots for what a model does not match: all the work of an update, on a model that stays as it is.
@@ -107,7 +107,7 @@ def plan_update(
     proposal : Proposal, optional
     budget : int, optional
     config : UpdateConfig, optional
-    outlook : Outlook, optional
+    pool : Pool, optional
     report : callable, optional
         These are as `SlotModel.update` has them.
 
@@ -125,7 +125,7 @@ def plan_update(
     With ``config.spread`` the labels are spread over all unmatched examples first, and slots are made of what they
     reach (`slots.update.self_training`, `slots.update.pseudo_labelled_slots`); `slots.update.Inquiry` chooses the
     labels that serve that best. Otherwise each label (or query) seeds a slot; those that stand for enough of the
-    unmatched (`slots.update.seeded_slots.find_voters`) move to the mean of the examples nearest to them, the others
+    unmatched (`slots.update.seeded_slots.select_pooled`) move to the mean of the examples nearest to them, the others
     remember their example as it is. Each unmatched example takes the label of the nearest slot, old or new; on these
     labels, on matched new examples and on the old slots' support examples the new weights are refined
     (`slots.update.refinement`); last come the caps. A cluster answers for what it matches, and guesses about nothing
@@ -156,16 +156,16 @@ def plan_update(
         proposal=replace(proposal, source=None),  # a report must not hold on to the features
     )
     work = _Work(snapshot, source, given, proposal, config, report)
-    draft = work.draft(first_free=known.n_labels, outlook=outlook)
-    if draft is None or len(draft.placed.labels) == 0:
+    draft = work.draft(first_free=known.n_labels, pool=pool)
+    if draft is None or len(draft.prototypes.labels) == 0:
         return PlannedUpdate(None, done)
     first, sources = snapshot.head.n_slots, np.where(draft.sources >= 0, proposal.unmatched[draft.sources], -1)
     done = replace(
         done,
         generation=snapshot.generation + 1,
-        slots_added=len(draft.placed.labels),
+        slots_added=len(draft.prototypes.labels),
         clusters_added=len(draft.clusters),
-        slots=np.arange(first, first + len(draft.placed.labels)),
+        slots=np.arange(first, first + len(draft.prototypes.labels)),
         sources=sources,
     )
     line = Generation(done.generation, "update", first + done.slots_added, figures(done))
@@ -191,7 +191,7 @@ class _Work:
     config: UpdateConfig
     report: Progress
 
-    def draft(self, *, first_free: int, outlook: Outlook | None) -> Draft | None:
+    def draft(self, *, first_free: int, pool: Pool | None) -> DraftedSlots | None:
         """Where the new slots go; None when everything is matched."""
         snapshot, proposal, config = self.snapshot, self.proposal, self.config
         known = self.given[proposal.unmatched]
@@ -200,19 +200,20 @@ class _Work:
         fresh = self.source.take(proposal.unmatched).fill(self.report)
         if config.spread is None or not (known >= 0).any():
             return seeded_draft(snapshot, fresh, known, proposal, first_free=first_free, config=config)
-        return spread_draft(
-            snapshot, self.source, self.given, proposal, config=config, outlook=outlook, report=self.report
+        return pseudo_labelled_draft(
+            snapshot, self.source, self.given, proposal, config=config, pool=pool, report=self.report
         )
 
-    def finish(self, draft: Draft, known: LabelNames, line: Generation) -> NewSlots:
+    def finish(self, draft: DraftedSlots, known: LabelNames, line: Generation) -> NewSlots:
         """Refine the drafted slots, and give them their caps and memory."""
-        snapshot, unmatched, placed, device = self.snapshot, self.proposal.unmatched, draft.placed, self.snapshot.device
+        snapshot, unmatched, prototypes = self.snapshot, self.proposal.unmatched, draft.prototypes
+        device = snapshot.device
         memory = snapshot.memory()
         weights = self._refined(draft, memory)
         caps = make_caps(
             self.source.take(unmatched),
             weights,
-            placed,
+            prototypes,
             draft.labels,
             known=torch.from_numpy(self.given[unmatched]).to(device),
             old=snapshot.head.caps(),
@@ -223,18 +224,18 @@ class _Work:
         )
         exemplars = caps.exemplars.cpu().numpy()
         ids = np.where(exemplars >= 0, unmatched[exemplars], -1)
-        named = ~torch.isin(placed.labels, torch.from_numpy(draft.clusters).to(placed.labels))
+        named = ~torch.isin(prototypes.labels, torch.from_numpy(draft.clusters).to(prototypes.labels))
         # A head whose slots all stand outside the pooled score goes on to vote with all of them.
         pooling = bool(snapshot.head.trained.any()) or snapshot.head.n_slots == 0
-        centres = normalize(placed.centres)  # as the head stores them
+        centres = normalize(prototypes.centres)  # as the head stores them
         exemplars_on_device = torch.from_numpy(ids).to(device)
         return NewSlots(
             weights=weights,
-            centres=placed.centres,
-            labels=placed.labels,
+            centres=prototypes.centres,
+            labels=prototypes.labels,
             precision_thresholds=caps.precision,
             support_thresholds=caps.support,
-            pooled=placed.voters & named if pooling else torch.zeros_like(named),
+            pooled=prototypes.pooled & named if pooling else torch.zeros_like(named),
             hits=caps.members,
             exemplars=exemplars_on_device,
             exemplar_features=support_features(self.source, centres, exemplars_on_device),
@@ -243,24 +244,24 @@ class _Work:
             line=line,
         )
 
-    def _refined(self, draft: Draft, memory: tuple[Tensor, Tensor]) -> SlotVectors:
-        """Weights of the new slots: those that vote are refined beside the old ones, the others stay."""
-        placed, head, config = draft.placed, self.snapshot.head, self.config
+    def _refined(self, draft: DraftedSlots, memory: tuple[Tensor, Tensor]) -> SlotVectors:
+        """Weights of the new slots: those that are pooled are refined beside the old ones, the others stay."""
+        prototypes, head, config = draft.prototypes, self.snapshot.head, self.config
         rehearsed = _rehearsed(self.proposal, self.given, config)
         answered = torch.from_numpy(self.proposal.prediction.labels[rehearsed]).to(draft.labels)
         few = slice(None, None, max(1, -(-len(memory[0]) // max(1, config.rehearsal))))  # or time would grow as slots^2
-        lesson = Lesson(
-            source=self.source.take(np.concatenate([self.proposal.unmatched[draft.sure], rehearsed]), keep=False),
-            labels=torch.cat([draft.labels[torch.from_numpy(draft.sure).to(draft.labels.device)], answered]),
+        data = RefinementData(
+            source=self.source.take(np.concatenate([self.proposal.unmatched[draft.confident], rehearsed]), keep=False),
+            labels=torch.cat([draft.labels[torch.from_numpy(draft.confident).to(draft.labels.device)], answered]),
             memory=memory[0][few],
             memory_labels=memory[1][few],
         )
-        weights, voters = placed.centres.clone(), placed.voters
-        weights[voters] = refine(
+        weights, pooled = prototypes.centres.clone(), prototypes.pooled
+        weights[pooled] = refine(
             head,
-            weights[voters],
-            placed.labels[voters],
-            lesson,
+            weights[pooled],
+            prototypes.labels[pooled],
+            data,
             epochs=config.epochs,
             lr=config.slot_lr,
             seed=config.seed,

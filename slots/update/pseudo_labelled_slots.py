@@ -1,4 +1,4 @@
-"""New slots that stand on spread labels: the middles of what is surely of one label, and what they leave wrong."""
+"""New slots of pseudo-labels: the middles of what is surely of one label, and what they leave wrong."""
 
 from __future__ import annotations
 
@@ -17,69 +17,75 @@ from slots.head.similarities import normalize
 from slots.progress import Progress
 from slots.shapes import Ids
 from slots.update.config import UpdateConfig
-from slots.update.draft import Draft, Placed
+from slots.update.draft import DraftedSlots, Prototypes
 from slots.update.queries import Proposal
-from slots.update.self_training import Outlook, Spread, look, spread
+from slots.update.self_training import Pool, PseudoLabels, make_pool, self_train
 from slots.update.snapshot import Snapshot
 
-SURE = 0.2
+CONFIDENT = 0.2
 """Lead of a spread label (in votes) from which slots are made of it and refined on it."""
 
-_MEMBERS = 25  # sure examples for each slot; with fewer a middle says little
+_MEMBERS = 25  # confident examples for each slot; with fewer a middle says little
 _SAMPLE = 3000  # examples of a label that k-means sees
 
 
 @dataclass(frozen=True)
-class Standing:
+class PseudoLabelledSlots:
     """New slots before their refinement, over the unmatched examples.
 
     Parameters
     ----------
-    placed : Placed
-        Voters stand for many examples; the others remember one given label that those would answer wrong.
+    prototypes : Prototypes
+        Those that are pooled stand for many examples; the others remember one given label that those would answer
+        wrong.
     labels : int64 array of shape (unmatched,)
         Given, spread, or (without a direction) the old answer.
-    sure : bool array of shape (unmatched,)
+    confident : bool array of shape (unmatched,)
         Whether the label may be learned from.
     sources : int64 array of shape (slot,)
         Place among the unmatched of the given label that each slot rests on: the nearest of its label; -1 where none
         was given, so that it rests on the old slots' answers.
     """
 
-    placed: Placed
+    prototypes: Prototypes
     labels: Ids
-    sure: npt.NDArray[np.bool_]
+    confident: npt.NDArray[np.bool_]
     sources: Ids
 
 
 @torch.no_grad()
-def stand(
+def slots_of_pseudo_labels(
     head: IncrementalNeuralHashing,
-    outlook: Outlook,
-    found: Spread,
+    pool: Pool,
+    found: PseudoLabels,
     *,
     unmatched: Ids,
     known: Ids,
     slots_per_label: int,
     seed: int = 0,
-) -> Standing:
-    """Place slots on spread labels.
+) -> PseudoLabelledSlots:
+    """Prototypes of confident pseudo-labels, by k-means within each label.
 
     Parameters
     ----------
     head : IncrementalNeuralHashing
-    outlook : Outlook
-    found : Spread
+        The present slots; they do not move.
+    pool : Pool
+        The unlabelled examples.
+    found : PseudoLabels
+        What they most likely are.
     unmatched : int64 array of shape (unmatched,)
-        Rows of the new data, ascending; those of the outlook are among them.
+        Rows of the new data, ascending; those of the pool are among them.
     known : int64 array of shape (unmatched,)
         Given labels, -1 where unknown.
     slots_per_label : int
+        Most prototypes of one label (count, >= 1).
     seed : int, default 0
+        Where k-means starts.
 
     Returns
     -------
-    Standing
+    PseudoLabelledSlots
 
     Notes
     -----
@@ -87,36 +93,36 @@ def stand(
     slots of its own does a new class get no more than its share of it.
     """
     device = head.weights.device
-    places = np.searchsorted(unmatched, outlook.open)
-    labels = outlook.prediction.labels[unmatched]
+    places = np.searchsorted(unmatched, pool.open)
+    labels = pool.prediction.labels[unmatched]
     labels[places] = found.labels
-    sure = np.zeros(len(unmatched), bool)
-    sure[places] = found.margins >= SURE
+    confident = np.zeros(len(unmatched), bool)
+    confident[places] = found.margins >= CONFIDENT
     told = np.flatnonzero(known[places] >= 0)
-    centres, of_slots, seeds = [outlook.unit[:0]], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    centres, of_slots, seeds = [pool.unit[:0]], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for label in np.unique(found.labels):
-        mine = np.flatnonzero((found.labels == label) & (found.margins >= SURE))
+        mine = np.flatnonzero((found.labels == label) & (found.margins >= CONFIDENT))
         if len(mine) == 0:
             continue
-        middles = _middles(outlook.unit[torch.from_numpy(mine).to(device)], slots_per_label, seed)
-        nearest = (outlook.unit[torch.from_numpy(mine).to(device)] @ middles.T).argmax(0).cpu().numpy()
+        middles = _middles(pool.unit[torch.from_numpy(mine).to(device)], slots_per_label, seed)
+        nearest = (pool.unit[torch.from_numpy(mine).to(device)] @ middles.T).argmax(0).cpu().numpy()
         centres.append(middles)
         of_slots.append(np.full(len(middles), label, np.int64))
         seeds.append(mine[nearest])
-    voters = sum(map(len, of_slots))
-    given = _Given(outlook.unit, told, known[places])
+    n_pooled = sum(map(len, of_slots))
+    given = _Given(pool.unit, told, known[places])
     wrong = given.left_wrong(head, torch.cat(centres), np.concatenate(of_slots))
-    centres.append(outlook.unit[torch.from_numpy(wrong).to(device)])
+    centres.append(pool.unit[torch.from_numpy(wrong).to(device)])
     of_slots.append(known[places][wrong])
     seeds.append(wrong)
     middle, label_of = torch.cat(centres), np.concatenate(of_slots)
-    placed = Placed(
+    prototypes = Prototypes(
         seeds=torch.from_numpy(places[np.concatenate(seeds)]).to(device),
         centres=middle,
         labels=torch.from_numpy(label_of).to(device),
-        voters=torch.arange(len(label_of), device=device) < voters,
+        pooled=torch.arange(len(label_of), device=device) < n_pooled,
     )
-    return Standing(placed, labels, sure, given.sources(middle, label_of, places))
+    return PseudoLabelledSlots(prototypes, labels, confident, given.sources(middle, label_of, places))
 
 
 def _middles(unit: Float[Tensor, "example feature"], most: int, seed: int) -> Float[Tensor, "slot feature"]:
@@ -159,41 +165,44 @@ class _Given:
         return self.unit[torch.from_numpy(places).to(self.unit.device)]
 
 
-def spread_draft(
+def pseudo_labelled_draft(
     snapshot: Snapshot,
     source: FeatureSource,
     given: Ids,
     proposal: Proposal,
     *,
     config: UpdateConfig,
-    outlook: Outlook | None,
+    pool: Pool | None,
     report: Progress,
-) -> Draft:
+) -> DraftedSlots:
     """Slots of all that the given labels reach.
 
     Parameters
     ----------
     snapshot : Snapshot
+        Of the model.
     source : FeatureSource
         All of the new data.
     given : int64 array of shape (example,)
         Its labels, -1 where unknown.
     proposal : Proposal
+        Which of the new data are unmatched, and the answers to the others.
     config : UpdateConfig
         With ``spread``.
-    outlook : Outlook or None
+    pool : Pool or None
         Made here where there is none.
     report : callable
+        ``report(step, share)``, told the progress.
     """
-    outlook = look(snapshot, source, proposal.prediction, report=report) if outlook is None else outlook
-    found = stand(
+    pool = make_pool(snapshot, source, proposal.prediction, report=report) if pool is None else pool
+    found = slots_of_pseudo_labels(
         snapshot.head,
-        outlook,
-        spread(outlook, given, config=config.spread),
+        pool,
+        self_train(pool, given, config=config.spread),
         unmatched=proposal.unmatched,
         known=given[proposal.unmatched],
         slots_per_label=config.slots_per_label,
         seed=config.seed,
     )
     labels = torch.from_numpy(found.labels).to(snapshot.device)
-    return Draft(found.placed, labels, found.sure, np.zeros(0, np.int64), found.sources)
+    return DraftedSlots(found.prototypes, labels, found.confident, np.zeros(0, np.int64), found.sources)

@@ -25,8 +25,8 @@ _KEPT_FLOATS = 1 << 28  # 1 GiB of features is kept; beyond that they are comput
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What new slots are refined on.
+class RefinementData:
+    """Training data of the refinement: new inputs, and remembered ones for rehearsal.
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ class Lesson:
     memory : float tensor of shape (memory, feature)
         Unit features of the old slots' support examples.
     memory_labels : int64 tensor of shape (memory,)
+        The labels of those slots.
     """
 
     source: FeatureSource
@@ -50,7 +51,7 @@ def refine(
     head: IncrementalNeuralHashing,
     weights: SlotVectors,
     labels: SlotLabels,
-    lesson: Lesson,
+    data: RefinementData,
     *,
     epochs: int = 15,
     lr: float = 2e-3,
@@ -58,7 +59,7 @@ def refine(
     seed: int = 0,
     report: Progress,
 ) -> SlotVectors:
-    """Move new slot weights so that the pooled score of all slots together gives the lesson's labels.
+    """Move new slot weights so that the pooled score of all slots together gives the labels of the data.
 
     Parameters
     ----------
@@ -67,15 +68,19 @@ def refine(
     weights : float tensor of shape (new slot, feature)
         Where the new slots start.
     labels : int64 tensor of shape (new slot,)
-    lesson : Lesson
+        What each of them answers.
+    data : RefinementData
+        What they are refined on.
     epochs : int, default 15
-        Passes over the lesson (count, >= 0).
+        Passes over the data (count, >= 0).
     lr : float, default 2e-3
         Peak learning rate (Adam, cosine decay).
     margin : float, default 0.005
         Cosine by which the right label must lead.
     seed : int, default 0
+        Where the order of the batches and their views come from.
     report : callable
+        ``report(step, share)``, told the progress.
 
     Returns
     -------
@@ -88,12 +93,12 @@ def refine(
     raw new slots with trained ones on plain cosines costs 17 points of accuracy on held-out data; this is what makes
     the scores comparable.
     """
-    batches = _Batches(lesson, seed)
+    batches = _RehearsalBatches(data, seed)
     old = head.weights.detach()[head.trained] if bool(head.trained.any()) else head.weights.detach()
     old_labels = head.labels[head.trained] if bool(head.trained.any()) else head.labels
     every = torch.cat([old_labels, labels])
     classes = every.unique()
-    targets = torch.cat([lesson.labels, lesson.memory_labels])
+    targets = torch.cat([data.labels, data.memory_labels])
     usable = torch.isin(targets, classes).nonzero()[:, 0].cpu().numpy()
     if len(classes) < 2 or len(usable) == 0 or epochs == 0:
         return normalize(weights)
@@ -121,38 +126,38 @@ def refine(
     return normalize(moving.detach())
 
 
-class _Batches:
-    """Unit features of a few views of any rows of a lesson: inputs first, then the memory."""
+class _RehearsalBatches:
+    """Unit features of a few views of any rows of the data: inputs first, then the memory."""
 
-    def __init__(self, lesson: Lesson, seed: int) -> None:
-        self.lesson, self.featurizer = lesson, lesson.source.featurizer
-        views, n, dim = self.featurizer.views, len(lesson.source), self.featurizer.feature_dim
+    def __init__(self, data: RefinementData, seed: int) -> None:
+        self.data, self.featurizer = data, data.source.featurizer
+        views, n, dim = self.featurizer.views, len(data.source), self.featurizer.feature_dim
         drawn = np.random.default_rng([seed, 1]).permutation(views.n_views - 1)[: _KEPT_VIEWS - 1] + 1
         self.places = [0, *np.sort(drawn).tolist()]
         self.views = Views(views.spec, tuple(views.steps[i] for i in self.places))
         self.kept: Tensor | None = None
         if n * len(self.places) * dim <= _KEPT_FLOATS:
-            parts = [self._features(rows) for rows in lesson.source.blocks()]
-            self.kept = torch.cat(parts) if parts else lesson.memory.new_zeros(0, len(self.places), dim)
+            parts = [self._features(rows) for rows in data.source.blocks()]
+            self.kept = torch.cat(parts) if parts else data.memory.new_zeros(0, len(self.places), dim)
 
     def __call__(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Shape (row, view, feature)."""
         few = [0, *(rng.permutation(len(self.places) - 1)[: _STEP_VIEWS - 1] + 1).tolist()]
-        n = len(self.lesson.source)
+        n = len(self.data.source)
         inputs = np.flatnonzero(rows < n)
-        out = self.lesson.memory.new_zeros(len(rows), len(few), self.featurizer.feature_dim)
+        out = self.data.memory.new_zeros(len(rows), len(few), self.featurizer.feature_dim)
         if len(inputs):
             ids = rows[inputs]
             features = self._features(ids) if self.kept is None else self.kept[torch.from_numpy(ids)]
             out[torch.from_numpy(inputs)] = features[:, few]
         remembered = np.flatnonzero(rows >= n)
         if len(remembered):
-            out[torch.from_numpy(remembered)] = self.lesson.memory[torch.from_numpy(rows[remembered] - n)][:, None]
+            out[torch.from_numpy(remembered)] = self.data.memory[torch.from_numpy(rows[remembered] - n)][:, None]
         return out
 
     @torch.no_grad()
     def _features(self, rows: slice | npt.NDArray[np.int64]) -> Tensor:
-        source = self.lesson.source
+        source = self.data.source
         if source.keeps:
             return normalize(source(rows)[:, self.places].float())
         inputs = self.featurizer.preprocessing(source.x[rows], self.featurizer.device)

@@ -15,7 +15,7 @@ from slots.head.similarities import normalize
 from slots.rounding import add_by_owner_, full_product
 from slots.shapes import Ids, SlotLabels
 from slots.update.config import UpdateConfig
-from slots.update.draft import Draft, Placed
+from slots.update.draft import DraftedSlots, Prototypes
 from slots.update.queries import Proposal
 from slots.update.snapshot import Snapshot
 
@@ -30,20 +30,23 @@ def seeded_draft(
     *,
     first_free: int,
     config: UpdateConfig,
-) -> Draft:
+) -> DraftedSlots:
     """One slot a given label, and one a query without a label.
 
     Parameters
     ----------
     snapshot : Snapshot
+        Of the model.
     source : FeatureSource
         The unmatched examples.
     known : int64 array of shape (unmatched,)
         Their labels, -1 where unknown.
     proposal : Proposal
+        Its queries without a label become clusters; its radius is that of a candidate cap.
     first_free : int
         Label id of the first cluster.
     config : UpdateConfig
+        Its ``kmeans_iterations`` is used here.
     """
     unit, device = unit_features(source), snapshot.device
     seeds, labels, clusters = _seeds(unit, known, proposal, first_free=first_free)
@@ -52,18 +55,20 @@ def seeded_draft(
     every = np.ones(len(known), bool)
     nobody = torch.zeros(len(seeds), dtype=torch.bool, device=device)
     if len(seeds) == 0:
-        return Draft(Placed(places, unit[places], of_slots, nobody), marks, every, clusters, seeds)
-    voters = find_voters(source, unit, marks, seeds=places, labels=of_slots, radius=proposal.radius)
-    placed = settle(unit, marks, Placed(places, unit[places], of_slots, voters), moves=config.moves)
-    taken = _taken_labels(snapshot.head, source, proposal, placed, marks)
-    return Draft(placed, taken, every, clusters, np.where(np.isin(labels, clusters), -1, seeds))
+        return DraftedSlots(Prototypes(places, unit[places], of_slots, nobody), marks, every, clusters, seeds)
+    pooled = select_pooled(source, unit, marks, seeds=places, labels=of_slots, radius=proposal.radius)
+    prototypes = constrained_kmeans(
+        unit, marks, Prototypes(places, unit[places], of_slots, pooled), n_iter=config.kmeans_iterations
+    )
+    taken = _taken_labels(snapshot.head, source, proposal, prototypes, marks)
+    return DraftedSlots(prototypes, taken, every, clusters, np.where(np.isin(labels, clusters), -1, seeds))
 
 
 def _seeds(unit: Tensor, known: Ids, proposal: Proposal, *, first_free: int) -> tuple[Ids, Ids, Ids]:
     """Places among the unmatched that seed a slot, their labels, and the ids of the clusters among these."""
     labelled = np.flatnonzero((known >= 0) & (unit != 0).any(1).cpu().numpy())
     if 2 * len(labelled) >= len(known):
-        labelled = thin_seeds(unit, known, proposal.radius)
+        labelled = cover_labelled(unit, known, proposal.radius)
     queries = np.searchsorted(proposal.unmatched, proposal.queries)
     nameless = queries[known[queries] < 0]
     clusters = first_free + np.arange(len(nameless))
@@ -71,25 +76,25 @@ def _seeds(unit: Tensor, known: Ids, proposal: Proposal, *, first_free: int) -> 
 
 
 def _taken_labels(
-    head: IncrementalNeuralHashing, source: FeatureSource, proposal: Proposal, placed: Placed, known: Tensor
+    head: IncrementalNeuralHashing, source: FeatureSource, proposal: Proposal, prototypes: Prototypes, known: Tensor
 ) -> Tensor:
     """A label for each unmatched example: the given one, else the nearest new slot's if it lies nearer than every old.
 
     Otherwise the answer of the old slots stands.
     """
-    old = torch.from_numpy(proposal.prediction.labels[proposal.unmatched]).to(placed.labels)
-    centres, labels, parts = placed.centres[placed.voters], placed.labels[placed.voters], []
+    old = torch.from_numpy(proposal.prediction.labels[proposal.unmatched]).to(prototypes.labels)
+    centres, labels, parts = prototypes.centres[prototypes.pooled], prototypes.labels[prototypes.pooled], []
     for rows in source.blocks(columns=max(head.n_slots, len(labels))):
         features = normalize(source(rows).float())
         nearest, slot = (features @ centres.T).amax(1).max(1)
         present = (features @ head.centres.T).amax((1, 2))
         parts.append(torch.where(nearest > present, labels[slot], old[rows]))
     taken = torch.cat(parts)
-    taken[placed.seeds] = placed.labels
+    taken[prototypes.seeds] = prototypes.labels
     return torch.where(known >= 0, known, taken)
 
 
-def thin_seeds(unit: Float[Tensor, "example feature"], labels: Ids, radius: float) -> Ids:
+def cover_labelled(unit: Float[Tensor, "example feature"], labels: Ids, radius: float) -> Ids:
     """The fewest labelled examples whose caps hold all labelled ones, each cap free of other labels.
 
     Parameters
@@ -124,7 +129,7 @@ def thin_seeds(unit: Float[Tensor, "example feature"], labels: Ids, radius: floa
 
 
 @torch.no_grad()
-def find_voters(
+def select_pooled(
     source: FeatureSource,
     unit: Float[Tensor, "example feature"],
     known: Tensor,
@@ -133,7 +138,7 @@ def find_voters(
     labels: SlotLabels,
     radius: float,
 ) -> Bool[Tensor, " slot"]:
-    """Which seeds stand for enough of the unmatched: greedy cover again, among the seeds alone.
+    """Which seeds stand for enough of the unmatched to be pooled: greedy cover again, among the seeds alone.
 
     Parameters
     ----------
@@ -144,7 +149,9 @@ def find_voters(
     known : int64 tensor of shape (example,)
         Labels, -1 where unknown.
     seeds, labels : int64 tensors of shape (slot,)
+        Place of each seed among the unmatched, and its label.
     radius : float
+        Angular radius of the caps around the seeds, radians.
 
     Returns
     -------
@@ -171,35 +178,43 @@ def find_voters(
         sizes += covers.sum(1)
     block = CoverBlock(0, torch.arange(len(seeds)), torch.arange(len(unit)), torch.cat(words, 1))
     picks = greedy_set_cover_packed([block], min_gain=max(2, len(unit) // 500))
-    voters = torch.zeros(len(seeds), dtype=torch.bool, device=unit.device)
-    voters[picks.to(unit.device)] = True
+    pooled = torch.zeros(len(seeds), dtype=torch.bool, device=unit.device)
+    pooled[picks.to(unit.device)] = True
     sizes = sizes.to(unit.device)
     for label in labels.unique():
         mine = (labels == label).nonzero()[:, 0]
-        if not bool(voters[mine].any()):
-            voters[mine[sizes[mine].argmax()]] = True
-    return voters
+        if not bool(pooled[mine].any()):
+            pooled[mine[sizes[mine].argmax()]] = True
+    return pooled
 
 
 @torch.no_grad()
-def settle(unit: Float[Tensor, "example feature"], known: Tensor, placed: Placed, *, moves: int) -> Placed:
-    """Move each voter to the mean of the examples nearest to it, a few times; labelled ones count for their label only.
+def constrained_kmeans(
+    unit: Float[Tensor, "example feature"], known: Tensor, prototypes: Prototypes, *, n_iter: int
+) -> Prototypes:
+    """K-means that respects labels: each pooled prototype moves to the mean of what is nearest.
+
+    What has a label counts for prototypes of that label alone.
 
     Parameters
     ----------
     unit : float tensor of shape (example, feature)
+        Unit features of the unmatched.
     known : int64 tensor of shape (example,)
         Labels, -1 where unknown.
-    placed : Placed
-    moves : int
-        Few: with many the slots drift away from the examples whose labels they carry.
+    prototypes : Prototypes
+        The slots as they are seeded.
+    n_iter : int
+        Times that they move (count, >= 0). Few: with many the slots drift away from the examples whose labels they
+        carry.
 
     Returns
     -------
-    Placed
+    Prototypes
     """
-    labels_of, seeds, centres = placed.labels[placed.voters], placed.seeds[placed.voters], placed.centres[placed.voters]
-    for _ in range(moves):
+    pooled, moved = prototypes.pooled, prototypes.centres.clone()
+    labels_of, seeds, centres = prototypes.labels[pooled], prototypes.seeds[pooled], prototypes.centres[pooled]
+    for _ in range(n_iter):
         total = torch.zeros_like(centres, dtype=torch.float64)
         for i in range(0, len(unit), 4096):
             rows, labels = unit[i : i + 4096], known[i : i + 4096]
@@ -211,6 +226,5 @@ def settle(unit: Float[Tensor, "example feature"], known: Tensor, placed: Placed
         total += unit[seeds].double()
         empty = (total == 0).all(1, keepdim=True)
         centres = torch.where(empty, centres, normalize(total).float())
-    moved = placed.centres.clone()
-    moved[placed.voters] = centres
-    return Placed(placed.seeds, moved, placed.labels, placed.voters)
+    moved[pooled] = centres
+    return Prototypes(prototypes.seeds, moved, prototypes.labels, pooled)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slots.clustering.neighbours import nearest_neighbours
+from slots.deprecation import renamed
 from slots.errors import UsageError
 from slots.features.source import FeatureSource, unit_features
 from slots.head.prediction import Prediction
@@ -34,50 +35,69 @@ _OWN = 0.3  # share of an example's own activations; the rest is its neighbours'
 _RATE = 0.05  # of the decisions that come with p-values; they are not used
 
 
+@renamed(
+    rounds="n_iter",
+    near="n_neighbours",
+    familiar="min_p_value",
+    weight="label_weight",
+    balance="class_balance",
+    ridge="alpha",
+)
 @dataclass(frozen=True)
-class SpreadConfig:
-    """How labels spread.
+class SelfTrainingConfig:
+    """How labels spread: self-training of a weighted ridge regression on random features.
 
     Parameters
     ----------
-    rounds : int, default 4
+    n_iter : int, default 4
         Fits, each to what the one before it believed (count, >= 1).
-    near : int, default 10
+    n_neighbours : int, default 10
         Nearest unmatched examples that take a given label in the first round (count, >= 0).
-    familiar : float in (0, 1), default 0.3
+    min_p_value : float in (0, 1), default 0.3
         Unmatched examples whose novelty p-value is above this keep the old answer in the first round; the others say
         nothing until a label has reached them.
-    weight : float, default 10.0
+    label_weight : float, default 10.0
         How many spread labels one given label is worth.
-    balance : float in [0, 1], default 1.0
+    class_balance : float in [0, 1], default 1.0
         0: each example counts the same; 1: each label counts the same. A class of which little is known yet must not
         be crowded out by the ten thousand familiar examples around it.
-    ridge : float, default 1e-3
+    alpha : float, default 1e-3
         Penalty, as a share of the number of examples.
     """
 
-    rounds: int = 4
-    near: int = 10
-    familiar: float = 0.3
-    weight: float = 10.0
-    balance: float = 1.0
-    ridge: float = 1e-3
+    n_iter: int = 4
+    n_neighbours: int = 10
+    min_p_value: float = 0.3
+    label_weight: float = 10.0
+    class_balance: float = 1.0
+    alpha: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.near < 0:
-            raise UsageError(f"`rounds` must be >= 1 and `near` >= 0, got {self.rounds} and {self.near}. Try 4 and 10.")
-        if not 0 < self.familiar < 1 or not 0 <= self.balance <= 1:
+        if self.n_iter < 1 or self.n_neighbours < 0:
             raise UsageError(
-                f"`familiar` must lie in (0, 1) and `balance` in [0, 1], got {self.familiar} and {self.balance}. "
-                "Try 0.3 and 1."
+                f"`n_iter` must be >= 1 and `n_neighbours` >= 0, got {self.n_iter} and {self.n_neighbours}. "
+                "Try 4 and 10."
             )
-        if self.weight <= 0 or self.ridge <= 0:
-            raise UsageError(f"`weight` and `ridge` must be > 0, got {self.weight} and {self.ridge}. Try 10 and 0.001.")
+        if not 0 < self.min_p_value < 1 or not 0 <= self.class_balance <= 1:
+            raise UsageError(
+                f"`min_p_value` must lie in (0, 1) and `class_balance` in [0, 1], got {self.min_p_value} and "
+                f"{self.class_balance}. Try 0.3 and 1."
+            )
+        if self.label_weight <= 0 or self.alpha <= 0:
+            raise UsageError(
+                f"`label_weight` and `alpha` must be > 0, got {self.label_weight} and {self.alpha}. Try 10 and 0.001."
+            )
+
+
+SpreadConfig = SelfTrainingConfig
+"""The same, under the name that `UpdateConfig.spread` and ``--spread`` go by."""
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """New data as a model sees it before any label is given; "open" are the unmatched examples with a direction.
+class Pool:
+    """The unlabelled pool: new data as a model sees it before any label is given.
+
+    "Open" are the unmatched examples with a direction.
 
     Parameters
     ----------
@@ -88,10 +108,11 @@ class Outlook:
     familiar : float64 array of shape (open,)
         Novelty p-value of each: large is familiar.
     unit : float tensor of shape (open, feature)
+        Unit features of each by its first view.
     neighbours : int64 array of shape (open, neighbour)
         Places among the open, the most similar first, itself left out.
     activations : float tensor of shape (open, unit)
-        What the spreading regresses on.
+        Random rectified features, what the self-training regresses on.
     anchors : float tensor of shape (anchor, unit)
         The same for matched examples, and
     anchor_labels : int64 array of shape (anchor,)
@@ -112,12 +133,13 @@ class Outlook:
 
 
 @dataclass(frozen=True)
-class Spread:
+class PseudoLabels:
     """What the open examples most likely are.
 
     Parameters
     ----------
     labels : int64 array of shape (open,)
+        Given, or the most likely by the last fit.
     margins : float64 array of shape (open,)
         Lead of the label over the next best in units of a full vote, cut to [0, 1]; 1 for given labels.
     """
@@ -127,10 +149,10 @@ class Spread:
 
 
 @torch.no_grad()
-def look(
+def make_pool(
     snapshot: Snapshot, source: FeatureSource, prediction: Prediction, *, report: Progress | None = None
-) -> Outlook:
-    """See what a model can say about new data.
+) -> Pool:
+    """Make the pool that self-training works on: what a model can say about new data before any label.
 
     Parameters
     ----------
@@ -145,7 +167,7 @@ def look(
 
     Returns
     -------
-    Outlook
+    Pool
 
     Raises
     ------
@@ -175,7 +197,7 @@ def look(
     anchors = unit_features(source.take(matched, keep=False))
     activate = _activation(torch.cat([unit, anchors]))
     neighbours = nearest_neighbours(unit, _NEIGHBOURS, report)
-    return Outlook(
+    return Pool(
         prediction=prediction,
         open=rows,
         familiar=familiar,
@@ -188,19 +210,21 @@ def look(
     )
 
 
-def spread(outlook: Outlook, given: Ids, *, config: SpreadConfig | None = None) -> Spread:
-    """Spread given labels over the open examples.
+def self_train(pool: Pool, given: Ids, *, config: SelfTrainingConfig | None = None) -> PseudoLabels:
+    """Pseudo-labels of the open examples by self-training from a few given labels.
 
     Parameters
     ----------
-    outlook : Outlook
+    pool : Pool
+        What `make_pool` found.
     given : int64 array of shape (example,)
         Labels of the new data, -1 for unknown. Only those of open examples count.
-    config : SpreadConfig, optional
+    config : SelfTrainingConfig, optional
+        Default: `SelfTrainingConfig`'s own numbers.
 
     Returns
     -------
-    Spread
+    PseudoLabels
 
     Notes
     -----
@@ -210,26 +234,26 @@ def spread(outlook: Outlook, given: Ids, *, config: SpreadConfig | None = None) 
     labels on network features of MNIST (8 and 9 new) the old answers flow into nearly all of them.
     """
     config = config or SpreadConfig()
-    known = given[outlook.open]
+    known = given[pool.open]
     told = np.flatnonzero(known >= 0)
-    labels, weights = outlook.prediction.labels[outlook.open], (outlook.familiar > config.familiar).astype(np.float64)
+    labels, weights = pool.prediction.labels[pool.open], (pool.familiar > config.min_p_value).astype(np.float64)
     for place in told:
-        around = outlook.neighbours[place, : config.near]
+        around = pool.neighbours[place, : config.n_neighbours]
         labels[around], weights[around] = known[place], 1.0
-    classes, columns = np.unique(np.concatenate([outlook.anchor_labels, labels, known[told]]), return_inverse=True)
-    anchored = columns[: len(outlook.anchors)]
-    x = torch.cat([outlook.anchors, outlook.activations])
+    classes, columns = np.unique(np.concatenate([pool.anchor_labels, labels, known[told]]), return_inverse=True)
+    anchored = columns[: len(pool.anchors)]
+    x = torch.cat([pool.anchors, pool.activations])
     margins = np.zeros(len(labels))
     said = len(anchored) + int((weights > 0).sum()) + len(told)
-    for _ in range(config.rounds if len(labels) and said else 0):
-        labels[told], weights[told] = known[told], config.weight
+    for _ in range(config.n_iter if len(labels) and said else 0):
+        labels[told], weights[told] = known[told], config.label_weight
         targets = np.concatenate([anchored, np.searchsorted(classes, labels)])
         votes = np.concatenate([np.ones(len(anchored)), weights])
-        scores = outlook.activations @ _regress(x, targets, votes, len(classes), config)
-        labels, margins = _settled(scores, classes, outlook)
+        scores = pool.activations @ _regress(x, targets, votes, len(classes), config)
+        labels, margins = _settled(scores, classes, pool)
         weights = np.clip(2 * margins, 0, 1)
     labels[told], margins[told] = known[told], 1.0
-    return Spread(labels, margins)
+    return PseudoLabels(labels, margins)
 
 
 def _smoothed(activations: Tensor, neighbours: Ids) -> Tensor:
@@ -242,10 +266,10 @@ def _smoothed(activations: Tensor, neighbours: Ids) -> Tensor:
     return total.mul_((1 - _OWN) / neighbours.shape[1]).add_(activations, alpha=_OWN)
 
 
-def _settled(scores: Tensor, classes: Ids, outlook: Outlook) -> tuple[Ids, Shares]:
+def _settled(scores: Tensor, classes: Ids, pool: Pool) -> tuple[Ids, Shares]:
     """Label and lead of each open example by its scores; among labels that old slots have, their answer stands."""
-    answers = outlook.prediction.labels[outlook.open]
-    old = np.isin(classes, outlook.known)
+    answers = pool.prediction.labels[pool.open]
+    old = np.isin(classes, pool.known)
     if old.all():
         top = scores.topk(min(2, len(classes)), dim=1).values
         return answers.copy(), (top[:, 0] - top[:, -1]).double().clamp(0, 1).cpu().numpy()
@@ -276,16 +300,16 @@ def _activation(unit: Float[Tensor, "example feature"]) -> Callable[[Tensor], Te
 
 
 def _regress(
-    x: Tensor, targets: Ids, votes: Shares, n_classes: int, config: SpreadConfig
+    x: Tensor, targets: Ids, votes: Shares, n_classes: int, config: SelfTrainingConfig
 ) -> Float[Tensor, "unit class"]:
     """Weighted ridge regression on one-hot labels, the labels balanced."""
     mass = np.bincount(targets, weights=votes, minlength=n_classes)
-    votes = votes * np.maximum(mass, 1e-9)[targets] ** -config.balance
+    votes = votes * np.maximum(mass, 1e-9)[targets] ** -config.class_balance
     used = np.flatnonzero(votes > 0)
     rows = x[torch.from_numpy(used).to(x.device)]
     weights = torch.from_numpy(votes[used] / votes[used].mean()).to(x)[:, None]
     wanted = torch.nn.functional.one_hot(torch.from_numpy(targets[used]), n_classes).to(x)
     gram = ((rows * weights).T @ rows).double()
-    gram.diagonal().add_(config.ridge * len(rows))
+    gram.diagonal().add_(config.alpha * len(rows))
     solved: Tensor = torch.linalg.solve(gram, ((rows * weights).T @ wanted).double())
     return solved.to(x)

@@ -12,38 +12,38 @@ def neighbours(unit, count):
     return found
 
 
-def spread(outlook, given, config):
+def self_train(pool, given, config):
     """Labels and margins of the open examples."""
-    known = [int(given[row]) for row in outlook.open]
-    old = [int(outlook.prediction.labels[row]) for row in outlook.open]
+    known = [int(given[row]) for row in pool.open]
+    old = [int(pool.prediction.labels[row]) for row in pool.open]
     labels = list(old)
-    weights = [1.0 if p > config.familiar else 0.0 for p in outlook.familiar]
+    weights = [1.0 if p > config.min_p_value else 0.0 for p in pool.familiar]
     for i, label in enumerate(known):
         if label >= 0:
-            for j in outlook.neighbours[i][: config.near]:
+            for j in pool.neighbours[i][: config.n_neighbours]:
                 labels[j], weights[j] = label, 1.0
-    classes = sorted({*outlook.anchor_labels.tolist(), *labels, *(label for label in known if label >= 0)})
-    z = outlook.activations.double().numpy()
-    anchors = outlook.anchors.double().numpy()
+    classes = sorted({*pool.anchor_labels.tolist(), *labels, *(label for label in known if label >= 0)})
+    z = pool.activations.double().numpy()
+    anchors = pool.anchors.double().numpy()
     margins = [0.0] * len(labels)
-    for _ in range(config.rounds):
+    for _ in range(config.n_iter):
         for i, label in enumerate(known):
             if label >= 0:
-                labels[i], weights[i] = label, config.weight
+                labels[i], weights[i] = label, config.label_weight
         rows = [*anchors, *z]
-        targets = [*outlook.anchor_labels.tolist(), *labels]
+        targets = [*pool.anchor_labels.tolist(), *labels]
         votes = [*([1.0] * len(anchors)), *weights]
         mass = {c: max(sum(v for v, t in zip(votes, targets, strict=True) if t == c), 1e-9) for c in classes}
-        votes = [v * mass[t] ** -config.balance for v, t in zip(votes, targets, strict=True)]
+        votes = [v * mass[t] ** -config.class_balance for v, t in zip(votes, targets, strict=True)]
         used = [(r, v, t) for r, v, t in zip(rows, votes, targets, strict=True) if v > 0]
         mean = sum(v for _, v, _ in used) / len(used)
-        gram = sum(v / mean * np.outer(r, r) for r, v, _ in used) + config.ridge * len(used) * np.eye(z.shape[1])
+        gram = sum(v / mean * np.outer(r, r) for r, v, _ in used) + config.alpha * len(used) * np.eye(z.shape[1])
         side = np.stack([sum(v / mean * r * (t == c) for r, v, t in used) for c in classes], 1)
         scores = z @ np.linalg.solve(gram, side)
         for i in range(len(labels)):
             order = np.argsort(-scores[i])
-            fresh = [k for k in range(len(classes)) if classes[k] not in outlook.known]
-            familiar = max(scores[i][k] for k in range(len(classes)) if classes[k] in outlook.known)
+            fresh = [k for k in range(len(classes)) if classes[k] not in pool.known]
+            familiar = max(scores[i][k] for k in range(len(classes)) if classes[k] in pool.known)
             if fresh and max(scores[i][k] for k in fresh) > familiar:
                 labels[i] = classes[max(fresh, key=lambda k: scores[i][k])]
                 lead = scores[i][order[0]] - scores[i][order[1]]

@@ -30,7 +30,7 @@ BUDGETS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 """Numbers of labels that have a column."""
 
 OURS = "slots: inquiry and update"
-_UPDATE = UpdateConfig(spread=SpreadConfig(rounds=6), epochs=8)
+_UPDATE = UpdateConfig(spread=SpreadConfig(n_iter=6), epochs=8)
 _SMALL = 5000  # examples; smaller bases get smaller batches and fewer slots
 _NOTE = "Asks in rounds. The features as they are, without the views that the slots could match besides."
 _CHART = "Accuracy on never-seen examples"
@@ -110,7 +110,7 @@ def _ours(
             told = np.concatenate([told, rows])
         spent += time.perf_counter() - started
         started, after = time.perf_counter(), copy.deepcopy(model)
-        options: dict[str, Any] = {"proposal": inquiry.proposal, "outlook": inquiry.outlook}
+        options: dict[str, Any] = {"proposal": inquiry.proposal, "pool": inquiry.pool}
         after.update(seen.stream, inquiry.given, config=replace(_UPDATE, seed=seed), **options)
         seconds = spent + time.perf_counter() - started
         test, stream = after.predict(seen.test), after.predict(seen.stream)

@@ -91,7 +91,7 @@ def test_an_inquiry_is_one_pass_and_the_update_with_it_adds_none(model, passes, 
     for _ in range(2):
         inquiry.tell({int(row): int(y[row]) for row in inquiry.ask(10)})
     assert sum(passes) == once(x)
-    assert model.update(x, inquiry.given, proposal=inquiry.proposal, outlook=inquiry.outlook, config=SPREAD).slots_added
+    assert model.update(x, inquiry.given, proposal=inquiry.proposal, pool=inquiry.pool, config=SPREAD).slots_added
     assert sum(passes) == once(x)
 
 

@@ -126,7 +126,7 @@ def hostile_points(old, new, generator):
 def test_no_update_changes_a_matched_answer(seed, feature, hows, n_views, size, disjoint):
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     model = feature_model(seed, feature)
-    config = UpdateConfig(epochs=1, moves=1, disjoint=disjoint)
+    config = UpdateConfig(epochs=1, kmeans_iterations=1, disjoint=disjoint)
     for how in hows:
         old = copy.deepcopy(model)
         n = int(rng.integers(0, 30))

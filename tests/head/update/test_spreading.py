@@ -18,8 +18,8 @@ from slots.head.similarities import normalize
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
 from slots.update.config import UpdateConfig
-from slots.update.inquiry import FIRST_ROUND, Inquiry, cover
-from slots.update.self_training import Outlook, SpreadConfig, look, spread
+from slots.update.inquiry import FIRST_ROUND, Inquiry, weighted_coverage
+from slots.update.self_training import Pool, SpreadConfig, make_pool, self_train
 
 SPREAD = UpdateConfig(spread=SpreadConfig(), epochs=2)
 
@@ -30,7 +30,7 @@ def quiet(_step, _share):
 
 def seen(model, x):
     """What the model sees in new data."""
-    return look(model.snapshot(), model.snapshot().source(x), model.predict(x))
+    return make_pool(model.snapshot(), model.snapshot().source(x), model.predict(x))
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +44,19 @@ def fitted():
 
 
 @pytest.fixture(scope="module")
-def outlook(fitted):
+def pool(fitted):
     model, x, _ = fitted
     return seen(model, x)
 
 
-def test_an_outlook_holds_what_no_slot_matches(fitted, outlook):
+def test_a_pool_holds_what_no_slot_matches(fitted, pool):
     model, x, _ = fitted
     unmatched = np.flatnonzero(~model.predict(x).matched)
-    assert outlook.open.tolist() == unmatched.tolist()
-    np.testing.assert_array_equal(outlook.familiar, model.assess_novelty(x[unmatched]).p_values)
-    np.testing.assert_allclose(outlook.unit.numpy(), normalize(torch.from_numpy(x[unmatched])).numpy(), atol=1e-6)
-    assert outlook.anchor_labels.tolist() == outlook.prediction.labels[outlook.prediction.matched].tolist()
-    assert outlook.known.tolist() == [0, 1, 2]
+    assert pool.open.tolist() == unmatched.tolist()
+    np.testing.assert_array_equal(pool.familiar, model.assess_novelty(x[unmatched]).p_values)
+    np.testing.assert_allclose(pool.unit.numpy(), normalize(torch.from_numpy(x[unmatched])).numpy(), atol=1e-6)
+    assert pool.anchor_labels.tolist() == pool.prediction.labels[pool.prediction.matched].tolist()
+    assert pool.known.tolist() == [0, 1, 2]
 
 
 def test_zero_rows_are_not_open(fitted):
@@ -68,44 +68,48 @@ def test_zero_rows_are_not_open(fitted):
     assert len(found.open) == (~model.predict(rows).matched).sum() - 1
     nothing = seen(model, x[:0])
     assert (len(nothing.open), nothing.neighbours.shape) == (0, (0, 0))
-    assert len(spread(nothing, np.zeros(0, np.int64)).labels) == 0
+    assert len(self_train(nothing, np.zeros(0, np.int64)).labels) == 0
 
 
-def few_units(outlook, count=30):
+def few_units(pool, count=30):
     """The same with few activations, for the slow twin."""
-    cut = {name: getattr(outlook, name)[:, -count:] for name in ("activations", "anchors")}
-    return Outlook(**{**vars(outlook), **cut})
+    cut = {name: getattr(pool, name)[:, -count:] for name in ("activations", "anchors")}
+    return Pool(**{**vars(pool), **cut})
 
 
 @pytest.mark.parametrize(
-    "config", [SpreadConfig(rounds=2), SpreadConfig(rounds=3, near=2, familiar=0.6, weight=3.0, balance=0.4)]
+    "config",
+    [
+        SpreadConfig(n_iter=2),
+        SpreadConfig(n_iter=3, n_neighbours=2, min_p_value=0.6, label_weight=3.0, class_balance=0.4),
+    ],
 )
 @pytest.mark.parametrize("told", [0, 3, 30])
-def test_spreading_is_the_literal_self_training(fitted, outlook, config, told):
+def test_spreading_is_the_literal_self_training(fitted, pool, config, told):
     _, _, y = fitted
-    small = few_units(outlook)
+    small = few_units(pool)
     given_labels = np.full(len(y), -1)
-    rows = np.random.default_rng(told).permutation(outlook.open)[:told]
+    rows = np.random.default_rng(told).permutation(pool.open)[:told]
     given_labels[rows] = y[rows]
-    found = spread(small, given_labels, config=config)
-    labels, margins = literal.spread(small, given_labels, config)
+    found = self_train(small, given_labels, config=config)
+    labels, margins = literal.self_train(small, given_labels, config)
     sure = np.array(margins) > 1e-3  # a lead of nothing may fall either way in float32
     assert sure.mean() > 0.9
     np.testing.assert_array_equal(found.labels[sure], np.array(labels)[sure])
     np.testing.assert_allclose(found.margins, margins, atol=5e-3)
 
 
-def test_two_labels_reach_all_of_two_new_classes_and_no_old_answer_changes_to_an_old_label(fitted, outlook):
+def test_two_labels_reach_all_of_two_new_classes_and_no_old_answer_changes_to_an_old_label(fitted, pool):
     _, _, y = fitted
     given_labels = np.full(len(y), -1)
     for label in (3, 4):
-        row = outlook.open[y[outlook.open] == label][0]
+        row = pool.open[y[pool.open] == label][0]
         given_labels[row] = label
-    found = spread(outlook, given_labels)
-    truth = y[outlook.open]
+    found = self_train(pool, given_labels)
+    truth = y[pool.open]
     assert (found.labels == truth)[truth >= 3].mean() > 0.95
     old = found.labels < 3
-    assert (found.labels[old] == outlook.prediction.labels[outlook.open][old]).all()
+    assert (found.labels[old] == pool.prediction.labels[pool.open][old]).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -115,7 +119,7 @@ def test_questions_are_literal_greedy_coverage_of_doubt(seed, n, count):
     around = nearest_neighbours(normalize(torch.from_numpy(rng.normal(size=(n, 3)))), 3)
     doubt, told = rng.integers(0, 9, n).astype(float), rng.random(n) < 0.3
     doubt[told] = 0
-    found = cover(doubt, told, around, count)
+    found = weighted_coverage(doubt, told, around, count)
     assert found.tolist() == literal.ask(doubt, told, around.tolist(), count)
 
 
@@ -130,8 +134,8 @@ def test_an_inquiry_asks_in_rounds_and_never_twice(fitted):
     while len(rows := inquiry.ask(15)):
         asked += rows.tolist()
         inquiry.tell({int(row): int(y[row]) for row in rows})
-    assert sorted(asked) == inquiry.outlook.open.tolist()
-    assert (inquiry.given[inquiry.outlook.open] >= 0).all()
+    assert sorted(asked) == inquiry.pool.open.tolist()
+    assert (inquiry.given[inquiry.pool.open] >= 0).all()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -141,7 +145,7 @@ def test_slots_stand_on_what_few_labels_reach_and_name_their_source(fitted):
     rows = inquiry.ask(8)
     inquiry.tell({int(row): int(y[row]) for row in rows})
     before = model.predict(x)
-    done = model.update(x, inquiry.given, proposal=inquiry.proposal, outlook=inquiry.outlook, config=SPREAD)
+    done = model.update(x, inquiry.given, proposal=inquiry.proposal, pool=inquiry.pool, config=SPREAD)
     after = model.predict(x)
     assert (before.labels == y).mean() < 0.65
     assert (after.labels == y).mean() > 0.95
@@ -171,25 +175,25 @@ def test_no_input_at_all_gets_another_matched_answer(fitted):
     assert adversary.sphere_search(old, model.head.caps(), 200, torch.Generator().manual_seed(0)).changed > 0
 
 
-def test_where_nothing_is_familiar_and_nothing_told_the_old_answers_stand_with_no_lead(fitted, outlook):
+def test_where_nothing_is_familiar_and_nothing_told_the_old_answers_stand_with_no_lead(fitted, pool):
     empty = np.zeros(0, np.int64)
     blank = replace(
-        outlook,
-        familiar=np.zeros(len(outlook.open)),
-        anchors=outlook.anchors[:0],
+        pool,
+        familiar=np.zeros(len(pool.open)),
+        anchors=pool.anchors[:0],
         anchor_labels=empty,
     )
-    found = spread(blank, np.full(len(fitted[1]), -1))
-    assert found.labels.tolist() == outlook.prediction.labels[outlook.open].tolist()
+    found = self_train(blank, np.full(len(fitted[1]), -1))
+    assert found.labels.tolist() == pool.prediction.labels[pool.open].tolist()
     assert (found.margins == 0).all()
 
 
-def test_the_same_spread_update_gives_the_same_bits_with_and_without_an_outlook(fitted):
+def test_the_same_spread_update_gives_the_same_bits_with_and_without_a_pool(fitted):
     x, y = fitted[1:]
     models = [copy.deepcopy(fitted[0]) for _ in range(2)]
     inquiry = Inquiry(models[0], x)
     labels = {int(row): int(y[row]) for row in inquiry.ask(6)}
-    models[0].update(x, labels, proposal=inquiry.proposal, outlook=inquiry.outlook, config=SPREAD)
+    models[0].update(x, labels, proposal=inquiry.proposal, pool=inquiry.pool, config=SPREAD)
     models[1].update(x, labels, config=SPREAD)
     states = [{name: value.numpy().tobytes() for name, value in model.state_dict().items()} for model in models]
     assert states[0] == states[1]
@@ -219,17 +223,30 @@ def test_without_labels_a_spread_update_makes_clusters_as_ever(fitted):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"rounds": 0}, "`rounds` must be >= 1 and `near` >= 0, got 0 and 10"),
-        ({"near": -1}, "got 4 and -1"),
-        ({"familiar": 1.0}, r"`familiar` must lie in \(0, 1\) and `balance` in \[0, 1\], got 1.0 and 1.0"),
-        ({"balance": 1.5}, "got 0.3 and 1.5"),
-        ({"weight": 0.0}, "`weight` and `ridge` must be > 0, got 0.0 and 0.001"),
-        ({"ridge": -1.0}, "got 10.0 and -1.0"),
+        ({"n_iter": 0}, "`n_iter` must be >= 1 and `n_neighbours` >= 0, got 0 and 10"),
+        ({"n_neighbours": -1}, "got 4 and -1"),
+        ({"min_p_value": 1.0}, r"`min_p_value` must lie in \(0, 1\) and `class_balance` in \[0, 1\], got 1.0 and 1.0"),
+        ({"class_balance": 1.5}, "got 0.3 and 1.5"),
+        ({"label_weight": 0.0}, "`label_weight` and `alpha` must be > 0, got 0.0 and 0.001"),
+        ({"alpha": -1.0}, "got 10.0 and -1.0"),
     ],
 )
 def test_messages_of_the_options(options, says):
     with pytest.raises(UsageError, match=says):
         SpreadConfig(**options)
+
+
+def test_the_old_names_are_still_taken(fitted):
+    model, x, _ = fitted
+    with pytest.warns(DeprecationWarning, match="`rounds` of SelfTrainingConfig is called `n_iter` now"):
+        config = SpreadConfig(rounds=2)
+    assert config == SpreadConfig(n_iter=2)
+    old = (config.rounds, config.near, config.familiar, config.weight, config.balance, config.ridge)
+    assert old == (2, 10, 0.3, 10.0, 1.0, 1e-3)
+    with pytest.warns(DeprecationWarning, match="`moves` of UpdateConfig is called `kmeans_iterations` now"):
+        assert UpdateConfig(moves=1).kmeans_iterations == 1
+    inquiry = Inquiry(model, x)
+    assert inquiry.outlook is inquiry.pool
 
 
 def test_other_messages(fitted):

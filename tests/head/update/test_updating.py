@@ -19,11 +19,11 @@ from slots.head.pooling import class_groups, softmax_pool
 from slots.head.similarities import normalize
 from slots.model.editing import delete
 from slots.update.config import UpdateConfig
-from slots.update.draft import Placed
+from slots.update.draft import Prototypes
 from slots.update.new_caps import make_caps
-from slots.update.refinement import Lesson, refine
+from slots.update.refinement import RefinementData, refine
 from slots.update.report import Contradiction
-from slots.update.seeded_slots import find_voters, settle, thin_seeds
+from slots.update.seeded_slots import constrained_kmeans, cover_labelled, select_pooled
 
 
 def quiet(_step, _share):
@@ -152,7 +152,7 @@ def test_an_update_works_where_gradients_are_off_and_turns_none_on():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"moves": -1}, "`moves` must be >= 0, got -1"),
+        ({"moves": -1}, "`kmeans_iterations` must be >= 0, got -1"),
         ({"epochs": -2}, "`epochs` must be >= 0, got -2"),
         ({"rehearsal": -1}, "`rehearsal` must be >= 0"),
         ({"precision": 0.0}, r"`precision` must lie in \(0, 1\]"),
@@ -187,7 +187,7 @@ def test_thinned_seeds_hold_all_labelled_and_no_cap_holds_another_label(seed, n,
     unit[rng.random(n) < 0.1] = 0
     labels = rng.integers(-1, 3, n)
     usable = [i for i in range(n) if labels[i] >= 0 and bool(unit[i].any())]
-    picked = thin_seeds(unit, labels, radius)
+    picked = cover_labelled(unit, labels, radius)
     assert set(picked.tolist()) <= set(usable)
     assert len(set(picked.tolist())) == len(picked) <= len(usable)
     held = set()
@@ -201,10 +201,12 @@ def test_thinned_seeds_hold_all_labelled_and_no_cap_holds_another_label(seed, n,
 def test_thinned_seeds_of_four_points_by_hand():
     turn = torch.tensor([0.0, 20, 40, 60]).deg2rad()
     unit = torch.stack([turn.cos(), turn.sin()], 1)
-    assert thin_seeds(unit, np.array([0, 0, 0, 1]), np.radians(25)).tolist() == [1, 3], "the cap at 40 ends before 60"
-    assert thin_seeds(unit, np.array([0, 0, 0, -1]), np.radians(45)).tolist() == [0]
-    assert thin_seeds(unit, np.array([0, 1, 0, 1]), np.radians(45)).tolist() == [0, 2, 1, 3]
-    assert len(thin_seeds(unit, np.array([-1, -1, -1, -1]), 1.0)) == 0
+    assert cover_labelled(unit, np.array([0, 0, 0, 1]), np.radians(25)).tolist() == [1, 3], (
+        "the cap at 40 ends before 60"
+    )
+    assert cover_labelled(unit, np.array([0, 0, 0, -1]), np.radians(45)).tolist() == [0]
+    assert cover_labelled(unit, np.array([0, 1, 0, 1]), np.radians(45)).tolist() == [0, 2, 1, 3]
+    assert len(cover_labelled(unit, np.array([-1, -1, -1, -1]), 1.0)) == 0
 
 
 def source_of(rows):
@@ -216,30 +218,30 @@ def test_voters_are_the_seeds_that_hold_enough_and_the_best_of_each_label():
     source, unit = source_of(x), normalize(torch.from_numpy(x))
     known = torch.full((25,), -1)
     seeds, labels = torch.tensor([0, 12, 24, 1]), torch.tensor([3, 4, 5, 3])
-    found = find_voters(source, unit, known, seeds=seeds, labels=labels, radius=0.6)
+    found = select_pooled(source, unit, known, seeds=seeds, labels=labels, radius=0.6)
     assert found.tolist() == [True, True, True, False], "24 stands alone, but its label has no other; 1 adds nothing"
     known[:] = 4  # every example is known to be of label 4
     known[seeds[[0, 2, 3]]] = torch.tensor([3, 5, 3])
-    found = find_voters(source, unit, known, seeds=seeds, labels=labels, radius=0.6)
+    found = select_pooled(source, unit, known, seeds=seeds, labels=labels, radius=0.6)
     assert found.tolist() == [True, True, True, False], "a label speaks even where what it holds is another's"
 
 
 def test_settled_slots_are_means_of_their_nearest_and_the_rest_stays():
     unit = normalize(torch.tensor([[1.0, 0.2, 0], [1, -0.2, 0], [0, 1, 0.3], [0, 1, -0.3], [0, 0, 1]]))
-    placed = Placed(
+    prototypes = Prototypes(
         torch.tensor([0, 2, 4]), unit[[0, 2, 4]], torch.tensor([7, 8, 9]), torch.tensor([True, True, False])
     )
-    moved = settle(unit, torch.full((5,), -1), placed, moves=4)
+    moved = constrained_kmeans(unit, torch.full((5,), -1), prototypes, n_iter=4)
     # A seed counts twice. The fifth example lies nearest to the second slot, since the third does not take part.
     expected = normalize(torch.stack([2 * unit[0] + unit[1], 2 * unit[2] + unit[3] + unit[4]]))
     assert torch.allclose(moved.centres[:2], expected, atol=1e-6)
     assert torch.equal(moved.centres[2], unit[4])
     foreign = torch.tensor([-1, 8, -1, -1, 5])
-    apart = settle(unit, foreign, placed, moves=1)
+    apart = constrained_kmeans(unit, foreign, prototypes, n_iter=1)
     assert torch.allclose(apart.centres[0], unit[0], atol=1e-6), "an example known to be another's does not pull"
     drawn = normalize(2 * unit[2] + unit[3] + unit[1])
     assert torch.allclose(apart.centres[1], drawn, atol=1e-6), "it pulls the nearest slot of its own label"
-    assert torch.equal(settle(unit, foreign, placed, moves=0).centres, placed.centres)
+    assert torch.equal(constrained_kmeans(unit, foreign, prototypes, n_iter=0).centres, prototypes.centres)
 
 
 @rows_of
@@ -281,7 +283,7 @@ def test_voters_are_those_of_one_whole_matrix_in_any_blocks(seed, n, step):
             wanted[mine[covers.sum(1)[mine].argmax()]] = True
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("slots.features.featurizer._BLOCK_FLOATS", step * max(32, len(seeds)))
-        found = find_voters(source, unit, known, seeds=seeds, labels=labels, radius=0.9)
+        found = select_pooled(source, unit, known, seeds=seeds, labels=labels, radius=0.9)
     assert found.tolist() == wanted.tolist()
 
 
@@ -291,13 +293,13 @@ def test_caps_are_the_same_whatever_is_held_at_once(precision, monkeypatch):
     x = rng.normal(size=(80, 8)).astype(np.float32)
     unit, seeds = normalize(torch.from_numpy(x)), torch.arange(0, 80, 5)
     marks = torch.from_numpy(rng.integers(0, 4, 80))
-    placed = Placed(seeds, unit[seeds], marks[seeds], torch.ones(16, dtype=torch.bool))
+    prototypes = Prototypes(seeds, unit[seeds], marks[seeds], torch.ones(16, dtype=torch.bool))
 
     def caps():
         return make_caps(
             source_of(x),
             unit[seeds],
-            placed,
+            prototypes,
             marks,
             known=torch.where(torch.arange(80) % 3 == 0, marks, -1),
             old=three_animals().head.caps(),
@@ -321,12 +323,12 @@ def test_caps_are_the_same_whatever_is_held_at_once(precision, monkeypatch):
 def test_caps_of_two_slots_by_hand():
     turn = torch.tensor([0.0, 10, 20, 60, 70, 200]).deg2rad()
     unit = torch.stack([turn.cos(), turn.sin()] + [torch.zeros(6)] * 6, 1)
-    placed = Placed(torch.tensor([0, 4]), unit[[0, 4]], torch.tensor([3, 4]), torch.tensor([True, True]))
+    prototypes = Prototypes(torch.tensor([0, 4]), unit[[0, 4]], torch.tensor([3, 4]), torch.tensor([True, True]))
     memory = normalize(torch.tensor([[0.0, -1.0, 0, 0, 0, 0, 0, 0]])), torch.tensor([0])
     caps = make_caps(
         source_of(unit),
         unit[[0, 4]],
-        placed,
+        prototypes,
         torch.tensor([3, 3, 3, 4, 4, 0]),
         known=torch.tensor([3, -1, -1, -1, 4, 0]),
         old=three_animals().head.caps(),
@@ -347,7 +349,9 @@ def lesson(seed=0):
     labels = torch.tensor([0] * 6 + [1] * 6 + [2] * 6 + [3] * 12 + [4] * 12)
     model = three_animals()
     memory = normalize(model.support.float()).flatten(0, 1)
-    return model, Lesson(FeatureSource(model.featurizer, x), labels, memory, model.head.labels.repeat_interleave(4))
+    return model, RefinementData(
+        FeatureSource(model.featurizer, x), labels, memory, model.head.labels.repeat_interleave(4)
+    )
 
 
 def loss(model, weights, labels, taught):
@@ -377,7 +381,9 @@ def test_refinement_has_nothing_to_do():
     model, taught = lesson()
     start, labels = 2 * torch.eye(8)[6:], torch.tensor([3, 4])
     assert torch.equal(refine(model.head, start, labels, taught, epochs=0, report=quiet), torch.eye(8)[6:])
-    stranger = Lesson(taught.source.take(np.arange(0)), taught.labels[:0], taught.memory[:0], taught.memory_labels[:0])
+    stranger = RefinementData(
+        taught.source.take(np.arange(0)), taught.labels[:0], taught.memory[:0], taught.memory_labels[:0]
+    )
     assert torch.equal(refine(model.head, start, labels, stranger, report=quiet), torch.eye(8)[6:])
 
 
