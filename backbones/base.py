@@ -113,6 +113,7 @@ class AbstractBackbone(nn.Module, ABC):
         Parameters
         ----------
         x : float tensor of shape (batch, channel, height, width)
+            Inputs to explain, as `forward` takes them.
         direction : float tensor of shape (feature,) or (batch, feature)
             For example a slot's weight; one for all inputs, or one for each.
 

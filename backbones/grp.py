@@ -38,6 +38,7 @@ def detached_gates(model: nn.Module) -> Iterator[None]:
     Parameters
     ----------
     model : nn.Module
+        Its gated layers are told by their class (`AbstractGatedLayer`), at any depth; others stay as they are.
 
     Examples
     --------

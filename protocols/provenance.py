@@ -53,6 +53,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     Parameters
     ----------
     device : str, default "cpu"
+        Name of the torch device that is used; a CUDA device is named by its product.
 
     Returns
     -------

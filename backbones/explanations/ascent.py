@@ -59,6 +59,7 @@ def gradient(
         From (batch, ...) to (batch, unit), each row from its own input. Run in evaluation mode; its mode and the
         gradients of its parameters stay as they were.
     x : float tensor of shape (batch, ...)
+        Inputs at which it is taken; each row is explained by itself.
     score : int, tensor or callable
         See `Score`.
     kind, softness

@@ -23,6 +23,7 @@ def alignment(
     Parameters
     ----------
     attribution, reference : float tensors of one shape (batch, ...)
+        Compared value by value, with their signs; their size does not count.
 
     Returns
     -------
@@ -108,6 +109,7 @@ def deletion_and_insertion(
     scores : callable
         From inputs to one score each, for example the probability of the class that was found.
     x : float tensor of shape (batch, channel, height, width)
+        Inputs that were explained; every channel of a pixel goes and comes back with it.
     saliency : float tensor of shape (batch, height, width)
         Importance of each pixel; of equal ones the first counts as more important.
     baseline : float or tensor that fits ``x``
@@ -172,11 +174,13 @@ def perturb(
     scores : callable
         From inputs to one score each.
     x : float tensor of shape (batch, ...)
+        Inputs that were explained.
     deviation : float
         Of the noise, in units of the input (> 0).
     samples : int
         Noises for each input (count, >= 1).
     seed : int
+        Of the noise; equal seeds give equal noise for inputs of equal shape.
 
     Returns
     -------
@@ -199,7 +203,9 @@ def infidelity(
     Parameters
     ----------
     attribution : float tensor of shape (batch, ...)
+        Explanations of the inputs that ``perturbed`` was measured on, in the same order.
     perturbed : Perturbed
+        Noise and drops of the scores, from `perturb`.
     rescale : bool
         Multiply each attribution by the factor that serves it best first: for attributions whose size means nothing.
 
@@ -239,11 +245,13 @@ def max_sensitivity(
     explain : callable
         From inputs to their attributions, both of shape (batch, ...).
     x : float tensor of shape (batch, ...)
+        Inputs whose explanations are asked to be stable.
     radius : float
         Each value of ``y`` is uniform within this distance of that of ``x`` (units of the input, > 0).
     samples : int
         Number of ``y`` (count, >= 1). More find larger changes, so compare only equal numbers.
     seed : int
+        Of the changes; equal seeds try equal ones.
 
     Returns
     -------

@@ -57,6 +57,7 @@ def reconstruct(
         From (batch, ...) to (batch, feature), in the mode you train it in. It must have second derivatives, as all
         layers here have.
     x : float tensor of shape (batch, ...)
+        Inputs to be drawn by the gradients; what comes before them gets no gradient from the loss.
     top : int
         The template is that of the sum of so many features, the largest (count, >= 1).
     balanced : bool

@@ -40,7 +40,9 @@ def gated(x: Tensor, value: Tensor, gate: Tensor | None) -> Tensor:
     x : tensor
         What the gradient goes to.
     value : tensor of the same shape, without gradient
+        What comes out, and nothing else.
     gate : tensor of the same shape, optional
+        Factor of the gradient, in [0, 1] for a gate. Default: 1 everywhere.
     """
     result: Tensor = _Gated.apply(x, [value], gate)
     return result
@@ -76,6 +78,7 @@ def pooled(x: Tensor, value: Tensor, window: tuple[Any, ...], temperature: float
     Parameters
     ----------
     x : tensor of shape (batch, channel, height, width) or (channel, height, width)
+        Maps before the pooling, which the gradient goes to.
     value : tensor
         The pooled maps, without gradient; their size tells where the last windows end.
     window : tuple

@@ -55,6 +55,7 @@ class ExplOR2d(AbstractExplor):
     Parameters
     ----------
     in_channels, out_channels : int
+        Maps that come in, and neurons (maps that go out), >= 1.
     window : int
         Side of the square window (pixels, >= 1).
     stride : int, optional
@@ -129,6 +130,7 @@ class ExplORConv2d(AbstractExplor):
     Parameters
     ----------
     in_channels, out_channels : int
+        Maps that come in, and neurons (maps that go out), >= 1.
     kernel_size : int
         Side of the square kernel (pixels, >= 1).
     stride, padding, dilation : int

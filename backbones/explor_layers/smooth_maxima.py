@@ -36,6 +36,7 @@ def log_sum_exp(
     Parameters
     ----------
     x : float tensor of shape (..., input)
+        Rows of inputs, of any sign; every neuron sees the whole row.
     scores : float tensor of shape (neuron, input)
         Logarithms of the shares, up to a common number.
     sharpness : float
@@ -75,6 +76,7 @@ def power_mean(
     Parameters
     ----------
     x : float tensor of shape (..., input)
+        Rows of inputs; what is negative counts as 0.
     scores : float tensor of shape (neuron, input)
         Logarithms of the shares, up to a common number.
     exponent : float

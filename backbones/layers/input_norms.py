@@ -130,6 +130,7 @@ def inverse_root(matrix: Float[Tensor, "row row"], steps: int) -> Float[Tensor, 
     Parameters
     ----------
     matrix : float tensor of shape (row, row)
+        Scaled by its trace first, so its size does not matter.
     steps : int
         Each doubles the right digits once an eigenvalue's share of the trace has come near 1; one of share ``s`` takes
         about ``log(1 / s) / log(2.25)`` steps to get there.

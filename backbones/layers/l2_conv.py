@@ -65,6 +65,7 @@ def random_patches(
     Parameters
     ----------
     x : float tensor of shape (batch, channel, height, width)
+        Inputs, none smaller than a patch.
     count : int
         Number of patches (>= 1). An input gives a second patch only when all have given one.
     size : int

@@ -19,6 +19,7 @@ class ScaleNorm(nn.Module):
     Parameters
     ----------
     channels : int
+        Maps of the input (count, >= 1), each with a mean square of its own.
     momentum : float
         Share of the newest batch in the running mean square, in (0, 1].
 

@@ -20,6 +20,7 @@ class SiLUBatchNorm(AbstractGatedLayer):
     Parameters
     ----------
     channels : int
+        Maps of the input (count, >= 1), each with statistics of its own.
     gate : {"full", "detached"}
         Whether training sends a gradient through the gate. The value is the same.
     momentum : float

@@ -109,6 +109,7 @@ def sparsemax(logits: Float[Tensor, "... input"]) -> Float[Tensor, "... input"]:
     Parameters
     ----------
     logits : float tensor of shape (..., input)
+        The last axis is projected; a constant added to all of it changes nothing.
 
     Returns
     -------

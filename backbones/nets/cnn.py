@@ -19,6 +19,7 @@ class Cnn(AbstractBackbone):
     Parameters
     ----------
     input_shape : (channel, height, width)
+        Of one input; both poolings by 2 round up, so any size will do.
     width : int, default 16
         Filters of the first convolution, >= 1; the second has twice as many.
     hidden : int, default 128

@@ -23,7 +23,9 @@ def input_layer(kind: str, channels: int) -> nn.Module:
     Parameters
     ----------
     kind : {"none", "batch", "percentile", "whitening"}
+        The input as it is, `torch.nn.BatchNorm2d` without a learned scale, `PercentileNorm` or `IterativeWhitening`.
     channels : int
+        Channels of the input (count, >= 1).
 
     Raises
     ------

@@ -131,6 +131,7 @@ def is_network_name(name: str) -> bool:
     Parameters
     ----------
     name : str
+        What a user gave as backbone.
 
     Returns
     -------

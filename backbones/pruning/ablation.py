@@ -162,6 +162,7 @@ def noise_like(output: Tensor, statistics: Statistics, noise: str, generator: to
     Parameters
     ----------
     output : float tensor of shape (batch, neuron, ...)
+        What the layer said; shape, type and device are taken from it.
     statistics : Statistics
         For ``noise="normal"``: independent values of this mean and deviation.
     noise : {"normal", "permuted"}
@@ -198,7 +199,9 @@ def randomised(
     Parameters
     ----------
     model : nn.Module
+        Used as it stands; a hook on the layer changes its output until the block ends.
     layer : str
+        Name of the module whose output has the shape (batch, neuron, ...).
     neurons : bool tensor of shape (neuron,)
         True: replaced by noise.
     statistics : Statistics

@@ -51,6 +51,7 @@ def surroundings(model: nn.Module, layer: str, x: Float[Tensor, "batch ..."]) ->
     model : nn.Module
         Used in evaluation, and left as found.
     layer : str
+        Name of the module, as `torch.nn.Module.named_modules` gives it.
     x : float tensor of shape (batch, ...)
         Any inputs.
 

@@ -54,6 +54,7 @@ class AntitrainingConfig:
     share : float
         Of the accuracy that the core keeps, in (0, 1].
     noise : {"normal", "permuted"}
+        What randomised neurons say; see `backbones.pruning.ablation.noise_like`.
     reach : {"consumer", "after"}
         Antitraining changes the layer's outgoing weights alone, or everything after the layer.
     protect : bool
@@ -61,6 +62,7 @@ class AntitrainingConfig:
     label_smoothing : float
         Of the task's loss, in [0, 1).
     seed : int
+        Of all noise and random labels.
     """
 
     rounds: int = 10
@@ -97,8 +99,11 @@ class Round:
     Parameters
     ----------
     index : int
+        Number of the round, from 0.
     layer : str
+        Name of the layer.
     core : Core
+        Its neurons by importance, and those of them that carry the answers.
     """
 
     index: int
@@ -161,6 +166,7 @@ def antitrain(
         What information and cores are measured on: a part of the training data to save time, or held-out data, for
         neurons that generalise. Default: ``batches``.
     config : AntitrainingConfig, optional
+        Default: `AntitrainingConfig` as it comes.
 
     Returns
     -------
@@ -235,8 +241,11 @@ def find_core(model: nn.Module, place: Surroundings, batches: Batches, config: A
     Parameters
     ----------
     model : nn.Module
+        From inputs to logits; left as found.
     place : Surroundings
+        The layer and its neighbours in the network, from `surroundings`.
     batches : iterable of (x, y)
+        What information and accuracy are measured on.
     config : AntitrainingConfig
         ``noise``, ``criterion``, ``share`` and ``seed`` count.
 
@@ -290,12 +299,15 @@ def silence(
     model : nn.Module
         In evaluation, so that running statistics of normalisations stay; left as found.
     place : Surroundings
+        The layer and its neighbours in the network, from `surroundings`.
     batches : iterable of (x, y)
         Random labels take the place of ``y``: its values, shuffled, so that all classes keep their share.
     spectators : bool tensor of shape (neuron,)
         True: outside of the core.
     statistics : Statistics
+        Of the layer's neurons, for the noise.
     config : AntitrainingConfig
+        ``anti_epochs``, ``anti_lr``, ``noise``, ``reach``, ``protect`` and ``seed`` count.
     index : int
         Of the round, for new noise and labels.
     """

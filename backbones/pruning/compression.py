@@ -26,6 +26,7 @@ class Masked(nn.Module):
     Parameters
     ----------
     module : nn.Module
+        Its output has the shape (batch, neuron, ...); it is computed whole, then overwritten.
     keep : int64 tensor of shape (kept,)
         Neurons that stay.
     constants : float tensor of shape (neuron,)
@@ -63,6 +64,7 @@ class Compression:
     masked : dict of str to str
         Layer and why its neurons could not be cut out; they are constants then, and cost what they cost before.
     parameters_before, parameters_after : int
+        Weights of the model it came from, and of this one (count).
     """
 
     model: nn.Module
@@ -85,6 +87,7 @@ def compress(
     Parameters
     ----------
     model : nn.Module
+        From inputs to logits; not changed, the smaller one is a copy.
     layers : mapping of str to int64 tensor of shape (kept,)
         Name of each layer and the neurons that stay, at least one; for example ``{"1": report.core("1").neurons}``.
     x : float tensor of shape (batch, ...)

@@ -78,6 +78,7 @@ def score(
     layer, neurons, statistics, noise, seed
         See `backbones.pruning.ablation.randomised`.
     batches : iterable of (x, y)
+        Inputs and int64 labels to measure on.
 
     Returns
     -------
@@ -121,6 +122,7 @@ def neuron_information(
     statistics : Statistics, optional
         Default: those of ``batches``.
     noise : {"normal", "permuted"}
+        What randomised neurons say; see `backbones.pruning.ablation.noise_like`.
     seed : int
         Every group meets the same noise.
     before : str, optional

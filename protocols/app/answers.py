@@ -29,9 +29,11 @@ def load_inputs(
     Parameters
     ----------
     model : SlotModel
+        Says what size and channels pictures must have.
     files : sequence of path
         Used when ``x`` is None.
     x : array, optional
+        Rows of a data set, used as they are. Default: the files are read.
 
     Returns
     -------
@@ -78,6 +80,7 @@ def describe(model: SlotModel) -> dict[str, Any]:
     Parameters
     ----------
     model : SlotModel
+        Fitted or loaded; it is only read.
 
     Returns
     -------

@@ -43,7 +43,9 @@ def clean_and_write(
     Parameters
     ----------
     data : Dataset
+        Labelled examples; at least 20 in the part that is examined.
     plan : CleaningPlan
+        Part, length of the list, backbone, seed and device.
     out : Path
         Folder of the two files; made if missing.
     command : str

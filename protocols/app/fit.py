@@ -50,6 +50,7 @@ def fit_and_save(
     name : str
         Backbone.
     recipe : Recipe
+        Options of the backbone and of the training.
     out : Path
         Model folder; an older model there is replaced when, and only when, the new one is complete.
     command : str

@@ -55,6 +55,7 @@ def edit_and_save(folder: Path, edit: Callable[[SlotModel], EditReport], *, dry_
     Parameters
     ----------
     folder : Path
+        Model folder; its earlier generations are kept.
     edit : callable
         One of `slots.model.editing`, with all but the model filled in.
     dry_run : bool, default False

@@ -22,8 +22,11 @@ def assess_inputs(
     Parameters
     ----------
     model : SlotModel
+        Fitted with enough examples to know what is familiar.
     x : array of shape (example, ...)
+        Inputs to judge, as the model was fitted on.
     false_alarm_rate : float in (0, 1)
+        Largest share of familiar inputs that may be called novel.
     familiar : array of shape (example, ...), optional
         Inputs like the training data that the model was never shown. The model is left as it is.
 

@@ -23,7 +23,9 @@ def queries_csv(model: SlotModel, x: RawInputs, proposal: Proposal) -> str:
     Parameters
     ----------
     model : SlotModel
+        Gives the guesses their names.
     x : array of shape (example, ...)
+        The new data; each row of the list carries a check sum of its example.
     proposal : Proposal
         For ``x``.
 
@@ -42,6 +44,7 @@ def read_labels(path: Path, x: RawInputs) -> tuple[dict[int, str], npt.NDArray[n
     Parameters
     ----------
     path : Path
+        CSV file; rows with an empty label are questions that stay open.
     x : array of shape (example, ...)
         The data that the list was made for.
 

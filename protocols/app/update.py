@@ -67,12 +67,15 @@ def update_and_save(
     model : SlotModel
         As it lies in ``folder``.
     data : Dataset
+        Same kind and shape of inputs as the model's; labels in it only measure.
     plan : UpdatePlan
+        Part of the data, budget or list of labels, and whether anything is written.
     folder : Path
         The model folder; ``queries.csv`` and ``queries.html`` go there too.
     command : str
         Recorded with the result.
     config : UpdateConfig, optional
+        How slots are made. Default: `UpdateConfig`'s own.
     progress : callable, optional
         ``progress(step, share)``, told the progress.
 

@@ -63,9 +63,11 @@ def make_dataset(name: str, train: Part, test: Part, class_names: tuple[str, ...
     Parameters
     ----------
     name : str
+        What the user called it, for summaries and pages.
     train, test : pair of arrays
         Inputs and int64 labels; as `Dataset` describes them.
     class_names : tuple of str
+        Name of label ``i`` at place ``i``.
 
     Returns
     -------
@@ -84,6 +86,7 @@ def only_classes(data: Dataset, wanted: str) -> Dataset:
     Parameters
     ----------
     data : Dataset
+        Left as it is; the result has a digest of its own.
     wanted : str
         Names with commas between them; ``0-7`` stands for all classes from ``0`` to ``7`` in the data's order.
 

@@ -19,6 +19,7 @@ def charts(seeds: Sequence[SeedOutcome]) -> list[tuple[str, str]]:
     Parameters
     ----------
     seeds : sequence of SeedOutcome
+        Their curves of one chart and method are averaged.
 
     Returns
     -------

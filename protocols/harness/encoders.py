@@ -37,12 +37,15 @@ class Encoder:
     Parameters
     ----------
     name : str
+        What the features are, for tables and for the name of the cache.
     preprocessing : Preprocessing
+        From raw inputs to what the module takes.
     module : nn.Module
         From preprocessed inputs to features (batch, feature); differentiable.
     linear : nn.Linear, optional
         The classifier that it was trained with; None where nothing was trained.
     device : str
+        Where the module lies and runs; features come back to the CPU.
     cache : Path, optional
         Folder where the features of `_WORTH_KEEPING` inputs and more are kept: for a network that is the same in every
         seed, and far costlier than reading a file.
@@ -103,10 +106,13 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, progress:
         have seen more than ``x``; every other backbone is trained here with a linear layer and cross-entropy
         (three epochs, or more until there are 600 steps; Adam, one-cycle rate), so that the features favour no method.
     x : array of shape (example, ...)
+        Raw inputs that may be learned from.
     y : int64 array of shape (example,)
         Labels >= 0; gaps are allowed.
     seed : int
+        Of the network's first weights and the order of training.
     progress : callable, optional
+        ``progress(step, share)`` of the training. Default: nobody is told.
 
     Returns
     -------

@@ -31,11 +31,13 @@ def linear_classifier(
         Otherwise that of its weight file, its rows for the known classes, if it names these examples no worse than one
         that is trained on them, less five points: then its classes are the data's.
     features : float32 array of shape (example, feature)
+        The encoder's, of examples of known classes.
     y : int64 array of shape (example,)
         From 0 to the number of known classes - 1.
     classes : int64 array of shape (class,)
         Labels of the known classes in the data.
     seed : int
+        Of a probe's training.
 
     Returns
     -------
@@ -55,9 +57,11 @@ def linear_probe(features: Features, y: Labels, *, seed: int = 0) -> nn.Linear:
     Parameters
     ----------
     features : array of shape (example, feature)
+        Scaled by their own mean and deviation while it trains.
     y : int64 array of shape (example,)
         Labels from 0 to the number of classes - 1.
     seed : int, default 0
+        Of the first weights and the order of the examples.
 
     Returns
     -------

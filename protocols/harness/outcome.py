@@ -50,6 +50,7 @@ class Row:
     figures : mapping
         Column key to value. A missing key, None or NaN: not measured.
     ours : bool, default False
+        Marks the project's own methods, which tables set apart.
     group : str, default ""
         Rows of one group are compared with each other only, e.g. a data stream or a far set.
     note : str, default ""
@@ -72,11 +73,15 @@ class Curve:
     chart : str
         Charts are told apart by this title.
     method : str
+        As the table names it.
     x, y : sequence of float
         Shares stay in [0, 1].
     x_label, y_label : str
+        Words on the axes, with units.
     log_x : bool, default False
+        Whether ``x`` is drawn on a logarithmic axis.
     ours : bool, default False
+        Marks the project's own methods, which are drawn stronger.
     """
 
     chart: str
@@ -96,7 +101,9 @@ class SeedOutcome:
     Parameters
     ----------
     rows : sequence of Row
+        One for each method and group, in the table's order.
     curves : sequence of Curve
+        Lines of the charts; none by default.
     facts : mapping
         Everything else worth keeping, of plain JSON values: splits, counts, options that were derived.
     skipped : mapping

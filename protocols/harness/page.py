@@ -48,6 +48,7 @@ def write_files(outcome: Outcome, out: Path) -> Files:
     Parameters
     ----------
     outcome : Outcome
+        Of all seeds that are done.
     out : Path
         Folder of the run.
 

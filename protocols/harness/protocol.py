@@ -19,6 +19,7 @@ class Setting:
     Parameters
     ----------
     data : Dataset
+        Training and test part, with labels.
     backbone : str
         ``none`` for feature rows; ``pixels``; ``cnn`` (a plain network trained on what may be seen); a name of
         `backbones.BACKBONES` (trained likewise); ``cifar_resnetN`` and others with ``weights``. See `make_encoder`.
@@ -31,6 +32,7 @@ class Setting:
     options : mapping
         ``KEY=VALUE`` of the command line, checked against the protocol's `defaults`.
     device : str
+        Name of a torch device.
     cache : Path, optional
         Folder where what is costly and independent of the methods (features) may be kept between runs.
     data_dir : Path, optional
@@ -61,6 +63,7 @@ class Protocol:
     about : str
         What is measured and how, a paragraph for the pages; says what each column means.
     columns : sequence of Column
+        Figures of each row, in the table's order.
     headline : str
         Key of the column that methods are ranked by.
     peers : tuple of str

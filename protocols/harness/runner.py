@@ -36,16 +36,23 @@ class Outcome:
     Parameters
     ----------
     protocol, title, about : str
+        Name, heading and paragraph of the protocol.
     headline : str
         Key of the column that methods are ranked by.
     columns : sequence of Column
+        Figures of each row, in the table's order.
     seeds : sequence of SeedRun
+        What each seed gave, in the order of the seeds.
     command : str
+        The line that makes it again.
     data, data_digest, backbone : str
+        Name and digest of the data set, and what the features are.
     options : mapping
         All options in effect.
     versions, hardware : mapping
+        Of Python and the packages that count, and the machine's processor and GPU.
     commit : str, optional
+        Of the code, where it runs from a git checkout.
     """
 
     protocol: str
@@ -107,9 +114,11 @@ def run(
     Parameters
     ----------
     protocol : Protocol
+        The claim to measure.
     setting : Setting
         Its options and peers are checked here.
     seeds : sequence of int
+        One run for each; equal seeds give equal figures, times aside.
     out : Path
         Folder of the run. ``seeds/`` in it keeps one file a seed, which is used again only if the setting, the code
         and the versions are the same.

@@ -31,10 +31,13 @@ def make_setting(
     Parameters
     ----------
     protocol : Protocol
+        Says which options and peers there are.
     data : Dataset
+        Training and test part, with labels.
     backbone : str, optional
         Default: the protocol's choice for images (``protocol.backbone``), ``none`` for feature rows.
     weights : str, optional
+        File of weights for the backbone, which then stays frozen. Default: none.
     model : Path, optional
         Instead of a backbone.
     peers : str, default "all"
@@ -42,6 +45,7 @@ def make_setting(
     options : sequence of str
         ``KEY=VALUE``.
     device : str, default "auto"
+        ``auto``, ``cpu`` or a CUDA device; ``auto`` takes the first GPU where there is one.
     data_dir : Path, optional
         Trained features are kept in its folder ``features`` between runs.
 

@@ -15,6 +15,7 @@ def cell(found: Interval | None, kind: str, *, interval: bool = True) -> str:
     Parameters
     ----------
     found : Interval, optional
+        Over seeds. None: nothing was measured, a dash.
     kind : str
         Of the column.
     interval : bool, default True
@@ -81,6 +82,7 @@ def markdown(outcome: Outcome, *, level: int = 1) -> str:
     Parameters
     ----------
     outcome : Outcome
+        Of all seeds that are done.
     level : int, default 1
         Of its heading.
     """

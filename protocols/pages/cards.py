@@ -101,6 +101,7 @@ def gallery_slots(model: SlotModel, *, limit: int = GALLERY) -> Ids:
     Parameters
     ----------
     model : SlotModel
+        Its slots' hits and labels decide.
     limit : int
         Slots at most (count, >= 1).
 
@@ -123,9 +124,11 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
     Parameters
     ----------
     model : SlotModel
+        The slots, with their thumbnails where they have some.
     x_train : array of shape (example, ...)
         The data that the slots' exemplar ids point into.
     shown : int64 array of shape (shown slot,)
+        Slots that get a card, in this order.
 
     Returns
     -------
@@ -163,8 +166,11 @@ def slot_templates(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> l
     Parameters
     ----------
     model : SlotModel
+        With a backbone that can draw templates, or without.
     x_train : array of shape (example, height, width, channel)
+        Images that the slots' exemplar ids point into.
     shown : int64 array of shape (shown slot,)
+        Slots to draw, in this order.
 
     Returns
     -------
@@ -202,8 +208,11 @@ def example_cards(
     Parameters
     ----------
     model : SlotModel
+        The slots that answered, for names and thumbnails.
     x : array of shape (example, ...)
+        Test inputs.
     y : int64 array of shape (example,)
+        True labels.
     prediction : Prediction
         Of ``x``.
     rows : int64 array of shape (shown example,)
@@ -247,6 +256,7 @@ def picture(image: npt.NDArray[np.uint8], alt: str, *, shown_side: int = _SHOWN_
     Parameters
     ----------
     image : uint8 array of shape (height, width, channel)
+        One channel (grey) or three (colour), 0 to 255.
     alt : str
         Words for those who do not see it.
     shown_side : int

@@ -52,7 +52,9 @@ def cleaning_page(found: SuspectLabels, summary: CleaningSummary) -> str:
     Parameters
     ----------
     found : SuspectLabels
+        Examples, evidence and suspicion of each.
     summary : CleaningSummary
+        Counts and options for the head of the page.
 
     Returns
     -------

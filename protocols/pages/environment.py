@@ -37,6 +37,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     Parameters
     ----------
     columns : sequence of str
+        Names in the header line.
     rows : iterable of sequence
         Values in the order of the columns; None becomes an empty field.
 

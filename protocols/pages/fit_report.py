@@ -74,11 +74,13 @@ def write_report(model: SlotModel, data: Dataset, prediction: Prediction, summar
     Parameters
     ----------
     model : SlotModel
+        As it was fitted.
     data : Dataset
         What it was fitted and tested on.
     prediction : Prediction
         Of the labelled test examples, in their order.
     summary : FitSummary
+        What the fit reached, for the head of the page.
     path : Path
         An older page there is replaced when the new one is complete.
 
@@ -188,6 +190,7 @@ def largest_confusions(model: SlotModel, counts: npt.NDArray[np.int64], *, limit
     Parameters
     ----------
     model : SlotModel
+        Gives the labels their names.
     counts : int64 array of shape (class, class)
         Rows are true labels, columns the answers.
     limit : int

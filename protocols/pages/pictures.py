@@ -26,6 +26,7 @@ def png(pixels: Pixels) -> bytes:
     Parameters
     ----------
     pixels : uint8 array of shape (height, width), (height, width, 1) or (height, width, 3)
+        Grey or RGB values, 0 to 255.
 
     Returns
     -------
@@ -90,6 +91,7 @@ def diverging(values: Float[np.ndarray, "height width"]) -> UInt8[np.ndarray, "h
     Parameters
     ----------
     values : float array of shape (height, width)
+        Any range; the largest size gets the full colour.
 
     Returns
     -------
@@ -123,6 +125,7 @@ def signed_sum(template: Float[np.ndarray, "channel height width"]) -> Float[np.
     Parameters
     ----------
     template : float array of shape (channel, height, width)
+        From `AbstractBackbone.template` or another gradient.
 
     Returns
     -------
@@ -138,6 +141,7 @@ def in_colour(template: Float[np.ndarray, "3 height width"]) -> UInt8[np.ndarray
     Parameters
     ----------
     template : float array of shape (3, height, width)
+        Red, green and blue weights, of any size and sign.
 
     Returns
     -------
@@ -189,6 +193,7 @@ def shrink(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
     Parameters
     ----------
     image : uint8 array of shape (height, width, channel)
+        Values from 0 to 255.
     side : int
         Pixels, >= 1.
 

@@ -18,8 +18,11 @@ def queries_page(model: SlotModel, x: RawInputs, proposal: Proposal, *, command:
     Parameters
     ----------
     model : SlotModel
+        Gives the guesses their names, and the labels to choose from.
     x : array of shape (example, ...)
+        The new data; the queries' pictures are taken from it.
     proposal : Proposal
+        For ``x``, with the queries in their order.
     command : str
         What to run with the saved list.
 

@@ -62,7 +62,9 @@ def gradient_rows(model: SlotModel, data: Dataset, *, seed: int = 0) -> Grid:
     Parameters
     ----------
     model : SlotModel
+        On images, with a backbone that has gradients.
     data : Dataset
+        What it was fitted on; the images come from its test part.
     seed : int, default 0
         Of the noise, which has the mean and deviation of the images.
 
@@ -105,9 +107,11 @@ def class_directions(model: SlotModel, x: Tensor, labels: Tensor) -> Tensor:
     Parameters
     ----------
     model : SlotModel
+        On images; its slots of the class make the direction.
     x : float tensor of shape (batch, channel, height, width)
         Scaled inputs.
     labels : int64 tensor of shape (batch,)
+        The class asked about, of each input.
 
     Returns
     -------

@@ -54,7 +54,9 @@ def load_model(folder: str | Path, *, device: str = "auto") -> SlotModel:
     Parameters
     ----------
     folder : path
+        As `slots.SlotModel.save` wrote it.
     device : str, default "auto"
+        ``auto``, ``cpu`` or a CUDA device; ``auto`` takes the first GPU where there is one.
 
     Returns
     -------

@@ -62,6 +62,7 @@ def plan(
     Parameters
     ----------
     data : Dataset
+        Its name chooses the recipe, its kind the backbone.
     backbone : str, optional
         Default: ``pixels`` for images, ``none`` for feature rows. ``cifar_resnetN``, ``torchvision:NAME`` and
         ``timm:NAME`` stand for ``pretrained`` with that network.

@@ -19,6 +19,7 @@ class Recipe:
     backbone : dict
         Keyword options of `backbones.build`.
     train : TrainConfig
+        Epochs, rates, slots and closing of the fit.
     trained : TrainedBackbone, optional
         Weights to start from. Default: fresh ones.
     fine_tune : bool, default False
@@ -165,6 +166,7 @@ def from_trained(recipe: Recipe, trained: TrainedBackbone, *, fine_tune: bool) -
     recipe : Recipe
         Of the backbone and data set.
     trained : TrainedBackbone
+        Weights of this backbone, learned on this data set.
     fine_tune : bool
         Train the backbone further, with small steps. Otherwise it stays as it is and only the head learns, which takes
         as long as looking at the images once.
@@ -188,6 +190,7 @@ def find_recipe(backbone: str, data: str, device: str = "cpu") -> Recipe:
     data : str
         Name of the data set.
     device : str, default "cpu"
+        Name of a torch device; some data sets have a recipe of their own on a GPU.
 
     Returns
     -------

@@ -94,11 +94,13 @@ def write_trained(backbone: AbstractBackbone, data: str, figures: dict[str, Any]
     Parameters
     ----------
     backbone : AbstractBackbone
+        Trained; its name, shape and options are written too.
     data : str
         Name of the data set it was trained on.
     figures : dict
         Anything JSON can hold.
     folder : Path
+        Made if missing. Default: where the project keeps its own.
 
     Returns
     -------

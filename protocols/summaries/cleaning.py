@@ -27,7 +27,9 @@ class CleaningPlan:
     backbone : str, optional
         Without a model: the network to train. Default: ``cnn`` for images; feature rows have none.
     seed : int
+        Of the training and everything that is drawn.
     device : str
+        Name of the torch device that it runs on.
     """
 
     part: Literal["train", "test"] = "train"
@@ -54,7 +56,9 @@ class SuspectLabels:
     y : int64 array of shape (labelled,)
         Given labels, positions in ``names``.
     names : tuple of str
+        Name of each label in ``y``.
     errors : LabelErrors
+        Suspicion and suggested label of each labelled example.
     evidence : list of Evidence
         Of the listed examples, the most suspicious first.
     slot_labels : tuple of str

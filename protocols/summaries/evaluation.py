@@ -44,7 +44,9 @@ def evaluate(prediction: Prediction, labels: npt.NDArray[np.int64]) -> Evaluatio
     Parameters
     ----------
     prediction : Prediction
+        Answers to labelled examples.
     labels : int64 array of shape (example,)
+        True labels of the same examples.
 
     Returns
     -------
@@ -84,7 +86,9 @@ def confusion(prediction: Prediction, labels: npt.NDArray[np.int64], n_classes: 
     Parameters
     ----------
     prediction : Prediction
+        Answers to labelled examples.
     labels : int64 array of shape (example,)
+        True labels of the same examples.
     n_classes : int
         Labels from this on are left out, in rows and columns.
     """

@@ -60,9 +60,13 @@ def nearest_prototype_radius(rows: Tensor, labels: Tensor, prototypes: Tensor, p
     Parameters
     ----------
     rows : float tensor of shape (example, feature)
+        What is answered, in the space where the radius is measured.
     labels : int64 tensor of shape (example,)
+        True labels.
     prototypes : float tensor of shape (prototype, feature)
+        Points of the same space.
     prototype_labels : int64 tensor of shape (prototype,)
+        What each prototype answers.
 
     Returns
     -------
@@ -98,8 +102,11 @@ def linear_radius(rows: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) ->
     Parameters
     ----------
     rows : float tensor of shape (example, feature)
+        What is answered, in the space where the distance is measured.
     labels : int64 tensor of shape (example,)
+        True labels, positions of the classes.
     weight, bias : float tensors of shape (class, feature) and (class,)
+        Of the linear classifier: scores are ``rows @ weight.T + bias``.
     """
     wide = weight.double()
     scores = rows.double() @ wide.T + bias.double()

@@ -38,6 +38,7 @@ class Contender:
     Parameters
     ----------
     method : str
+        As the table names it.
     wrong : callable
         ``wrong(images, labels)``: above zero where the answer is wrong, differentiable.
     answers : callable

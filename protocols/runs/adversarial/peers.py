@@ -22,8 +22,11 @@ class Prototypes:
     Parameters
     ----------
     rows : float tensor of shape (prototype, feature)
+        Training rows or centres of them.
     labels : int64 tensor of shape (prototype,)
+        What each prototype answers.
     n_classes : int
+        Columns of the scores (count, >= 2).
     """
 
     rows: Tensor

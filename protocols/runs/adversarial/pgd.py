@@ -20,7 +20,9 @@ def margin(scores: Tensor, labels: Tensor) -> Tensor:
     Parameters
     ----------
     scores : float tensor of shape (example, class)
+        Higher = more like the class.
     labels : int64 tensor of shape (example,)
+        True labels, positions of the classes.
 
     Returns
     -------
@@ -52,6 +54,7 @@ def pgd(
     images : float tensor of shape (example, channel, height, width)
         In [0, 1], and the attacked ones stay there.
     objective : callable
+        See `Objective`.
     eps : float or tensor of shape (example,)
         Largest change: of a pixel for ``linf``, in Euclidean length for ``l2``.
     steps : int
@@ -59,6 +62,7 @@ def pgd(
     generator : torch.Generator
         Draws the start, somewhere in the allowed region.
     norm : {"linf", "l2"}
+        How a change is measured: by its largest pixel, or by its Euclidean length.
 
     Returns
     -------
@@ -88,6 +92,7 @@ def selective_pgd(
     Parameters
     ----------
     images : float tensor of shape (example, channel, height, width)
+        In [0, 1], and the attacked ones stay there.
     fool : callable
         Positive where the answer is wrong.
     detect : callable

@@ -24,7 +24,7 @@ _PER_CLASS = 50  # slots a class, at most
 
 @dataclass(frozen=True)
 class AttackTargets:
-    """Everything is fitted on the same training examples, and nothing learns any more.
+    """Images under attack and the models attacked, fitted on the same training examples; nothing learns any more.
 
     Parameters
     ----------
@@ -41,11 +41,13 @@ class AttackTargets:
     novelty : NoveltyDetector
         On features.
     train_features, train_pixels : float32 arrays of shape (example, feature)
+        What the heads were fitted on: features and pixels of the same examples.
     y_train : int64 array of shape (example,)
         From 0 to the number of classes - 1.
     network : str
         What the features are.
     seed : int
+        Of the noise, the starts of the attacks and k-means.
     """
 
     images: Tensor
@@ -86,6 +88,7 @@ def prepare(
     Parameters
     ----------
     setting : Setting
+        Data, backbone and device.
     seed : int
         Draws the training examples of the heads, and the test images.
     examples : int
@@ -97,6 +100,7 @@ def prepare(
     epochs : int
         Of a head.
     progress : callable
+        ``progress(step, share)`` of the trainings.
 
     Raises
     ------

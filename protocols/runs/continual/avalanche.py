@@ -26,6 +26,7 @@ class NearestNeighbour:
     Parameters
     ----------
     n_features : int
+        Length of a row.
     in_bytes : bool
         Whether a row is counted as one byte a feature.
     """
@@ -66,8 +67,11 @@ class AvalancheLearner:
     Parameters
     ----------
     name : {"Naive", "Replay"}
+        The strategy: no memory, or a memory that is rehearsed.
     n_features, n_classes : int
+        Length of a row, and number of labels that may come.
     seed : int
+        Of the network's first weights.
 
     Notes
     -----

@@ -65,6 +65,7 @@ def retention(
     matched : sequence of bool array of shape (example,)
         Which of these answers were given as final; empty for a method that gives no such word.
     targets : int64 array of shape (example,)
+        True labels of the test examples.
     tests : sequence of int64 array
         Rows of each task; one task a part.
     known : sequence of int

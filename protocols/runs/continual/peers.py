@@ -39,9 +39,11 @@ class StreamFacts:
     Parameters
     ----------
     n_features, n_classes, n_examples : int
+        Length of a row, number of labels, and number of training examples in the whole stream.
     images_in_bytes : bool
         Whether rows are pixels, which fit in one byte each without loss.
     seed : int
+        Of everything that a peer draws.
     """
 
     n_features: int
@@ -62,6 +64,7 @@ class ContinualPeer:
     make : callable
         From the facts to a learner that knows nothing.
     note : str
+        One sentence that a reader needs to compare fairly; empty for none.
     """
 
     method: str

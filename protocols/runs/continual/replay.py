@@ -27,6 +27,7 @@ class Memory:
     Parameters
     ----------
     capacity, n_features : int
+        Examples that fit (count, >= 0), and length of a row.
     in_bytes : bool
         Keep rows, which then must be multiples of 1/255, in one byte a feature.
     """
@@ -78,8 +79,11 @@ class Replay:
     Parameters
     ----------
     n_features, n_classes, capacity : int
+        Length of a row, number of labels, and examples that are remembered (counts).
     in_bytes : bool
+        Whether remembered rows are kept in one byte a feature; see `Memory`.
     seed : int
+        Of the network's first weights and of what is remembered and rehearsed.
 
     Notes
     -----
@@ -143,8 +147,11 @@ class DarkReplay(Replay):
     Parameters
     ----------
     n_features, n_classes, capacity : int
+        Length of a row, number of labels, and examples that are remembered (counts).
     in_bytes : bool
+        Whether remembered rows are kept in one byte a feature; see `Memory`.
     seed : int
+        Of the network's first weights and of what is remembered and rehearsed.
     alpha, beta : float, default 0.5
         Weight of the outputs and of the labels of the past.
 
@@ -195,8 +202,11 @@ class GDumb:
     Parameters
     ----------
     n_features, n_classes, capacity : int
+        Length of a row, number of labels, and examples that are remembered (counts).
     in_bytes : bool
+        Whether remembered rows are kept in one byte a feature; see `Memory`.
     seed : int
+        Of the network's first weights, of what is remembered and of the order of training.
 
     Notes
     -----

@@ -17,6 +17,7 @@ class NearestMean:
     Parameters
     ----------
     n_features : int
+        Length of a row.
     """
 
     def __init__(self, n_features: int) -> None:
@@ -53,6 +54,7 @@ class StreamingLDA:
     Parameters
     ----------
     n_features : int
+        Length of a row.
     shrinkage : float, default 1e-4
         In [0, 1], towards the identity.
 
@@ -111,8 +113,11 @@ class RandomRidge:
     Parameters
     ----------
     n_features : int
+        Length of a row.
     n_projections : int
+        Rectified random features that the regression sees (count, >= 1).
     seed : int
+        Of the projections.
     ridge : float, default 1.0
         > 0. Pixels of 60,000 digits and clothes were answered alike from 0.006 to 6.
 

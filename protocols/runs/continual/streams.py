@@ -31,6 +31,7 @@ class Stream:
     tests : tuple of int64 array
         Rows of the test data that belong to each part.
     test_targets : int64 array of shape (example,)
+        What a right answer to each test row is.
     groups : tuple of tuple of int
         Classes of each part.
     """
@@ -61,6 +62,7 @@ def make_stream(
     Parameters
     ----------
     kind : {"class", "blurry", "domain"}
+        Classes part by part; the same with some examples at any time; each part a domain of the same two answers.
     y, y_test : int64 array of shape (example,)
         Classes; examples with -1 take no part.
     n_tasks : int

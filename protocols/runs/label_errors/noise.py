@@ -48,9 +48,11 @@ def add_noise(y: Labels, kind: str, seed: int, *, share: float, partners: Labels
     seed : int
         The changed examples are the same for both kinds.
     share : float in (0, 1)
+        Of the examples, whose labels are changed.
     partners : int64 array of shape (class,)
         Used by ``pairs``; a class that is its own partner keeps its labels.
     n_classes : int
+        Number of classes (count, >= 2).
 
     Notes
     -----
@@ -77,9 +79,11 @@ def partners_of(name: str, features: npt.NDArray[np.float32], y: Labels, n_class
     name : str
         Of the data set.
     features : float array of shape (example, feature)
+        Class means are compared in these.
     y : int64 array of shape (example,)
         True labels, each class at least once.
     n_classes : int
+        Number of classes (count, >= 2).
 
     Returns
     -------

@@ -49,6 +49,7 @@ def cleanlab(
     y : int64 array of shape (example,)
         Positions of the classes.
     method : {"self_confidence", "normalized_margin"}
+        Probability of the given label, or that less the largest of another.
 
     References
     ----------
@@ -74,10 +75,13 @@ def out_of_sample(
     Parameters
     ----------
     fit_predict : callable
+        See `FitPredict`; called once a fold.
     y : int64 array of shape (example,)
         From 0 to the number of classes - 1; every fold holds its share of each.
     folds : int
+        Parts of the data, each left out once (count, >= 2).
     seed : int
+        Of the split into folds.
     progress : callable, optional
         Told the share that is done.
 

@@ -74,12 +74,15 @@ def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, progr
     Parameters
     ----------
     setting : Setting
+        Data, backbone, device and where other data sets lie.
     seed : int
+        Draws the training examples, the foreign ones and the noise.
     n_train : int
         Most training examples that a detector sees; 0 for all.
     n_foreign : int
         Most examples of a foreign set.
     progress : callable
+        ``progress(step, share)`` of the network's training and the features.
     """
     data, rng = _labelled(setting.data), np.random.default_rng(seed)
     raw = foreign_inputs(data, setting.data_dir, n_foreign, rng)
@@ -93,6 +96,7 @@ def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, progre
     Parameters
     ----------
     setting : Setting
+        Data, backbone and device.
     seed : int
         Draws the classes.
     share : float
@@ -100,6 +104,7 @@ def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, progre
     n_train : int
         As in `far_sets`.
     progress : callable
+        ``progress(step, share)`` of the network's training and the features.
 
     Raises
     ------
@@ -136,11 +141,13 @@ def foreign_inputs(data: Dataset, data_dir: Path | None, n: int, rng: np.random.
     Parameters
     ----------
     data : Dataset
+        Known data; its kind and shape decide what can be foreign.
     data_dir : Path, optional
         Where named sets lie. Default: as `protocols.data.load_data`.
     n : int
         Most of each kind.
     rng : numpy Generator
+        Draws the examples and the noise.
 
     Returns
     -------

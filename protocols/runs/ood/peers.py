@@ -32,6 +32,7 @@ class Familiar:
     Parameters
     ----------
     features : float32 array of shape (example, feature)
+        Training rows.
     labels : int64 array of shape (example,)
         From 0 to the number of classes - 1.
     linear : nn.Linear
@@ -39,6 +40,7 @@ class Familiar:
     n_slots : int
         How many prototypes the methods compared with may keep.
     seed : int
+        Of k-means and everything else that is drawn.
     """
 
     features: Features
@@ -61,6 +63,7 @@ class NoveltyPeer:
     remembered : int
         Vectors as long as a feature row that it keeps, matrices not counted.
     note : str
+        One sentence that a reader needs to compare fairly; empty for none.
     """
 
     method: str
@@ -77,6 +80,7 @@ def fit_novelty_peer(name: str, familiar: Familiar) -> list[NoveltyPeer]:
     name : str
         A key of `NOVELTY_PEERS`.
     familiar : Familiar
+        All that it may learn from.
 
     Returns
     -------

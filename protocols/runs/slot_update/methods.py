@@ -62,13 +62,17 @@ def peer_rows(
     Parameters
     ----------
     setting : Setting
+        Names the peers to run.
     split : Split
         Of features.
     ours : QueryLog
+        Some peers get the questions that we asked.
     budgets : sequence of int
         Ascending.
     seed : int
+        Of k-means and of random questions.
     progress : callable
+        ``progress(step, share)`` of the peers.
     """
     progress("k-means prototypes", 0.0)
     started = time.perf_counter()

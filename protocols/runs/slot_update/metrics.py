@@ -47,6 +47,7 @@ def figures_of(split: Split, before: Labels, told: Mapping[int, Answers], wanted
     Parameters
     ----------
     split : Split
+        Its true labels are the measure.
     before : int64 array
         Its labels of the never-seen part before anything was told.
     told : mapping

@@ -34,10 +34,13 @@ class Prototypes:
     Parameters
     ----------
     base : float array of shape (example, feature)
+        What the prototypes are made of, scaled to unit length.
     y : int64 array of shape (example,)
+        Known labels of the base.
     stream : float array of shape (new example, feature)
         Where examples are asked from.
     seed : int
+        Of k-means.
     count : int, default 1000
         Prototypes of all classes together; a class with fewer examples than its share keeps them all.
     """
@@ -91,9 +94,11 @@ def by_margin_in_rounds(head: Prototypes, y: Labels, budget: int, rounds: Sequen
     Parameters
     ----------
     head : Prototypes
+        Left as it is; labels join for the choice alone.
     y : int64 array of shape (new example,)
         What is told when asked.
     budget : int
+        Questions altogether (count, >= 0).
     rounds : sequence of int
         Questions of each round; the last is repeated.
     """
@@ -122,9 +127,11 @@ def pure_radius(head: Prototypes, n_classes: int, seed: int) -> float:
     Parameters
     ----------
     head : Prototypes
+        Its stream is what is clustered.
     n_classes : int
         Clusters, as many as classes are expected.
     seed : int
+        Of k-means.
 
     Returns
     -------
@@ -147,8 +154,11 @@ def prob_cover(head: Prototypes, radii: Sequence[float], budget: int) -> list[Ro
     Parameters
     ----------
     head : Prototypes
+        Its prototypes cover first; its stream is asked from.
     radii : sequence of float
+        Euclidean distances of unit rows, as `pure_radius` gives them (> 0).
     budget : int
+        Questions at most (count, >= 0).
 
     Returns
     -------

@@ -28,6 +28,7 @@ class Split:
     base, stream, test : array of shape (example, ...)
         Fitted on (known classes alone); the unlabelled stream (all classes); never seen (all classes).
     base_y, stream_y, test_y : int64 arrays of shape (example,)
+        Class of each input; of the stream and the never-seen part they only measure.
     new : int64 array
         Classes that the base does not have.
     """
@@ -76,6 +77,7 @@ def make_split(data: Dataset, new: Labels, seed: int) -> Split:
     Parameters
     ----------
     data : Dataset
+        All its labels are used: to split, to fit the base, and to measure.
     new : int64 array
         Classes to take out of the base.
     seed : int

@@ -31,9 +31,11 @@ def split_classes(y: Ids, *, n_old: int, seed: int) -> tuple[Ids, Ids]:
     Parameters
     ----------
     y : int64 array of shape (example,)
+        True classes.
     n_old : int
         Classes with labels, fewer than there are.
     seed : int
+        Draws which classes have labels, and which of their examples.
 
     Returns
     -------
@@ -60,10 +62,13 @@ def discovery_rows(x: Features, y: Ids, *, n_old: int, seed: int, wanted: Sequen
     Parameters
     ----------
     x : float32 array of shape (example, feature)
+        Features of all examples, with and without label.
     y : int64 array of shape (example,)
+        True classes.
     n_old : int
         Classes with labels.
     seed : int
+        Of the split, of k-means and of the slots.
     wanted : sequence of str
         The protocol's peers; those of this part are k-means, with or without labels, and run where ``kmeans`` is.
 
@@ -105,7 +110,9 @@ def discovery_figures(given: Ids, classes: Ids, clusters: Ids, *, n_old: int) ->
     classes : int64 array of shape (example,)
         New classes from ``n_old``.
     clusters : int64 array of shape (example,)
+        What a method answered; any numbers.
     n_old : int
+        Classes with labels (count, >= 1).
 
     Returns
     -------

@@ -118,11 +118,13 @@ def semi_supervised_kmeans(x: Features, given: Ids, k: int, seed: int, *, iterat
     Parameters
     ----------
     x : float32 array of shape (example, feature)
+        Points, labelled or not.
     given : int64 array of shape (example,)
         Classes from 0, -1 where unknown.
     k : int
         Clusters, at least the number of classes with labels.
     seed : int
+        Draws the first centres of clusters without labels.
     iterations : int, default 100
         Most of them.
 
