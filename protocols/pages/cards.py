@@ -151,7 +151,7 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
                 right=right,
                 bound=wilson_lower(right, seen),
                 radius=_radius(float(head.support_thresholds[slot])),
-                trained=bool(head.trained[slot]),
+                trained=bool(head.pooled[slot]),
                 exemplar=exemplar_picture(model, slot),
                 further=_further(model, slot) if with_further else None,
                 templates=templates[place],

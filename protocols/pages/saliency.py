@@ -119,7 +119,7 @@ def class_directions(model: SlotModel, x: Tensor, labels: Tensor) -> Tensor:
         ``sum_k softmax(beta s)_k w_k`` over the trained slots of the class, with ``s`` their cosines.
     """
     scores = _own_scores(model, x, labels)
-    pooled = scores.masked_fill(~model.head.trained, -torch.inf)  # slots that were added raw are not pooled
+    pooled = scores.masked_fill(~model.head.pooled, -torch.inf)  # slots that were added raw are not pooled
     pooled = torch.where(pooled.isfinite().any(1, keepdim=True), pooled, scores)
     return (model.head.beta * pooled).softmax(1) @ model.head.weights.detach()
 

@@ -15,8 +15,9 @@ from slots.features.exemplars import nearest_members
 from slots.features.source import FeatureSource
 from slots.head.decision import matching_pairs
 from slots.head.exact_thresholds import PrecisionAccumulator, precision_thresholds_over
-from slots.head.hashing import N_EXEMPLARS, IncrementalNeuralHashing
+from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import best_view, normalize
+from slots.head.slot_table import N_EXEMPLARS
 from slots.head.thresholds import support_thresholds
 from slots.progress import Progress
 from slots.rounding import FLOAT32_GAP, add_by_owner_, full_precision, full_product, strictly_below

@@ -16,8 +16,9 @@ from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps
 from slots.head.decision import matching_pairs
 from slots.head.exact_thresholds import PrecisionAccumulator
-from slots.head.hashing import N_EXEMPLARS, IncrementalNeuralHashing
+from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import best_view, normalize
+from slots.head.slot_table import N_EXEMPLARS
 from slots.progress import Progress
 from slots.rounding import FLOAT32_GAP, full_product, strictly_below
 
@@ -186,7 +187,7 @@ def _cover_label(
         precision_thresholds=tried.thresholds[rows],
         support_thresholds=strictly_below(torch.from_numpy(np.cos(radius))),
         exemplars=_exemplars(tried.ids[mine[chosen]], best, owner, open_ids[places], inside),
-        trained=False,
+        pooled=False,
     )
     head.hits[-len(chosen) :] = covers[picked].sum(1).to(head.hits.device)
     matched[open_ids[places[inside]]] = True

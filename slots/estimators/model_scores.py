@@ -51,11 +51,11 @@ def class_scores(
     In float64, so that a row has the same scores alone and in a batch but for the last bits.
     """
     head = model.head
-    voters = head.trained.clone()
+    pooled = head.pooled.clone()
     for label in head.labels.unique():  # a label that training never saw is represented by what slots it has
         mine = head.labels == label
-        voters |= mine & ~(mine & head.trained).any()
-    labels = torch.where(voters, head.labels, torch.full_like(head.labels, -1))
+        pooled |= mine & ~(mine & head.pooled).any()
+    labels = torch.where(pooled, head.labels, torch.full_like(head.labels, -1))
     groups = class_groups(labels, torch.arange(n_labels, device=labels.device))
     weights = normalize(head.weights.double())
     scores = np.empty((len(rows), n_labels))

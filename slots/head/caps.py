@@ -31,7 +31,7 @@ class SlotCaps:
         Thresholds on the cosine to the weight and to the centre; a match is strictly above both.
     labels, generations : int64 tensors of shape (slot,)
     pooled : bool tensor of shape (slot,)
-        Slots that take part in the pooled score of unmatched inputs (trained ones).
+        Slots that take part in the pooled score of unmatched inputs.
     beta : float
         Inverse temperature of the pooled score.
     """

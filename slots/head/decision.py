@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slots.head.caps import SlotCaps, margins
 from slots.head.kernels import Answers, CapArrays, Scored, contenders, settle
-from slots.head.pooled_answers import Voters, nearest_of_best_labels
+from slots.head.pooled_answers import PooledSlots, nearest_of_best_labels
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
 from slots.head.similarities import normalize
@@ -37,7 +37,7 @@ _BLOCK_ELEMENTS = 1 << 24  # float64 scores held at once where a device makes al
 
 
 @dataclass(frozen=True)
-class Pairs:
+class MatchedPairs:
     """Example-view-slot triples and their exact margins (radians), all of shape (pair,)."""
 
     examples: Int[Tensor, " pair"]
@@ -47,7 +47,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Proposals:
+class CandidatePairs:
     """Every triple that may match, and more, with scores that need not be exact; all of shape (pair,).
 
     Parameters
@@ -106,18 +106,18 @@ def exact_margins(
     return torch.where(fires, torch.maximum(depth, tiny), torch.minimum(depth, torch.zeros_like(depth)))
 
 
-def propose(features: ViewFeatures, caps: SlotCaps) -> Proposals:
+def candidate_pairs(features: ViewFeatures, caps: SlotCaps) -> CandidatePairs:
     """Triples that may match, from float32 products with every slot (`slots.index` finds them with fewer)."""
     unit = normalize(features.float())
     weight_scores, centre_scores = full_product(unit, caps.weights.T), full_product(unit, caps.centres.T)
     near = (weight_scores > caps.precision - TOLERANCE) & (centre_scores > caps.support - TOLERANCE)
     example, view, slot = near.nonzero(as_tuple=True)
-    return Proposals(example, view, slot, weight_scores[near].double(), centre_scores[near].double())
+    return CandidatePairs(example, view, slot, weight_scores[near].double(), centre_scores[near].double())
 
 
 @torch.no_grad()
 def matching_pairs(
-    features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | None = None
+    features: ViewFeatures, caps: SlotCaps, *, candidates: CandidatePairs | None = None
 ) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
     """Every (example, slot) that match, by the exact rule.
 
@@ -125,15 +125,15 @@ def matching_pairs(
     ----------
     features : float tensor of shape (example, view, feature)
     caps : SlotCaps
-    proposals : Proposals, optional
-        Default: those of `propose`. Whatever proposes, the pairs are the same.
+    candidates : CandidatePairs, optional
+        Default: those of `candidate_pairs`. Whatever finds them, the pairs are the same.
 
     Returns
     -------
     examples, slots : int64 tensors of shape (pair,)
         Sorted by example, then slot; each pair once however many views match.
     """
-    found = propose(features, caps) if proposals is None else proposals
+    found = candidate_pairs(features, caps) if candidates is None else candidates
     example, view, slot = found.examples, found.views, found.slots
     weight_scores, centre_scores, tolerance = found.weight_scores, found.centre_scores, found.tolerance
     precision, support = caps.precision[slot].double(), caps.support[slot].double()
@@ -146,22 +146,22 @@ def matching_pairs(
 
 
 @torch.no_grad()
-def best_pairs(features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals | None = None) -> Pairs:
+def best_pairs(features: ViewFeatures, caps: SlotCaps, *, candidates: CandidatePairs | None = None) -> MatchedPairs:
     """The match of largest margin for each example, generation and label, by the exact rule.
 
     Parameters
     ----------
     features : float tensor of shape (example, view, feature)
     caps : SlotCaps
-    proposals : Proposals, optional
-        Default: those of `propose`. Whatever proposes, the best is the same.
+    candidates : CandidatePairs, optional
+        Default: those of `candidate_pairs`. Whatever finds them, the best is the same.
 
     Returns
     -------
-    Pairs
+    MatchedPairs
         Only triples with a positive margin. Near ties are kept; the caller takes the first by (margin, slot).
     """
-    found = propose(features, caps) if proposals is None else proposals
+    found = candidate_pairs(features, caps) if candidates is None else candidates
     example, view, slot = found.examples, found.views, found.slots
     weight_scores, centre_scores, tolerance = found.weight_scores, found.centre_scores, found.tolerance
     precision, support = caps.precision[slot].double(), caps.support[slot].double()
@@ -175,7 +175,7 @@ def best_pairs(features: ViewFeatures, caps: SlotCaps, *, proposals: Proposals |
     example, view, slot = example[contends], view[contends], slot[contends]
     exact = exact_margins(features, caps, (example, view, slot))
     inside = exact > 0
-    return Pairs(example[inside], view[inside], slot[inside], exact[inside])
+    return MatchedPairs(example[inside], view[inside], slot[inside], exact[inside])
 
 
 @torch.no_grad()
@@ -183,8 +183,8 @@ def decide(
     features: ViewFeatures,
     caps: SlotCaps,
     *,
-    proposals: Proposals | None = None,
-    voters: Voters | None = None,
+    candidates: CandidatePairs | None = None,
+    pooled: PooledSlots | None = None,
 ) -> Prediction:
     """Answer each input: the slot that fires, or the best pooled label, flagged as unmatched.
 
@@ -194,9 +194,9 @@ def decide(
         Raw features; any scale.
     caps : SlotCaps
         At least one slot.
-    proposals : Proposals, optional
-        Default: those of `propose`.
-    voters : Voters, optional
+    candidates : CandidatePairs, optional
+        Default: those of `candidate_pairs`.
+    pooled : PooledSlots, optional
         Those of these slots, where they are at hand. Default: made when an input is unmatched.
 
     Returns
@@ -220,18 +220,18 @@ def decide(
     )
     if n == 0:
         return out
-    found = propose(features, caps) if proposals is None else proposals
+    found = candidate_pairs(features, caps) if candidates is None else candidates
     _answer_matched(features, caps, found, out)
     unmatched = np.flatnonzero(~out.matched)
     if len(unmatched) and features.device.type == "cpu":
-        voters = Voters.of(caps.weights, caps.labels, caps.pooled) if voters is None else voters
-        _answer_unmatched(features, caps, voters, unmatched, out)
+        pooled = PooledSlots.of(caps.weights, caps.labels, caps.pooled) if pooled is None else pooled
+        _answer_unmatched(features, caps, pooled, unmatched, out)
     elif len(unmatched):
         _answer_unmatched_anywhere(features, caps, unmatched, out)
     return out
 
 
-def _answer_matched(features: ViewFeatures, caps: SlotCaps, found: Proposals, out: Prediction) -> None:
+def _answer_matched(features: ViewFeatures, caps: SlotCaps, found: CandidatePairs, out: Prediction) -> None:
     """Fill in the inputs that some slot matches."""
     arrays = CapArrays(*(_array(v) for v in (caps.precision, caps.support, caps.labels, caps.generations)))
     examples, slots, *scores = (
@@ -244,9 +244,9 @@ def _answer_matched(features: ViewFeatures, caps: SlotCaps, found: Proposals, ou
     settle(_array(example), _array(slot), _array(exact), arrays, Answers(**vars(out)))
 
 
-def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, voters: Voters, rows: Rows, out: Prediction) -> None:
-    """Fill in inputs that no slot matches by the pooled score of the trained slots, as float64 throughout would."""
-    found = nearest_of_best_labels(features, rows, voters, caps.beta)
+def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, pooled: PooledSlots, rows: Rows, out: Prediction) -> None:
+    """Fill in inputs that no slot matches by the pooled score, as float64 throughout would."""
+    found = nearest_of_best_labels(features, rows, pooled, caps.beta)
     example, view, slot = (torch.from_numpy(v) for v in (rows[found.places // 2], found.views, found.slots))
     sizes = np.bincount(found.places, minlength=2 * len(rows))
     sizes = sizes[sizes > 0]
@@ -269,9 +269,9 @@ def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, voters: Voters, ro
 
 def _answer_unmatched_anywhere(features: ViewFeatures, caps: SlotCaps, rows: Rows, out: Prediction) -> None:
     """The same on any device, in float64 throughout; answers stay there until all are known."""
-    voters = caps.pooled if bool(caps.pooled.any()) else torch.ones_like(caps.pooled)
-    classes = caps.labels[voters].unique()
-    members = class_groups(torch.where(voters, caps.labels, caps.labels.min() - 1), classes)
+    pooled = caps.pooled if bool(caps.pooled.any()) else torch.ones_like(caps.pooled)
+    classes = caps.labels[pooled].unique()
+    members = class_groups(torch.where(pooled, caps.labels, caps.labels.min() - 1), classes)
     weights = normalize(caps.weights.double())
     step = max(1, _BLOCK_ELEMENTS // max(1, features.shape[1] * len(weights)))
     found = [

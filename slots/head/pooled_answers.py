@@ -13,7 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from slots.head.pooling import softmax_pool
-from slots.head.pooling_kernels import Pools, VoterArrays, best_views, exact_pool_scores, nearest_voters, pool_classes
+from slots.head.pooling_kernels import (
+    PooledArrays,
+    Pools,
+    best_views,
+    exact_pooled_scores,
+    nearest_pooled,
+    pool_classes,
+)
 from slots.head.similarities import normalize
 from slots.rounding import full_product, product_error
 from slots.shapes import SlotLabels, SlotVectors
@@ -26,34 +33,34 @@ _PREPARED = 1 << 16  # float64 numbers held at once while lengths are taken
 
 
 @dataclass(frozen=True)
-class Voters:
+class PooledSlots:
     """The slots that take part in the pooled score, sorted by label, then slot.
 
     Parameters
     ----------
     weights : float tensor of shape (slot, feature)
         Of all slots, on the CPU; unit up to rounding.
-    slots : int64 tensor of shape (voter,)
+    slots : int64 tensor of shape (pooled,)
     classes : int64 array of shape (class,)
         Ascending.
     starts : int64 array of shape (class + 1,)
-        Where the voters of each class begin, and the last end.
+        Where the pooled slots of each class begin, and the last end.
     """
 
     weights: SlotVectors
-    slots: Int[Tensor, " voter"]
+    slots: Int[Tensor, " pooled"]
     classes: Indices
     starts: Indices
 
     @staticmethod
-    def of(weights: SlotVectors, labels: SlotLabels, pooled: Tensor) -> Voters:
+    def of(weights: SlotVectors, labels: SlotLabels, pooled: Tensor) -> PooledSlots:
         """Those marked in ``pooled``; all of them where none is."""
         voting = pooled.nonzero()[:, 0] if bool(pooled.any()) else torch.arange(len(labels))
         order = labels[voting].argsort(stable=True)
         slots = voting[order]
         classes, counts = labels[slots].unique_consecutive(return_counts=True)
         starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return Voters(weights, slots, classes.numpy(), starts.numpy())
+        return PooledSlots(weights, slots, classes.numpy(), starts.numpy())
 
     @cached_property
     def inverse(self) -> npt.NDArray[np.float64]:
@@ -76,7 +83,7 @@ class Voters:
             return self.weights.float()
         return self.weights[self.slots].float() if self.slots.numel() * self.weights.shape[1] <= _KEPT else None
 
-    def products(self, unit: Float[Tensor, "row feature"]) -> Float[Tensor, "row voter"]:
+    def products(self, unit: Float[Tensor, "row feature"]) -> Float[Tensor, "row pooled"]:
         """Float32 cosines, off by at most `error`, of float32 rows of length 1 (or 0)."""
         if self._sorted is not None:
             return full_product(unit, self._sorted.T)
@@ -114,7 +121,7 @@ class Nearest:
 
 
 def nearest_of_best_labels(
-    features: Float[Tensor, "example view feature"], rows: Indices, voters: Voters, beta: float
+    features: Float[Tensor, "example view feature"], rows: Indices, pooled: PooledSlots, beta: float
 ) -> Nearest:
     """Rank the labels of inputs by their pooled scores, as float64 throughout would, and find their nearest slots.
 
@@ -124,7 +131,7 @@ def nearest_of_best_labels(
         On the CPU; any scale.
     rows : int64 array of shape (input,)
         The examples asked about.
-    voters : Voters
+    pooled : PooledSlots
     beta : float
         Inverse temperature of the pooled score.
 
@@ -139,8 +146,8 @@ def nearest_of_best_labels(
     below. So the bound of a float32 product bounds it, and labels closer than that are compared in float64.
     """
     parts = [
-        _nearest_in_block(features[torch.from_numpy(rows[some])], voters, beta)
-        for some in voters.blocks(len(rows), features.shape[1])
+        _nearest_in_block(features[torch.from_numpy(rows[some])], pooled, beta)
+        for some in pooled.blocks(len(rows), features.shape[1])
     ]
     ends = np.cumsum([0, *(len(part.labels) for part in parts[:-1])])
     return Nearest(
@@ -151,14 +158,14 @@ def nearest_of_best_labels(
     )
 
 
-def _nearest_in_block(block: Float[Tensor, "input view feature"], voters: Voters, beta: float) -> Nearest:
+def _nearest_in_block(block: Float[Tensor, "input view feature"], pooled: PooledSlots, beta: float) -> Nearest:
     """The same of inputs whose scores are held together."""
-    n, n_views, n_classes = len(block), block.shape[1], len(voters.classes)
+    n, n_views, n_classes = len(block), block.shape[1], len(pooled.classes)
     unit = normalize(block.double())
-    views = voters.products(unit.flatten(0, 1).float()).view(n, n_views, len(voters.slots)).numpy()
+    views = pooled.products(unit.flatten(0, 1).float()).view(n, n_views, len(pooled.slots)).numpy()
     scores = views[:, 0]
     if n_views > 1:
-        scores = np.empty((n, len(voters.slots)), np.float32)
+        scores = np.empty((n, len(pooled.slots)), np.float32)
         best_views(views, scores)
     bounds = Pools(
         lower=np.empty((n, n_classes)),
@@ -166,35 +173,35 @@ def _nearest_in_block(block: Float[Tensor, "input view feature"], voters: Voters
         best=np.empty((n, 2), np.int64),
         settled=np.empty(n, np.bool_),
     )
-    pool_classes(scores, voters.starts, beta, voters.error, bounds)
+    pool_classes(scores, pooled.starts, beta, pooled.error, bounds)
     unsure = np.flatnonzero(~bounds.settled)
     if len(unsure):
-        bounds.best[unsure] = _ranked_exactly(unit[torch.from_numpy(unsure)], voters, beta, bounds, unsure)
-    places, view, voter = nearest_voters(scores, views, voters.starts, bounds.best, voters.error)
-    slots = voters.slots.numpy()[voter]
-    return Nearest(voters.classes[bounds.best[:, 0]], places, view, slots)
+        bounds.best[unsure] = _ranked_exactly(unit[torch.from_numpy(unsure)], pooled, beta, bounds, unsure)
+    places, view, place = nearest_pooled(scores, views, pooled.starts, bounds.best, pooled.error)
+    slots = pooled.slots.numpy()[place]
+    return Nearest(pooled.classes[bounds.best[:, 0]], places, view, slots)
 
 
 def _ranked_exactly(
-    unit: Float[Tensor, "input view feature"], voters: Voters, beta: float, bounds: Pools, rows: Indices
+    unit: Float[Tensor, "input view feature"], pooled: PooledSlots, beta: float, bounds: Pools, rows: Indices
 ) -> Indices:
     """The two best classes of inputs by pooled scores in float64, among those that the bounds do not rule out."""
     lower, upper = bounds.lower[rows], bounds.upper[rows]
     contends = upper >= np.sort(lower, 1)[:, -2:][:, :1]
-    pooled, sizes = np.full(lower.shape, -np.inf), np.diff(voters.starts)
+    exact, sizes = np.full(lower.shape, -np.inf), np.diff(pooled.starts)
     # As wide as the widest class, so that every class is summed in one order, and equal ones are equal.
     groups = torch.arange(int(sizes.max())) + torch.zeros(len(sizes), 1, dtype=torch.long)
     groups = groups.masked_fill(groups >= torch.from_numpy(sizes)[:, None], -1)
-    weights = voters.weights.float().contiguous().numpy()
-    arrays = VoterArrays(weights, voters.inverse, voters.slots.numpy(), voters.starts)
+    weights = pooled.weights.float().contiguous().numpy()
+    arrays = PooledArrays(weights, pooled.inverse, pooled.slots.numpy(), pooled.starts)
     inputs, classes = np.nonzero(contends)
     step = max(1, _HELD // groups.shape[1])
     for i in range(0, len(inputs), step):
         some, of = inputs[i : i + step], classes[i : i + step]
         scores = np.zeros((len(some), groups.shape[1]))
-        exact_pool_scores(unit.numpy(), np.stack([some, of]), arrays, scores)
+        exact_pooled_scores(unit.numpy(), np.stack([some, of]), arrays, scores)
         for c in np.unique(of):
             group = groups[c : c + 1]
-            pooled[some[of == c], c] = softmax_pool(torch.from_numpy(scores[of == c]), group, beta=beta)[:, 0].numpy()
-    ranked = np.argsort(-pooled, axis=1, kind="stable")[:, :2]
+            exact[some[of == c], c] = softmax_pool(torch.from_numpy(scores[of == c]), group, beta=beta)[:, 0].numpy()
+    ranked = np.argsort(-exact, axis=1, kind="stable")[:, :2]
     return ranked if ranked.shape[1] == 2 else np.concatenate([ranked, np.full_like(ranked, -1)], 1)

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from slots.jit import compiled
+from slots.jit import compiled, reordered
 
 Indices = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
@@ -30,7 +30,7 @@ _POOLED = 2e-4
 125, in float32), of a sum of 256 as much, both twice, and twice that for safety."""
 
 
-class VoterArrays(NamedTuple):
+class PooledArrays(NamedTuple):
     """Weights of all slots and one over their lengths; which of them vote, by class, and where each class begins."""
 
     weights: Singles
@@ -65,15 +65,6 @@ def _float_of_bits(_context: Any, bits: Any) -> Any:
 float_of_bits: Any = intrinsic(_float_of_bits)
 
 
-def _reordered(function: Any) -> Any:
-    """Compile as `compiled` does, with sums that may be vectorised."""
-    flags = {"reassoc", "contract", "nsz"}
-    try:
-        return numba.njit(cache=True, nogil=True, fastmath=flags)(function)
-    except RuntimeError:  # numba found neither the package's folder nor the user's writable
-        return numba.njit(nogil=True, fastmath=flags)(function)
-
-
 @numba.njit(inline="always")
 def exp2(power: Any) -> Any:
     """``2 ** power`` in float32 for powers in [-126, 0], to a share of 1e-6, without a branch."""
@@ -96,7 +87,7 @@ def _largest(bits: npt.NDArray[np.int32]) -> float:
     return float(float_of_bits(np.int32(best ^ ((best >> np.int32(31)) & np.int32(0x7FFFFFFF)))))
 
 
-@_reordered
+@reordered
 def _pool(scores: Singles, top: float, power: float) -> float:
     """Softmax-weighted mean of scores whose maximum is ``top``; ``power`` is the inverse temperature over ln 2."""
     high, steep = np.float32(top), np.float32(power)
@@ -116,7 +107,7 @@ def _pool(scores: Singles, top: float, power: float) -> float:
 
 @compiled
 def best_views(scores: Singles, out: Singles) -> None:
-    """Largest score over the views: shape (input, view, voter) to (input, voter)."""
+    """Largest score over the views: shape (input, view, pooled) to (input, pooled)."""
     for i in range(scores.shape[0]):
         out[i] = scores[i, 0]
         for v in range(1, scores.shape[1]):
@@ -126,7 +117,7 @@ def best_views(scores: Singles, out: Singles) -> None:
 
 @compiled
 def pool_classes(scores: Singles, starts: Indices, beta: float, error: float, out: Pools) -> None:
-    """Bounds of the pooled score of every class that can be first or second, voters in the order of their classes.
+    """Bounds of the pooled score of every class that can be first or second, slots in the order of their classes.
 
     A pooled score is at most the class's maximum, so the classes of the two largest maxima are pooled first, and others
     only where their maximum reaches the second of these. When no score is off by more than ``error``, a pooled one is
@@ -174,12 +165,12 @@ def _rank(out: Pools, i: int, second: float) -> None:
 
 
 @compiled
-def nearest_voters(
+def nearest_pooled(
     scores: Singles, views: Singles, starts: Indices, best: Indices, error: float
 ) -> tuple[Indices, Indices, Indices]:
-    """Voters of each input's two classes that may be the nearest: (2 input + place), view and voter, in that order.
+    """Pooled slots of each input's two classes that may be the nearest: (2 input + place), view and slot.
 
-    ``scores`` has shape (input, voter), ``views`` (input, view, voter). Ascending by voter, then view, for each.
+    ``scores`` has shape (input, pooled), ``views`` (input, view, pooled). Ascending by slot, then view.
     """
     room = 4 * len(scores)
     found, n, bits = np.empty((3, room), np.int64), 0, scores.view(np.int32)
@@ -203,7 +194,7 @@ def nearest_voters(
     return found[0, :n].copy(), found[1, :n].copy(), found[2, :n].copy()
 
 
-@_reordered
+@reordered
 def _products(row: Doubles, weights: Singles, slots: Indices, inverse: Doubles, out: Doubles) -> None:
     """Raise ``out`` to the float64 cosines of a unit row to some slots, where they are larger."""
     for n in range(len(slots)):
@@ -214,14 +205,14 @@ def _products(row: Doubles, weights: Singles, slots: Indices, inverse: Doubles, 
 
 
 @compiled
-def exact_pool_scores(unit: Doubles, pairs: Indices, voters: VoterArrays, out: Doubles) -> None:
-    """Float64 scores of single (input, class) pairs, the best view's, to every voter of the class.
+def exact_pooled_scores(unit: Doubles, pairs: Indices, pooled: PooledArrays, out: Doubles) -> None:
+    """Float64 scores of single (input, class) pairs, the best view's, to every pooled slot of the class.
 
     ``unit`` has shape (input, view, feature), ``pairs`` (2, pair), ``out`` (pair, widest class); what a class leaves
     free there is not written.
     """
     for p in range(pairs.shape[1]):
-        a, b = voters.starts[pairs[1, p]], voters.starts[pairs[1, p] + 1]
+        a, b = pooled.starts[pairs[1, p]], pooled.starts[pairs[1, p] + 1]
         out[p, : b - a] = -np.inf
         for v in range(unit.shape[1]):
-            _products(unit[pairs[0, p], v], voters.weights, voters.slots[a:b], voters.inverse, out[p, : b - a])
+            _products(unit[pairs[0, p], v], pooled.weights, pooled.slots[a:b], pooled.inverse, out[p, : b - a])

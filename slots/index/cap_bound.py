@@ -4,9 +4,10 @@ Three steps, each of which may let too much through and never too little:
 
 1. *One cap for two.* An input in both caps of a slot lies in the smallest cap around their intersection, whose axis is
    a combination of weight and centre: one product a slot instead of two.
-2. *A head.* In an orthonormal basis whose first axes hold most of the slots' energy, ``u . v <= head(u) . head(v) +
-   |tail(u)| |tail(v)|`` (Cauchy and Schwarz). With the threshold as one more dimension the test is one inner product
-   of ``head + 2`` numbers: ``[head(u), |tail(u)|, 1] . [head(v), |tail(v)|, -t] > 0``.
+2. *Leading dimensions.* In an orthonormal basis whose first axes hold most of the slots' energy,
+   ``u . v <= lead(u) . lead(v) + |tail(u)| |tail(v)|`` (Cauchy and Schwarz). With the threshold as one more dimension
+   the test is one inner product of ``leading_dims + 2`` numbers:
+   ``[lead(u), |tail(u)|, 1] . [lead(v), |tail(v)|, -t] > 0``.
 3. What is left is tested pair by pair.
 """
 
@@ -31,7 +32,7 @@ SLACK = 2e-5
 _TAIL_SQUARE = 1e-5  # added to the square of a tail's length, which is a difference of numbers near 1
 _CHUNK = 1 << 23  # float64 numbers held at once while slots are prepared: 64 MB
 _SAMPLE = 16_384  # slots that the basis is made from
-_HEADS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_LEADING = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
 def enclosing_caps(caps: SlotCaps, part: slice) -> tuple[SlotVectors, Thresholds]:
@@ -85,11 +86,12 @@ class CapBound:
     ----------
     caps : SlotCaps
         At least one slot.
-    head : int, optional
-        Axes of the head; ``feature`` for all, without a tail. Default: the number that is expected to be quickest.
+    leading_dims : int, optional
+        Axes kept as they are, >= 1; ``feature`` for all, without a tail. Default: as many as are expected to be
+        quickest.
     """
 
-    def __init__(self, caps: SlotCaps, *, head: int | None = None) -> None:
+    def __init__(self, caps: SlotCaps, *, leading_dims: int | None = None) -> None:
         n, self.feature_dim = caps.weights.shape
         step = max(1, _CHUNK // self.feature_dim)
         chosen = torch.linspace(0, n - 1, min(n, _SAMPLE), device=caps.weights.device).long().unique()
@@ -99,12 +101,15 @@ class CapBound:
             moment += axes.T @ axes
         basis = torch.linalg.eigh(moment).eigenvectors.flip(1)
         sample = _take(caps, chosen[:: max(1, len(chosen) // 1024)])
-        self.head = choose_head(sample, basis, n) if head is None else min(head, self.feature_dim)
-        self._basis = basis[:, : self.head].float().contiguous() if self.head < self.feature_dim else None
+        leading = choose_leading_dims(sample, basis, n) if leading_dims is None else leading_dims
+        self.leading_dims = min(leading, self.feature_dim)
+        self._basis = (
+            basis[:, : self.leading_dims].float().contiguous() if self.leading_dims < self.feature_dim else None
+        )
         self.slots = self.slot_rows(caps)
 
     def slot_rows(self, caps: SlotCaps) -> Float[Tensor, "slot column"]:
-        """Slots' side: head, length of the tail, minus the threshold (less the slack)."""
+        """Slots' side: leading dimensions, length of the tail, minus the threshold (less the slack)."""
         parts = [caps.weights.new_zeros(0, self._width(), dtype=torch.float32)]
         step = max(1, _CHUNK // self.feature_dim)
         for i in range(0, len(caps.weights), step):
@@ -114,25 +119,25 @@ class CapBound:
                 parts.append(torch.cat([axes, limit], 1).float())
                 continue
             basis = self._basis.double()
-            head = axes @ basis
-            tail = torch.linalg.vector_norm(axes - head @ basis.T, dim=1, keepdim=True)
-            parts.append(torch.cat([head, tail + 1e-6, limit], 1).float())
+            lead = axes @ basis
+            tail = torch.linalg.vector_norm(axes - lead @ basis.T, dim=1, keepdim=True)
+            parts.append(torch.cat([lead, tail + 1e-6, limit], 1).float())
         return torch.cat(parts)
 
     def input_rows(self, unit: Float[Tensor, "row feature"]) -> Float[Tensor, "row column"]:
-        """Inputs' side: head, length of the tail, one; of float32 rows of length 1 (or 0)."""
+        """Inputs' side: leading dimensions, length of the tail, one; of float32 rows of length 1 (or 0)."""
         rows = unit.new_ones(len(unit), self._width())
-        rows[:, : self.head] = unit if self._basis is None else unit @ self._basis
+        rows[:, : self.leading_dims] = unit if self._basis is None else unit @ self._basis
         if self._basis is not None:
-            rest = 1 - rows[:, : self.head].square().sum(1)
-            rows[:, self.head] = (rest.clamp_min(0) + _TAIL_SQUARE).sqrt()
+            rest = 1 - rows[:, : self.leading_dims].square().sum(1)
+            rows[:, self.leading_dims] = (rest.clamp_min(0) + _TAIL_SQUARE).sqrt()
         return rows
 
     def _width(self) -> int:
-        return self.head + (1 if self._basis is None else 2)
+        return self.leading_dims + (1 if self._basis is None else 2)
 
 
-def choose_head(caps: SlotCaps, basis: Float[Tensor, "feature axis"], n_slots: int) -> int:
+def choose_leading_dims(caps: SlotCaps, basis: Float[Tensor, "feature axis"], n_slots: int) -> int:
     """Number of axes expected to take the least time; it changes no answer.
 
     Inputs are not known yet. In their stead stand points at the edge of a slot's cap, moved there toward another slot.
@@ -145,12 +150,12 @@ def choose_head(caps: SlotCaps, basis: Float[Tensor, "feature axis"], n_slots: i
     slots = axes @ basis
     feature = basis.shape[0]
     best, cheapest = feature, _nanoseconds(feature, feature, n_slots, _share(points @ slots.T, thresholds))
-    for head in (h for h in _HEADS if h < feature):
-        left = torch.outer(_tail(points, head), _tail(slots, head))
-        passes = _share(points[:, :head] @ slots[:, :head].T + left, thresholds)
-        cost = _nanoseconds(head + 1, feature, n_slots, passes) + 0.02 * head * feature
+    for lead in (dims for dims in _LEADING if dims < feature):
+        left = torch.outer(_tail(points, lead), _tail(slots, lead))
+        passes = _share(points[:, :lead] @ slots[:, :lead].T + left, thresholds)
+        cost = _nanoseconds(lead + 1, feature, n_slots, passes) + 0.02 * lead * feature
         if cost < cheapest:
-            best, cheapest = head, cost
+            best, cheapest = lead, cost
     return best
 
 
@@ -164,9 +169,9 @@ def _share(bounds: Tensor, thresholds: Tensor) -> float:
     return float((bounds > thresholds).double().mean())
 
 
-def _tail(rows: Tensor, head: int) -> Tensor:
-    """Length of what is left of each row after its first ``head`` numbers."""
-    length: Tensor = torch.linalg.vector_norm(rows[:, head:], dim=1)
+def _tail(rows: Tensor, lead: int) -> Tensor:
+    """Length of what is left of each row after its first ``lead`` numbers."""
+    length: Tensor = torch.linalg.vector_norm(rows[:, lead:], dim=1)
     return length
 
 

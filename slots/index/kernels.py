@@ -6,10 +6,8 @@ Products of single pairs are summed in float64 from the numbers as given, so the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
@@ -17,6 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from slots.cover.kernels import lowest_bit
+from slots.jit import reordered
 
 Reals = npt.NDArray[Any]  # float32 or float64
 Singles = npt.NDArray[np.float32]
@@ -66,22 +65,12 @@ class Kept(NamedTuple):
     scores: Doubles
 
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _WIDE = 64  # bounds looked at together
 _ONE, _ZERO = np.uint64(1), np.uint64(0)
 _SHORT = 128  # features of which a product takes no longer than to fetch them
-_REORDER = {"reassoc", "contract", "nsz"}  # sums may be vectorised; infinities stay what they are
 
 
-def _compiled(function: _F) -> _F:
-    """Compile without the interpreter lock, cached on disk; in memory only where no folder can be written."""
-    try:
-        return cast(_F, numba.njit(cache=True, nogil=True, fastmath=_REORDER)(function))
-    except RuntimeError:  # numba found neither the package's folder nor the user's writable
-        return cast(_F, numba.njit(nogil=True, fastmath=_REORDER)(function))
-
-
-@_compiled
+@reordered
 def unit_rows(rows: Reals, unit: Reals, inverse: Doubles) -> None:
     """Write float32 rows of length 1 and one over each length; a zero row stays zero, with inverse 1."""
     for i in range(rows.shape[0]):
@@ -95,7 +84,7 @@ def unit_rows(rows: Reals, unit: Reals, inverse: Doubles) -> None:
             unit[i, j] = np.float32(np.float64(row[j]) * scale)
 
 
-@_compiled
+@reordered
 def _product(a: Reals, i: int, b: Reals, k: int) -> float:
     """Inner product of two rows, summed in float64."""
     total, row, column = 0.0, np.uint64(i), np.uint64(k)
@@ -104,7 +93,7 @@ def _product(a: Reals, i: int, b: Reals, k: int) -> float:
     return total
 
 
-@_compiled
+@reordered
 def _single_product(a: Singles, i: int, b: Singles, k: int) -> Any:
     """Inner product of two rows, summed in float32 in any order."""
     total, row, column = np.float32(0), np.uint64(i), np.uint64(k)
@@ -113,7 +102,7 @@ def _single_product(a: Singles, i: int, b: Singles, k: int) -> Any:
     return total
 
 
-@_compiled
+@reordered
 def _inside_axes(rows: Rows, slots: Slots, i: int, hits: Indices, n: int) -> int:
     """Keep, in place, the first ``n`` hits that may lie in the enclosing cap; returns how many."""
     left = 0
@@ -124,7 +113,7 @@ def _inside_axes(rows: Rows, slots: Slots, i: int, hits: Indices, n: int) -> int
     return left
 
 
-@_compiled
+@reordered
 def _may_match(rows: Rows, slots: Slots, i: int, k: int, out: Doubles) -> bool:
     """Whether row ``i`` may lie in both caps of slot ``k``; the two cosines go to ``out``."""
     score = _product(rows.features, i, slots.weights, k) * rows.inverse[i] * slots.weight_inverse[k]
@@ -154,7 +143,7 @@ def _which_positive(_context: Any, numbers: Any, _start: Any) -> Any:
 which_positive: Any = intrinsic(_which_positive)
 
 
-@_compiled
+@reordered
 def scan_tile(
     tile: Tile,
     rows: Rows,
@@ -197,7 +186,7 @@ def scan_tile(
     return found
 
 
-@_compiled
+@reordered
 def scan_pairs(rows: Rows, slots: Slots, kept: Kept) -> int:
     """Keep, in place, the pairs (row, slot) that may match, and write their cosines; returns how many there are."""
     out, found = np.empty(2), 0

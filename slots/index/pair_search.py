@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slots.head.caps import SlotCaps
-from slots.head.decision import Proposals, exact_scores
+from slots.head.decision import CandidatePairs, exact_scores
 from slots.head.similarities import normalize
 from slots.index.cap_bound import NEAR, CapBound, enclosing_caps
 from slots.index.faiss_proposer import FaissProposer, Kind, load_faiss
@@ -38,14 +38,14 @@ class PairSearch:
         The FAISS index that proposes. Default: none, the bound does.
     effort : int
         Of an approximate FAISS index.
-    head : int, optional
-        Dimensions of the bound. Default: chosen.
+    leading_dims : int, optional
+        Leading dimensions of the bound, >= 1. Default: chosen.
     """
 
-    def __init__(self, caps: SlotCaps, *, faiss_kind: Kind | None, effort: int, head: int | None) -> None:
+    def __init__(self, caps: SlotCaps, *, faiss_kind: Kind | None, effort: int, leading_dims: int | None) -> None:
         self._local = threading.local()
         self._proposer: FaissProposer | None = None
-        self._bound = CapBound(caps, head=head if faiss_kind is None else caps.weights.shape[1])
+        self._bound = CapBound(caps, leading_dims=leading_dims if faiss_kind is None else caps.weights.shape[1])
         if faiss_kind is not None:
             gpu = faiss_kind == "flat" and getattr(load_faiss(), "get_num_gpus", int)() > 0
             self._proposer = FaissProposer(self._bound.slots.cpu().numpy(), kind=faiss_kind, effort=effort, gpu=gpu)
@@ -54,7 +54,7 @@ class PairSearch:
     @property
     def dimensions(self) -> int:
         """Features that a proposal looks at."""
-        return self._bound.head
+        return self._bound.leading_dims
 
     def add(self, new: SlotCaps, joined: SlotCaps) -> None:
         """Append slots; ``joined`` are all slots with them."""
@@ -70,7 +70,7 @@ class PairSearch:
         self._exact_slots = _slots_for_kernels(caps) if caps.weights.device.type == "cpu" else None
 
     @torch.no_grad()
-    def propose(self, features: ViewFeatures) -> Proposals:
+    def propose(self, features: ViewFeatures) -> CandidatePairs:
         """Triples that may match, with scores good to 1e-10, of features on the device of the slots."""
         views = features.shape[1]
         found = [
@@ -83,7 +83,7 @@ class PairSearch:
             found = [self._nothing()]
         pairs, scores = found[0] if len(found) == 1 else (torch.cat(column, 1) for column in zip(*found, strict=True))
         example, view = (pairs[0], torch.zeros_like(pairs[0])) if views == 1 else (pairs[0] // views, pairs[0] % views)
-        return Proposals(example, view, pairs[1], scores[0], scores[1], NEAR)
+        return CandidatePairs(example, view, pairs[1], scores[0], scores[1], NEAR)
 
     def _nothing(self) -> tuple[Tensor, Tensor]:
         """No pairs and their scores."""

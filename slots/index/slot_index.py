@@ -10,8 +10,8 @@ from torch import Tensor
 
 from slots.errors import UsageError
 from slots.head.caps import SlotCaps
-from slots.head.decision import Pairs, Proposals, best_pairs, decide, matching_pairs
-from slots.head.pooled_answers import Voters
+from slots.head.decision import CandidatePairs, MatchedPairs, best_pairs, decide, matching_pairs
+from slots.head.pooled_answers import PooledSlots
 from slots.head.prediction import Prediction
 from slots.index.pair_search import PairSearch
 from slots.shapes import ViewFeatures
@@ -37,10 +37,13 @@ class SlotIndex:
         misses is lost. `recall` measures how much. Default: nothing is missed.
     effort : int, default 16
         Of an approximate index: lists looked at, or nodes kept in view (count, >= 1).
-    head : int, optional
-        Dimensions of the torch backend's bound (count, >= 1). Default: chosen from the slots; it changes no answer.
+    leading_dims : int, optional
+        Leading dimensions of the torch backend's bound (count, >= 1). Default: chosen from the slots; it changes no
+        answer.
     device : str or torch.device, optional
         Default: where the caps lie.
+    head : int, optional
+        Former name of ``leading_dims``.
 
     Raises
     ------
@@ -75,19 +78,23 @@ class SlotIndex:
         backend: Backend = "auto",
         approximate: Approximate | None = None,
         effort: int = 16,
-        head: int | None = None,
+        leading_dims: int | None = None,
         device: str | torch.device | None = None,
+        head: int | None = None,
     ) -> None:
         if backend not in {"auto", "torch", "faiss"}:
             raise UsageError(f"`backend` must be 'auto', 'torch' or 'faiss', got {backend!r}. Choose one of the three.")
         if len(caps.labels) == 0:
             raise UsageError("`caps` must hold at least one slot, got 0. Fit the head, or call add_slots first.")
-        if effort < 1 or (head is not None and head < 1):
-            raise UsageError(f"`effort` and `head` must be at least 1, got {effort} and {head}. Leave them out.")
+        leading_dims = head if leading_dims is None else leading_dims
+        if effort < 1 or (leading_dims is not None and leading_dims < 1):
+            raise UsageError(
+                f"`effort` and `leading_dims` must be at least 1, got {effort} and {leading_dims}. Leave them out."
+            )
         if approximate is not None and backend == "torch":
             raise UsageError(f"`approximate` must be None with backend='torch', got {approximate!r}. Pass 'faiss'.")
         self.backend: Backend = "faiss" if backend == "faiss" or approximate is not None else "torch"
-        self.approximate, self._effort, self._head = approximate, effort, head
+        self.approximate, self._effort, self._leading_dims = approximate, effort, leading_dims
         self._build(_on(caps, caps.weights.device if device is None else torch.device(device)))
 
     @property
@@ -108,9 +115,9 @@ class SlotIndex:
     def _build(self, caps: SlotCaps) -> None:
         """Prepare for these slots."""
         self.caps, self._built = caps, len(caps.labels)
-        self._voters: Voters | None = None
+        self._pooled: PooledSlots | None = None
         kind = (self.approximate or "flat") if self.backend == "faiss" else None
-        self._search = PairSearch(caps, faiss_kind=kind, effort=self._effort, head=self._head)
+        self._search = PairSearch(caps, faiss_kind=kind, effort=self._effort, leading_dims=self._leading_dims)
 
     @torch.no_grad()
     def add(self, caps: SlotCaps) -> None:
@@ -141,7 +148,7 @@ class SlotIndex:
             self._build(joined)
             return
         self._search.add(new, joined)
-        self.caps, self._voters = joined, None
+        self.caps, self._pooled = joined, None
 
     def matching_pairs(self, features: ViewFeatures) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
         """Every (example, slot) that match; see `slots.head.matching_pairs`.
@@ -157,9 +164,9 @@ class SlotIndex:
             Sorted by example, then slot.
         """
         features = self._checked(features)
-        return matching_pairs(features, self.caps, proposals=self.propose(features))
+        return matching_pairs(features, self.caps, candidates=self.propose(features))
 
-    def best_pairs(self, features: ViewFeatures) -> Pairs:
+    def best_pairs(self, features: ViewFeatures) -> MatchedPairs:
         """The match of largest margin for each example, generation and label; see `slots.head.best_pairs`.
 
         Parameters
@@ -168,10 +175,10 @@ class SlotIndex:
 
         Returns
         -------
-        Pairs
+        MatchedPairs
         """
         features = self._checked(features)
-        return best_pairs(features, self.caps, proposals=self.propose(features))
+        return best_pairs(features, self.caps, candidates=self.propose(features))
 
     def predict(self, features: ViewFeatures) -> Prediction:
         """Answer each input, as `slots.head.decide` does.
@@ -185,9 +192,9 @@ class SlotIndex:
         Prediction
         """
         features = self._checked(features)
-        if self._voters is None and self.device.type == "cpu":
-            self._voters = Voters.of(self.caps.weights, self.caps.labels, self.caps.pooled)
-        return decide(features, self.caps, proposals=self.propose(features), voters=self._voters)
+        if self._pooled is None and self.device.type == "cpu":
+            self._pooled = PooledSlots.of(self.caps.weights, self.caps.labels, self.caps.pooled)
+        return decide(features, self.caps, candidates=self.propose(features), pooled=self._pooled)
 
     def recall(self, features: ViewFeatures) -> float:
         """Share of the matching pairs of these inputs that the index finds: 1.0 unless it is approximate.
@@ -202,11 +209,11 @@ class SlotIndex:
             In [0, 1]; 1.0 where nothing matches.
         """
         found = self.matching_pairs(features)
-        every = matching_pairs(features, self.caps, proposals=SlotIndex(self.caps, backend="torch").propose(features))
+        every = matching_pairs(features, self.caps, candidates=SlotIndex(self.caps, backend="torch").propose(features))
         return len(found[0]) / len(every[0]) if len(every[0]) else 1.0
 
     @torch.no_grad()
-    def propose(self, features: ViewFeatures) -> Proposals:
+    def propose(self, features: ViewFeatures) -> CandidatePairs:
         """Triples that may match, with scores good to 1e-10: what the exact rule starts from.
 
         Parameters
@@ -215,7 +222,7 @@ class SlotIndex:
 
         Returns
         -------
-        Proposals
+        CandidatePairs
         """
         return self._search.propose(self._checked(features))
 

@@ -231,8 +231,8 @@ def _let_vote(model: SlotModel, rows: Ids) -> None:
     """Slots of a cluster that has got a name take part in the guess where nothing matches, as labelled ones do."""
     head = model.head
     named = np.setdiff1d(rows, _nameless(model, rows))
-    if bool(head.trained.any()):  # otherwise all slots vote anyway
-        head.trained[torch.from_numpy(named).to(model.device)] = True
+    if bool(head.pooled.any()):  # otherwise all slots vote anyway
+        head.pooled[torch.from_numpy(named).to(model.device)] = True
 
 
 def _edit(model: SlotModel, what: str, rows: Ids, after: str | None, change: Callable[[], None]) -> EditReport:

@@ -72,9 +72,9 @@ def _join(model: Changeable, new: NewSlots) -> None:
         support_thresholds=new.support_thresholds,
         exemplars=new.exemplars,
         generation=new.line.number,
-        trained=False,
+        pooled=False,
     )
-    head.trained[first:] = new.pooled
+    head.pooled[first:] = new.pooled
     head.hits[first:] = new.hits
     fresh = new.exemplar_features
     old = model.support if model.support is not None else torch.zeros(first, *fresh.shape[1:], dtype=fresh.dtype)

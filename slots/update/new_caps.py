@@ -12,8 +12,8 @@ from torch import Tensor
 from slots.features.exemplars import nearest_members
 from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps, free_radius
-from slots.head.hashing import N_EXEMPLARS
 from slots.head.similarities import best_view, normalize
+from slots.head.slot_table import N_EXEMPLARS
 from slots.head.thresholds import precision_thresholds, support_thresholds
 from slots.rounding import FLOAT32_GAP, full_product, strictly_above, strictly_below
 from slots.shapes import SlotVectors, Thresholds

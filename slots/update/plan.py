@@ -226,7 +226,7 @@ class _Work:
         ids = np.where(exemplars >= 0, unmatched[exemplars], -1)
         named = ~torch.isin(prototypes.labels, torch.from_numpy(draft.clusters).to(prototypes.labels))
         # A head whose slots all stand outside the pooled score goes on to vote with all of them.
-        pooling = bool(snapshot.head.trained.any()) or snapshot.head.n_slots == 0
+        pooling = bool(snapshot.head.pooled.any()) or snapshot.head.n_slots == 0
         centres = normalize(prototypes.centres)  # as the head stores them
         exemplars_on_device = torch.from_numpy(ids).to(device)
         return NewSlots(

@@ -94,8 +94,8 @@ def refine(
     the scores comparable.
     """
     batches = _RehearsalBatches(data, seed)
-    old = head.weights.detach()[head.trained] if bool(head.trained.any()) else head.weights.detach()
-    old_labels = head.labels[head.trained] if bool(head.trained.any()) else head.labels
+    old = head.weights.detach()[head.pooled] if bool(head.pooled.any()) else head.weights.detach()
+    old_labels = head.labels[head.pooled] if bool(head.pooled.any()) else head.labels
     every = torch.cat([old_labels, labels])
     classes = every.unique()
     targets = torch.cat([data.labels, data.memory_labels])

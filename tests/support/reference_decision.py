@@ -53,9 +53,9 @@ def answer_unmatched(features, caps, rows, out):
     """By the float64 product with every slot."""
     block = features[torch.from_numpy(rows)]
     scores, views = (normalize(block.double()) @ normalize(caps.weights.double()).T).max(1)
-    voters = caps.pooled if bool(caps.pooled.any()) else torch.ones_like(caps.pooled)
-    classes = caps.labels[voters].unique()
-    members = class_groups(torch.where(voters, caps.labels, caps.labels.min() - 1), classes)
+    pooled = caps.pooled if bool(caps.pooled.any()) else torch.ones_like(caps.pooled)
+    classes = caps.labels[pooled].unique()
+    members = class_groups(torch.where(pooled, caps.labels, caps.labels.min() - 1), classes)
     ranked = softmax_pool(scores, members, beta=caps.beta).argsort(dim=1, descending=True, stable=True)[:, :2]
     here = torch.arange(len(rows))
     fields = [(out.slots, out.margins), (out.runner_up_slots, out.runner_up_margins)]

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slots.head import decision, pooled_answers
 from slots.head.caps import SlotCaps
 from slots.head.decision import decide
-from slots.head.pooled_answers import Voters
+from slots.head.pooled_answers import PooledSlots
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.pooling_kernels import Pools, best_views, pool_classes
 from slots.head.similarities import normalize
@@ -105,7 +105,7 @@ def test_zero_rows_and_a_single_label():
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_many_voters_in_any_number_of_blocks(kept, monkeypatch):
+def test_many_pooled_slots_in_any_number_of_blocks(kept, monkeypatch):
     """Scores in one block or many, weights sorted once or each time."""
     rng = np.random.default_rng(1)
     caps = changed(random_caps(rng, 3000, 8, loose=0.9, tight=0.99), beta=30.0)
@@ -128,18 +128,18 @@ def test_bounds_hold_the_exact_pooled_score(seed, feature, beta, apart):
     n = int(rng.integers(2, 900))
     rows = torch.from_numpy(rng.normal(size=(n, feature)) + (0 if apart else 3)).float()
     weights, labels = normalize(rows), torch.from_numpy(rng.integers(0, 6, n))
-    voters = Voters.of(weights, labels, torch.ones(n, dtype=torch.bool))
+    pooled = PooledSlots.of(weights, labels, torch.ones(n, dtype=torch.bool))
     views = torch.from_numpy(rng.normal(size=(5, 2, feature)) + (0 if apart else 3)).float()
     unit = normalize(views.double())
-    rough = voters.products(unit.flatten(0, 1).float()).view(5, 2, n).numpy()
+    rough = pooled.products(unit.flatten(0, 1).float()).view(5, 2, n).numpy()
     scores = np.empty((5, n), np.float32)
     best_views(rough, scores)
     exact_scores = (unit @ normalize(weights.double()).T).amax(1)
-    assert np.abs(scores - exact_scores[:, voters.slots].numpy()).max() <= voters.error
-    shape = (5, len(voters.classes))
+    assert np.abs(scores - exact_scores[:, pooled.slots].numpy()).max() <= pooled.error
+    shape = (5, len(pooled.classes))
     bounds = Pools(np.empty(shape), np.empty(shape), np.empty((5, 2), np.int64), np.empty(5, np.bool_))
-    pool_classes(scores, voters.starts, beta, voters.error, bounds)
-    groups = class_groups(labels, torch.from_numpy(voters.classes))
+    pool_classes(scores, pooled.starts, beta, pooled.error, bounds)
+    groups = class_groups(labels, torch.from_numpy(pooled.classes))
     exact = softmax_pool(exact_scores, groups, beta=beta).numpy()
     bounded = bounds.upper > -math.inf
     assert (bounds.lower[bounded] <= exact[bounded] + 1e-13).all()
@@ -154,10 +154,10 @@ def test_clear_scores_need_no_float64():
     """Else the filter would filter nothing."""
     rng = np.random.default_rng(2)
     weights = normalize(torch.from_numpy(rng.normal(size=(400, 64))).float())
-    voters = Voters.of(weights, torch.arange(400) % 8, torch.ones(400, dtype=torch.bool))
-    scores = voters.products(normalize(torch.from_numpy(rng.normal(size=(200, 64))).float())).numpy()
+    pooled = PooledSlots.of(weights, torch.arange(400) % 8, torch.ones(400, dtype=torch.bool))
+    scores = pooled.products(normalize(torch.from_numpy(rng.normal(size=(200, 64))).float())).numpy()
     bounds = Pools(np.empty((200, 8)), np.empty((200, 8)), np.empty((200, 2), np.int64), np.empty(200, np.bool_))
-    pool_classes(scores, voters.starts, 20.0, voters.error, bounds)
+    pool_classes(scores, pooled.starts, 20.0, pooled.error, bounds)
     assert bounds.settled.mean() > 0.95
 
 
@@ -169,7 +169,7 @@ def test_the_way_for_other_devices_gives_the_same_answers(held, monkeypatch):
     views = inputs_near(rng, caps, 60, 2)
     wanted = decide(views, caps)
 
-    def anywhere(features, caps, _voters, rows, out):
+    def anywhere(features, caps, _pooled, rows, out):
         decision._answer_unmatched_anywhere(features, caps, rows, out)
 
     monkeypatch.setattr(decision, "_BLOCK_ELEMENTS", held)

@@ -131,9 +131,9 @@ def tiny_head(rng, n_slots, feature, n_views, n, *, exact=False):
 def test_decisions_are_the_literal_rule(seed, n_slots, feature, n_views, exact):
     caps, views = tiny_head(np.random.default_rng(seed), n_slots, feature, n_views, 6, exact=exact)
     found = decide(views, caps)
-    voters = SlotCaps(**{**vars(caps), "pooled": caps.pooled if caps.pooled.any() else ~caps.pooled})
+    pooled = SlotCaps(**{**vars(caps), "pooled": caps.pooled if caps.pooled.any() else ~caps.pooled})
     for i in range(len(views)):
-        label, kind, slot = literal.decide_one(views[i].numpy(), voters)
+        label, kind, slot = literal.decide_one(views[i].numpy(), pooled)
         assert (found.labels[i], found.answers[i]) == (label, kind)
         if slot is not None:
             assert found.slots[i] == slot

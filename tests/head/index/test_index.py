@@ -198,8 +198,8 @@ def test_a_bound_is_never_below_the_score(head):
     caps = literal.random_caps(rng, 60, 16)
     caps = SlotCaps(**{**vars(caps), "weights": normalize(caps.weights.double() @ mixing).float()})
     unit = normalize(torch.from_numpy(rng.normal(size=(300, 16))) @ mixing)
-    bound = CapBound(caps, head=head)
-    assert bound.head == min(head, 16)
+    bound = CapBound(caps, leading_dims=head)
+    assert bound.leading_dims == min(head, 16)
     axes, thresholds = enclosing_caps(caps, slice(None))
     slack = bound.input_rows(unit.float()).double() @ bound.slots.double().T - (unit @ axes.T - thresholds)
     assert float(slack.min()) > 1e-5
@@ -207,13 +207,13 @@ def test_a_bound_is_never_below_the_score(head):
         assert float(slack.max()) < 3e-5
 
 
-def test_a_short_head_is_chosen_where_few_axes_hold_the_energy():
+def test_few_leading_dimensions_are_chosen_where_few_axes_hold_the_energy():
     rng = np.random.default_rng(0)
     mixing = torch.from_numpy(rng.normal(size=(96, 96)) * 0.7 ** np.arange(96)).float()
     caps = literal.random_caps(rng, 400, 96, tight=0.99)
     axes = normalize(caps.weights @ mixing)
     caps = SlotCaps(**{**vars(caps), "weights": axes, "centres": axes, "precision": caps.precision * 0 + 0.9})
-    assert CapBound(caps).head < 48
+    assert CapBound(caps).leading_dims < 48
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])

@@ -45,7 +45,7 @@ def model_of(seed=0, n_slots=60, feature=6):
         support_thresholds=caps.support,
     )
     head.generations.copy_(caps.generations)
-    head.trained.copy_(caps.pooled)
+    head.pooled.copy_(caps.pooled)
     return SlotModel(Preprocessing("features", (feature,)), head), inputs_near(rng, caps, 90, 1)[:, 0].numpy()
 
 
@@ -72,7 +72,7 @@ CHANGES = {
     "threshold": lambda h: h.precision_thresholds[::2].fill_(-1),
     "support": lambda h: setattr(h, "support_thresholds", torch.full_like(h.support_thresholds, 0.99)),
     "generations": lambda h: h.generations.copy_(h.generations.flip(0)),
-    "trained": lambda h: h.trained.logical_not_(),
+    "pooled": lambda h: h.pooled.logical_not_(),
     "beta": lambda h: setattr(h, "beta", 2.0),
     "swap of slots": lambda h: h.weights.data[:8].copy_(h.weights.data[:8].flip(0).clone()),
     "state": lambda h: h.load_state_dict({k: v.flip(0) for k, v in h.state_dict().items()}),
@@ -91,7 +91,7 @@ def test_no_answer_is_that_of_older_slots(change):
         change(model.head)
     after = checked(model, x)
     assert model._kept_index.index is not index
-    if change not in (CHANGES["trained"], CHANGES["beta"]):
+    if change not in (CHANGES["pooled"], CHANGES["beta"]):
         assert any(not np.array_equal(getattr(before, n), getattr(after, n)) for n in vars(before))
 
 

@@ -55,7 +55,7 @@ def test_disjoint_caps_are_counted():
     far, close = torch.eye(8)[6:7], normalize(torch.eye(8)[:1] + torch.eye(8)[6:7])
     for centre, threshold in ((far, 0.9), (close, 0.9), (close, 0.999)):
         new.head.add_slots(
-            centre, torch.tensor([1]), support_thresholds=torch.tensor([threshold]), generation=1, trained=False
+            centre, torch.tensor([1]), support_thresholds=torch.tensor([threshold]), generation=1, pooled=False
         )
     # The cap of 0.85 around the first axis is 32 degrees wide; 45 degrees away there is room for 13.
     assert np.degrees(np.arccos(0.9)) > 45 - np.degrees(np.arccos(0.85)) > np.degrees(np.arccos(0.999))
@@ -123,7 +123,7 @@ def test_the_smallest_move_of_a_slot_is_seen(buffer):
 
 def test_a_new_slot_of_an_old_generation_is_no_proof():
     old, new = changed_by(
-        lambda model: model.head.add_slots(torch.eye(8)[6:7], torch.tensor([1]), generation=0, trained=False)
+        lambda model: model.head.add_slots(torch.eye(8)[6:7], torch.tensor([1]), generation=0, pooled=False)
     )
     assert diff(old, new).reasons == ("a new slot has no later generation than the old ones",)
     old, new = changed_by(lambda model: model.head.generations.fill_(1))
@@ -157,7 +157,7 @@ def test_models_of_other_inputs_cannot_be_compared():
 
 def add_half_spheres(model):
     """New slots whose caps reach far into old ones."""
-    model.head.add_slots(torch.randn(2, 8), torch.tensor([0, 1]), generation=model.generation + 1, trained=False)
+    model.head.add_slots(torch.randn(2, 8), torch.tensor([0, 1]), generation=model.generation + 1, pooled=False)
     model.support = torch.cat([model.support, torch.zeros(2, 4, 8).half()])
 
 

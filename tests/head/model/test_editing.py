@@ -119,13 +119,13 @@ def test_a_cluster_is_named_under_its_own_id():
 def test_a_cluster_votes_where_nothing_matches_once_it_has_a_name():
     model = three_animals()
     first, second = model.update(new_animals(), budget=2).slots.tolist()
-    assert not model.head.trained[[first, second]].any()
+    assert not model.head.pooled[[first, second]].any()
     merge(model, ["cluster 3"], "cluster 4")
-    assert not model.head.trained[[first, second]].any()
+    assert not model.head.pooled[[first, second]].any()
     relabel(model, [first], "fish")
-    assert model.head.trained[[first, second]].tolist() == [True, False]
+    assert model.head.pooled[[first, second]].tolist() == [True, False]
     merge(model, ["cluster 4"], "bird")
-    assert model.head.trained.all()
+    assert model.head.pooled.all()
 
 
 def test_clusters_merge_into_one_that_stays_a_cluster_and_then_into_a_class():

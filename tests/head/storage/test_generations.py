@@ -31,7 +31,7 @@ def small_model():
 def add_cluster(model):
     """What an update does, without its search for slots."""
     label, number = model.n_labels, model.generation + 1
-    model.head.add_slots(torch.randn(1, 4), torch.tensor([label]), generation=number, trained=False)
+    model.head.add_slots(torch.randn(1, 4), torch.tensor([label]), generation=number, pooled=False)
     model.class_names = (*model.class_names, f"cluster {label}")
     model.clusters |= {label}
     model.history.append(Generation(number, "update", model.head.n_slots, {"when": "2026-11-21T09:00:00+00:00"}))

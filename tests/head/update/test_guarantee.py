@@ -36,7 +36,7 @@ def feature_model(seed, feature=4, n_slots=5):
         precision_thresholds=torch.rand(n_slots, generator=generator) * 0.5 + 0.4,
         support_thresholds=torch.rand(n_slots, generator=generator) * 0.7 + 0.2,
     )
-    head.trained[:] = torch.rand(n_slots, generator=generator) < 0.7
+    head.pooled[:] = torch.rand(n_slots, generator=generator) < 0.7
     model = SlotModel(Preprocessing("features", (feature,)), head, class_names=["a", "b", "c"])
     model.history.append(Generation(0, "fit", n_slots, {}))
     return model

@@ -391,7 +391,7 @@ def test_slots_that_stand_for_too_little_do_not_vote():
     model, x = three_animals(), mixed()
     done = model.update(x, {18: "fish", 19: "fish", 30: "frog"}, config=quick())
     assert done.slots_added == 3
-    trained = model.head.trained[6:]
+    trained = model.head.pooled[6:]
     assert int(trained.sum()) == 2, "two fish of one place need one vote"
     silent = int((~trained).nonzero()[0, 0])
     assert torch.allclose(model.head.centres[6 + silent], normalize(torch.from_numpy(x[18 + silent])), atol=1e-6)

@@ -32,7 +32,7 @@ def test_a_class_direction_gives_the_pooled_score(bars):
     labels = torch.from_numpy(data.y_test[:20])
     unit = normalize(model.backbone(x)).detach()
     scores = (unit * class_directions(model, x, labels)).sum(1)
-    trained = model.head.trained
+    trained = model.head.pooled
     expected = []
     for row, label in zip(unit, labels, strict=True):
         own = (row @ model.head.weights.detach().T)[(model.head.labels == label) & trained]
