@@ -31,7 +31,7 @@ _STEP_RMS: Final = 20 / math.sqrt(224 * 224 * 3)
 
 @dataclass(frozen=True)
 class Ascent:
-    """Where an ascent went.
+    """Result of a gradient ascent in input space.
 
     Parameters
     ----------

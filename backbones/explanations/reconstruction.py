@@ -20,7 +20,7 @@ _ROUNDING: Final = 16
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What one batch says.
+    """Reconstruction loss of one batch, with the features and gradients it is made of.
 
     Parameters
     ----------

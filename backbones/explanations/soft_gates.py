@@ -42,7 +42,7 @@ def gated(x: Tensor, value: Tensor, gate: Tensor | None) -> Tensor:
     value : tensor of the same shape, without gradient
         What comes out, and nothing else.
     gate : tensor of the same shape, optional
-        Factor of the gradient, in [0, 1] for a gate. Default: 1 everywhere.
+        Factor of the gradient, in [0, 1] for a gate; None stands for 1.
     """
     result: Tensor = _Gated.apply(x, [value], gate)
     return result

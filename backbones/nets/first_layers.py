@@ -18,7 +18,7 @@ _WINDOWS: Final = (3, 5, 7)
 
 
 def input_layer(kind: str, channels: int) -> nn.Module:
-    """A normalisation of the input.
+    """The normalisation of raw inputs in front of a network.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def input_layer(kind: str, channels: int) -> nn.Module:
 
 
 def first_layer(kind: str, channels: int, width: int) -> nn.Module:
-    """A layer of 5x5 windows that keeps the size of the picture.
+    """The first convolution of a network, 5x5 windows, which keeps the size of the picture.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of a layer's neurons.
+    """Mean and standard deviation of each neuron's values, which the noise of an ablation is drawn with.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def check_batches(batches: Any) -> None:
 
 
 def find_module(model: nn.Module, layer: str) -> nn.Module:
-    """The module of that name.
+    """The submodule of that name; an unknown name is refused, with the first ones that there are.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def running_statistics(model: nn.Module, layer: str, batches: Batches) -> Statis
 
 
 def noise_like(output: Tensor, statistics: Statistics, noise: str, generator: torch.Generator) -> Tensor:
-    """A tensor like the output that knows nothing of the inputs.
+    """Ablation noise: a tensor like a layer's output that knows nothing of the inputs.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def randomised(
     seed: int = 0,
     detach: bool = False,
 ) -> Iterator[None]:
-    """Within the block, some neurons of a layer say nothing about the input.
+    """Ablation by noise: within the block, some neurons of a layer say nothing about the input.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ SCHEDULES: Final = ("together", "cyclic")
 
 @dataclass(frozen=True)
 class AntitrainingConfig:
-    """How to antitrain.
+    """How to antitrain: rounds, learning rates, the rule of the core, and what is trained against.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class Round:
 
 @dataclass(frozen=True)
 class AntitrainingReport:
-    """What came of it, beside the same without antitraining.
+    """Cores and accuracies of antitraining, beside those of the same training without it (the control).
 
     Parameters
     ----------

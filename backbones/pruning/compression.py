@@ -21,7 +21,7 @@ _TOLERANCE: Final = 1e-4
 
 
 class Masked(nn.Module):
-    """A module whose unwanted neurons are constants.
+    """A module whose pruned neurons are constants.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Masked(nn.Module):
 
 @dataclass(frozen=True)
 class Compression:
-    """A smaller model.
+    """A pruned copy of a model, and what could and could not be cut out of it.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def compress(
     fill: str = "zero",
     statistics: Mapping[str, Statistics] | None = None,
 ) -> Compression:
-    """Remove the neurons of some layers that are not to be kept.
+    """Prune a network: remove the neurons of some layers that are not to be kept.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Core:
-    """The neurons that carry a layer.
+    """The core of a layer: the smallest top of its neurons by importance that carries the accuracy.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def score(
     noise: str = "normal",
     seed: int = 0,
 ) -> Score:
-    """Loss and accuracy with some neurons of a layer randomised.
+    """Loss and accuracy of a classifier with some neurons of a layer ablated.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def neuron_information(
     seed: int = 0,
     before: str | None = None,
 ) -> Float[Tensor, " group"]:
-    """How much the mean loss rises when neurons are randomised.
+    """Importance of neurons: how much the mean loss rises when they are randomised.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ def answers_csv(model: SlotModel, names: Sequence[str], prediction: Prediction) 
 
 
 def describe(model: SlotModel) -> dict[str, Any]:
-    """What a model is, as plain values.
+    """Size, classes, backbone and history of a model, as JSON values.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ print(json.dumps({"numba": numba.__version__}))
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The outcome of one check of the installation.
 
     Attributes
     ----------

@@ -17,7 +17,7 @@ COLUMNS = ("input", "score", "p_value", "novel", "nearest_slot", "nearest_label"
 def assess_inputs(
     model: SlotModel, x: RawInputs, *, false_alarm_rate: float, familiar: RawInputs | None = None
 ) -> Novelty:
-    """Judge inputs, by the model's own calibration or by one on other familiar inputs.
+    """Conformal p-values of novelty, by the model's own calibration or by one on other familiar inputs.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ from slots.update.report import UpdateReport
 
 @dataclass(frozen=True)
 class UpdatePlan:
-    """What the user asked for.
+    """What ``slots update`` was asked: which data, how many labels, or which.
 
     Parameters
     ----------

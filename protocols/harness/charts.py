@@ -14,7 +14,7 @@ _DASHES = ("-", "--", ":", "-.")  # told apart without colour too
 
 
 def charts(seeds: Sequence[SeedOutcome]) -> list[tuple[str, str]]:
-    """Draw every chart of a run.
+    """Draw every chart of a run as SVG.
 
     Parameters
     ----------

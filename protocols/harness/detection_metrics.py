@@ -13,7 +13,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Quality:
-    """Figures of one detector on one foreign set; all in [0, 1].
+    """AUROC, areas and false-positive rates of one detector on one foreign set; all in [0, 1].
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Quality:
 
 
 def quality(familiar: npt.ArrayLike, foreign: npt.ArrayLike) -> Quality:
-    """Figures of scores that are higher for what is foreign.
+    """Detection metrics of scores that are higher for what is foreign.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ _BLOCK = 128  # images whose maps stay in the cache
 
 @dataclass
 class Encoder:
-    """From raw inputs to feature rows; it no longer learns.
+    """A frozen feature extractor: from raw inputs to feature rows.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ _NAMES = ("linear", "fc", "classifier", "head")
 def linear_classifier(
     encoder: Encoder, setting: Setting, features: Features, y: Labels, *, classes: npt.NDArray[np.int64], seed: int
 ) -> nn.Linear:
-    """A linear layer from features to the known classes.
+    """The linear classifier whose logits are looked at: a network's own last layer, or a probe of its features.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ Kind = Literal["share", "score", "count", "seconds", "bytes", "text"]
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of a table.
+    """A column of a table: one metric, its unit, and which end of it is good.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class SeedOutcome:
-    """What one seed of a protocol gave.
+    """Rows, curves and facts that one seed of a protocol gave.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from slots.storage.atomic import write_file
 
 @dataclass(frozen=True)
 class Files:
-    """Where the result lies."""
+    """The three files of a run: JSON, Markdown and the page."""
 
     json: Path
     markdown: Path
@@ -35,7 +35,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the page."""
+    """A method's row of the page's table."""
 
     method: str
     ours: bool

@@ -14,7 +14,7 @@ from slots.progress import Progress
 
 @dataclass(frozen=True)
 class Setting:
-    """What the user asked for.
+    """What ``slots run`` was asked: data, features, peers and options.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A claim and how it is measured.
+    """A benchmark: a claim, its metrics, its peers, and the function that measures one seed.
 
     Parameters
     ----------

@@ -109,7 +109,7 @@ def run(
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Outcome:
-    """Run what has not been run yet, and put it all together.
+    """Measure the seeds that have not been measured yet, and summarise all of them.
 
     Parameters
     ----------

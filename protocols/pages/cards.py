@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class SlotCard:
-    """One slot of the gallery.
+    """What the report says of one slot: counts, held-out precision, radius, and its pictures.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def gallery_slots(model: SlotModel, *, limit: int = GALLERY) -> Ids:
 
 
 def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[SlotCard]:
-    """Cards of some slots.
+    """What the report says of some slots.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def exemplar_picture(model: SlotModel, slot: int) -> Picture | None:
 def example_cards(
     model: SlotModel, x: npt.NDArray[Any], y: npt.NDArray[np.int64], prediction: Prediction, rows: Ids
 ) -> list[ExampleCard]:
-    """Cards of some labelled test examples.
+    """What the report says of some labelled test examples.
 
     Parameters
     ----------

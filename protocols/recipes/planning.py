@@ -57,7 +57,7 @@ def plan(
     detach: bool = False,
     **changes: Any,
 ) -> tuple[str, Recipe]:
-    """The recipe for a data set, with the user's changes.
+    """The hyperparameters for a data set, with the user's changes.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from slots.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options of the backbone and of the training.
+    """Hyperparameters of a fit: options of the backbone and of the training.
 
     Parameters
     ----------

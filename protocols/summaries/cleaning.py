@@ -16,7 +16,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class CleaningPlan:
-    """What the user asked for.
+    """What ``slots clean`` was asked: which part, how long a list, and by which network.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class CleaningPlan:
 
 @dataclass(frozen=True)
 class SuspectLabels:
-    """Everything that the list and the page are made of.
+    """Labels that are likely wrong, with the evidence that the list and the page are made of.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Confused:
 
 @dataclass(frozen=True)
 class CleaningSummary:
-    """What was found, in the order it is printed."""
+    """What ``slots clean`` found, in the order it is printed."""
 
     schema: int
     command: str

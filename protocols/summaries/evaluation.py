@@ -39,7 +39,7 @@ class Evaluation:
 
 
 def evaluate(prediction: Prediction, labels: npt.NDArray[np.int64]) -> Evaluation:
-    """Compare answers with labels.
+    """Accuracy and coverage of answers, against known labels.
 
     Parameters
     ----------

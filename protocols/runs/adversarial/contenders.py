@@ -33,7 +33,7 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Contender:
-    """An answerer, and what an attack on it follows.
+    """A classifier under attack, and the objective that attacks on it climb.
 
     Parameters
     ----------

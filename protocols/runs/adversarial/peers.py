@@ -17,7 +17,7 @@ Scores = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Labelled points that answer by the nearest one.
+    """A nearest-prototype classifier: labelled points, of which the nearest answers.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def pgd(
     generator: torch.Generator,
     norm: Norm = "linf",
 ) -> Tensor:
-    """Images near the given ones for which an objective is large.
+    """Projected gradient descent: images near the given ones for which an objective is large.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def selective_pgd(
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Images that a classifier gets wrong and that a detector finds usual.
+    """Selective projected gradient descent: images that a classifier gets wrong and a detector finds usual.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ class AttackTargets:
 def prepare(
     setting: Setting, seed: int, *, examples: int, train: int, slots: int, epochs: int, progress: Progress
 ) -> AttackTargets:
-    """Train what will be attacked.
+    """Train the network, the heads and the detector that will be attacked.
 
     Parameters
     ----------

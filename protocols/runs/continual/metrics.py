@@ -14,7 +14,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Retention:
-    """Figures of one method on one stream; all in [-1, 1].
+    """Accuracy, forgetting and backward transfer of one method on one stream; all in [-1, 1].
 
     Parameters
     ----------

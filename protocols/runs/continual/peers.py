@@ -55,7 +55,7 @@ class StreamFacts:
 
 @dataclass(frozen=True)
 class ContinualPeer:
-    """A method of a table.
+    """A continual learner to compare with, by its name in the table.
 
     Parameters
     ----------

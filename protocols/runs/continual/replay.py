@@ -22,7 +22,7 @@ _BATCH = 32
 
 
 class Memory:
-    """Examples kept by number.
+    """Episodic memory: a fixed number of examples, kept by their places.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class Replay:
 
 
 class DarkReplay(Replay):
-    """Replay that also holds on to what the network said of its examples when it first saw them.
+    """DER++: replay that also holds on to what the network said of its examples when it first saw them.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ class Stream:
 def make_stream(
     kind: str, y: Ids, y_test: Ids, *, n_tasks: int, seed: int, blur: float = 0.1, n_examples: int = 0
 ) -> Stream:
-    """Cut labelled data into a stream.
+    """Cut labelled data into a stream of tasks: class-incremental, blurred, or domain-incremental.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ _NO_LIST = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class RankedLabels:
-    """One method's ranking of one case."""
+    """A method's ranking of one case, the labels that are most likely wrong first, with its seconds."""
 
     method: str
     ranking: Ranking

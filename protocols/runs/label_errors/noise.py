@@ -22,7 +22,7 @@ KINDS = ("uniform", "pairs")
 
 @dataclass(frozen=True)
 class Noisy:
-    """Labels with errors.
+    """Labels with injected errors, and which they are.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Noisy:
 
 
 def add_noise(y: Labels, kind: str, seed: int, *, share: float, partners: Labels, n_classes: int) -> Noisy:
-    """Change a share of the labels.
+    """Inject label noise: change a share of the labels.
 
     Parameters
     ----------

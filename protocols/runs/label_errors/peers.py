@@ -23,7 +23,7 @@ FitPredict = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Probabilit
 
 @dataclass(frozen=True)
 class Ranking:
-    """A peer's verdict.
+    """How suspicious a peer finds each label, and the list that its own rule makes.
 
     Parameters
     ----------

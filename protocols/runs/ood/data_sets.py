@@ -32,7 +32,7 @@ _COLOUR = ("cifar10",)  # never foreign to grey images: their backbones would no
 
 @dataclass(frozen=True)
 class Sets:
-    """Feature rows of one split.
+    """Familiar and foreign feature rows of one split.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Sets:
 
 
 def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, progress: Progress) -> Sets:
-    """All classes are known; whole other data sets are foreign, and noise.
+    """Far out-of-distribution: all classes are known; whole other data sets are foreign, and noise.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def far_sets(setting: Setting, seed: int, *, n_train: int, n_foreign: int, progr
 
 
 def near_sets(setting: Setting, seed: int, *, share: float, n_train: int, progress: Progress) -> Sets:
-    """Some classes are known to the network and the detectors; test examples of the others are foreign.
+    """Near out-of-distribution: some classes are known to network and detectors, test examples of others foreign.
 
     Parameters
     ----------

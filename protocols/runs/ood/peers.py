@@ -27,7 +27,7 @@ _LOF_EXAMPLES = 5000  # its fit compares all with all
 
 @dataclass(frozen=True)
 class Familiar:
-    """What a peer may learn from.
+    """In-distribution training data that a detector may learn from.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Familiar:
 
 @dataclass(frozen=True)
 class NoveltyPeer:
-    """A fitted detector.
+    """A fitted out-of-distribution detector, by its name in the table.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from protocols.runs.slot_update.splits import Labels, Split
 
 @dataclass(frozen=True)
 class Answers:
-    """What a method says once it was told some labels.
+    """A method's predictions once it was told some labels.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Answers:
 
 
 def figures_of(split: Split, before: Labels, told: Mapping[int, Answers], wanted: float) -> dict[str, float | None]:
-    """All columns of one method.
+    """Accuracies and counts of one method, by the key of their column.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ _NEVER_SEEN = 1 / 6  # of the training part, where there is no labelled test par
 
 @dataclass(frozen=True)
 class Split:
-    """Inputs and labels of each part.
+    """Base, unlabelled stream and never-seen test part of a data set, with labels.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def new_classes(data: Dataset, held_out: list[int], *, wanted: bool) -> Labels:
 
 
 def make_split(data: Dataset, new: Labels, seed: int) -> Split:
-    """Split labelled data; examples without a label are left out.
+    """Split labelled data into base, stream and test; examples without a label are left out.
 
     Parameters
     ----------

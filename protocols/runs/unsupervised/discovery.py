@@ -57,7 +57,7 @@ def split_classes(y: Ids, *, n_old: int, seed: int) -> tuple[Ids, Ids]:
 
 
 def discovery_rows(x: Features, y: Ids, *, n_old: int, seed: int, wanted: Sequence[str]) -> list[Row]:
-    """Rows of category discovery.
+    """Every method of category discovery, as rows of the table.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def discovery_rows(x: Features, y: Ids, *, n_old: int, seed: int, wanted: Sequen
 
 
 def discovery_figures(given: Ids, classes: Ids, clusters: Ids, *, n_old: int) -> dict[str, float]:
-    """Figures on the examples without a label.
+    """Accuracy on the examples without a label, of all, known and new classes.
 
     Parameters
     ----------
