@@ -14,7 +14,7 @@ from slots.errors import DataError, UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.label_errors.detection import LabelErrors, find_label_errors
 from slots.label_errors.explanations import explain_label_errors
-from slots.label_errors.training_dynamics import WatchConfig, small_network
+from slots.label_errors.training_dynamics import TrainingDynamicsConfig, small_network
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress, part
 from slots.shapes import Ids, RawInputs
@@ -54,7 +54,7 @@ def _judge(
     data: Dataset, plan: CleaningPlan, inputs: RawInputs, y: Ids, *, model: SlotModel | None, progress: Progress
 ) -> tuple[npt.NDArray[np.float32], LabelErrors]:
     """Features of the inputs, and what a watched training says about their labels."""
-    config = WatchConfig(seed=plan.seed, device=plan.device)
+    config = TrainingDynamicsConfig(seed=plan.seed, device=plan.device)
 
     def watch(network: nn.Module, seen: RawInputs) -> LabelErrors:
         return find_label_errors(network, seen, y, config=config, report=part(progress, 0.0, 0.8))

@@ -15,8 +15,8 @@ from torch import nn
 
 from slots.errors import DataError
 from slots.features.preprocessing import Preprocessing
-from slots.label_errors.noise_matrix import anchor_counts, given_true, noise_matrix
-from slots.label_errors.training_dynamics import WatchConfig, watch_training
+from slots.label_errors.noise_matrix import confident_joint, noise_matrix, posterior
+from slots.label_errors.training_dynamics import TrainingDynamicsConfig, record_training_dynamics
 from slots.labels import check_labels
 from slots.progress import Progress
 from slots.shapes import RawInputs
@@ -63,7 +63,7 @@ def find_label_errors(
     y: npt.ArrayLike,
     *,
     preprocessing: Preprocessing | None = None,
-    config: WatchConfig | None = None,
+    config: TrainingDynamicsConfig | None = None,
     report: Progress | None = None,
 ) -> LabelErrors:
     """Find labels that are likely wrong, by training a network once.
@@ -79,7 +79,7 @@ def find_label_errors(
         Labels, >= 0.
     preprocessing : Preprocessing, optional
         Default: `Preprocessing.of` the data.
-    config : WatchConfig, optional
+    config : TrainingDynamicsConfig, optional
     report : callable, optional
 
     Returns
@@ -110,14 +110,14 @@ def find_label_errors(
     if len(x) < 20:
         raise DataError(f"`x` must hold at least 20 examples, got {len(x)}. Fewer say nothing about their labels.")
     targets = targets.astype(np.int64)
-    watched = watch_training(network, x, targets, preprocessing=preprocessing, config=config, report=report)
-    return judge_labels(np.exp(watched.log_probabilities), targets, classes)
+    watched = record_training_dynamics(network, x, targets, preprocessing=preprocessing, config=config, report=report)
+    return score_labels(np.exp(watched.log_probabilities), targets, classes)
 
 
-def judge_labels(
+def score_labels(
     probabilities: npt.NDArray[np.float64], y: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None = None
 ) -> LabelErrors:
-    """Suspicion of each label from class probabilities that were made without it, or nearly so.
+    """Score each label's suspicion by class probabilities that were made without it, or nearly so.
 
     Parameters
     ----------
@@ -133,12 +133,12 @@ def judge_labels(
     LabelErrors
     """
     n, n_classes = probabilities.shape
-    matrix = noise_matrix(anchor_counts(probabilities, y))
-    posterior = given_true(np.maximum(probabilities, 1e-30), y, matrix)
+    matrix = noise_matrix(confident_joint(probabilities, y))
+    chances = posterior(np.maximum(probabilities, 1e-30), y, matrix)
     rows = np.arange(n)
-    others = posterior.copy()
+    others = chances.copy()
     others[rows, y] = -1.0
     suspicion = np.maximum(others, 0).sum(1)  # not 1 - P(given): the smallest would be lost in rounding
-    wrong = (posterior.sum(0) * (1 - matrix.diagonal())).sum()
+    wrong = (chances.sum(0) * (1 - matrix.diagonal())).sum()
     ids = np.arange(n_classes) if labels is None else labels
     return LabelErrors(suspicion, ids[others.argmax(1)], matrix, ids, round(float(wrong)))

@@ -109,7 +109,7 @@ def gather_evidence(features: Features, y: Labels, head: IncrementalNeuralHashin
         at = torch.from_numpy(rows).to(unit.device)
         scores = unit[at] @ head.weights.detach().T
         holds = (scores > limits) & (labels[at][:, None] != head.labels)
-        same, same_angle, other, other_angle = _nearest(
+        same, same_angle, other, other_angle = _nearest_trusted(
             unit[at], labels[at], unit[trusted], labels[trusted], trusted_ids
         )
         for i, example in enumerate(rows.tolist()):
@@ -132,8 +132,8 @@ def gather_evidence(features: Features, y: Labels, head: IncrementalNeuralHashin
 
 
 @torch.no_grad()
-def shut_out(features: Features, y: Labels, weights: SlotVectors, slot_labels: SlotLabels) -> npt.NDArray[np.int64]:
-    """How many examples each example shuts out of slots of other labels.
+def n_displaced(features: Features, y: Labels, weights: SlotVectors, slot_labels: SlotLabels) -> npt.NDArray[np.int64]:
+    """Displaced examples: how many each example displaces from slots of other labels.
 
     Parameters
     ----------
@@ -147,12 +147,12 @@ def shut_out(features: Features, y: Labels, weights: SlotVectors, slot_labels: S
     -------
     int64 array of shape (example,)
         Each example belongs to its most similar slot of its own label (the lowest of equals). For each slot of another
-        label, an example shuts out those of the slot's own that are less similar to the slot than it is.
+        label, an example displaces those of the slot's own that are less similar to the slot than it is.
 
     Examples
     --------
     >>> x = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.9, 0.4]])
-    >>> shut_out(x, np.array([0, 0, 1]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    >>> n_displaced(x, np.array([0, 0, 1]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
     array([0, 0, 1])
     """
     unit, labels = normalize(features.float()), torch.from_numpy(y).to(features.device)
@@ -199,7 +199,7 @@ class _OwnScores:
         return Damage(slot, angles, int(between[1] - between[0]))
 
 
-def _nearest(
+def _nearest_trusted(
     unit: Features, labels: Tensor, trusted: Features, trusted_labels: Tensor, ids: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Id and angle of the nearest trusted example of the same label, and of any other."""

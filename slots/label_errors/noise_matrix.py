@@ -16,8 +16,8 @@ _DOUBT = 1.92  # log-likelihood: half the 95 % quantile of chi-squared with one 
 _STRENGTHS = np.geomspace(0.01, 1000.0, 61)  # from "every cell for itself" to "all cells alike"
 
 
-def anchor_counts(probabilities: Probabilities, y: Labels, *, share: float = ANCHORS) -> npt.NDArray[np.int64]:
-    """The given labels of the surest examples of each predicted class.
+def confident_joint(probabilities: Probabilities, y: Labels, *, share: float = ANCHORS) -> npt.NDArray[np.int64]:
+    """Confident joint: the given labels of the surest examples of each predicted class.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def anchor_counts(probabilities: Probabilities, y: Labels, *, share: float = ANC
     Examples
     --------
     >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]])
-    >>> anchor_counts(p, np.array([0, 1, 1]), share=1.0)
+    >>> confident_joint(p, np.array([0, 1, 1]), share=1.0)
     array([[1, 1],
            [0, 1]])
     """
@@ -97,8 +97,8 @@ def noise_matrix(counts: npt.NDArray[np.int64]) -> Probabilities:
     return matrix
 
 
-def given_true(probabilities: Probabilities, y: Labels, matrix: Probabilities) -> Probabilities:
-    """Chance of each true class when the given label is taken into account (Bayes' rule).
+def posterior(probabilities: Probabilities, y: Labels, matrix: Probabilities) -> Probabilities:
+    """Posterior of the true class when the given label is taken into account (Bayes' rule).
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ def given_true(probabilities: Probabilities, y: Labels, matrix: Probabilities) -
     --------
     >>> p = np.array([[0.5, 0.3, 0.2]])
     >>> confused = np.array([[0.9, 0.0, 0.1], [0.0, 1.0, 0.0], [0.1, 0.0, 0.9]])
-    >>> given_true(p, np.array([2]), confused).round(3)
+    >>> posterior(p, np.array([2]), confused).round(3)
     array([[0.217, 0.   , 0.783]])
     """
     joint = probabilities * matrix[:, y].T
-    posterior: Probabilities = joint / joint.sum(1, keepdims=True)
-    return posterior
+    chances: Probabilities = joint / joint.sum(1, keepdims=True)
+    return chances

@@ -22,8 +22,8 @@ _MOST_EPOCHS = 20
 
 
 @dataclass(frozen=True)
-class WatchConfig:
-    """How the watched network is trained.
+class TrainingDynamicsConfig:
+    """How the network is trained whose dynamics are recorded.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ class WatchConfig:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """A network that was trained, and what it answered meanwhile.
+class TrainingDynamics:
+    """Training dynamics: what a network answered while it was trained, and the network.
 
     Parameters
     ----------
@@ -75,16 +75,16 @@ class Watched:
     classifier: nn.Module
 
 
-def watch_training(
+def record_training_dynamics(
     network: nn.Module,
     x: RawInputs,
     y: npt.NDArray[np.int64],
     *,
     preprocessing: Preprocessing | None = None,
-    config: WatchConfig | None = None,
+    config: TrainingDynamicsConfig | None = None,
     report: Progress | None = None,
-) -> Watched:
-    """Train a network with a linear classifier and note its answers, each before the step that uses its label.
+) -> TrainingDynamics:
+    """Train a network with a linear classifier and record its answers, each before the step that uses its label.
 
     Parameters
     ----------
@@ -98,9 +98,9 @@ def watch_training(
 
     Returns
     -------
-    Watched
+    TrainingDynamics
     """
-    config = config or WatchConfig()
+    config = config or TrainingDynamicsConfig()
     preprocessing = preprocessing or Preprocessing.of(x)
     preprocessing.check(x)
     report = report or (lambda _step, _share: None)
@@ -133,7 +133,7 @@ def watch_training(
             if place % 20 == 0:
                 report("watching the training", (epoch + place / batches) / epochs)
     schedule(network, 1.0)
-    return Watched((noted / (epochs - epochs // 2)).log_softmax(1).numpy(), both.eval())
+    return TrainingDynamics((noted / (epochs - epochs // 2)).log_softmax(1).numpy(), both.eval())
 
 
 def small_network(width: int, *, hidden: int = 256) -> nn.Module:
@@ -153,7 +153,7 @@ def small_network(width: int, *, hidden: int = 256) -> nn.Module:
 class _Draw:
     """From raw rows to a batch that chance has changed."""
 
-    def __init__(self, config: WatchConfig, preprocessing: Preprocessing) -> None:
+    def __init__(self, config: TrainingDynamicsConfig, preprocessing: Preprocessing) -> None:
         spec = config.augment
         if spec is None:
             side = min(preprocessing.shape[1:], default=0)

@@ -64,7 +64,7 @@ def cosine(a, b):
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def shut_out(x, y, weights, slot_labels):
+def n_displaced(x, y, weights, slot_labels):
     """For each example, over slots of other labels, the slot's own examples that are less similar than it."""
     owners = []
     for row, label in zip(x, y, strict=True):

@@ -20,9 +20,9 @@ from protocols.runs.label_errors.noise import Noisy
 from protocols.runs.label_errors.peers import Probabilities, Ranking
 from slots.errors import UsageError
 from slots.features.preprocessing import Preprocessing
-from slots.label_errors.detection import LabelErrors, judge_labels
-from slots.label_errors.evidence import shut_out
-from slots.label_errors.training_dynamics import WatchConfig, small_network, watch_training
+from slots.label_errors.detection import LabelErrors, score_labels
+from slots.label_errors.evidence import n_displaced
+from slots.label_errors.training_dynamics import TrainingDynamicsConfig, record_training_dynamics, small_network
 from slots.progress import Progress, part
 from slots.shapes import RawInputs
 from slots.training.config import TrainConfig
@@ -68,17 +68,17 @@ class NoisyCase:
         self.inputs = x if self.learns else self.features()
         self.preprocessing = Preprocessing.of(self.inputs)
         started = time.perf_counter()
-        watched = watch_training(
+        watched = record_training_dynamics(
             self._network(),
             self.inputs,
             y,
-            config=WatchConfig(seed=seed, device=setting.device),
+            config=TrainingDynamicsConfig(seed=seed, device=setting.device),
             report=part(progress, 0.0, 0.35),
         )
         self.classifier = watched.classifier
         self.probabilities = np.exp(watched.log_probabilities)
         self.watch_s = time.perf_counter() - started
-        self.found: LabelErrors = judge_labels(self.probabilities, y)
+        self.found: LabelErrors = score_labels(self.probabilities, y)
         self.judged_s = time.perf_counter() - started
 
     def features(self) -> npt.NDArray[np.float32]:
@@ -100,17 +100,17 @@ class NoisyCase:
         if self.learns and not self.long_folds:
             encoder = make_encoder(replace(setting, cache=None), x[fitted], self.y[fitted], seed)
             return _softmax(encoder.logits(encoder(x[held_out])))
-        config = WatchConfig(seed=seed, device=setting.device)
-        network = watch_training(self._network(), x[fitted], self.y[fitted], config=config).classifier
+        config = TrainingDynamicsConfig(seed=seed, device=setting.device)
+        network = record_training_dynamics(self._network(), x[fitted], self.y[fitted], config=config).classifier
         return _softmax(_outputs(network, self.preprocessing, x[held_out], setting.device))
 
-    def shut_out(self) -> npt.NDArray[np.int64]:
+    def n_displaced(self) -> npt.NDArray[np.int64]:
         """How many examples each one shuts out of slots that were fitted on the watched network's features."""
         network = self.classifier[0]  # type: ignore[index]
         features = _outputs(network, self.preprocessing, self.inputs, self.setting.device)
         config = replace(_SLOTS, seed=self.seed)
         model, _ = fit(features, self.y, config=config, report=part(self.progress, 0.45, 0.5))
-        return shut_out(torch.from_numpy(features), self.y, model.head.weights.detach(), model.head.labels)
+        return n_displaced(torch.from_numpy(features), self.y, model.head.weights.detach(), model.head.labels)
 
     def facts(self, noisy: Noisy, y: Labels) -> dict[str, Any]:
         """How well the noise itself was found: the number of errors, its matrix, and the true labels suggested."""
@@ -135,7 +135,7 @@ def verdicts(case: NoisyCase, skipped: dict[str, str]) -> Iterator[RankedLabels]
     ranking = Ranking(case.found.suspicion, case.found.listed())
     yield RankedLabels("slots: watched training", ranking, case.judged_s, True)
     started = time.perf_counter()
-    damage = case.shut_out().astype(np.float64)
+    damage = case.n_displaced().astype(np.float64)
     seconds = time.perf_counter() - started + case.watch_s
     yield RankedLabels(
         "slots: examples shut out of slots", Ranking(damage, _NO_LIST), seconds, True, "Evidence, not our ranking."

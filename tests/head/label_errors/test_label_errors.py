@@ -14,11 +14,11 @@ from torch import nn
 from slots.errors import DataError, UsageError
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.label_errors import noise_matrix as label_errors_noise
-from slots.label_errors.detection import find_label_errors, judge_labels
-from slots.label_errors.evidence import DAMAGES, gather_evidence, shut_out
+from slots.label_errors.detection import find_label_errors, score_labels
+from slots.label_errors.evidence import DAMAGES, gather_evidence, n_displaced
 from slots.label_errors.explanations import explain_label_errors
-from slots.label_errors.noise_matrix import anchor_counts, given_true, noise_matrix
-from slots.label_errors.training_dynamics import WatchConfig, small_network, watch_training
+from slots.label_errors.noise_matrix import confident_joint, noise_matrix, posterior
+from slots.label_errors.training_dynamics import TrainingDynamicsConfig, record_training_dynamics, small_network
 
 
 def counts_of(n, draw):
@@ -31,16 +31,16 @@ def counts_of(n, draw):
 def test_the_surest_of_each_predicted_class_are_counted():
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
     y = np.array([0, 1, 0, 1, 1])
-    assert anchor_counts(p, y, share=0.5).tolist() == [[2, 2], [0, 1]]  # at least 100 where there are so many
+    assert confident_joint(p, y, share=0.5).tolist() == [[2, 2], [0, 1]]  # at least 100 where there are so many
     many, given_labels = np.tile(p[:4], (100, 1)), np.tile(y[:4], 100)
-    assert anchor_counts(many, given_labels, share=0.5).tolist() == [[100, 100], [0, 0]]
-    assert anchor_counts(many, given_labels, share=0.01).tolist() == [[100, 0], [0, 0]]
+    assert confident_joint(many, given_labels, share=0.5).tolist() == [[100, 100], [0, 0]]
+    assert confident_joint(many, given_labels, share=0.01).tolist() == [[100, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_a_share_of_anchors_outside_its_range_is_refused(share):
     with pytest.raises(ValueError, match=r"`share` must lie in \(0, 1\], got .*0.1 takes the surest tenth"):
-        anchor_counts(np.eye(2), np.array([0, 1]), share=share)
+        confident_joint(np.eye(2), np.array([0, 1]), share=share)
 
 
 @settings(max_examples=20, deadline=None)
@@ -82,13 +82,13 @@ def test_a_class_nobody_predicts_and_clean_labels_still_give_rows_that_sum_to_on
 def test_suspicion_is_bayes_rule(n, seed):
     rng = np.random.default_rng(seed)
     p, y = rng.dirichlet(np.ones(n), size=30), rng.integers(0, n, 30)
-    found = judge_labels(p, y)
+    found = score_labels(p, y)
     np.testing.assert_allclose(found.suspicion, reference.suspicion(p, y, found.noise), rtol=1e-9)
     assert (found.suggested != y).all()
-    posterior = given_true(p, y, found.noise)
-    np.testing.assert_allclose(posterior.sum(1), 1)
+    chances = posterior(p, y, found.noise)
+    np.testing.assert_allclose(chances.sum(1), 1)
     shuffled = rng.permutation(30)
-    np.testing.assert_allclose(judge_labels(p[shuffled], y[shuffled]).suspicion, found.suspicion[shuffled])
+    np.testing.assert_allclose(score_labels(p[shuffled], y[shuffled]).suspicion, found.suspicion[shuffled])
 
 
 def test_what_the_noise_never_does_is_not_suspected():
@@ -100,7 +100,7 @@ def test_what_the_noise_never_does_is_not_suspected():
     p = np.repeat((1 - sure)[:, None] / 2, 3, axis=1)
     p[np.arange(600), y] = sure
     p[-1] = [0.59, 0.01, 0.4]  # an odd 2 that looks like a 0
-    found = judge_labels(p, y_given, np.array([3, 5, 9]))
+    found = score_labels(p, y_given, np.array([3, 5, 9]))
     assert set(found.ranked()[:20]) == set(range(20))
     assert found.suspicion[-1] < found.suspicion[0]
     assert found.suggested[0] == 3
@@ -119,8 +119,8 @@ def test_answers_are_noted_before_the_step_that_uses_the_label():
     network = nn.Linear(x.shape[1], 7)
     twin = nn.Linear(x.shape[1], 7)
     twin.load_state_dict(network.state_dict())
-    config = WatchConfig(epochs=3, batch_size=20, learning_rate=0.1, seed=3)
-    found = watch_training(network, x, y, config=config)
+    config = TrainingDynamicsConfig(epochs=3, batch_size=20, learning_rate=0.1, seed=3)
+    found = record_training_dynamics(network, x, y, config=config)
     expected = reference.watched(twin, x, y, epochs=3, batches=3, rate=0.1, seed=3)
     np.testing.assert_allclose(found.log_probabilities, expected, atol=1e-4)
     np.testing.assert_allclose(np.exp(found.log_probabilities).sum(1), 1)
@@ -156,28 +156,30 @@ def test_images_are_shifted_by_their_size_and_progress_is_told():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     torch.manual_seed(0)
     state = {name: it.clone() for name, it in flat.state_dict().items()}
-    config = WatchConfig(epochs=2)
-    moved = watch_training(flat, images, y, config=config, report=lambda step, share: told.append((step, share)))
+    config = TrainingDynamicsConfig(epochs=2)
+    moved = record_training_dynamics(
+        flat, images, y, config=config, report=lambda step, share: told.append((step, share))
+    )
     flat.load_state_dict(state)
-    still = watch_training(flat, images, y, config=WatchConfig(epochs=2, augment="none"))
+    still = record_training_dynamics(flat, images, y, config=TrainingDynamicsConfig(epochs=2, augment="none"))
     assert not np.allclose(moved.log_probabilities, still.log_probabilities)
     assert told[0] == ("watching the training", 0.0)
     assert 0 < told[-1][1] < 1
 
 
 def test_small_data_gets_more_epochs_and_smaller_batches():
-    assert WatchConfig().sizes(60_000) == (6, 468)
-    assert WatchConfig().sizes(1437) == (17, 89)
-    assert WatchConfig().sizes(30) == (20, 1)
-    assert WatchConfig(epochs=4, batch_size=10).sizes(100) == (4, 10)
+    assert TrainingDynamicsConfig().sizes(60_000) == (6, 468)
+    assert TrainingDynamicsConfig().sizes(1437) == (17, 89)
+    assert TrainingDynamicsConfig().sizes(30) == (20, 1)
+    assert TrainingDynamicsConfig(epochs=4, batch_size=10).sizes(100) == (4, 10)
 
 
 def test_misuse_is_named():
     x, y = blobs(40)
     with pytest.raises(UsageError, match=r"`epochs` must be >= 2, got 1. The first half is not watched."):
-        WatchConfig(epochs=1)
+        TrainingDynamicsConfig(epochs=1)
     with pytest.raises(UsageError, match=r"`batch_size` must be >= 2, got 1. Try 128."):
-        WatchConfig(batch_size=1)
+        TrainingDynamicsConfig(batch_size=1)
     with pytest.raises(DataError, match=r"`y` must hold at least two labels, got only 4. A single label cannot"):
         find_label_errors(small_network(x.shape[1]), x, np.full(40, 4))
     with pytest.raises(DataError, match=r"`x` must hold at least 20 examples, got 10. Fewer say nothing"):
@@ -251,7 +253,7 @@ def test_errors_are_explained_by_slots_of_the_examples_that_are_not_listed(limit
     x, y = blobs(400, classes=3, feature=16, spread=0.3)
     given = y.copy()
     given[:20] = (y[:20] + 1) % 3
-    errors = find_label_errors(small_network(16), x, given, config=WatchConfig(seed=1))
+    errors = find_label_errors(small_network(16), x, given, config=TrainingDynamicsConfig(seed=1))
     steps = []
     found = explain_label_errors(x, given, errors, limit=limit, report=lambda *it: steps.append(it))
     listed = errors.ranked()[: limit or errors.n_errors]
@@ -274,6 +276,6 @@ def test_features_of_another_width_are_refused():
 def test_shut_out_is_the_literal_count(seed):
     x, y, head, _ = random_case(seed)
     weights = head.weights.detach()
-    found = shut_out(torch.from_numpy(x), y, weights, head.labels)
-    assert found.tolist() == reference.shut_out(x, y, weights.numpy(), head.labels.tolist()).tolist()
+    found = n_displaced(torch.from_numpy(x), y, weights, head.labels)
+    assert found.tolist() == reference.n_displaced(x, y, weights.numpy(), head.labels.tolist()).tolist()
     assert found.sum()
