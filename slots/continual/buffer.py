@@ -12,8 +12,8 @@ from slots.shapes import Ids
 
 
 @dataclass
-class Waiting:
-    """Quantized rows with their label ids, in the order in which they came.
+class PendingBuffer:
+    """Buffer of pending examples: quantized rows with their label ids, in the order in which they came.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ class Waiting:
     ids: Ids
 
     @classmethod
-    def empty(cls, n_features: int) -> Waiting:
-        """Nobody waits."""
+    def empty(cls, n_features: int) -> PendingBuffer:
+        """An empty buffer."""
         return cls(np.zeros((0, n_features), np.int8), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
     def __len__(self) -> int:
@@ -39,9 +39,9 @@ class Waiting:
         """Bytes of all arrays."""
         return self.codes.nbytes + self.scales.nbytes + self.ids.nbytes
 
-    def copy(self) -> Waiting:
+    def copy(self) -> PendingBuffer:
         """The same; arrays are never written into, so they are shared."""
-        return Waiting(self.codes, self.scales, self.ids)
+        return PendingBuffer(self.codes, self.scales, self.ids)
 
     def add(self, rows: Rows, ids: Ids) -> None:
         """Put rows at the end."""
@@ -50,11 +50,11 @@ class Waiting:
         self.scales = np.concatenate([self.scales, scales])
         self.ids = np.concatenate([self.ids, ids])
 
-    def most(self) -> int:
-        """The label that most of them have, the lowest of several."""
+    def most_frequent_label(self) -> int:
+        """The label that most pending rows have, the lowest of several."""
         return int(np.bincount(self.ids).argmax())
 
-    def release(self, label: int) -> Rows:
+    def pop_label(self, label: int) -> Rows:
         """Take out the rows of a label."""
         chosen = self.ids == label
         rows: Rows = self.codes[chosen] * self.scales[chosen, None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from slots.continual.pca_slots import LEAST_ENERGY, DirectedSlots, Floats, Rows, measure
+from slots.continual.pca_slots import LEAST_ENERGY, Floats, PcaSlots, Rows, measure
 
 SHARPNESS = 8.0
 """Evidence is minus this times the logarithm of an energy: a Student's t density with twice as many freedoms."""
@@ -17,8 +17,8 @@ _CAUTION = 0.01
 
 
 @dataclass
-class Evidence:
-    """Class means and the two weights.
+class ClassEvidence:
+    """Weighted class scores: class means, and what slots and means weigh.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Evidence:
     squares: npt.NDArray[np.float64]
 
     @classmethod
-    def empty(cls, n_features: int) -> Evidence:
+    def empty(cls, n_features: int) -> ClassEvidence:
         """No labels yet, both weights one."""
         return cls(np.zeros((0, n_features), np.float32), np.ones(2), np.full(2, _CAUTION))
 
@@ -44,15 +44,15 @@ class Evidence:
         """Bytes of all arrays."""
         return sum(getattr(self, field.name).nbytes for field in fields(self))
 
-    def copy(self) -> Evidence:
+    def copy(self) -> ClassEvidence:
         """The same in new arrays."""
-        return Evidence(self.means.copy(), self.weights.copy(), self.squares.copy())
+        return ClassEvidence(self.means.copy(), self.weights.copy(), self.squares.copy())
 
     def add_labels(self, count: int) -> None:
         """Make room for further labels."""
         self.means = np.concatenate([self.means, np.full((count, self.means.shape[1]), np.nan, np.float32)])
 
-    def total(self, slots: DirectedSlots, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def total(self, slots: PcaSlots, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Weighed evidence, float64 of shape (example, label); minus infinity for a label without examples."""
         known = self._known()
         parts = self._parts(measure(slots, rows)[0], slots, rows)[:, :, known]
@@ -60,13 +60,13 @@ class Evidence:
         found[:, known] = np.tensordot(self.weights, parts, 1)
         return found
 
-    def watch(self, slots: DirectedSlots, label: int, rows: Rows, *, seen: bool) -> None:
+    def watch(self, slots: PcaSlots, label: int, rows: Rows, *, seen: bool) -> None:
         """Look at rows of a label before they are learned: who came near the others' slots, and which evidence erred.
 
         Parameters
         ----------
-        slots : DirectedSlots
-            Their ``rivals`` are brought up to date.
+        slots : PcaSlots
+            Their ``nearest_foreign_energy`` is brought up to date.
         label : int
         rows : float32 array of shape (example, feature)
         seen : bool
@@ -82,7 +82,7 @@ class Evidence:
         energies = measure(slots, rows)[0]
         foreign = slots.labels != label
         nearest = energies.min(0).astype(np.float64)
-        slots.rivals[foreign] = np.minimum(slots.rivals[foreign], nearest[foreign])
+        slots.nearest_foreign_energy[foreign] = np.minimum(slots.nearest_foreign_energy[foreign], nearest[foreign])
         known = self._known()
         if not seen or known.sum() < 2:
             return
@@ -103,7 +103,7 @@ class Evidence:
         """Labels that have examples, of shape (label,)."""
         return ~np.isnan(self.means[:, 0])
 
-    def _parts(self, energies: Floats, slots: DirectedSlots, rows: Floats) -> npt.NDArray[np.float64]:
+    def _parts(self, energies: Floats, slots: PcaSlots, rows: Floats) -> npt.NDArray[np.float64]:
         """Evidence of slots and of means, float64 of shape (2, example, label); minus infinity where there is none."""
         parts = np.full((2, len(rows), len(self.means)), -np.inf)
         logs = -SHARPNESS * np.log(energies.astype(np.float64))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slots.continual.pca_slots import OPEN, DirectedSlots, Rows, measure, merge, quantize
+from slots.continual.pca_slots import OPEN, PcaSlots, Rows, measure, merge, quantize
 from slots.shapes import Ids
 
 _MOVES = 8  # k-means steps for the first slots of a class
@@ -45,20 +45,20 @@ class Growth:
         return max(1, min(self.first_slots, n_examples // self.first_share), n_examples // self.slot_share)
 
 
-def unexplained(slots: DirectedSlots, label: int, rows: Rows) -> npt.NDArray[np.bool_]:
+def unexplained(slots: PcaSlots, label: int, rows: Rows) -> npt.NDArray[np.bool_]:
     """Which rows of a label lie in the reach of none of its sealed slots, of shape (example,)."""
     mine = slots.take((slots.labels == label) & (slots.generations != OPEN))
-    energies, depths = measure(mine, rows)
-    held = (energies <= mine.reaches[:, 0]) & (depths <= mine.reaches[:, 1])
+    energies, mahalanobis = measure(mine, rows)
+    held = (energies <= mine.limits[:, 0]) & (mahalanobis <= mine.limits[:, 1])
     return np.asarray(~held.any(axis=1), np.bool_)
 
 
-def learn(slots: DirectedSlots, label: int, rows: Rows, *, wanted: int, others: int, rng: np.random.Generator) -> None:
+def learn(slots: PcaSlots, label: int, rows: Rows, *, wanted: int, others: int, rng: np.random.Generator) -> None:
     """Let the open slots of a label learn some rows, after adding new slots where there are too few; in place.
 
     Parameters
     ----------
-    slots : DirectedSlots
+    slots : PcaSlots
     label : int
     rows : float32 array of shape (example, feature)
         At least one.
@@ -73,8 +73,8 @@ def learn(slots: DirectedSlots, label: int, rows: Rows, *, wanted: int, others: 
     new = min(len(rows), max(wanted - len(mine), 0 if len(opened) else 1))
     if new:
         starts = _seeds(slots.take(mine), rows, new, rng)
-        more = DirectedSlots.empty(new, slots.spreads.shape[1], slots.n_features)
-        more.labels[:], more.births[:] = label, others
+        more = PcaSlots.empty(new, slots.variances.shape[1], slots.n_features)
+        more.labels[:], more.born_after[:] = label, others
         more.codes[:, 0], more.scales[:, 0] = quantize(starts)
         slots.append(more)
         opened = np.concatenate([opened, np.arange(len(slots) - new, len(slots))])
@@ -88,12 +88,12 @@ def learn(slots: DirectedSlots, label: int, rows: Rows, *, wanted: int, others: 
         merge(slots, slot, won)
 
 
-def seal(slots: DirectedSlots, growth: Growth, others: Ids, generation: int) -> int:
+def seal(slots: PcaSlots, growth: Growth, others: Ids, generation: int) -> int:
     """Seal the open slots that have stood their probation; in place.
 
     Parameters
     ----------
-    slots : DirectedSlots
+    slots : PcaSlots
     growth : Growth
     others : int64 array of shape (slot,)
         Examples of other labels learned so far, for each slot's label.
@@ -107,19 +107,19 @@ def seal(slots: DirectedSlots, growth: Growth, others: Ids, generation: int) -> 
     Notes
     -----
     A slot's reach is that of its own typical example, and never as far as any example of another label has come; at
-    most two standard deviations above the mean in depth.
+    most two standard deviations above the mean in Mahalanobis distance.
     """
     measured = slots.moments[:, 0, 0] >= _SURE
-    ripe = np.flatnonzero((slots.generations == OPEN) & (others - slots.births >= growth.probation) & measured)
+    ripe = np.flatnonzero((slots.generations == OPEN) & (others - slots.born_after >= growth.probation) & measured)
     count, mean, squares = slots.moments[ripe].transpose(2, 1, 0)
     limits = np.exp(mean + np.array([[growth.reach], [2.0]]) * np.sqrt(squares / np.maximum(count, 1)))
-    limits[0] = np.minimum(limits[0], _KEPT_FREE * slots.rivals[ripe])
-    slots.reaches[ripe], slots.generations[ripe] = limits.T, generation
+    limits[0] = np.minimum(limits[0], _KEPT_FREE * slots.nearest_foreign_energy[ripe])
+    slots.limits[ripe], slots.generations[ripe] = limits.T, generation
     return len(ripe)
 
 
-def _note(slots: DirectedSlots, slot: int, rows: Rows) -> None:
-    """Add energies and depths of rows that are not learned yet to a slot's moments (Chan et al., 1983)."""
+def _note(slots: PcaSlots, slot: int, rows: Rows) -> None:
+    """Add the measures of rows that are not learned yet to a slot's moments (Chan et al., 1983)."""
     measures = measure(slots.take(np.array([slot])), rows)
     for kind, values in enumerate(measures):
         logs = np.log(np.maximum(values[:, 0].astype(np.float64), 1e-9))
@@ -135,7 +135,7 @@ def _distances(rows: Rows, centres: Rows) -> Rows:
     return found
 
 
-def _seeds(mine: DirectedSlots, rows: Rows, n_seeds: int, rng: np.random.Generator) -> Rows:
+def _seeds(mine: PcaSlots, rows: Rows, n_seeds: int, rng: np.random.Generator) -> Rows:
     """Where new slots start: k-means of the rows for a new label, else rows that the present slots explain badly."""
     own = (rows**2).sum(1)
     if len(mine):

@@ -12,10 +12,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from slots.continual.buffer import Waiting
-from slots.continual.evidence import Evidence
+from slots.continual.buffer import PendingBuffer
+from slots.continual.evidence import ClassEvidence
 from slots.continual.growth import Growth, learn, seal, unexplained
-from slots.continual.pca_slots import DirectedSlots
+from slots.continual.pca_slots import PcaSlots
 from slots.continual.sealed_match import match
 from slots.errors import UsageError
 from slots.labels import check_rows_and_labels, check_same_kind
@@ -69,9 +69,9 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     classes_ : array of shape (class,)
         Sorted; label ids number the classes in order of appearance.
-    slots_ : DirectedSlots
+    slots_ : PcaSlots
         What was learned from all but the pending examples.
-    evidence_ : Evidence
+    evidence_ : ClassEvidence
         Class means, and how much slots and means weigh.
     n_features_in_ : int
     nbytes : int
@@ -184,7 +184,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._waiting.add(units[done:end], ids[done:end])
             done = end
             if len(self._waiting) >= self.pending:
-                self._learn(self._waiting.most())
+                self._learn(self._waiting.most_frequent_label())
                 self._seal()
         return self
 
@@ -277,9 +277,9 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _start(self, labels: Labels) -> None:
         n_features: int = self.n_features_in_
-        self.slots_ = DirectedSlots.empty(0, min(self.n_directions, n_features), n_features)
-        self.evidence_ = Evidence.empty(n_features)
-        self._waiting = Waiting.empty(n_features)
+        self.slots_ = PcaSlots.empty(0, min(self.n_directions, n_features), n_features)
+        self.evidence_ = ClassEvidence.empty(n_features)
+        self._waiting = PendingBuffer.empty(n_features)
         self._names: Labels = labels[:0]
         self._learned, self._open = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._flushes = 0
@@ -301,7 +301,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _learn(self, label: int) -> None:
         """Learn all pending examples of a label."""
-        rows = self._waiting.release(label)
+        rows = self._waiting.pop_label(label)
         self.evidence_.watch(self.slots_, label, rows, seen=bool(self._learned[label]))
         self.evidence_.learn(label, rows, int(self._learned[label]))
         others = int(self._learned.sum() - self._learned[label])

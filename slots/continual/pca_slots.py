@@ -1,4 +1,4 @@
-"""Slots with directions: each remembers a mean, the directions in which its examples vary, and how much, in 8 bits."""
+"""Slots as probabilistic PCAs: each keeps a mean, its principal directions and their variances, in 8 bits."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def quantize(rows: Rows) -> tuple[Codes, npt.NDArray[np.float32]]:
 
 
 @dataclass
-class DirectedSlots:
-    """The slots of a continual learner, one row of each array a slot; rows are added and never removed.
+class PcaSlots:
+    """Mixture of probabilistic PCAs: the slots of a continual learner, one row of each array a slot; none is removed.
 
     Parameters
     ----------
     codes : int8 array of shape (slot, 1 + direction, feature)
         The mean and the unit directions, quantized.
     scales : float32 array of shape (slot, 1 + direction)
-    spreads : float32 array of shape (slot, direction)
+    variances : float32 array of shape (slot, direction)
         Variance along each direction; 0 where there is none.
-    rest : float32 array of shape (slot,)
+    residual : float32 array of shape (slot,)
         Mean squared distance of its examples from the plane of its directions.
     labels : int64 array of shape (slot,)
     counts : int64 array of shape (slot,)
@@ -66,14 +66,14 @@ class DirectedSlots:
     generations : int64 array of shape (slot,)
         `OPEN`, or when it was sealed; a sealed slot never changes.
     moments : float64 array of shape (slot, 2, 3)
-        Count, mean and summed squared deviation of the logarithms of the energy and the depth of its examples, each
-        measured before it was learned.
-    rivals : float64 array of shape (slot,)
+        Count, mean and summed squared deviation of the logarithms of the energy and the Mahalanobis distance of its
+        examples, each measured before it was learned.
+    nearest_foreign_energy : float64 array of shape (slot,)
         Least energy of an example of another label so far.
-    births : int64 array of shape (slot,)
+    born_after : int64 array of shape (slot,)
         How many examples of other labels had been learned when it came.
-    reaches : float64 array of shape (slot, 2)
-        Largest energy and largest depth that match; 0 while it is open.
+    limits : float64 array of shape (slot, 2)
+        Largest energy and largest Mahalanobis distance that match; 0 while it is open.
 
     Notes
     -----
@@ -83,31 +83,31 @@ class DirectedSlots:
 
     codes: Codes
     scales: npt.NDArray[np.float32]
-    spreads: npt.NDArray[np.float32]
-    rest: npt.NDArray[np.float32]
+    variances: npt.NDArray[np.float32]
+    residual: npt.NDArray[np.float32]
     labels: Ids
     counts: Ids
     generations: Ids
     moments: npt.NDArray[np.float64]
-    rivals: npt.NDArray[np.float64]
-    births: Ids
-    reaches: npt.NDArray[np.float64]
+    nearest_foreign_energy: npt.NDArray[np.float64]
+    born_after: Ids
+    limits: npt.NDArray[np.float64]
 
     @classmethod
-    def empty(cls, n_slots: int, n_directions: int, n_features: int) -> DirectedSlots:
+    def empty(cls, n_slots: int, n_directions: int, n_features: int) -> PcaSlots:
         """So many open slots that know nothing yet, of label 0."""
         return cls(
             codes=np.zeros((n_slots, 1 + n_directions, n_features), np.int8),
             scales=np.zeros((n_slots, 1 + n_directions), np.float32),
-            spreads=np.zeros((n_slots, n_directions), np.float32),
-            rest=np.zeros(n_slots, np.float32),
+            variances=np.zeros((n_slots, n_directions), np.float32),
+            residual=np.zeros(n_slots, np.float32),
             labels=np.zeros(n_slots, np.int64),
             counts=np.zeros(n_slots, np.int64),
             generations=np.full(n_slots, OPEN, np.int64),
             moments=np.zeros((n_slots, 2, 3)),
-            rivals=np.full(n_slots, np.inf),
-            births=np.zeros(n_slots, np.int64),
-            reaches=np.zeros((n_slots, 2)),
+            nearest_foreign_energy=np.full(n_slots, np.inf),
+            born_after=np.zeros(n_slots, np.int64),
+            limits=np.zeros((n_slots, 2)),
         )
 
     def __len__(self) -> int:
@@ -123,15 +123,15 @@ class DirectedSlots:
         """Bytes of all arrays."""
         return sum(getattr(self, field.name).nbytes for field in fields(self))
 
-    def copy(self) -> DirectedSlots:
+    def copy(self) -> PcaSlots:
         """The same in new arrays."""
-        return DirectedSlots(**{field.name: getattr(self, field.name).copy() for field in fields(self)})
+        return PcaSlots(**{field.name: getattr(self, field.name).copy() for field in fields(self)})
 
-    def take(self, ids: Ids | npt.NDArray[np.bool_]) -> DirectedSlots:
+    def take(self, ids: Ids | npt.NDArray[np.bool_]) -> PcaSlots:
         """Some of the slots, in new arrays."""
-        return DirectedSlots(**{field.name: getattr(self, field.name)[ids] for field in fields(self)})
+        return PcaSlots(**{field.name: getattr(self, field.name)[ids] for field in fields(self)})
 
-    def append(self, more: DirectedSlots) -> None:
+    def append(self, more: PcaSlots) -> None:
         """Put further slots behind these."""
         for field in fields(self):
             setattr(self, field.name, np.concatenate([getattr(self, field.name), getattr(more, field.name)]))
@@ -146,34 +146,34 @@ class DirectedSlots:
 
     def noise(self) -> npt.NDArray[np.float32]:
         """Variance in each of the features that no direction spans, of shape (slot,)."""
-        free = max(1, self.n_features - self.spreads.shape[1])
-        found: npt.NDArray[np.float32] = np.maximum(self.rest / free, _TINY)
+        free = max(1, self.n_features - self.variances.shape[1])
+        found: npt.NDArray[np.float32] = np.maximum(self.residual / free, _TINY)
         return found
 
 
-def measure(slots: DirectedSlots, rows: Floats) -> tuple[Floats, Floats]:
+def measure(slots: PcaSlots, rows: Floats) -> tuple[Floats, Floats]:
     """How far each row lies from each slot, and how far out within the slot's plane.
 
     Parameters
     ----------
-    slots : DirectedSlots
+    slots : PcaSlots
     rows : float array of shape (example, feature)
         Unit rows; the precision of the result is theirs.
 
     Returns
     -------
     energies : array of shape (example, slot)
-        Squared distance, in which a step along a direction of spread ``v`` counts ``n / (v + n)`` with noise ``n``:
+        Squared distance, in which a step along a direction of variance ``v`` counts ``n / (v + n)`` with noise ``n``:
         the noise times the squared Mahalanobis distance of the slot's probabilistic PCA. >= 0.
-    depths : array of shape (example, slot)
+    mahalanobis : array of shape (example, slot)
         Squared Mahalanobis distance within the plane.
     """
     kind = rows.dtype
     energies = np.empty((len(rows), len(slots)), kind)
-    depths = np.empty((len(rows), len(slots)), kind)
+    mahalanobis = np.empty((len(rows), len(slots)), kind)
     means, directions = slots.means().astype(kind), slots.directions().astype(kind)
     noise = slots.noise().astype(kind)
-    inverse = 1 / (slots.spreads.astype(kind) + noise[:, None])
+    inverse = 1 / (slots.variances.astype(kind) + noise[:, None])
     offsets = np.einsum("sf,srf->sr", means, directions)
     flat = directions.reshape(-1, slots.n_features)
     squares = (rows**2).sum(1)[:, None] + (means**2).sum(1)
@@ -183,37 +183,37 @@ def measure(slots: DirectedSlots, rows: Floats) -> tuple[Floats, Floats]:
         along = ((part @ flat.T).reshape(len(part), *offsets.shape) - offsets) ** 2
         depth = np.einsum("esr,sr->es", along, inverse)
         energies[i : i + step] = squares[i : i + step] - 2 * part @ means.T - along.sum(2) + depth * noise
-        depths[i : i + step] = depth
-    return np.maximum(energies, LEAST_ENERGY).astype(kind), depths
+        mahalanobis[i : i + step] = depth
+    return np.maximum(energies, LEAST_ENERGY).astype(kind), mahalanobis
 
 
-def measure_one(slots: DirectedSlots, row: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
+def measure_one(slots: PcaSlots, row: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
     """The same for a single row in sums whose order no other slot or row can change: the exact values.
 
     Parameters
     ----------
-    slots : DirectedSlots
+    slots : PcaSlots
     row : float64 array of shape (feature,)
 
     Returns
     -------
-    energies, depths : float64 arrays of shape (slot,)
+    energies, mahalanobis : float64 arrays of shape (slot,)
     """
     means, directions = slots.means().astype(np.float64), slots.directions().astype(np.float64)
     noise = slots.noise().astype(np.float64)
     away = row - means
     along = (directions * away[:, None]).sum(2) ** 2
-    depths = (along / (slots.spreads.astype(np.float64) + noise[:, None])).sum(1)
-    energies = (away**2).sum(1) - along.sum(1) + depths * noise
-    return np.maximum(energies, LEAST_ENERGY), depths
+    mahalanobis = (along / (slots.variances.astype(np.float64) + noise[:, None])).sum(1)
+    energies = (away**2).sum(1) - along.sum(1) + mahalanobis * noise
+    return np.maximum(energies, LEAST_ENERGY), mahalanobis
 
 
-def merge(slots: DirectedSlots, slot: int, rows: Rows) -> None:
+def merge(slots: PcaSlots, slot: int, rows: Rows) -> None:
     """Let an open slot learn some rows, in place.
 
     Parameters
     ----------
-    slots : DirectedSlots
+    slots : PcaSlots
     slot : int
     rows : float32 array of shape (example, feature)
         At least one.
@@ -222,7 +222,7 @@ def merge(slots: DirectedSlots, slot: int, rows: Rows) -> None:
     -----
     The old directions, each as long as the spread of its examples, the new rows about their mean and the step between
     both means span a small matrix with the sum of squares of all examples; its leading singular vectors are the new
-    directions, and what they leave goes to the rest.
+    directions, and what they leave goes to the residual.
     """
     old, new = int(slots.counts[slot]), len(rows)
     total, mean = old + new, rows.mean(0)
@@ -230,20 +230,20 @@ def merge(slots: DirectedSlots, slot: int, rows: Rows) -> None:
     if old:
         before = slots.codes[slot, 0] * slots.scales[slot, 0]
         parts += [
-            slots.codes[slot, 1:] * (slots.scales[slot, 1:] * np.sqrt(old * slots.spreads[slot]))[:, None],
+            slots.codes[slot, 1:] * (slots.scales[slot, 1:] * np.sqrt(old * slots.variances[slot]))[:, None],
             (np.sqrt(old * new / total) * (before - mean))[None],
         ]
         mean = before + (mean - before) * (new / total)
     stacked = np.concatenate(parts)
     squares, turn = np.linalg.eigh((stacked @ stacked.T).astype(np.float64))
-    keep = np.arange(len(squares))[::-1][: slots.spreads.shape[1]]
+    keep = np.arange(len(squares))[::-1][: slots.variances.shape[1]]
     keep = keep[squares[keep] > 1e-6 * max(float(squares[-1]), _TINY)]
-    found = np.zeros((1 + slots.spreads.shape[1], slots.n_features), np.float32)
+    found = np.zeros((1 + slots.variances.shape[1], slots.n_features), np.float32)
     found[0] = mean
     found[1 : 1 + len(keep)] = (turn[:, keep].T / np.sqrt(squares[keep])[:, None]).astype(np.float32) @ stacked
     slots.codes[slot], slots.scales[slot] = quantize(found)
-    slots.spreads[slot] = 0
-    slots.spreads[slot, : len(keep)] = squares[keep] / total
+    slots.variances[slot] = 0
+    slots.variances[slot, : len(keep)] = squares[keep] / total
     left = max(0.0, float(squares.sum() - squares[keep].sum()))
-    slots.rest[slot] = (old * slots.rest[slot] + left) / total
+    slots.residual[slot] = (old * slots.residual[slot] + left) / total
     slots.counts[slot] = total

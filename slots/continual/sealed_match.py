@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from slots.continual.pca_slots import OPEN, DirectedSlots, Floats, measure, measure_one
+from slots.continual.pca_slots import OPEN, Floats, PcaSlots, measure, measure_one
 from slots.shapes import Ids
 
 _TOLERANCE = 1e-11  # of energies of unit rows in float64; products err by less than 1e-13
 
 
-def match(slots: DirectedSlots, rows: npt.NDArray[np.float64], *, lead: float) -> Ids:
+def match(slots: PcaSlots, rows: npt.NDArray[np.float64], *, lead: float) -> Ids:
     """The slot that answers each row.
 
     Parameters
     ----------
-    slots : DirectedSlots
+    slots : PcaSlots
     rows : float64 array of shape (example, feature)
         Unit rows.
     lead : float in (0, 1)
@@ -42,16 +42,16 @@ def match(slots: DirectedSlots, rows: npt.NDArray[np.float64], *, lead: float) -
         return found
     kept = slots.take(sealed)
     elders = (kept.generations[None] <= kept.generations[:, None]) & (kept.labels[None] != kept.labels[:, None])
-    energies, depths = measure(kept, rows)
-    sharpest = kept.spreads.astype(np.float64).min(1) + kept.noise()
+    energies, mahalanobis = measure(kept, rows)
+    sharpest = kept.variances.astype(np.float64).min(1) + kept.noise()
     slack = np.stack([np.full(len(kept), _TOLERANCE), _TOLERANCE * (1 + 1 / sharpest)])
-    held = (energies <= kept.reaches[:, 0] + slack[0]) & (depths <= kept.reaches[:, 1] + slack[1])
+    held = (energies <= kept.limits[:, 0] + slack[0]) & (mahalanobis <= kept.limits[:, 1] + slack[1])
     row, slot = np.nonzero(held)
     rival = np.where(elders[slot], energies[row], np.inf).min(1)
-    energy, depth = energies[row, slot], depths[row, slot]
+    energy, depth = energies[row, slot], mahalanobis[row, slot]
     claims = energy <= lead * rival
-    near = (np.abs(energy - kept.reaches[slot, 0]) <= slack[0, slot]) | (
-        np.abs(depth - kept.reaches[slot, 1]) <= slack[1, slot]
+    near = (np.abs(energy - kept.limits[slot, 0]) <= slack[0, slot]) | (
+        np.abs(depth - kept.limits[slot, 1]) <= slack[1, slot]
     )
     near |= np.abs(energy - lead * np.where(np.isinf(rival), 2**20, rival)) <= _TOLERANCE
     unsure = np.zeros(len(rows), bool)
@@ -69,10 +69,10 @@ def match(slots: DirectedSlots, rows: npt.NDArray[np.float64], *, lead: float) -
     return found
 
 
-def _match_one(kept: DirectedSlots, row: Floats, elders: npt.NDArray[np.bool_], lead: float) -> int:
+def _match_one(kept: PcaSlots, row: Floats, elders: npt.NDArray[np.bool_], lead: float) -> int:
     """The rule itself, for one row: place among the sealed slots, or -1."""
-    energies, depths = measure_one(kept, np.ascontiguousarray(row, np.float64))
-    claims = (energies <= kept.reaches[:, 0]) & (depths <= kept.reaches[:, 1])
+    energies, mahalanobis = measure_one(kept, np.ascontiguousarray(row, np.float64))
+    claims = (energies <= kept.limits[:, 0]) & (mahalanobis <= kept.limits[:, 1])
     claims &= energies <= lead * np.where(elders, energies, np.inf).min(1)
     places = np.flatnonzero(claims)
     if len(places) == 0:

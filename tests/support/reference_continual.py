@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from slots.continual.pca_slots import OPEN, DirectedSlots
+from slots.continual.pca_slots import OPEN, PcaSlots
 
 
-def energy_and_depth(slots: DirectedSlots, slot: int, row: np.ndarray) -> tuple[float, float]:
+def energy_and_depth(slots: PcaSlots, slot: int, row: np.ndarray) -> tuple[float, float]:
     """Of one row and one slot, a direction at a time."""
     mean = np.float64(slots.codes[slot, 0].astype(np.float32) * slots.scales[slot, 0])
-    free = slots.n_features - slots.spreads.shape[1]
-    noise = max(float(np.float32(slots.rest[slot] / max(1, free))), 1e-8)
+    free = slots.n_features - slots.variances.shape[1]
+    noise = max(float(np.float32(slots.residual[slot] / max(1, free))), 1e-8)
     energy, depth = float(((row - mean) ** 2).sum()), 0.0
-    for place, spread in enumerate(slots.spreads[slot].tolist()):
+    for place, spread in enumerate(slots.variances[slot].tolist()):
         direction = np.float64(slots.codes[slot, 1 + place].astype(np.float32) * slots.scales[slot, 1 + place])
         step = float(direction @ (row - mean)) ** 2
         energy -= step
@@ -22,7 +22,7 @@ def energy_and_depth(slots: DirectedSlots, slot: int, row: np.ndarray) -> tuple[
     return max(energy, 1e-9), depth
 
 
-def matching_slot(slots: DirectedSlots, row: np.ndarray, lead: float) -> int:
+def matching_slot(slots: PcaSlots, row: np.ndarray, lead: float) -> int:
     """The slot that answers a row, or -1, generation after generation."""
     measured = [energy_and_depth(slots, slot, row) for slot in range(len(slots))]
     for generation in sorted({int(it) for it in slots.generations if it != OPEN}):
@@ -31,7 +31,7 @@ def matching_slot(slots: DirectedSlots, row: np.ndarray, lead: float) -> int:
             if slots.generations[slot] != generation:
                 continue
             energy, depth = measured[slot]
-            inside = energy <= slots.reaches[slot, 0] and depth <= slots.reaches[slot, 1]
+            inside = energy <= slots.limits[slot, 0] and depth <= slots.limits[slot, 1]
             leads = all(
                 energy <= lead * measured[other][0]
                 for other in range(len(slots))

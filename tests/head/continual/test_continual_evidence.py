@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from slots.continual.evidence import Evidence
-from slots.continual.pca_slots import DirectedSlots, measure, merge
+from slots.continual.evidence import ClassEvidence
+from slots.continual.pca_slots import PcaSlots, measure, merge
 
 
-def learned(rng: np.random.Generator) -> tuple[DirectedSlots, Evidence, np.ndarray, np.ndarray]:
+def learned(rng: np.random.Generator) -> tuple[PcaSlots, ClassEvidence, np.ndarray, np.ndarray]:
     """Three labels with two slots each, the means of all, and further rows of the labels."""
-    slots, evidence = DirectedSlots.empty(6, 2, 5), Evidence.empty(5)
+    slots, evidence = PcaSlots.empty(6, 2, 5), ClassEvidence.empty(5)
     evidence.add_labels(4)  # the last has no examples yet
     slots.labels[:] = [0, 0, 1, 1, 2, 2]
     centres = rng.normal(size=(6, 5))
@@ -25,7 +25,7 @@ def learned(rng: np.random.Generator) -> tuple[DirectedSlots, Evidence, np.ndarr
     return slots, evidence, rows.astype(np.float32), labels
 
 
-def literal(slots: DirectedSlots, evidence: Evidence, row: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def literal(slots: PcaSlots, evidence: ClassEvidence, row: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Evidence for each of the three labels, term by term."""
     energies, found = measure(slots, row[None])[0][0], []
     for label in range(3):
@@ -71,15 +71,15 @@ def test_slots_remember_how_near_other_labels_came() -> None:
     slots, evidence, rows, _ = learned(np.random.default_rng(3))
     evidence.watch(slots, 0, rows, seen=True)
     energies = measure(slots, rows)[0]
-    assert np.isinf(slots.rivals[:2]).all()
-    assert slots.rivals[2:] == pytest.approx(energies[:, 2:].min(0))
+    assert np.isinf(slots.nearest_foreign_energy[:2]).all()
+    assert slots.nearest_foreign_energy[2:] == pytest.approx(energies[:, 2:].min(0))
     evidence.watch(slots, 0, rows[:5] + 10, seen=True)
-    assert slots.rivals[2:] == pytest.approx(energies[:, 2:].min(0))
+    assert slots.nearest_foreign_energy[2:] == pytest.approx(energies[:, 2:].min(0))
 
 
 def test_a_mean_of_two_groups_is_that_of_all() -> None:
     rows = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
-    evidence = Evidence.empty(5)
+    evidence = ClassEvidence.empty(5)
     evidence.add_labels(1)
     evidence.learn(0, rows[:4], 0)
     evidence.learn(0, rows[4:], 4)

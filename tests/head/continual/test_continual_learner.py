@@ -41,7 +41,17 @@ def test_the_state_does_not_depend_on_how_the_stream_is_cut(cuts: list[int]) -> 
     whole, parts = small().partial_fit(X[:300], Y[:300]), small()
     for rows in np.split(np.arange(300), sorted(set(cuts))):
         parts.partial_fit(X[rows], Y[rows])
-    for name in ("codes", "scales", "spreads", "rest", "labels", "generations", "reaches", "rivals", "moments"):
+    for name in (
+        "codes",
+        "scales",
+        "variances",
+        "residual",
+        "labels",
+        "generations",
+        "limits",
+        "nearest_foreign_energy",
+        "moments",
+    ):
         assert np.array_equal(getattr(whole.slots_, name), getattr(parts.slots_, name)), name
     assert np.array_equal(whole.evidence(X[300:320]), parts.evidence(X[300:320]))
 
@@ -73,7 +83,7 @@ def test_matched_answers_never_change_for_any_row(seed: int, again: bool) -> Non
         by_class(learner, range(5, 10))
     after = learner.decide(asked)
     assert len(learner.slots_) > len(kept)
-    for name in ("codes", "scales", "spreads", "rest", "labels", "reaches"):
+    for name in ("codes", "scales", "variances", "residual", "labels", "limits"):
         assert np.array_equal(getattr(kept, name), getattr(learner.slots_, name)[np.flatnonzero(sealed)]), name
     was = before.matched
     assert after.matched[was].all()

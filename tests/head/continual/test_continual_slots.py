@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from support.reference_continual import energy_and_depth, matching_slot
 
 from slots.continual.growth import Growth, learn, seal, unexplained
-from slots.continual.pca_slots import OPEN, DirectedSlots, measure, measure_one, merge, quantize
+from slots.continual.pca_slots import OPEN, PcaSlots, measure, measure_one, merge, quantize
 from slots.continual.sealed_match import match
 
 
-def some_slots(rng: np.random.Generator, n_slots: int = 6, n_directions: int = 3, n_features: int = 8) -> DirectedSlots:
+def some_slots(rng: np.random.Generator, n_slots: int = 6, n_directions: int = 3, n_features: int = 8) -> PcaSlots:
     """Slots that learned random unit rows; the first two thirds are sealed."""
-    slots = DirectedSlots.empty(n_slots, n_directions, n_features)
+    slots = PcaSlots.empty(n_slots, n_directions, n_features)
     slots.labels[:] = rng.integers(3, size=n_slots)
     for slot in range(n_slots):
         rows = rng.normal(size=n_features) + 0.3 * rng.normal(size=(10, n_features))
         merge(slots, slot, (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
     slots.generations[: 2 * n_slots // 3] = rng.integers(3, size=2 * n_slots // 3)
-    slots.reaches[:] = rng.uniform([0.05, 1.0], [1.5, 20.0], size=(n_slots, 2))
+    slots.limits[:] = rng.uniform([0.05, 1.0], [1.5, 20.0], size=(n_slots, 2))
     return slots
 
 
@@ -47,10 +47,10 @@ def test_a_row_of_zeros_stays_zero() -> None:
 
 
 def test_energies_by_hand() -> None:
-    slots = DirectedSlots.empty(1, 1, 3)
+    slots = PcaSlots.empty(1, 1, 3)
     slots.codes[0] = [[0, 0, 127], [127, 0, 0]]
     slots.scales[0] = 1 / 127
-    slots.spreads[0], slots.rest[0] = 0.3, 0.2  # two free features: noise 0.1
+    slots.variances[0], slots.residual[0] = 0.3, 0.2  # two free features: noise 0.1
     energies, depths = measure(slots, np.array([[1.0, 0.0, 0.0]]))
     # one step along the direction and one of length 1 off the plane: 1 * 0.1 / 0.4 + 1
     np.testing.assert_allclose(energies, [[1.25]], rtol=1e-6)
@@ -74,11 +74,11 @@ def test_energies_are_those_of_the_literal_sum(seed: int) -> None:
 
 def test_an_energy_is_the_mahalanobis_distance_times_the_noise() -> None:
     rng = np.random.default_rng(0)
-    slots = DirectedSlots.empty(1, 2, 5)
+    slots = PcaSlots.empty(1, 2, 5)
     slots.codes[0, 0] = rng.integers(-127, 128, 5)
     slots.codes[0, 1, 1] = slots.codes[0, 2, 3] = 127
     slots.scales[0] = 1 / 127
-    slots.spreads[0], slots.rest[0] = [0.5, 0.2], 0.3
+    slots.variances[0], slots.residual[0] = [0.5, 0.2], 0.3
     covariance = np.diag([0.1, 0.6, 0.1, 0.3, 0.1])  # the noise, 0.3 / 3, on every feature
     away = rng.normal(size=5) - slots.means()[0]
     energy = measure(slots, (away + slots.means()[0])[None])[0][0, 0]
@@ -89,25 +89,25 @@ def test_an_energy_is_the_mahalanobis_distance_times_the_noise() -> None:
 @settings(max_examples=15, deadline=None)
 def test_merging_in_two_groups_gives_mean_and_scatter_of_all(seed: int, cut: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(12, 6)).astype(np.float32)
-    slots = DirectedSlots.empty(1, 6, 6)
+    slots = PcaSlots.empty(1, 6, 6)
     merge(slots, 0, rows[:cut])
     merge(slots, 0, rows[cut:])
     directions = slots.directions()[0]
     np.testing.assert_allclose(slots.means()[0], rows.mean(0), atol=0.02)
-    found = (directions.T * slots.spreads[0]) @ directions
+    found = (directions.T * slots.variances[0]) @ directions
     np.testing.assert_allclose(found, np.cov(rows.T, bias=True), atol=0.08)
     assert slots.counts[0] == 12
 
 
 def test_what_the_directions_leave_goes_to_the_rest() -> None:
     rows = np.random.default_rng(1).normal(size=(200, 6)).astype(np.float32)
-    slots = DirectedSlots.empty(1, 2, 6)
+    slots = PcaSlots.empty(1, 2, 6)
     for part in np.split(rows, 4):
         merge(slots, 0, part)
     total = rows.var(0).sum()
-    assert slots.spreads[0].sum() + slots.rest[0] == pytest.approx(total, rel=0.02)
+    assert slots.variances[0].sum() + slots.residual[0] == pytest.approx(total, rel=0.02)
     kept = np.linalg.eigvalsh(np.cov(rows.T, bias=True))[-2:].sum()
-    assert slots.spreads[0].sum() > 0.8 * kept
+    assert slots.variances[0].sum() > 0.8 * kept
 
 
 @given(seed=st.integers(0, 10_000), lead=st.sampled_from([0.5, 0.9]))
@@ -127,11 +127,11 @@ def test_open_slots_match_nothing() -> None:
 
 
 def test_an_older_slot_answers_before_a_nearer_younger_one() -> None:
-    slots = DirectedSlots.empty(2, 1, 2)
+    slots = PcaSlots.empty(2, 1, 2)
     slots.codes[:, 0] = [[127, 0], [90, 90]]
     slots.scales[:] = 1 / 127
-    slots.labels[:], slots.rest[:] = [0, 1], 0.1
-    slots.generations[:], slots.reaches[:] = [0, 1], [2.0, 50.0]
+    slots.labels[:], slots.residual[:] = [0, 1], 0.1
+    slots.generations[:], slots.limits[:] = [0, 1], [2.0, 50.0]
     row = np.array([[0.7, 0.7]])
     assert match(slots, row, lead=0.5).tolist() == [0]
     slots.generations[:] = [1, 0]
@@ -145,13 +145,13 @@ def test_how_many_slots_a_class_should_have() -> None:
 
 def test_a_slot_is_sealed_after_its_probation_and_not_as_far_as_its_nearest_rival() -> None:
     rng = np.random.default_rng(0)
-    slots = DirectedSlots.empty(0, 2, 6)
+    slots = PcaSlots.empty(0, 2, 6)
     centre = np.eye(6, dtype=np.float32)[0]
     for _ in range(6):
         rows = (centre + 0.1 * rng.normal(size=(40, 6))).astype(np.float32)
         learn(slots, 3, rows, wanted=1, others=5, rng=rng)
     assert len(slots) == 1
-    assert slots.births[0] == 5
+    assert slots.born_after[0] == 5
     free = Growth(probation=10, reach=0.0)
     assert seal(slots, free, np.array([14]), 7) == 0
     assert slots.generations[0] == OPEN
@@ -159,17 +159,17 @@ def test_a_slot_is_sealed_after_its_probation_and_not_as_far_as_its_nearest_riva
     assert seal(slots, free, np.array([15]), 7) == 1
     assert slots.generations[0] == 7
     typical = np.exp(slots.moments[0, 0, 1])
-    assert slots.reaches[0, 0] == pytest.approx(typical)
-    near.rivals[0] = typical / 2
+    assert slots.limits[0, 0] == pytest.approx(typical)
+    near.nearest_foreign_energy[0] = typical / 2
     seal(near, free, np.array([15]), 7)
-    assert near.reaches[0, 0] == pytest.approx(0.45 * typical)
+    assert near.limits[0, 0] == pytest.approx(0.45 * typical)
     inside = unexplained(slots, 3, np.stack([slots.means()[0], -slots.means()[0]]))
     assert inside.tolist() == [False, True]
 
 
 def test_a_sealed_slot_learns_no_more() -> None:
     rng = np.random.default_rng(0)
-    slots = DirectedSlots.empty(0, 2, 6)
+    slots = PcaSlots.empty(0, 2, 6)
     learn(slots, 0, unit_rows(rng, 30, 6).astype(np.float32), wanted=2, others=0, rng=rng)
     slots.generations[:] = 0
     before = slots.copy()
