@@ -108,7 +108,7 @@ def describe(model: SlotModel) -> dict[str, Any]:
     return {
         "slots": head.n_slots,
         "features": head.feature_dim,
-        "backbone": model.recipe[0] if model.recipe else "none",
+        "backbone": model.backbone_spec[0] if model.backbone_spec else "none",
         "input": "x".join(map(str, model.preprocessing.shape)),
         "views": f"{model.views.spec} ({model.views.n_views})",
         "fitted_on": fitted.get("data"),

@@ -118,7 +118,7 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
         .render(
             summary=summary,
             model=model,
-            backbone=model.recipe[0] if model.recipe else "none",
+            backbone=model.backbone_spec[0] if model.backbone_spec else "none",
             outcomes=outcomes(prediction, right),
             classes=class_rows(model, y, prediction),
             groups=groups,

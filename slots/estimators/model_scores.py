@@ -11,6 +11,7 @@ from slots.head.similarities import normalize
 from slots.model.slot_model import SlotModel
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
+from slots.update.queries import median_radius
 
 Rows = npt.NDArray[np.float32]
 _POINT = 1e-2  # radians; the cap of a slot that owns one example is rounding, 2e-3
@@ -95,18 +96,8 @@ def nearest_angles(model: SlotModel, rows: Rows) -> npt.NDArray[np.float64]:
 
 
 def first_radius(model: SlotModel) -> float:
-    """Angular radius that new slots may have: the median support cap of the first generation that has any, radians.
-
-    Not of all slots: updates add caps around single examples, and a median over those would shrink from one update to
-    the next, until every new example becomes a slot of its own.
-    """
-    head = model.head
-    radii = head.support_thresholds.double().clamp(-1, 1).arccos()
-    grown = (radii > _POINT) & (head.support_thresholds > -1)
-    if not bool(grown.any()):
-        return _SMALL
-    first = head.generations[grown].min()
-    return float(radii[grown & (head.generations == first)].median())
+    """Angular radius that new slots may have: `median_radius` of the caps that hold more than a point, radians."""
+    return median_radius(model.head, fallback=_SMALL, smallest=_POINT)
 
 
 def group_means(model: SlotModel) -> npt.NDArray[np.float64]:

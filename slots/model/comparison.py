@@ -28,7 +28,7 @@ class ChangedAnswer:
     source : str
         ``"remembered"`` or ``"data"``.
     example : int
-        Row of the data; of a remembered example its place, four a slot (`SlotModel.support`, flattened).
+        Row of the data; of a remembered example its place, four a slot (`SlotModel.exemplar_features`, flattened).
     before, after : str
         The labels, as `answer_names` gives them.
     slot_before, slot_after : int
@@ -176,7 +176,7 @@ def _feature_reasons(old: SlotModel, new: SlotModel) -> tuple[str, ...]:
         reasons.append("preprocessing or views differ")
     first, second = old.backbone.state_dict(), new.backbone.state_dict()
     if (
-        old.recipe != new.recipe
+        old.backbone_spec != new.backbone_spec
         or first.keys() != second.keys()
         or not all(torch.equal(value.cpu(), second[name].cpu()) for name, value in first.items())
     ):
@@ -216,8 +216,8 @@ def _changed(
 ) -> tuple[tuple[ChangedAnswer, ...], int]:
     """Matched answers that differ, on the remembered examples (if features mean the same) and then on the data."""
     pairs: list[tuple[str, npt.NDArray[np.int64], Prediction, Prediction]] = []
-    if same_features and old.support is not None and old.head.n_slots and new.head.n_slots:
-        flat = old.support.flatten(0, 1)
+    if same_features and old.exemplar_features is not None and old.head.n_slots and new.head.n_slots:
+        flat = old.exemplar_features.flatten(0, 1)
         ids = (flat != 0).any(1).nonzero()[:, 0]
         features = flat[ids][:, None].float()
         before = decide(features.to(old.device), old.head.caps())

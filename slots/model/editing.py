@@ -203,8 +203,8 @@ def delete(model: SlotModel, slots: Sequence[int]) -> EditReport:
         mask = torch.zeros(model.head.n_slots, dtype=torch.bool, device=model.device)
         mask[torch.from_numpy(keep)] = True
         model.head.drop_slots(mask)
-        if model.support is not None:
-            model.support = model.support[torch.from_numpy(keep)]
+        if model.exemplar_features is not None:
+            model.exemplar_features = model.exemplar_features[torch.from_numpy(keep)]
         if model.thumbnails is not None:
             model.thumbnails = model.thumbnails[keep]
         model.clusters = model.clusters & set(model.head.labels.tolist())
@@ -238,11 +238,11 @@ def _let_vote(model: SlotModel, rows: Ids) -> None:
 def _edit(model: SlotModel, what: str, rows: Ids, after: str | None, change: Callable[[], None]) -> EditReport:
     """Do it, with the answers to remembered examples before and after, and a line of history."""
     before_names = tuple(model.class_name(int(label)) for label in model.head.labels[torch.from_numpy(rows)])
-    support = model.support
-    before = stored_answers(model, support)
+    remembered = model.exemplar_features
+    before = stored_answers(model, remembered)
     with all_or_nothing(model):
         change()
-        later = stored_answers(model, support)
+        later = stored_answers(model, remembered)
     changed = tuple(
         ChangedExample(slot, place, name, later[slot, place], bool(np.isin(slot, rows)))
         for (slot, place), name in before.items()
@@ -262,19 +262,19 @@ def _edit(model: SlotModel, what: str, rows: Ids, after: str | None, change: Cal
     return EditReport(what, number, tuple(rows.tolist()), before_names, after, len(before), changed)
 
 
-def stored_answers(model: SlotModel, support: torch.Tensor | None) -> dict[tuple[int, int], str]:
+def stored_answers(model: SlotModel, remembered: torch.Tensor | None) -> dict[tuple[int, int], str]:
     """Answer to each remembered example, by slot and place, as in `ChangedExample`.
 
     Parameters
     ----------
     model : SlotModel
-    support : float tensor of shape (slot, exemplar, feature), optional
+    remembered : float tensor of shape (slot, exemplar, feature), optional
         Remembered features, zero rows where there are none; None for nothing remembered.
     """
-    if support is None or model.head.n_slots == 0:
+    if remembered is None or model.head.n_slots == 0:
         return {}
-    slot, place = (support != 0).any(2).nonzero(as_tuple=True)
-    answers = decide(support[slot, place][:, None].float().to(model.device), model.head.caps())
+    slot, place = (remembered != 0).any(2).nonzero(as_tuple=True)
+    answers = decide(remembered[slot, place][:, None].float().to(model.device), model.head.caps())
     return dict(zip(zip(slot.tolist(), place.tolist(), strict=True), answer_names(model, answers), strict=True))
 
 

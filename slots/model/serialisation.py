@@ -35,7 +35,7 @@ class ModelParts:
     views : str
         Words, as `slots.features.parse_views` takes them.
     backbone : nn.Module or None
-    recipe : tuple or None
+    backbone_spec : tuple or None
         ``(name, options)`` that rebuild the backbone.
     head : IncrementalNeuralHashing
     labels : LabelNames
@@ -49,7 +49,7 @@ class ModelParts:
     preprocessing: Preprocessing
     views: str
     backbone: nn.Module | None
-    recipe: tuple[str, dict[str, Any]] | None
+    backbone_spec: tuple[str, dict[str, Any]] | None
     head: IncrementalNeuralHashing
     labels: LabelNames
     history: list[Generation]
@@ -74,7 +74,7 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
     Raises
     ------
     UsageError
-        If the backbone has no recipe to rebuild it by.
+        If nothing says how to rebuild the backbone.
     """
     tensors: dict[str, Mapping[str, Tensor]] = {
         "head": {name: value.contiguous() for name, value in parts.head.state_dict().items()}
@@ -88,12 +88,14 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
     values = None
     if parts.novelty is not None:
         tensors["novelty"], values = parts.novelty.state()
-    if parts.recipe is None and parts.backbone is not None:
-        raise UsageError("A backbone without a recipe cannot be saved. Pass recipe=(name, options) to SlotModel.")
+    if parts.backbone_spec is None and parts.backbone is not None:
+        raise UsageError("A backbone without a spec cannot be saved. Pass backbone_spec=(name, options) to SlotModel.")
     header = {
         "preprocessing": asdict(parts.preprocessing),
         "head": {key: getattr(parts.head, key) for key in ("feature_dim", "scale", "beta", "precision")},
-        "backbone": None if parts.recipe is None else {"name": parts.recipe[0], "options": parts.recipe[1]},
+        "backbone": None
+        if parts.backbone_spec is None
+        else {"name": parts.backbone_spec[0], "options": parts.backbone_spec[1]},
         "views": parts.views,
         "class_names": list(parts.labels.names),
         "clusters": sorted(parts.labels.clusters),
@@ -129,12 +131,12 @@ def from_state(
     """
     shape = tuple(header["preprocessing"]["shape"])
     scaling = {key: tuple(header["preprocessing"][key]) for key in ("mean", "std")}
-    recipe = header["backbone"]
+    spec = header["backbone"]
     backbone = None
-    if recipe is not None:
+    if spec is not None:
         if build is None:
-            raise ModelError(f"The model has the backbone {recipe['name']!r}. Pass build=backbones.build to load it.")
-        backbone = build(recipe["name"], input_shape=shape, **recipe["options"])
+            raise ModelError(f"The model has the backbone {spec['name']!r}. Pass build=backbones.build to load it.")
+        backbone = build(spec["name"], input_shape=shape, **spec["options"])
         backbone.load_state_dict(tensors.get("backbone", {}))
         backbone.eval()
     head = IncrementalNeuralHashing(**header["head"])
@@ -144,7 +146,7 @@ def from_state(
         preprocessing=Preprocessing(header["preprocessing"]["kind"], shape, **scaling),
         views=header["views"],
         backbone=backbone,
-        recipe=None if recipe is None else (recipe["name"], recipe["options"]),
+        backbone_spec=None if spec is None else (spec["name"], spec["options"]),
         head=head,
         labels=LabelNames(tuple(header["class_names"]), frozenset(header.get("clusters", ()))),
         history=[Generation(**line) for line in header["history"]],

@@ -24,6 +24,7 @@ from slots.update.report import UpdateReport
 from slots.update.self_training import Pool
 
 
+@renamed(recipe="backbone_spec")
 class SlotModel(ModelState):
     """A backbone with a slot head, and all it takes to use them on raw inputs.
 
@@ -39,7 +40,7 @@ class SlotModel(ModelState):
         Name of label ``i`` at place ``i``.
     views : str, default "none"
         Views matched beside the input itself, for example ``"shift1"`` (`slots.features.parse_views`).
-    recipe : tuple, optional
+    backbone_spec : tuple, optional
         ``(name, options)`` that rebuild the backbone at load. Default: the backbone's own ``name`` and ``options``.
 
     Examples
@@ -176,7 +177,7 @@ class SlotModel(ModelState):
             budget, else 1 in 500 of the unmatched and at least 2.
         radius : float, optional
             Angular radius of a candidate cap in radians. Default: what the present slots teach,
-            `slots.update.queries.learned_radius`.
+            `slots.update.queries.median_radius`.
         max_candidates : int, default 2000
             With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
         report : callable, optional

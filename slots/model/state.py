@@ -37,7 +37,7 @@ class ModelState(Featurized):
         backbone: nn.Module | None = None,
         class_names: Sequence[str] = (),
         views: str = "none",
-        recipe: tuple[str, dict[str, Any]] | None = None,
+        backbone_spec: tuple[str, dict[str, Any]] | None = None,
     ) -> None:
         featurizer = Featurizer(
             preprocessing,
@@ -51,21 +51,26 @@ class ModelState(Featurized):
         self.class_names = tuple(class_names)
         if preprocessing.kind == "features" and self.views.n_views > 1:
             raise UsageError(f"`views` must be 'none' for features, got {views!r}. Views are made from images.")
-        self.recipe = recipe
-        if recipe is None and backbone is not None and hasattr(backbone, "options"):
+        self.backbone_spec = backbone_spec
+        if backbone_spec is None and backbone is not None and hasattr(backbone, "options"):
             options: Any = backbone.options
-            self.recipe = (str(backbone.name), dict(options))
+            self.backbone_spec = (str(backbone.name), dict(options))
         self._kept_index = KeptIndex()
         self.history: list[Generation] = []
         self.thumbnails: npt.NDArray[np.uint8] | None = None
         """Remembered images, shape (slot, exemplar, height, width, channel); None for features."""
-        self.support: Tensor | None = None
+        self.exemplar_features: Tensor | None = None
         """Unit features of the remembered examples, float16 of shape (slot, exemplar, feature), zero rows where there
         is none: 8 bytes a slot and feature. None in a model that was put together by hand."""
         self.novelty: ModelNovelty | None = None
         """Metric and calibration of `assess_novelty`; None where too few examples were held out at the fit."""
         self.clusters: frozenset[int] = frozenset()
         """Labels that stand for a cluster nobody has named yet."""
+
+    @property
+    def support(self) -> Tensor | None:
+        """Old name of `exemplar_features`."""
+        return self.exemplar_features
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +124,7 @@ class ModelState(Featurized):
             featurizer=self.featurizer,
             head=self.head,
             labels=self.labels,
-            exemplar_features=self.support,
+            exemplar_features=self.exemplar_features,
             novelty=self.novelty,
             generation=self.generation,
             has_images=has_images,
@@ -150,11 +155,11 @@ class ModelState(Featurized):
                 preprocessing=self.preprocessing,
                 views=self.views.spec,
                 backbone=None if isinstance(self.backbone, nn.Identity) else self.backbone,
-                recipe=self.recipe,
+                backbone_spec=self.backbone_spec,
                 head=self.head,
                 labels=LabelNames(self.class_names, self.clusters),
                 history=self.history,
-                exemplar_features=self.support,
+                exemplar_features=self.exemplar_features,
                 exemplar_images=self.thumbnails,
                 novelty=self.novelty,
             )
@@ -209,8 +214,9 @@ class ModelState(Featurized):
             backbone=parts.backbone,
             class_names=parts.labels.names,
             views=parts.views,
-            recipe=parts.recipe,
+            backbone_spec=parts.backbone_spec,
         )
         model.history, model.clusters = parts.history, parts.labels.clusters
-        model.support, model.thumbnails, model.novelty = parts.exemplar_features, parts.exemplar_images, parts.novelty
+        model.exemplar_features, model.thumbnails = parts.exemplar_features, parts.exemplar_images
+        model.novelty = parts.novelty
         return model

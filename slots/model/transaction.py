@@ -22,7 +22,7 @@ class Changeable(Protocol):
     head: IncrementalNeuralHashing
     class_names: tuple[str, ...]
     clusters: frozenset[int]
-    support: Tensor | None
+    exemplar_features: Tensor | None
     thumbnails: npt.NDArray[np.uint8] | None
     history: list[Generation]
 
@@ -37,13 +37,15 @@ def all_or_nothing(model: Changeable) -> Iterator[None]:
         Changed inside the block. Tensors and arrays beside the head are replaced there, not written into.
     """
     head = {name: value.clone() for name, value in model.head.state_dict().items()}
-    names, clusters, support, thumbnails = model.class_names, model.clusters, model.support, model.thumbnails
+    names, clusters = model.class_names, model.clusters
+    features, images = model.exemplar_features, model.thumbnails
     history = list(model.history)
     try:
         yield
     except BaseException:
         model.head.load_state_dict(head)
-        model.class_names, model.clusters, model.support, model.thumbnails = names, clusters, support, thumbnails
+        model.class_names, model.clusters = names, clusters
+        model.exemplar_features, model.thumbnails = features, images
         model.history[:] = history
         raise
 
@@ -76,9 +78,10 @@ def _join(model: Changeable, new: NewSlots) -> None:
     )
     head.pooled[first:] = new.pooled
     head.hits[first:] = new.hits
-    fresh = new.exemplar_features
-    old = model.support if model.support is not None else torch.zeros(first, *fresh.shape[1:], dtype=fresh.dtype)
-    model.support = torch.cat([old, fresh])
+    fresh, old = new.exemplar_features, model.exemplar_features
+    if old is None:
+        old = torch.zeros(first, *fresh.shape[1:], dtype=fresh.dtype)
+    model.exemplar_features = torch.cat([old, fresh])
     if new.exemplar_images is not None and model.thumbnails is not None:
         model.thumbnails = np.concatenate([model.thumbnails, new.exemplar_images])
     model.class_names, model.clusters = new.known.names, new.known.clusters

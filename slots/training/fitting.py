@@ -129,7 +129,8 @@ def fit(
             raise DataError("`x` must have an example that is not all zeros, got none. Check how the data was made.")
         source = FeatureSource(model.featurizer, x) if source is None else source
         closed = close_fit(source, model.head, labels, held_out=held_out, config=config.closing, report=report)
-    model.novelty, model.support, model.thumbnails = closed.novelty, closed.exemplar_features, closed.exemplar_images
+    model.novelty, model.thumbnails = closed.novelty, closed.exemplar_images
+    model.exemplar_features = closed.exemplar_features
     model.eval()
     if checkpoint is not None:
         remove_checkpoint(Path(checkpoint))

@@ -23,6 +23,9 @@ from slots.rounding import full_product
 from slots.shapes import Ids
 from slots.update.snapshot import Snapshot
 
+USUAL_RADIUS = 0.5
+"""Radius of a candidate cap where the present slots teach none, radians (29 degrees)."""
+
 _WORD = 64
 _TILE = 1 << 22  # scores held at once: 16 MB
 
@@ -102,7 +105,7 @@ def propose(
         Stop before a query that would cover fewer of the unmatched than this (count, >= 1). Default: 1 with a budget,
         else 1 in 500 of the unmatched and at least 2.
     radius : float, optional
-        Angular radius of a candidate cap in radians. Default: what the present slots teach, `learned_radius`.
+        Angular radius of a candidate cap in radians. Default: what the present slots teach, `median_radius`.
     max_candidates : int, default 2000
         With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
     report : callable, optional
@@ -134,7 +137,7 @@ def propose(
     report = report or silent
     prediction = snapshot.predict(source, report)
     unmatched = np.flatnonzero(~prediction.matched)
-    reach = learned_radius(snapshot.head) if radius is None else radius
+    reach = median_radius(snapshot.head, fallback=USUAL_RADIUS) if radius is None else radius
     least = stop_below or (1 if budget is not None else max(2, len(unmatched) // 500))
     empty = np.zeros(0, np.int64)
     if len(unmatched) == 0:
@@ -150,16 +153,36 @@ def propose(
     return Proposal(prediction, unmatched, queries, gains, next_gain, bound, reach, source)
 
 
-def learned_radius(head: IncrementalNeuralHashing) -> float:
-    """Radius of a new cap with nothing around it: the median support cap of the oldest generation, in radians.
+def median_radius(head: IncrementalNeuralHashing, *, fallback: float, smallest: float = 0.0) -> float:
+    """Radius of a new cap with nothing around it: the median support cap of the oldest generation.
 
-    Of the oldest alone, since the small caps that updates put around single examples would draw it down, update by
-    update. A model without slots, or whose slots have no support limit, teaches nothing; 0.5 (29 degrees) is taken.
+    Parameters
+    ----------
+    head : IncrementalNeuralHashing
+        The present slots.
+    fallback : float
+        What is taken where these teach nothing: there are none, or none has a support limit (radians).
+    smallest : float, default 0.0
+        Caps of a smaller radius do not count: a slot that owns a single example has one that is only rounding.
+
+    Returns
+    -------
+    float
+        Radians.
+
+    Notes
+    -----
+    Of the oldest generation alone, since the small caps that updates put around single examples would draw it down,
+    update by update, until every new example becomes a slot of its own.
     """
-    generations = head.generations
     limits = head.support_thresholds.double()
-    limits = limits[(limits <= 1) & (limits > -1) & (generations == generations.min())] if len(limits) else limits
-    return float(limits.arccos().median()) if len(limits) else 0.5
+    radii = limits.clamp(-1, 1).arccos()
+    counted = radii >= smallest
+    if not bool(counted.any()):
+        return fallback
+    oldest = head.generations == head.generations[counted].min()
+    radii = radii[counted & oldest & (limits <= 1) & (limits > -1)]
+    return float(radii.median()) if len(radii) else fallback
 
 
 def _cap_words(

@@ -81,8 +81,8 @@ def start(folder: Path) -> dict[int, str]:
     layer = build("", input_shape=(WIDTH,))
     layer.weight.data = torch.eye(WIDTH)
     preprocessing = Preprocessing("features", (WIDTH,))
-    model = SlotModel(preprocessing, head, backbone=layer, class_names=["cat", "dog"], recipe=("linear", {}))
-    model.support = axes[:, None].repeat(1, 4, 1).half()
+    model = SlotModel(preprocessing, head, backbone=layer, class_names=["cat", "dog"], backbone_spec=("linear", {}))
+    model.exemplar_features = axes[:, None].repeat(1, 4, 1).half()
     model.history.append(Generation(0, "fit", 4, {}))
     model.save(folder)
     return {0: digest(model)}
@@ -92,7 +92,11 @@ def digest(model: SlotModel) -> str:
     """Of all that decides an answer, its name, and what is remembered."""
     parts = [value.numpy().tobytes() for _, value in sorted(model.head.state_dict().items())]
     names = [model.class_name(label) for label in model.head.labels.tolist()]
-    parts += [model.support.numpy().tobytes(), model.backbone.weight.detach().numpy().tobytes(), repr(names).encode()]
+    parts += [
+        model.exemplar_features.numpy().tobytes(),
+        model.backbone.weight.detach().numpy().tobytes(),
+        repr(names).encode(),
+    ]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 

@@ -23,7 +23,7 @@ def three_animals():
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     head.add_slots(axes, labels, precision_thresholds=torch.full((6,), 0.8), support_thresholds=torch.full((6,), 0.85))
     model = SlotModel(Preprocessing("features", (8,)), head, class_names=["cat", "dog", "bird"])
-    model.support = near(axes).half()
+    model.exemplar_features = near(axes).half()
     model.history.append(Generation(0, "fit", 6, {}))
     return model
 
@@ -43,7 +43,7 @@ def with_overlap():
         precision_thresholds=torch.tensor([0.8]),
         support_thresholds=torch.tensor([0.8]),
     )
-    model.support = torch.cat([model.support, near(between).half()])
+    model.exemplar_features = torch.cat([model.exemplar_features, near(between).half()])
     return model
 
 

@@ -28,7 +28,7 @@ def changed_by(change, model=None):
 
 def test_a_model_and_itself():
     model = three_animals()
-    found = diff(model, copy.deepcopy(model), model.support.float().flatten(0, 1).numpy())
+    found = diff(model, copy.deepcopy(model), model.exemplar_features.float().flatten(0, 1).numpy())
     assert (found.added, found.removed, found.relabelled, found.renamed) == ((), (), (), ())
     assert found.proven
     assert found.reasons == ()
@@ -83,7 +83,7 @@ def test_an_answer_that_becomes_ambiguous_has_changed():
 
 def test_deleted_slots_are_found_although_the_others_moved_up():
     old, new = changed_by(lambda model: delete(model, [1, 4]))
-    found = diff(old, new, old.support.float().flatten(0, 1).numpy())
+    found = diff(old, new, old.exemplar_features.float().flatten(0, 1).numpy())
     assert found.removed == (1, 4)
     assert found.added == ()
     assert found.reasons == ("slots are gone",)
@@ -136,9 +136,9 @@ def test_other_features_are_no_proof_and_remembered_examples_are_not_asked():
         layer = nn.Linear(8, 8, bias=False)
         layer.weight.data = scale * torch.eye(8).flip(0)
         full = SlotModel(
-            model.preprocessing, model.head, backbone=layer, class_names=model.class_names, recipe=("l", {})
+            model.preprocessing, model.head, backbone=layer, class_names=model.class_names, backbone_spec=("l", {})
         )
-        full.support = model.support
+        full.exemplar_features = model.exemplar_features
         return full
 
     assert diff(with_backbone(1.0), with_backbone(1.0)).proven
@@ -158,7 +158,7 @@ def test_models_of_other_inputs_cannot_be_compared():
 def add_half_spheres(model):
     """New slots whose caps reach far into old ones."""
     model.head.add_slots(torch.randn(2, 8), torch.tensor([0, 1]), generation=model.generation + 1, pooled=False)
-    model.support = torch.cat([model.support, torch.zeros(2, 4, 8).half()])
+    model.exemplar_features = torch.cat([model.exemplar_features, torch.zeros(2, 4, 8).half()])
 
 
 CHANGES = {
@@ -189,3 +189,12 @@ def test_what_is_called_proven_does_not_happen(changes):
         assert np.array_equal(before.margins[before.matched], after.margins[before.matched])
     if {name for name, _ in changes} <= {"update", "named", "wide"}:
         assert found.proven
+
+
+def test_the_old_names_of_a_models_parts_are_still_taken():
+    model = three_animals()
+    layer = torch.nn.Linear(8, 8)
+    with pytest.warns(DeprecationWarning, match="`recipe` of SlotModel is called `backbone_spec` now"):
+        same = SlotModel(model.preprocessing, model.head, backbone=layer, recipe=("l", {"width": 8}))
+    assert same.recipe == same.backbone_spec == ("l", {"width": 8})
+    assert model.support is model.exemplar_features

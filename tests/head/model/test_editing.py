@@ -17,12 +17,19 @@ def everything(model):
     """All that an edit may change, in a form that can be compared."""
     state = {name: value.numpy().tobytes() for name, value in model.head.state_dict().items()}
     pictures = None if model.thumbnails is None else model.thumbnails.tobytes()
-    return state, model.class_names, model.clusters, model.support.numpy().tobytes(), pictures, list(model.history)
+    return (
+        state,
+        model.class_names,
+        model.clusters,
+        model.exemplar_features.numpy().tobytes(),
+        pictures,
+        list(model.history),
+    )
 
 
 def answers(model, slot):
     """Names of the answers to the examples that a slot remembers (read before an edit)."""
-    prediction = model.predict(model.support[slot].float().numpy())
+    prediction = model.predict(model.exemplar_features[slot].float().numpy())
     return [model.class_name(int(label)) for label in prediction.labels], prediction.answers.tolist()
 
 
@@ -65,7 +72,7 @@ def test_a_new_name_gets_the_next_id_and_a_column():
     assert model.class_names == ("cat", "dog", "bird", "lynx")
     assert model.head.labels.tolist() == [3, 0, 1, 1, 2, 2]
     assert model.head.classes.tolist() == [0, 1, 2, 3]
-    assert model.head(model.support[0].float()).argmax(1).tolist() == [3] * 4
+    assert model.head(model.exemplar_features[0].float()).argmax(1).tolist() == [3] * 4
 
 
 def test_the_label_it_has_already_changes_no_answer():
@@ -82,7 +89,7 @@ def test_what_an_edit_changes_in_passing_is_listed_and_told_apart():
     in_passing = [it for it in done.changed if not it.edited]
     assert {it.slot for it in in_passing} <= {0, 1}
     assert all("ambiguous" in it.after or it.after == "dog" for it in in_passing)
-    assert [(it.slot, it.place) for it in done.changed] == literal_changes(before, model, before.support)
+    assert [(it.slot, it.place) for it in done.changed] == literal_changes(before, model, before.exemplar_features)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +104,7 @@ def test_what_an_edit_changes_in_passing_is_listed_and_told_apart():
 def test_the_list_of_changes_is_what_asking_one_by_one_finds(edit):
     model, before = with_overlap(), with_overlap()
     done = edit(model)
-    assert [(it.slot, it.place) for it in done.changed] == literal_changes(before, model, before.support)
+    assert [(it.slot, it.place) for it in done.changed] == literal_changes(before, model, before.exemplar_features)
     assert done.changed
 
 
@@ -158,11 +165,11 @@ def test_merging_gives_all_slots_one_label():
 def test_deleted_slots_answer_no_more_and_the_others_move_up():
     model = three_animals()
     model.thumbnails = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4, 1, 1, 1)
-    kept = model.support[[0, 2, 4, 5]]
+    kept = model.exemplar_features[[0, 2, 4, 5]]
     done = delete(model, [1, 3])
     assert model.head.n_slots == 4
     assert model.head.labels.tolist() == [0, 1, 2, 2]
-    assert torch.equal(model.support, kept)
+    assert torch.equal(model.exemplar_features, kept)
     assert model.thumbnails[:, 0, 0, 0, 0].tolist() == [0, 8, 16, 20]
     assert {it.slot for it in done.changed} == {1, 3}
     assert all(it.after.endswith(", unmatched") for it in done.changed)
@@ -182,7 +189,7 @@ def test_a_cluster_whose_last_slot_is_deleted_is_gone_and_its_id_stays_taken():
 
 def test_a_model_without_remembered_examples_can_be_edited():
     model = three_animals()
-    model.support = None
+    model.exemplar_features = None
     done = relabel(model, [0], "dog")
     assert (done.n_remembered, done.changed) == (0, ())
     assert delete(model, [0]).n_remembered == 0

@@ -39,7 +39,7 @@ def assert_same(found, expected, kind, *, rtol):
 def test_it_is_the_model_that_was_written(model):
     assert (model.head.n_slots, model.class_names, model.views.n_views) == (5, ("zero", "one"), 2)
     assert (model.generation, model.history[0].what) == (0, "fit")
-    assert model.support.shape == (5, 4, 64)
+    assert model.exemplar_features.shape == (5, 4, 64)
     assert model.thumbnails.shape == (5, 4, 8, 8, 1)
     assert {name.split(".")[0] for name in model.state_dict()} == {"head"}, "pixels have no weights"
 

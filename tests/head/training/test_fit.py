@@ -475,7 +475,7 @@ def test_a_backbone_without_a_recipe_cannot_be_saved(tmp_path):
     x, y = strokes()
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     model, _ = fit(x, y, backbone=net, config=QUICK)
-    with pytest.raises(UsageError, match="without a recipe cannot be saved"):
+    with pytest.raises(UsageError, match="without a spec cannot be saved"):
         model.save(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

@@ -69,7 +69,7 @@ def image_model(seed):
 def snapshot(model):
     """All the bits of a model."""
     state = {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
-    parts = (model.support, None if model.thumbnails is None else torch.from_numpy(model.thumbnails))
+    parts = (model.exemplar_features, None if model.thumbnails is None else torch.from_numpy(model.thumbnails))
     kept = tuple(None if part is None else part.numpy().tobytes() for part in parts)
     return state, kept, model.class_names, model.clusters, list(model.history)
 

@@ -19,7 +19,7 @@ from slots.features.preprocessing import Preprocessing
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
 from slots.model.slot_model import SlotModel
-from slots.update.queries import learned_radius
+from slots.update.queries import USUAL_RADIUS, median_radius
 
 
 def picky(feature=3):
@@ -126,7 +126,7 @@ def test_blocks_of_any_size_give_the_same_proposal(monkeypatch, kind):
 
 def test_what_is_matched_is_neither_asked_nor_counted():
     model = three_animals()
-    known, fresh = model.support[:, 0].float().numpy(), new_animals(12)
+    known, fresh = model.exemplar_features[:, 0].float().numpy(), new_animals(12)
     found = model.propose(np.concatenate([known, fresh]))
     assert found.unmatched.tolist() == list(range(6, 30))
     assert set(found.queries.tolist()) <= set(range(6, 30))
@@ -136,7 +136,7 @@ def test_what_is_matched_is_neither_asked_nor_counted():
 
 def test_nothing_to_ask():
     model = three_animals()
-    for x in (np.zeros((0, 8), np.float32), model.support[:, 0].float().numpy()):
+    for x in (np.zeros((0, 8), np.float32), model.exemplar_features[:, 0].float().numpy()):
         found = model.propose(x)
         assert (len(found.queries), found.next_gain, found.bound, found.covered) == (0, 0, 0, 0)
         assert str(found) == "Every input is matched; there is nothing to ask."
@@ -157,11 +157,16 @@ def test_a_budget_of_none_stops_where_a_label_earns_too_little():
 
 def test_the_radius_is_the_median_of_the_present_caps():
     model = three_animals()
-    assert learned_radius(model.head) == pytest.approx(math.acos(0.85), abs=1e-6)
+    assert median_radius(model.head, fallback=USUAL_RADIUS) == pytest.approx(math.acos(0.85), abs=1e-6)
     model.head.support_thresholds[:] = torch.tensor([0.9, 0.8, 2.0, -2.0, 0.5, -1.0])
-    assert learned_radius(model.head) == pytest.approx(math.acos(0.8), abs=1e-6), "those without a limit teach nothing"
+    assert median_radius(model.head, fallback=USUAL_RADIUS) == pytest.approx(math.acos(0.8), abs=1e-6), (
+        "those without a limit teach nothing"
+    )
+    small = {"fallback": 0.1, "smallest": 0.7}
+    assert median_radius(model.head, **small) == pytest.approx(math.acos(0.5), abs=1e-6), "smaller caps do not count"
+    assert median_radius(model.head, fallback=0.1, smallest=3.2) == 0.1
     model.head.support_thresholds[:] = -2.0
-    assert learned_radius(model.head) == 0.5
+    assert median_radius(model.head, fallback=USUAL_RADIUS) == 0.5
     assert model.propose(new_animals(3)).radius == 0.5
     assert model.propose(new_animals(3), radius=0.1).radius == 0.1
 

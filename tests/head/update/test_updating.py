@@ -53,8 +53,8 @@ def test_labels_make_slots_that_answer_with_them():
     line = model.history[-1]
     assert (line.number, line.what, line.n_slots) == (1, "update", 8)
     assert line.figures["labels_used"] == 2
-    assert model.support.shape == (8, 4, 8)
-    remembered = normalize(model.support[6:].float())
+    assert model.exemplar_features.shape == (8, 4, 8)
+    remembered = normalize(model.exemplar_features[6:].float())
     assert bool((remembered @ model.head.centres[6:, :, None] > 0.9)[torch.arange(2), :, 0].all())
     ids = model.head.exemplars[6:]
     assert ((ids >= 18) & (ids < 42)).all(), "ids count in the new data, not among the unmatched"
@@ -135,7 +135,7 @@ def test_the_same_update_gives_the_same_bits():
     states = [{name: value.numpy().tobytes() for name, value in model.state_dict().items()} for model in models]
     assert states[0] == states[1]
     assert states[0] != states[2]
-    assert torch.equal(models[0].support, models[1].support)
+    assert torch.equal(models[0].exemplar_features, models[1].exemplar_features)
 
 
 def test_an_update_works_where_gradients_are_off_and_turns_none_on():
@@ -152,7 +152,7 @@ def test_an_update_works_where_gradients_are_off_and_turns_none_on():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"moves": -1}, "`kmeans_iterations` must be >= 0, got -1"),
+        ({"kmeans_iterations": -1}, "`kmeans_iterations` must be >= 0, got -1"),
         ({"epochs": -2}, "`epochs` must be >= 0, got -2"),
         ({"rehearsal": -1}, "`rehearsal` must be >= 0"),
         ({"precision": 0.0}, r"`precision` must lie in \(0, 1\]"),
@@ -257,7 +257,7 @@ def test_no_new_cap_holds_what_is_known_or_remembered_to_be_anothers(seed, preci
         for i in done.proposal.unmatched:
             if labels[i] >= 0 and labels[i] != caps.labels[k]:
                 assert not slot_margin([x[i]], caps, k)[1]
-    remembered = model.support[:old].flatten(0, 1).float()
+    remembered = model.exemplar_features[:old].flatten(0, 1).float()
     owner = caps.labels[:old].repeat_interleave(4)
     example, slot = matching_pairs(remembered[:, None], caps)
     assert not ((slot >= old) & (caps.labels[slot] != owner[example])).any()
@@ -348,7 +348,7 @@ def lesson(seed=0):
     x = mixed(seed)
     labels = torch.tensor([0] * 6 + [1] * 6 + [2] * 6 + [3] * 12 + [4] * 12)
     model = three_animals()
-    memory = normalize(model.support.float()).flatten(0, 1)
+    memory = normalize(model.exemplar_features.float()).flatten(0, 1)
     return model, RefinementData(
         FeatureSource(model.featurizer, x), labels, memory, model.head.labels.repeat_interleave(4)
     )

@@ -37,7 +37,7 @@ def folder(tmp_path):
 @pytest.fixture
 def archive(tmp_path):
     """Data near the first slots of the model."""
-    x = three_animals().support.float().flatten(0, 1).numpy()
+    x = three_animals().exemplar_features.float().flatten(0, 1).numpy()
     y = np.arange(len(x)) // 8
     np.savez(tmp_path / "x.npz", x_train=x, y_train=y, x_test=x[:8], y_test=y[:8])
     return tmp_path / "x.npz"

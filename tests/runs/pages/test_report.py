@@ -33,7 +33,7 @@ def summary_of(model, data, prediction, **changes):
         command="slots fit --data toy",
         data=data.name,
         data_digest=data.digest,
-        backbone=model.recipe[0] if model.recipe else "none",
+        backbone=model.backbone_spec[0] if model.backbone_spec else "none",
         n_slots=model.head.n_slots,
         slots_per_class={},
         train_accuracy=1.0,
