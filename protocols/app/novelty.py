@@ -1,4 +1,4 @@
-"""What ``slots ood`` does: judge inputs, and write the verdicts as rows."""
+"""What ``slots ood`` does: judge inputs, and write what was found as rows."""
 
 from __future__ import annotations
 

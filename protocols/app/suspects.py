@@ -34,7 +34,7 @@ def find_suspects(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None,
     if model is not None and plan.backbone is not None:
         raise UsageError("`backbone` must be left out with a model, got both. The model has its own.")
     inputs, y = x[rows], labels[rows]
-    features, errors = _judge(data, plan, inputs, y, model=model, progress=progress)
+    features, errors = _features_and_errors(data, plan, inputs, y, model=model, progress=progress)
     explained = explain_label_errors(
         features,
         y if model is None else _labels_of_model(model, data, y),
@@ -50,7 +50,7 @@ def find_suspects(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None,
     return SuspectLabels(x, rows, y, data.class_names, errors, explained.evidence, names, explained.exemplars)
 
 
-def _judge(
+def _features_and_errors(
     data: Dataset, plan: CleaningPlan, inputs: RawInputs, y: Ids, *, model: SlotModel | None, progress: Progress
 ) -> tuple[npt.NDArray[np.float32], LabelErrors]:
     """Features of the inputs, and what a watched training says about their labels."""

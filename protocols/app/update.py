@@ -128,11 +128,11 @@ def update_and_save(
         clusters_added=done.clusters_added if done else 0,
         generation=model.generation,
         changed_matched_answers=changed,
-        stream=_figures(proposal.prediction, after, truth, everything, asked),
-        never_queried=_figures(proposal.prediction, after, truth, np.setdiff1d(everything, asked), asked[:0]),
+        stream=_accuracies(proposal.prediction, after, truth, everything, asked),
+        never_queried=_accuracies(proposal.prediction, after, truth, np.setdiff1d(everything, asked), asked[:0]),
         held_out=None
         if held_before is None or held_after is None
-        else _figures(held_before, held_after, held_truth, np.arange(len(held_x)), asked[:0]),
+        else _accuracies(held_before, held_after, held_truth, np.arange(len(held_x)), asked[:0]),
         queries_file=paths[0],
         page=paths[1],
         dry_run=plan.dry_run,
@@ -175,7 +175,7 @@ def _truth(model: SlotModel, data: Dataset, y: Ids) -> Ids:
     return np.where(y >= 0, ids[np.maximum(y, 0)], -1) if len(ids) else np.full(len(y), -1, np.int64)
 
 
-def _figures(before: Prediction, after: Prediction, truth: Ids, rows: Ids, asked: Ids) -> Accuracies | None:
+def _accuracies(before: Prediction, after: Prediction, truth: Ids, rows: Ids, asked: Ids) -> Accuracies | None:
     rows = rows[truth[rows] != -1]
     if len(rows) == 0:
         return None

@@ -130,7 +130,7 @@ class NoisyCase:
             raise UsageError(str(error)) from error
 
 
-def verdicts(case: NoisyCase, skipped: dict[str, str]) -> Iterator[RankedLabels]:
+def ranked_labels(case: NoisyCase, skipped: dict[str, str]) -> Iterator[RankedLabels]:
     """Every method in the order of the table; what is not installed goes to ``skipped``."""
     ranking = Ranking(case.found.suspicion, case.found.listed())
     yield RankedLabels("slots: watched training", ranking, case.judged_s, True)

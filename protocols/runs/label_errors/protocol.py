@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from protocols.harness.outcome import Column, Curve, Row, SeedOutcome
 from protocols.harness.protocol import Protocol, Setting
-from protocols.runs.label_errors.methods import PEERS, NoisyCase, RankedLabels, verdicts
+from protocols.runs.label_errors.methods import PEERS, NoisyCase, RankedLabels, ranked_labels
 from protocols.runs.label_errors.noise import KINDS, Noisy, add_noise, partners_of
 from slots.errors import UsageError
 from slots.progress import Progress, part
@@ -47,25 +47,25 @@ def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
         told = part(_named(progress, kind), place / len(kinds), (place + 1) / len(kinds))
         options = {key: PROTOCOL.option(setting, key) for key in CASE_OPTIONS}
         case = NoisyCase(setting, x, noisy.y, seed, told, **options)
-        for verdict in verdicts(case, skipped):
-            rows.append(_row(kind, noisy, verdict))
-            if verdict.curve:
-                curves.append(_curve(setting.data.name, kind, noisy, verdict))
+        for ranked in ranked_labels(case, skipped):
+            rows.append(_row(kind, noisy, ranked))
+            if ranked.curve:
+                curves.append(_curve(setting.data.name, kind, noisy, ranked))
         facts[kind] = {"errors": int(noisy.wrong.sum()), **case.facts(noisy, y)}
     return SeedOutcome(rows, curves, facts, skipped)
 
 
-def _row(kind: str, noisy: Noisy, verdict: RankedLabels) -> Row:
+def _row(kind: str, noisy: Noisy, ranked: RankedLabels) -> Row:
     """Figures of one ranking."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    suspicion, listed, wrong = verdict.ranking.suspicion, verdict.ranking.listed, noisy.wrong
+    suspicion, listed, wrong = ranked.ranking.suspicion, ranked.ranking.listed, noisy.wrong
     top = np.argsort(-suspicion, kind="stable")[: int(wrong.sum())]
     figures: dict[str, float | None] = {
         "ap": float(average_precision_score(wrong, suspicion)),
         "auroc": float(roc_auc_score(wrong, suspicion)),
-        "precision_at_n": float(wrong[top].mean()) if verdict.curve else None,
-        "seconds": round(verdict.seconds, 2),
+        "precision_at_n": float(wrong[top].mean()) if ranked.curve else None,
+        "seconds": round(ranked.seconds, 2),
     }
     if len(listed):
         right = float(wrong[listed].sum())
@@ -74,21 +74,21 @@ def _row(kind: str, noisy: Noisy, verdict: RankedLabels) -> Row:
             "listed_precision": right / len(listed),
             "listed_recall": right / float(wrong.sum()),
         }
-    return Row(verdict.method, figures, ours=verdict.ours, group=f"{kind} noise", note=verdict.note)
+    return Row(ranked.method, figures, ours=ranked.ours, group=f"{kind} noise", note=ranked.note)
 
 
-def _curve(data: str, kind: str, noisy: Noisy, verdict: RankedLabels) -> Curve:
+def _curve(data: str, kind: str, noisy: Noisy, ranked: RankedLabels) -> Curve:
     """Precision among the fewest examples that hold each share of the errors."""
-    hits = noisy.wrong[np.argsort(-verdict.ranking.suspicion, kind="stable")].cumsum()
+    hits = noisy.wrong[np.argsort(-ranked.ranking.suspicion, kind="stable")].cumsum()
     lengths = 1 + np.searchsorted(hits, [max(1, round(recall * hits[-1])) for recall in _RECALLS])
     return Curve(
         f"{data}, {kind} noise",
-        verdict.method,
+        ranked.method,
         _RECALLS,
         [float(hits[n - 1] / n) for n in lengths],
         "share of the errors found",
         "share right among those looked at",
-        ours=verdict.ours,
+        ours=ranked.ours,
     )
 
 
