@@ -12,7 +12,7 @@ from slots.clustering.kmeans import blocks as blocks
 from slots.clustering.kmeans import by_size as by_size
 from slots.clustering.kmeans import centres as centres
 from slots.clustering.kmeans import directions as directions
-from slots.clustering.kmeans import nearest as nearest
+from slots.clustering.kmeans import nearest_slots as nearest_slots
 from slots.clustering.kmeans import owners as owners
 from slots.clustering.kmeans import spherical_means as spherical_means
 from slots.clustering.neighbours import nearest_neighbours as nearest_neighbours

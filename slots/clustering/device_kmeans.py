@@ -40,7 +40,7 @@ def device_centres(rows: Float[Tensor, "example feature"], count: int, *, seed: 
         sums = torch.zeros_like(centres)
         sizes = torch.zeros(len(centres), device=rows.device)
         for part in rows.split(max(1, _BLOCK_FLOATS // max(1, len(centres)))):
-            mine = torch.nn.functional.one_hot(_nearest(part, centres), len(centres)).to(rows.dtype)
+            mine = torch.nn.functional.one_hot(_owners(part, centres), len(centres)).to(rows.dtype)
             sums += mine.T @ part  # a product, since adding rows one by one has no fixed order on a GPU
             sizes += mine.sum(0)
         centres = torch.where((sizes > 0)[:, None], sums / sizes.clamp_min(1)[:, None], centres)
@@ -64,6 +64,6 @@ def _drawn(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return rows[torch.stack(drawn)[torch.stack(worth)]]
 
 
-def _nearest(rows: Tensor, centres: Tensor) -> Int[Tensor, " example"]:
+def _owners(rows: Tensor, centres: Tensor) -> Int[Tensor, " example"]:
     """Number of the nearest centre, the lowest of equal ones."""
     return (centres.square().sum(1) - 2 * rows @ centres.T).argmin(1)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slots.head.similarities import normalize
 from slots.progress import Progress
-from slots.rounding import add_by_owner_
+from slots.rounding import add_by_owner_, full_product
 from slots.shapes import Features, Ids, SlotVectors
 
 SCORES_HELD = 1 << 24
@@ -157,7 +157,7 @@ def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, rep
     for step in range(passes):
         last = step + 1 == passes
         x = unit if last else sample
-        scores, owners = nearest(x, weights, 1)
+        scores, owners = nearest_slots(x, weights, 1)
         wins = torch.bincount(owners[:, 0], minlength=len(weights))
         weights = normalize(add_by_owner_(torch.zeros_like(weights), owners[:, 0], x))
         if last:
@@ -170,17 +170,21 @@ def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, rep
 
 
 @torch.no_grad()
-def nearest(
-    unit: Features, weights: SlotVectors, count: int
+def nearest_slots(
+    unit: Features, weights: SlotVectors, count: int, *, held: int | None = None
 ) -> tuple[Float[Tensor, "example near"], Int[Tensor, "example near"]]:
     """Cosines and numbers of the slots nearest to each input, the nearest first; ties go to the lowest.
 
     Parameters
     ----------
     unit : float tensor of shape (example, feature)
+        Rows of length 1.
     weights : float tensor of shape (slot, feature)
-    count : {1, 2}
-        At most the number of slots.
+        Unit vectors, at least one.
+    count : int
+        Slots wanted (>= 1), at most their number.
+    held : int, optional
+        Scores held at once (count). Default: `SCORES_HELD`.
 
     Returns
     -------
@@ -189,16 +193,17 @@ def nearest(
     """
     scores = torch.empty(len(unit), count, dtype=unit.dtype, device=unit.device)
     slots = torch.empty(len(unit), count, dtype=torch.long, device=unit.device)
-    for rows in blocks(len(unit), len(weights)):
-        near = unit[rows] @ weights.T
+    for rows in blocks(len(unit), len(weights), held):
+        near = full_product(unit[rows], weights.T)
         for place in range(count):
             scores[rows, place], slots[rows, place] = near.max(1)
-            near.scatter_(1, slots[rows, place, None], -torch.inf)
+            if place + 1 < count:
+                near.scatter_(1, slots[rows, place, None], -torch.inf)
     return scores, slots
 
 
-def blocks(n: int, columns: int) -> Iterator[slice]:
-    """Slices of ``n`` rows whose scores fit into `SCORES_HELD`."""
-    step = max(1, SCORES_HELD // max(1, columns))
+def blocks(n: int, columns: int, held: int | None = None) -> Iterator[slice]:
+    """Slices of ``n`` rows whose scores are no more than ``held``, by default `SCORES_HELD`."""
+    step = max(1, (held or SCORES_HELD) // max(1, columns))
     for first in range(0, n, step):
         yield slice(first, min(n, first + step))

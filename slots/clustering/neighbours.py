@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slots.clustering.kmeans import nearest_slots
 from slots.head.similarities import normalize
 from slots.jit import compiled
 from slots.progress import Progress, silent
@@ -141,11 +142,11 @@ def _cells(unit: Tensor) -> tuple[Int[Tensor, " example"], Float[Tensor, "cell f
     sample = unit[order[: _SAMPLE * n_cells]]
     means = sample[:n_cells].clone()
     for _ in range(_PASSES):
-        sums = add_by_owner_(torch.zeros_like(means), _nearest_mean(sample, means), sample)
+        sums = add_by_owner_(torch.zeros_like(means), _owners(sample, means), sample)
         means = torch.where((sums == 0).all(1, keepdim=True), means, normalize(sums))
-    return _nearest_mean(unit, means), means
+    return _owners(unit, means), means
 
 
-def _nearest_mean(rows: Tensor, means: Tensor) -> Int[Tensor, " row"]:
+def _owners(rows: Tensor, means: Tensor) -> Int[Tensor, " row"]:
     """The mean most similar to each row."""
-    return torch.cat([full_product(part, means.T).argmax(1) for part in rows.split(_rows(len(means)))])
+    return nearest_slots(rows, means, 1, held=_TILE)[1][:, 0]

@@ -22,9 +22,10 @@ Lists = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
 
 
-class Listed(NamedTuple):
-    """Coverage as lists of pairs, by row and by column.
+class SparseCoverage(NamedTuple):
+    """Sparse coverage, compressed by row (CSR) and by column (CSC).
 
+    Rows are candidates and columns the examples that they cover; in compiled loops the two may change places.
     Row ``i`` has columns ``lists[starts[i]:starts[i + 1]]``, column ``j`` has rows
     ``column_lists[column_starts[j]:column_starts[j + 1]]``; both ascend.
     """
@@ -160,13 +161,13 @@ def transposed(starts: Ints, lists: Lists, n_columns: int) -> tuple[Ints, Lists]
     return column_starts, column_lists
 
 
-def listed(starts: Ints, lists: Lists, n_columns: int) -> Listed:
+def sparse_coverage(starts: Ints, lists: Lists, n_columns: int) -> SparseCoverage:
     """Both ways round, from the lists by row."""
-    return Listed(starts, lists, *transposed(starts, lists, n_columns))
+    return SparseCoverage(starts, lists, *transposed(starts, lists, n_columns))
 
 
 @compiled
-def rarest_first(cover: Listed, order: Ints) -> Ints:
+def rarest_first(cover: SparseCoverage, order: Ints) -> Ints:
     """Cover: for each example in ``order`` still open, the candidate of the largest gain (lowest index) that has it."""
     gains = cover.starts[1:] - cover.starts[:-1]
     covered = np.zeros(len(cover.column_starts) - 1, np.bool_)
@@ -191,7 +192,7 @@ def rarest_first(cover: Listed, order: Ints) -> Ints:
 
 
 @compiled
-def reverse_delete(cover: Listed, picks: Ints) -> Ints:
+def reverse_delete(cover: SparseCoverage, picks: Ints) -> Ints:
     """Drop, from the last pick to the first, those whose examples the others cover too."""
     counts = np.zeros(len(cover.column_starts) - 1, np.int64)
     for i in picks:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slots.cover.kernels import Ints, Listed, listed, rarest_first, reverse_delete
+from slots.cover.kernels import Ints, SparseCoverage, rarest_first, reverse_delete, sparse_coverage
 from slots.cover.reductions import Component
 from slots.jit import compiled
 
@@ -23,9 +23,12 @@ _PATIENCE, _PATIENCE_EACH = 100_000, 1000
 
 
 class SearchState(NamedTuple):
-    """Arrays of one search. ``score``: weight that adding a candidate would cover, or minus what dropping it opens."""
+    """Arrays of one search.
 
-    cover: Listed
+    ``score``: weight that adding a candidate would cover, or minus what dropping it opens.
+    """
+
+    cover: SparseCoverage
     weight: Ints
     n_covering: Ints
     covering_sum: Ints  # sum of the chosen that cover an example: their name where there is one
@@ -191,7 +194,7 @@ class ComponentSearch:
     def of(cls, component: Component, seed: int) -> ComponentSearch:
         """Start from the rarest-example-first cover."""
         n = len(component.candidates)
-        cover = listed(component.starts, component.lists, component.n_examples)
+        cover = sparse_coverage(component.starts, component.lists, component.n_examples)
         order = np.argsort(np.diff(cover.column_starts), kind="stable")
         picks = reverse_delete(cover, rarest_first(cover, order))
         examples = [np.zeros(component.n_examples, np.int64) for _ in range(5)]
@@ -246,7 +249,7 @@ class ComponentSearch:
 
 
 @compiled
-def independent_examples(cover: Listed, order: Ints) -> int:
+def independent_examples(cover: SparseCoverage, order: Ints) -> int:
     """Examples taken greedily in ``order`` so that no two share a candidate: each needs a pick of its own."""
     blocked = np.zeros(len(cover.column_starts) - 1, np.bool_)
     n = 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slots.cover.kernels import Flags, Ints, Listed, Lists, Words, listed
+from slots.cover.kernels import Flags, Ints, Lists, SparseCoverage, Words, sparse_coverage
 from slots.jit import compiled
 
 _ZERO = np.uint64(0)
@@ -30,6 +30,7 @@ class Component:
     starts, lists : int64 and int32 arrays
         Candidate ``i`` (of the component) covers examples ``lists[starts[i]:starts[i + 1]]`` (of the component).
     n_examples : int
+        Examples that it covers, numbered from 0 in ``lists`` (count).
     """
 
     candidates: Ints
@@ -38,7 +39,7 @@ class Component:
     n_examples: int
 
 
-def reduce_cover(rows: Words, cover: Listed, *, deadline: float = math.inf) -> tuple[Ints, list[Component]]:
+def reduce_cover(rows: Words, cover: SparseCoverage, *, deadline: float = math.inf) -> tuple[Ints, list[Component]]:
     """Settle what can be settled; returns the forced picks, ascending, and the independent parts that are left.
 
     ``rows`` and ``cover`` are the same coverage, packed and listed. After ``deadline`` (on `time.perf_counter`) no
@@ -48,7 +49,7 @@ def reduce_cover(rows: Words, cover: Listed, *, deadline: float = math.inf) -> t
     settled = [candidates[:0]]
     changed = True
     while changed and time.perf_counter() < deadline:
-        by_column = Listed(cover.column_starts, cover.column_lists, cover.starts, cover.lists)
+        by_column = SparseCoverage(cover.column_starts, cover.column_lists, cover.starts, cover.lists)
         columns = packed_lists(cover.column_starts, cover.column_lists, len(rows))
         alive, open_examples = np.ones(len(rows), np.bool_), np.diff(cover.column_starts) > 0
         forced = np.zeros(len(rows), np.bool_)
@@ -61,14 +62,14 @@ def reduce_cover(rows: Words, cover: Listed, *, deadline: float = math.inf) -> t
     return np.sort(np.concatenate(settled)), _components(candidates, cover)
 
 
-def _living(cover: Listed, alive: Flags, open_examples: Flags) -> Listed:
+def _living(cover: SparseCoverage, alive: Flags, open_examples: Flags) -> SparseCoverage:
     """The living rows and columns, numbered anew: later rounds work on little."""
     owners = np.repeat(np.arange(len(alive)), np.diff(cover.starts))
     left = alive[owners] & open_examples[cover.lists]
     sizes = np.bincount(owners[left], minlength=len(alive))[alive]
     names = np.cumsum(open_examples, dtype=np.int32) - np.int32(1)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return listed(starts, names[cover.lists[left]], int(open_examples.sum()))
+    return sparse_coverage(starts, names[cover.lists[left]], int(open_examples.sum()))
 
 
 @compiled
@@ -102,7 +103,7 @@ def subset(small: Words, large: Words, alive: Words) -> bool:
 
 
 @compiled
-def living_sizes(cover: Listed, alive: Flags, columns_alive: Flags) -> tuple[Ints, Ints]:
+def living_sizes(cover: SparseCoverage, alive: Flags, columns_alive: Flags) -> tuple[Ints, Ints]:
     """Living columns of each living row, and living rows of each living column."""
     sizes = np.zeros(len(alive), np.int64)
     degrees = np.zeros(len(columns_alive), np.int64)
@@ -116,7 +117,7 @@ def living_sizes(cover: Listed, alive: Flags, columns_alive: Flags) -> tuple[Int
 
 
 @compiled
-def drop_dominated(rows: Words, cover: Listed, alive: Flags, columns_alive: Flags, drop_larger: bool) -> int:
+def drop_dominated(rows: Words, cover: SparseCoverage, alive: Flags, columns_alive: Flags, drop_larger: bool) -> int:
     """Of two living rows, one a subset of the other on the living columns, drop the subset (or the superset).
 
     Of equal rows the first stays. A row is compared only with those that share its rarest column, for any superset
@@ -148,7 +149,7 @@ def drop_dominated(rows: Words, cover: Listed, alive: Flags, columns_alive: Flag
 
 
 @compiled
-def take_forced(cover: Listed, alive: Flags, open_examples: Flags, forced: Flags) -> int:
+def take_forced(cover: SparseCoverage, alive: Flags, open_examples: Flags, forced: Flags) -> int:
     """Pick candidates that alone cover an open example, and close what they cover; returns how many."""
     n_forced = 0
     for j in range(len(open_examples)):
@@ -169,7 +170,7 @@ def take_forced(cover: Listed, alive: Flags, open_examples: Flags, forced: Flags
 
 
 @compiled
-def component_labels(cover: Listed) -> Ints:
+def component_labels(cover: SparseCoverage) -> Ints:
     """A number for each row: equal where rows are linked through shared columns."""
     n = len(cover.starts) - 1
     labels = np.full(n, -1, np.int64)
@@ -200,7 +201,7 @@ def component_labels(cover: Listed) -> Ints:
     return labels
 
 
-def _components(candidates: Ints, cover: Listed) -> list[Component]:
+def _components(candidates: Ints, cover: SparseCoverage) -> list[Component]:
     """Split what is left into parts that share nothing, each with its own numbering."""
     labels = component_labels(cover)
     parts = []

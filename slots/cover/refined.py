@@ -16,7 +16,16 @@ from torch import Tensor
 
 from slots.cover.bits import CoverBlock, as_words
 from slots.cover.greedy import NO_LIMIT, all_open, as_matrix, greedy_order, whole_block
-from slots.cover.kernels import Ints, Listed, Words, greedy_rows, listed, rarest_first, reverse_delete, sparse_rows
+from slots.cover.kernels import (
+    Ints,
+    SparseCoverage,
+    Words,
+    greedy_rows,
+    rarest_first,
+    reverse_delete,
+    sparse_coverage,
+    sparse_rows,
+)
 from slots.cover.local_search import search_components
 from slots.cover.reductions import Component, reduce_cover
 from slots.shapes import Covers
@@ -112,7 +121,7 @@ def refined_set_cover_packed(
     if time_budget_s > 0:
         compile_search()
     deadline = time.perf_counter() + time_budget_s
-    all_listed = [_ListedBlock.of(block) for block in blocks]
+    all_listed = [_SparseBlock.of(block) for block in blocks]
     chosen = [block.constructed() for block in all_listed]
     if time_budget_s > 0:
         reduced = [block.reduced(deadline) for block in all_listed]
@@ -132,7 +141,7 @@ def compile_search() -> None:
 
     A machine that runs it for the first time would else spend its first budget on the compiler.
     """
-    odd_cycle = _ListedBlock.of(
+    odd_cycle = _SparseBlock.of(
         whole_block(torch.tensor([[True, True, False], [False, True, True], [True, False, True]]))
     )
     cover = odd_cycle.constructed()
@@ -142,17 +151,17 @@ def compile_search() -> None:
 
 
 @dataclass(frozen=True)
-class _ListedBlock:
+class _SparseBlock:
     """A block with the lists of its set bits."""
 
     block: CoverBlock
     rows: Words
-    cover: Listed
+    cover: SparseCoverage
 
     @classmethod
-    def of(cls, block: CoverBlock) -> _ListedBlock:
+    def of(cls, block: CoverBlock) -> _SparseBlock:
         rows = as_words(block.words.cpu())
-        return cls(block, rows, listed(*sparse_rows(rows), len(block.examples)))
+        return cls(block, rows, sparse_coverage(*sparse_rows(rows), len(block.examples)))
 
     def constructed(self) -> Ints:
         """The smaller of the greedy and the rarest-example-first cover, without what they do not need."""
@@ -166,7 +175,7 @@ class _ListedBlock:
         return reduce_cover(self.rows, self.cover, deadline=deadline)
 
 
-def _most_useful_first(blocks: Sequence[_ListedBlock], chosen: Sequence[Ints]) -> Tensor:
+def _most_useful_first(blocks: Sequence[_SparseBlock], chosen: Sequence[Ints]) -> Tensor:
     """The chosen candidates of all blocks in the order in which a greedy would take them."""
     picks, gains = [torch.zeros(0, dtype=torch.long)], [torch.zeros(0, dtype=torch.long)]
     for one, found in zip(blocks, chosen, strict=True):

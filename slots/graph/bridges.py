@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from slots.clustering.kmeans import nearest, spherical_means
+from slots.clustering.kmeans import nearest_slots, spherical_means
 from slots.errors import DataError
 from slots.graph.config import GraphConfig
 from slots.head.similarities import normalize
@@ -77,7 +77,7 @@ def bridged_slots(features: Features, config: GraphConfig, report: Progress) -> 
     usual = min(_MOST_SLOTS, int(6 * len(unit) ** 0.5), -(-len(unit) // 4))
     n_slots = min(config.n_slots or usual, len(unit))
     weights = spherical_means(unit, n_slots, passes=config.passes, seed=config.seed, report=part(report, 0.0, 0.8))
-    scores, near = nearest(unit, weights, min(2, len(weights)))
+    scores, near = nearest_slots(unit, weights, min(2, len(weights)))
     report("bridges", 0.85)
     bridges = count_bridges(scores, near, len(weights), sharpness=config.sharpness)
     owners = near[:, 0].cpu().numpy()

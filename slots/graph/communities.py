@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from slots.errors import DataError, UsageError
-from slots.graph.louvain import Edges, Weights, climbed, numbered, quality
+from slots.graph.louvain import Edges, Weights, louvain_of_edges, modularity_of_edges, numbered
 from slots.shapes import Ids
 
 RESOLUTIONS = (0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0)
@@ -56,7 +56,7 @@ def find_communities(
     Notes
     -----
     One resolution asks for one size of community; what is found at many of them is no work of the choice. Of all runs
-    the one is taken whose mean `agreement` with all of them is largest, the first of equals (ours).
+    the one is taken whose mean `weighted_nmi` with all of them is largest, the first of equals (ours).
     """
     weights = np.asarray(weights, np.float64)
     square = weights.ndim == 2 and weights.shape[0] == weights.shape[1]
@@ -72,18 +72,19 @@ def find_communities(
     if len(weights) == 0:
         return np.zeros(0, np.int64)
     edges = Edges.of(weights)
-    found = [climbed(edges, it, np.random.default_rng(seed + run)) for it in resolutions for run in range(runs)]
-    agreed = np.array([sum(agreement(one, other, sizes) for other in found) for one in found])
+    tried = [(resolution, np.random.default_rng(seed + run)) for resolution in resolutions for run in range(runs)]
+    found = [louvain_of_edges(edges, resolution, rng) for resolution, rng in tried]
+    agreed = np.array([sum(weighted_nmi(one, other, sizes) for other in found) for one in found])
     if k is not None:
         right = [int(one.max()) + 1 == min(k, len(weights)) for one in found]
         if not any(right):
-            return _merged(edges, _at_least(edges, min(k, len(weights)), runs, seed), k)
+            return _agglomerate(edges, _at_least(edges, min(k, len(weights)), runs, seed), k)
         agreed[~np.array(right)] = -1
     return found[int(np.argmax(np.round(agreed, 9)))]
 
 
-def agreement(one: Ids, other: Ids, sizes: Weights) -> float:
-    """Normalised mutual information of two partitions, in [0, 1].
+def weighted_nmi(one: Ids, other: Ids, sizes: Weights) -> float:
+    """Normalised mutual information of two partitions of weighted slots, in [0, 1].
 
     Parameters
     ----------
@@ -113,15 +114,15 @@ def _at_least(edges: Edges, k: int, runs: int, seed: int) -> Ids:
     """The run with the largest modularity, at the lowest resolution tried that gives so many communities."""
     for step in range(_STEPS):
         resolution = 1.2**step
-        found = [climbed(edges, resolution, np.random.default_rng(seed + run)) for run in range(runs)]
-        best = found[int(np.argmax([quality(edges, it, resolution) for it in found]))]
+        found = [louvain_of_edges(edges, resolution, np.random.default_rng(seed + run)) for run in range(runs)]
+        best = found[int(np.argmax([modularity_of_edges(edges, it, resolution) for it in found]))]
         if best.max(initial=-1) + 1 >= k:
             return best
     return np.arange(len(edges))
 
 
-def _merged(edges: Edges, found: Ids, k: int) -> Ids:
-    """Merge the pair that costs least modularity until k communities are left."""
+def _agglomerate(edges: Edges, found: Ids, k: int) -> Ids:
+    """Agglomeration: merge the pair that costs least modularity until k communities are left."""
     total = float(edges.degrees.sum()) or 1.0
     while (n := int(found.max(initial=-1)) + 1) > k:
         joined = edges.joined(found)

@@ -14,7 +14,7 @@ from slots.errors import DataError
 from slots.graph.bridges import BridgedSlots, bridged_slots
 from slots.graph.communities import find_communities
 from slots.graph.config import GraphConfig
-from slots.graph.learning import closed
+from slots.graph.learning import finish_graph
 from slots.graph.slot_graph import SlotGraph
 from slots.progress import Progress, silent
 from slots.shapes import FeatureRows, Ids
@@ -82,7 +82,7 @@ def discover(
     base = bridged_slots(features, config, report or silent)
     classes = _classes(base, given[base.part.cpu().numpy()], len(counts))
     kept = _large_enough(base, classes, config, len(counts))
-    return closed(features, base.only(kept[0]), kept[1], config)
+    return finish_graph(features, base.only(kept[0]), kept[1], config)
 
 
 def _classes(base: BridgedSlots, given: Ids, n_known: int) -> Ids:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from slots.clustering.kmeans import by_size, nearest
+from slots.clustering.kmeans import by_size, nearest_slots
 from slots.graph.bridges import BridgedSlots, bridged_slots
 from slots.graph.communities import find_communities
 from slots.graph.config import GraphConfig
@@ -74,7 +74,7 @@ def learn_graph(
     if config.n_communities is not None:
         communities = find_communities(base.bridges, base.sizes, k=config.n_communities, **chosen)
     report("communities", 0.95)
-    return closed(features, base, by_size(communities, base.sizes), config)
+    return finish_graph(features, base, by_size(communities, base.sizes), config)
 
 
 @torch.no_grad()
@@ -98,7 +98,7 @@ def regroup(graph: SlotGraph, features: FeatureRows, n_communities: int, *, seed
     found = by_size(find_communities(graph.bridges, owned, k=n_communities, seed=seed), owned)
     of_slot = torch.from_numpy(found).to(graph.weights.device)
     placement = place(
-        normalize(torch.as_tensor(features).float()), graph.weights, of_slot, graph.reach, beta=graph.beta
+        normalize(torch.as_tensor(features).float()), graph.weights, of_slot, graph.thresholds, beta=graph.beta
     )
     return replace(graph, communities=of_slot, placement=placement, modularity=modularity(graph.bridges, found))
 
@@ -109,31 +109,32 @@ def _large(communities: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64], m
     return np.flatnonzero(enough[communities]) if enough.any() else np.arange(len(communities))
 
 
-def closed(
+def finish_graph(
     features: Features, base: BridgedSlots, communities: npt.NDArray[np.int64], config: GraphConfig
 ) -> SlotGraph:
-    """What each slot owns and how far it reaches, and the placement of all inputs."""
+    """The last step: what each slot owns and how far it reaches, and the assignment of all inputs."""
     weights = base.weights
     stays = torch.from_numpy(base.owners >= 0).to(weights.device)  # an outlier must not widen the slot it falls to
-    cosines, owners = (it[:, 0] for it in nearest(base.unit[stays], weights, 1))
+    cosines, owners = (it[:, 0] for it in nearest_slots(base.unit[stays], weights, 1))
     wins = torch.bincount(owners, minlength=len(weights))
     exemplars = torch.full((len(weights),), -1, dtype=torch.long, device=weights.device)
     order = cosines.argsort(stable=True)
     for_slot = owners[order].argsort(stable=True)  # by slot, the nearest last
     ends = wins.cumsum(0)[wins > 0] - 1
     exemplars[wins > 0] = base.part[stays][order[for_slot[ends]]]
-    reach = support_thresholds(cosines, owners, len(weights), quantile=_OUTSIDE)
-    usual = reach[wins >= min(_OWNED, int(wins.max()))].median()  # a slot that owns little knows little of its reach
-    reach = torch.where(wins > 0, torch.minimum(reach, usual), reach)
+    thresholds = support_thresholds(cosines, owners, len(weights), quantile=_OUTSIDE)
+    owns_enough = wins >= min(_OWNED, int(wins.max()))
+    usual = thresholds[owns_enough].median()  # a slot that owns little knows little of its reach
+    thresholds = torch.where(wins > 0, torch.minimum(thresholds, usual), thresholds)
     of_slot = torch.from_numpy(communities).to(weights.device)
     return SlotGraph(
         weights=weights,
-        reach=reach,
+        thresholds=thresholds,
         wins=wins,
         exemplars=exemplars,
         bridges=base.bridges,
         communities=of_slot,
-        placement=place(normalize(torch.as_tensor(features).float()), weights, of_slot, reach, beta=config.beta),
+        placement=place(normalize(torch.as_tensor(features).float()), weights, of_slot, thresholds, beta=config.beta),
         modularity=modularity(base.bridges, communities),
         dissolved=base.dissolved,
         beta=config.beta,

@@ -41,7 +41,7 @@ def modularity(weights: Weights, communities: Ids, *, resolution: float = 1.0) -
     >>> modularity(pairs, np.array([0, 0, 1, 1]))
     0.5
     """
-    return quality(Edges.of(weights), communities, resolution)
+    return modularity_of_edges(Edges.of(weights), communities, resolution)
 
 
 def louvain(weights: Weights, *, resolution: float = 1.0, seed: int = 0) -> Ids:
@@ -66,7 +66,7 @@ def louvain(weights: Weights, *, resolution: float = 1.0, seed: int = 0) -> Ids:
     become nodes; and so on. At the end single slots are moved once more, since what was best for a group of them need
     not be best for each.
     """
-    return climbed(Edges.of(weights), resolution, np.random.default_rng(seed))
+    return louvain_of_edges(Edges.of(weights), resolution, np.random.default_rng(seed))
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class Edges:
         return found
 
 
-def quality(edges: Edges, communities: Ids, resolution: float) -> float:
-    """`modularity`."""
+def modularity_of_edges(edges: Edges, communities: Ids, resolution: float) -> float:
+    """`modularity` of a graph as lists."""
     total = float(edges.degrees.sum())
     if total == 0:
         return 0.0
@@ -116,17 +116,17 @@ def quality(edges: Edges, communities: Ids, resolution: float) -> float:
     return float(np.trace(joined.dense()) / total - resolution * np.square(joined.degrees / total).sum())
 
 
-def climbed(edges: Edges, resolution: float, rng: np.random.Generator) -> Ids:
-    """`louvain`."""
+def louvain_of_edges(edges: Edges, resolution: float, rng: np.random.Generator) -> Ids:
+    """`louvain` on a graph as lists."""
     found = np.arange(len(edges))
     while len(found):
         found = numbered(found)
         whole = edges.joined(found)
-        moved = _moved(whole, np.arange(len(whole)), resolution, rng)
+        moved = _local_moving(whole, np.arange(len(whole)), resolution, rng)
         if len(np.unique(moved)) == len(whole):
             break
         found = moved[found]
-    return numbered(_moved(edges, found, resolution, rng)) if len(found) else found
+    return numbered(_local_moving(edges, found, resolution, rng)) if len(found) else found
 
 
 def numbered(communities: Ids) -> Ids:
@@ -137,8 +137,8 @@ def numbered(communities: Ids) -> Ids:
     return np.asarray(rank[inverse], np.int64)
 
 
-def _moved(edges: Edges, start: Ids, resolution: float, rng: np.random.Generator) -> Ids:
-    """Sweeps over all nodes, in one order drawn anew for each, until none moves."""
+def _local_moving(edges: Edges, start: Ids, resolution: float, rng: np.random.Generator) -> Ids:
+    """Local moving: sweeps over all nodes, in one order drawn anew for each, until none moves."""
     found = start.copy()
     if edges.degrees.sum() == 0:
         return found

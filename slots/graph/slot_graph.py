@@ -23,7 +23,7 @@ from slots.shapes import FeatureRows, Features, SlotVectors, Thresholds
 
 
 @dataclass(frozen=True)
-class Placement:
+class Assignment:
     """What a slot graph says of inputs.
 
     Parameters
@@ -42,7 +42,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Card:
+class CommunityCard:
     """Why some slots are one community.
 
     Parameters
@@ -79,7 +79,7 @@ class SlotGraph:
     ----------
     weights : float32 tensor of shape (slot, feature)
         Unit vectors.
-    reach : float32 tensor of shape (slot,)
+    thresholds : float32 tensor of shape (slot,)
         Cosine from which (at or above) an input is matched.
     wins : int64 tensor of shape (slot,)
         Inputs whose nearest slot it is, without those of dissolved slots.
@@ -89,7 +89,7 @@ class SlotGraph:
         Symmetric, >= 0, without a diagonal.
     communities : int64 tensor of shape (slot,)
         Numbered from 0, by the inputs they own, the largest first.
-    placement : Placement
+    placement : Assignment
         Of the inputs that it was learned from.
     modularity : float
         Of the communities, at most 1.
@@ -100,12 +100,12 @@ class SlotGraph:
     """
 
     weights: SlotVectors
-    reach: Thresholds
+    thresholds: Thresholds
     wins: Int[Tensor, " slot"]
     exemplars: Int[Tensor, " slot"]
     bridges: npt.NDArray[np.float64]
     communities: Int[Tensor, " slot"]
-    placement: Placement
+    placement: Assignment
     modularity: float
     dissolved: int
     beta: float
@@ -114,6 +114,11 @@ class SlotGraph:
     def n_slots(self) -> int:
         """Number of slots."""
         return len(self.weights)
+
+    @property
+    def reach(self) -> Thresholds:
+        """Former name of ``thresholds``."""
+        return self.thresholds
 
     @property
     def n_communities(self) -> int:
@@ -139,7 +144,7 @@ class SlotGraph:
             found[rows] = softmax_pool(unit[rows] @ self.weights.T, groups, beta=self.beta)
         return found
 
-    def place(self, features: FeatureRows) -> Placement:
+    def place(self, features: FeatureRows) -> Assignment:
         """Say which community inputs belong to, by which slot, and whether any slot reaches them.
 
         Parameters
@@ -148,15 +153,15 @@ class SlotGraph:
 
         Returns
         -------
-        Placement
+        Assignment
         """
-        return place(self._unit(features), self.weights, self.communities, self.reach, beta=self.beta)
+        return place(self._unit(features), self.weights, self.communities, self.thresholds, beta=self.beta)
 
     def _unit(self, features: FeatureRows) -> Features:
         """Directions, where the slots lie."""
         return normalize(torch.as_tensor(features).to(self.weights.device).float())
 
-    def explain(self, community: int, *, most: int = 10) -> Card:
+    def explain(self, community: int, *, most: int = 10) -> CommunityCard:
         """Slots, exemplars and bridges of a community.
 
         Parameters
@@ -167,7 +172,7 @@ class SlotGraph:
 
         Returns
         -------
-        Card
+        CommunityCard
 
         Raises
         ------
@@ -188,7 +193,7 @@ class SlotGraph:
         toward = np.bincount(of_slot, self.bridges[mine].sum(0), minlength=self.n_communities)
         shares = toward / max(float(toward.sum()), 1e-300)
         others = [int(it) for it in np.argsort(-shares, kind="stable") if it != community and shares[it] > 0]
-        return Card(
+        return CommunityCard(
             community=community,
             size=int((self.placement.communities == community).sum()),
             slots=mine,
@@ -201,19 +206,19 @@ class SlotGraph:
 
 @torch.no_grad()
 def place(
-    unit: Features, weights: SlotVectors, communities: Int[Tensor, " slot"], reach: Thresholds, *, beta: float
-) -> Placement:
+    unit: Features, weights: SlotVectors, communities: Int[Tensor, " slot"], thresholds: Thresholds, *, beta: float
+) -> Assignment:
     """`SlotGraph.place` for rows of length 1 (or 0, which nothing matches).
 
     Parameters
     ----------
     unit : float tensor of shape (example, feature)
-    weights, communities, reach, beta
+    weights, communities, thresholds, beta
         As in `SlotGraph`.
 
     Returns
     -------
-    Placement
+    Assignment
     """
     groups = class_groups(communities, torch.arange(int(communities.max()) + 1, device=weights.device))
     found = torch.zeros(len(unit), dtype=torch.long, device=unit.device)
@@ -222,6 +227,6 @@ def place(
         cosines = unit[rows] @ weights.T
         found[rows] = softmax_pool(cosines, groups, beta=beta).argmax(1)
         best, slot = cosines.max(1)
-        matched[rows] = (best >= reach[slot]) & (unit[rows] != 0).any(1)
+        matched[rows] = (best >= thresholds[slot]) & (unit[rows] != 0).any(1)
         slots[rows] = cosines.masked_fill(communities != found[rows, None], -torch.inf).argmax(1)
-    return Placement(found, slots, matched)
+    return Assignment(found, slots, matched)

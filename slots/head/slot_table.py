@@ -99,6 +99,11 @@ class SlotTable(nn.Module):
         """Number of labels seen, the width of the class scores."""
         return len(self.classes)
 
+    @property
+    def trained(self) -> Tensor:
+        """Former name of ``pooled``."""
+        return self.pooled
+
     @torch.no_grad()
     def add_slots(
         self,
@@ -111,6 +116,7 @@ class SlotTable(nn.Module):
         exemplars: Int[Tensor, "slot exemplar"] | None = None,
         generation: int = 0,
         pooled: bool = True,
+        trained: bool | None = None,
     ) -> None:
         """Append slots behind the present ones, which keep their indices.
 
@@ -128,6 +134,8 @@ class SlotTable(nn.Module):
         generation : int, default 0
         pooled : bool, default True
             Whether the slots take part in the pooled score.
+        trained : bool, optional
+            Former name of ``pooled``.
 
         Raises
         ------
@@ -147,6 +155,7 @@ class SlotTable(nn.Module):
         if exemplars is not None:
             ids[:, : exemplars.shape[1]] = exemplars[:, :N_EXEMPLARS]
         labels = labels.to(self.labels)
+        pooled = pooled if trained is None else trained
         new: dict[str, Tensor] = {
             "centres": unit if centres is None else normalize(centres.to(unit)),
             "labels": labels,

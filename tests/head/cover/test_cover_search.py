@@ -15,7 +15,7 @@ from support.reference_cover import greedy, smallest_cover_size
 
 from slots.cover.bits import CoverBlock, as_words, pack_bits
 from slots.cover.greedy import greedy_set_cover
-from slots.cover.kernels import listed, sparse_rows, transposed
+from slots.cover.kernels import sparse_coverage, sparse_rows, transposed
 from slots.cover.reductions import reduce_cover
 from slots.cover.refined import refined_set_cover, refined_set_cover_packed
 
@@ -74,7 +74,7 @@ def test_picks_come_most_useful_first():
 
 def reduced(covers):
     rows = as_words(pack_bits(torch.from_numpy(covers)))
-    return reduce_cover(rows, listed(*sparse_rows(rows), covers.shape[1]))
+    return reduce_cover(rows, sparse_coverage(*sparse_rows(rows), covers.shape[1]))
 
 
 def test_reductions_by_hand():
@@ -133,7 +133,7 @@ class Clock:
 @given(covers=matrices(), rounds=st.integers(0, 3))
 def test_reductions_that_are_cut_short_leave_a_whole_problem(covers, rounds):
     rows = as_words(pack_bits(torch.from_numpy(covers)))
-    cover = listed(*sparse_rows(rows), covers.shape[1])
+    cover = sparse_coverage(*sparse_rows(rows), covers.shape[1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("slots.cover.reductions.time", Clock(rounds))
         forced, parts = reduce_cover(rows, cover, deadline=1.0)

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from support import reference_slot_graph as reference
 
-from slots.clustering.kmeans import nearest, spherical_means
+from slots.clustering.kmeans import nearest_slots, spherical_means
 from slots.errors import DataError, UsageError
 from slots.estimators.clusterer import SlotClusterer
 from slots.graph.bridges import count_bridges
-from slots.graph.communities import agreement, find_communities
+from slots.graph.communities import find_communities, weighted_nmi
 from slots.graph.config import GraphConfig
 from slots.graph.discovery import discover
 from slots.graph.learning import learn_graph, regroup
@@ -118,7 +118,7 @@ class TestCommunities:
         if sizes.sum() == 0:
             return
         expected = normalized_mutual_info_score(one.repeat(sizes), other.repeat(sizes))
-        assert agreement(one, other, sizes.astype(float)) == pytest.approx(expected, abs=1e-9)
+        assert weighted_nmi(one, other, sizes.astype(float)) == pytest.approx(expected, abs=1e-9)
 
 
 class TestBridges:
@@ -154,7 +154,9 @@ class TestSlots:
         unit = normalize(blobs()[0])
 
         def mean_cosine(passes):
-            return float(nearest(unit, spherical_means(unit, 30, passes=passes, seed=0, report=silent), 1)[0].mean())
+            return float(
+                nearest_slots(unit, spherical_means(unit, 30, passes=passes, seed=0, report=silent), 1)[0].mean()
+            )
 
         assert mean_cosine(8) > mean_cosine(1) + 0.0005
 
@@ -165,7 +167,7 @@ class TestSlots:
     def test_the_nearest_come_first_in_any_block(self, monkeypatch):
         monkeypatch.setattr("slots.clustering.kmeans.SCORES_HELD", 35)
         unit, weights = normalize(torch.randn(23, 4)), normalize(torch.randn(7, 4))
-        scores, slots = nearest(unit, weights, 2)
+        scores, slots = nearest_slots(unit, weights, 2)
         expected = (unit @ weights.T).topk(2, dim=1)
         torch.testing.assert_close(scores, expected.values)
         assert torch.equal(slots, expected.indices)
@@ -205,7 +207,7 @@ class TestGraph:
             cosines = np.array([reference.cosine(row, w) for w in weights])
             own = np.array(communities) == int(community)
             assert cosines[slot] == pytest.approx(cosines[own].max(), abs=1e-6)
-            assert bool(matched) == bool(any(row) and cosines.max() >= float(graph.reach[cosines.argmax()]) - 1e-6)
+            assert bool(matched) == bool(any(row) and cosines.max() >= float(graph.thresholds[cosines.argmax()]) - 1e-6)
 
     def test_placement_of_the_inputs_is_that_of_new_ones(self, found):
         x, _, graph = found
