@@ -21,6 +21,7 @@ from torch import Tensor
 
 from slots.head.caps import SlotCaps
 from slots.head.similarities import normalize
+from slots.index.half_rows import TYPICAL_ERROR, half_inputs, half_slots
 from slots.shapes import SlotVectors, Thresholds
 
 NEAR = 1e-10
@@ -32,6 +33,7 @@ SLACK = 2e-5
 _TAIL_SQUARE = 1e-5  # added to the square of a tail's length, which is a difference of numbers near 1
 _CHUNK = 1 << 23  # float64 numbers held at once while slots are prepared: 64 MB
 _SAMPLE = 16_384  # slots that the basis is made from
+_COLUMN_NS, _HALF_NS = 0.02, 0.0012  # a multiplication in float32 (100 GFLOP/s), and in bfloat16 where it is quick
 _LEADING = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
@@ -89,9 +91,11 @@ class CapBound:
     leading_dims : int, optional
         Axes kept as they are, >= 1; ``feature`` for all, without a tail. Default: as many as are expected to be
         quickest.
+    half : bool, default False
+        Whether rows are bfloat16 (`slots.index.half_rows`).
     """
 
-    def __init__(self, caps: SlotCaps, *, leading_dims: int | None = None) -> None:
+    def __init__(self, caps: SlotCaps, *, leading_dims: int | None = None, half: bool = False) -> None:
         n, self.feature_dim = caps.weights.shape
         step = max(1, _CHUNK // self.feature_dim)
         chosen = torch.linspace(0, n - 1, min(n, _SAMPLE), device=caps.weights.device).long().unique()
@@ -101,7 +105,8 @@ class CapBound:
             moment += axes.T @ axes
         basis = torch.linalg.eigh(moment).eigenvectors.flip(1)
         sample = _take(caps, chosen[:: max(1, len(chosen) // 1024)])
-        leading = choose_leading_dims(sample, basis, n) if leading_dims is None else leading_dims
+        self._half = half
+        leading = choose_leading_dims(sample, basis, n, half=half) if leading_dims is None else leading_dims
         self.leading_dims = min(leading, self.feature_dim)
         self._basis = (
             basis[:, : self.leading_dims].float().contiguous() if self.leading_dims < self.feature_dim else None
@@ -110,18 +115,19 @@ class CapBound:
 
     def slot_rows(self, caps: SlotCaps) -> Float[Tensor, "slot column"]:
         """Slots' side: leading dimensions, length of the tail, minus the threshold (less the slack)."""
-        parts = [caps.weights.new_zeros(0, self._width(), dtype=torch.float32)]
+        finish = half_slots if self._half else torch.Tensor.float
+        parts = [finish(caps.weights.new_zeros(0, self._width(), dtype=torch.float32))]
         step = max(1, _CHUNK // self.feature_dim)
         for i in range(0, len(caps.weights), step):
             axes, thresholds = enclosing_caps(caps, slice(i, i + step))
             limit = (SLACK - thresholds)[:, None]
             if self._basis is None:
-                parts.append(torch.cat([axes, limit], 1).float())
+                parts.append(finish(torch.cat([axes, limit], 1).float()))
                 continue
             basis = self._basis.double()
             lead = axes @ basis
             tail = torch.linalg.vector_norm(axes - lead @ basis.T, dim=1, keepdim=True)
-            parts.append(torch.cat([lead, tail + 1e-6, limit], 1).float())
+            parts.append(finish(torch.cat([lead, tail + 1e-6, limit], 1).float()))
         return torch.cat(parts)
 
     def input_rows(self, unit: Float[Tensor, "row feature"]) -> Float[Tensor, "row column"]:
@@ -131,13 +137,16 @@ class CapBound:
         if self._basis is not None:
             rest = 1 - rows[:, : self.leading_dims].square().sum(1)
             rows[:, self.leading_dims] = (rest.clamp_min(0) + _TAIL_SQUARE).sqrt()
-        return rows
+        return half_inputs(rows) if self._half else rows
 
     def _width(self) -> int:
+        """Columns in float32."""
         return self.leading_dims + (1 if self._basis is None else 2)
 
 
-def choose_leading_dims(caps: SlotCaps, basis: Float[Tensor, "feature axis"], n_slots: int) -> int:
+def choose_leading_dims(
+    caps: SlotCaps, basis: Float[Tensor, "feature axis"], n_slots: int, *, half: bool = False
+) -> int:
     """Number of axes expected to take the least time; it changes no answer.
 
     Inputs are not known yet. In their stead stand points at the edge of a slot's cap, moved there toward another slot.
@@ -149,19 +158,22 @@ def choose_leading_dims(caps: SlotCaps, basis: Float[Tensor, "feature axis"], n_
     points = ((edge * axes + (1 - edge.square()).sqrt() * aside) @ basis)[:: max(1, len(axes) // 256)]
     slots = axes @ basis
     feature = basis.shape[0]
-    best, cheapest = feature, _nanoseconds(feature, feature, n_slots, _share(points @ slots.T, thresholds))
+    limits = thresholds - TYPICAL_ERROR if half else thresholds
+    column = _HALF_NS if half else _COLUMN_NS
+    passes = _share(points @ slots.T, limits)
+    best, cheapest = feature, n_slots * (column * (feature + 1) + _pair_ns(feature, passes))
     for lead in (dims for dims in _LEADING if dims < feature):
         left = torch.outer(_tail(points, lead), _tail(slots, lead))
-        passes = _share(points[:, :lead] @ slots[:, :lead].T + left, thresholds)
-        cost = _nanoseconds(lead + 1, feature, n_slots, passes) + 0.02 * lead * feature
+        passes = _share(points[:, :lead] @ slots[:, :lead].T + left, limits)
+        cost = n_slots * (column * (lead + 2) + _pair_ns(feature, passes)) + _COLUMN_NS * lead * feature
         if cost < cheapest:
             best, cheapest = lead, cost
     return best
 
 
-def _nanoseconds(columns: int, feature: int, n_slots: int, passes: float) -> float:
-    """Expected time of one input: products at 100 GFLOP/s, a look at each, and the pairs that pass."""
-    return n_slots * (0.02 * (columns + 1) + 0.12 + passes * (80 + 0.2 * feature))
+def _pair_ns(feature: int, passes: float) -> float:
+    """Expected time of a pair beside its product: a look at the bound, and the test of what passes."""
+    return 0.12 + passes * (80 + 0.2 * feature)
 
 
 def _share(bounds: Tensor, thresholds: Tensor) -> float:

@@ -50,9 +50,12 @@ class Slots(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Bits of float32 bounds, shape (row, slot), and where its corner lies; ``hits`` is scratch, one a column."""
+    """Bounds (row, slot), float32 or bfloat16, as integers of their bits, and where the corner lies.
 
-    signs: npt.NDArray[np.int32]
+    ``hits`` is scratch, one a column.
+    """
+
+    signs: npt.NDArray[Any]
     first_row: int
     first_slot: int
     hits: Indices
@@ -127,13 +130,14 @@ def _may_match(rows: Rows, slots: Slots, i: int, k: int, out: Doubles) -> bool:
 
 
 def _which_positive(_context: Any, numbers: Any, _start: Any) -> Any:
-    """A bit for each of 64 int32 numbers of a row, from a place on: set where it is above zero."""
+    """A bit for each of 64 integers of a row, from a place on: set where it is above zero."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row = context.make_array(signature.args[0])(context, builder, arguments[0])
-        many = ir.VectorType(ir.IntType(32), _WIDE)
+        bits = signature.args[0].dtype.bitwidth
+        many = ir.VectorType(ir.IntType(bits), _WIDE)
         place = builder.gep(row.data, [arguments[1]])
-        loaded = builder.load(builder.bitcast(place, many.as_pointer()), align=4)
+        loaded = builder.load(builder.bitcast(place, many.as_pointer()), align=bits // 8)
         above = builder.icmp_signed(">", loaded, ir.Constant(many, [0] * _WIDE))
         return builder.bitcast(above, ir.IntType(64))
 

@@ -17,6 +17,7 @@ from slots.head.decision import CandidatePairs, exact_scores
 from slots.head.similarities import normalize
 from slots.index.cap_bound import NEAR, CapBound, enclosing_caps
 from slots.index.faiss_proposer import FaissProposer, Kind, load_faiss
+from slots.index.half_rows import has_half_products
 from slots.index.kernels import Indices, Kept, Rows, Slots, Tile, scan_pairs, scan_tile, unit_rows
 from slots.rounding import full_precision, product_error, strictly_below
 from slots.shapes import ViewFeatures
@@ -45,7 +46,10 @@ class PairSearch:
     def __init__(self, caps: SlotCaps, *, faiss_kind: Kind | None, effort: int, leading_dims: int | None) -> None:
         self._local = threading.local()
         self._proposer: FaissProposer | None = None
-        self._bound = CapBound(caps, leading_dims=leading_dims if faiss_kind is None else caps.weights.shape[1])
+        half = faiss_kind is None and caps.weights.device.type == "cpu" and has_half_products()
+        self._bound = CapBound(
+            caps, leading_dims=leading_dims if faiss_kind is None else caps.weights.shape[1], half=half
+        )
         if faiss_kind is not None:
             gpu = faiss_kind == "flat" and getattr(load_faiss(), "get_num_gpus", int)() > 0
             self._proposer = FaissProposer(self._bound.slots.cpu().numpy(), kind=faiss_kind, effort=effort, gpu=gpu)
@@ -104,13 +108,14 @@ class PairSearch:
             n = scan_pairs(rows, self._exact_slots, Kept(pairs, scores))
             return torch.from_numpy(pairs[:, :n]) + torch.tensor([[start], [0]]), torch.from_numpy(scores[:, :n])
         space, hits, buffers = self._workspace()
+        signs = torch.int16 if space.dtype == torch.bfloat16 else torch.int32
         found, parts = 0, []
         with full_precision():
             for first, top in product(range(0, len(self._bound.slots), _COLUMNS), range(0, len(raw), _ROWS)):
                 part, some = self._bound.slots[first : first + _COLUMNS], inputs[top : top + _ROWS]
                 bounds = space[: len(some) * len(part)].view(len(some), len(part))
                 torch.mm(some, part.T, out=bounds)
-                tile = Tile(bounds.view(torch.int32).numpy(), top, first, hits)
+                tile = Tile(bounds.view(signs).numpy(), top, first, hits)
                 found = scan_tile(tile, rows, self._exact_slots, buffers, found)
                 if found > _ROOM - _ROWS * _COLUMNS:
                     parts.append(Kept(buffers.pairs[:, :found].copy(), buffers.scores[:, :found].copy()))
@@ -125,7 +130,8 @@ class PairSearch:
         """A tile, and room for pairs; kept for the thread, since fresh memory costs as much as the search."""
         if not hasattr(self._local, "room"):
             buffers = Kept(np.empty((2, _ROOM), np.int64), np.empty((2, _ROOM)))
-            self._local.room = (torch.empty(_ROWS * _COLUMNS), np.empty(_COLUMNS + 1, np.int64), buffers)
+            space = torch.empty(_ROWS * _COLUMNS, dtype=self._bound.slots.dtype)
+            self._local.room = (space, np.empty(_COLUMNS + 1, np.int64), buffers)
         room: tuple[Tensor, Indices, Kept] = self._local.room
         return room
 

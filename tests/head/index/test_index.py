@@ -16,7 +16,7 @@ from slots.head.caps import SlotCaps
 from slots.head.decision import best_pairs, decide, matching_pairs
 from slots.head.prediction import Answer, Prediction
 from slots.head.similarities import normalize
-from slots.index import faiss_proposer
+from slots.index import faiss_proposer, pair_search
 from slots.index.cap_bound import CapBound, enclosing_caps
 from slots.index.slot_index import SlotIndex
 
@@ -191,20 +191,32 @@ def test_one_cap_is_the_smallest_by_hand():
     assert enclosing_caps(caps, slice(None))[1].tolist() == pytest.approx([0.7])
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("head", [1, 3, 8, 16, 40])
-def test_a_bound_is_never_below_the_score(head):
+def test_a_bound_is_never_below_the_score(head, half):
     rng = np.random.default_rng(head)
     mixing = torch.from_numpy(rng.normal(size=(16, 16)) * np.linspace(2, 0.01, 16))
     caps = literal.random_caps(rng, 60, 16)
     caps = SlotCaps(**{**vars(caps), "weights": normalize(caps.weights.double() @ mixing).float()})
     unit = normalize(torch.from_numpy(rng.normal(size=(300, 16))) @ mixing)
-    bound = CapBound(caps, leading_dims=head)
+    bound = CapBound(caps, leading_dims=head, half=half)
     assert bound.leading_dims == min(head, 16)
     axes, thresholds = enclosing_caps(caps, slice(None))
     slack = bound.input_rows(unit.float()).double() @ bound.slots.double().T - (unit @ axes.T - thresholds)
     assert float(slack.min()) > 1e-5
     if head >= 16:
-        assert float(slack.max()) < 3e-5
+        assert float(slack.max()) < (2e-2 if half else 3e-5)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("feature", [2, 24, 150])
+def test_rows_in_bfloat16_find_what_float32_finds(feature, half, monkeypatch):
+    """Both, whatever the processor of the tests takes by itself."""
+    monkeypatch.setattr(pair_search, "has_half_products", lambda: half)
+    caps, views = varied(feature, n_slots=1100, feature=feature)
+    index = SlotIndex(caps)
+    assert literal.listed(index.matching_pairs(views)) == literal.listed(matching_pairs(views, caps))
+    same(index.predict(views), decide(views, caps))
 
 
 def test_few_leading_dimensions_are_chosen_where_few_axes_hold_the_energy():
