@@ -376,7 +376,9 @@ def _fit(bench: Bench, data: str, backbone: str, n: int | None, epochs: int | No
     stop_at = bench.started + bench.deadline - 45
     net = backbones.build(backbone, input_shape=shape, **recipe.backbone)
     start = time.perf_counter()
-    model, result = fit(x, y, backbone=net, config=config, report=progress, stop=lambda: time.perf_counter() > stop_at)
+    model, result = fit(
+        x, y, backbone=net, config=config, progress=progress, stop=lambda: time.perf_counter() > stop_at
+    )
     bench.wait()
     fitted = time.perf_counter() - start
     start = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any, TypeVar, cast
 
 _Called = TypeVar("_Called", bound=Callable[..., Any])
@@ -16,7 +17,7 @@ def renamed(**names: str) -> Callable[[_Called], _Called]:
     Parameters
     ----------
     **names : str
-        ``old="new"`` for each keyword. Of a class the old names are readable as attributes, too.
+        ``old="new"`` for each keyword. Of a dataclass the old names are readable as attributes, too.
 
     Returns
     -------
@@ -45,8 +46,8 @@ def renamed(**names: str) -> Callable[[_Called], _Called]:
                 if old not in kwargs:
                     continue
                 if new in kwargs:
-                    raise TypeError(f"`{old}` is the old name of `{new}` of {called.__name__}. Pass `{new}` alone.")
-                message = f"`{old}` of {called.__name__} is called `{new}` now."
+                    raise TypeError(f"`{old}` is the old name of `{new}` of {called.__qualname__}. Pass `{new}` alone.")
+                message = f"`{old}` of {called.__qualname__} is called `{new}` now."
                 warnings.warn(message, DeprecationWarning, stacklevel=2)
                 kwargs[new] = kwargs.pop(old)
             return plain(*args, **kwargs)
@@ -54,7 +55,7 @@ def renamed(**names: str) -> Callable[[_Called], _Called]:
         if not is_class:
             return cast(_Called, taking_both)
         setattr(called, "__init__", taking_both)  # noqa: B010  # a plain assignment is none that mypy allows
-        for old, new in names.items():
+        for old, new in names.items() if is_dataclass(called) else ():
             setattr(called, old, property(functools.partial(_read, new), doc=f"Old name of `{new}`."))
         return called
 

@@ -80,7 +80,7 @@ def fit_and_save(
         regularizer=_regularizer(recipe),
         checkpoint=checkpoint_path(out),
         resume=resume,
-        report=progress,
+        progress=progress,
         stop=stop,
     )
     if progress:

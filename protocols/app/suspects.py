@@ -43,7 +43,7 @@ def find_suspects(data: Dataset, plan: CleaningPlan, *, model: SlotModel | None,
         limit=plan.limit,
         seed=plan.seed,
         device=plan.device,
-        report=part(progress, 0.8, 1.0),
+        progress=part(progress, 0.8, 1.0),
     )
     name_of = data.class_names.__getitem__ if model is None else model.class_name
     names = tuple(name_of(int(label)) for label in explained.slot_labels)
@@ -57,7 +57,7 @@ def _features_and_errors(
     config = TrainingDynamicsConfig(seed=plan.seed, device=plan.device)
 
     def watch(network: nn.Module, seen: RawInputs) -> LabelErrors:
-        return find_label_errors(network, seen, y, config=config, report=part(progress, 0.0, 0.8))
+        return find_label_errors(network, seen, y, config=config, progress=part(progress, 0.0, 0.8))
 
     torch.manual_seed(plan.seed)
     network = _network(data, plan) if model is None else None

@@ -101,7 +101,7 @@ def update_and_save(
     paths = (None, None) if given else _write_queries(model, x, proposal, folder, plan)
     done = None
     if not plan.dry_run:
-        done = model.update(x, dict(given), proposal=proposal, config=config, report=progress)
+        done = model.update(x, dict(given), proposal=proposal, config=config, progress=progress)
     after = proposal.prediction
     if done and done.slots_added and proposal.source is not None:  # the features are known: only the slots are new
         after = model.snapshot().predict(proposal.source)
@@ -150,9 +150,9 @@ def _ask(
 ) -> tuple[Proposal, dict[int, str]]:
     """The proposal and the labels given: of a list, its own examples without a label stay as queries."""
     if plan.labels is None:
-        return model.propose(x, budget=plan.budget, report=progress), {}
+        return model.propose(x, budget=plan.budget, progress=progress), {}
     labels, open_rows = read_labels(plan.labels, x)
-    proposal = model.propose(x, budget=0, report=progress)
+    proposal = model.propose(x, budget=0, progress=progress)
     open_rows = np.intersect1d(open_rows, proposal.unmatched)
     return replace(proposal, queries=open_rows, gains=np.zeros(len(open_rows), np.int64)), labels
 

@@ -66,13 +66,13 @@ class Reference:
     head: IncrementalNeuralHashing
     source: FeatureSource
     y: Tensor
-    report: Progress
+    progress: Progress
 
     def blocks(self, ids: Ids, step: str) -> Iterator[tuple[Ids, Tensor, Tensor]]:
         """Ids, view features and labels, block by block."""
         for rows in self.source.blocks(len(ids), columns=self.head.n_slots):
             part = ids[rows]
-            self.report(step, rows.stop / len(ids))
+            self.progress(step, rows.stop / len(ids))
             yield part, self.source(part), self.y[torch.from_numpy(part).to(self.y.device)]
 
 

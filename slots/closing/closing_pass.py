@@ -67,7 +67,7 @@ def close_fit(
     *,
     held_out: Ids,
     config: ClosingConfig,
-    report: Progress,
+    progress: Progress,
 ) -> Closed:
     """Close a fit: see the module's head.
 
@@ -82,14 +82,14 @@ def close_fit(
     held_out : int64 array
         Ids of the examples that training did not see; may be empty.
     config : ClosingConfig
-    report : callable
+    progress : callable
         Told the progress.
 
     Returns
     -------
     Closed
     """
-    data = Reference(head, source.fill(report), torch.from_numpy(y).to(head.labels.device), report)
+    data = Reference(head, source.fill(progress), torch.from_numpy(y).to(head.labels.device), progress)
     fitted = np.setdiff1d(np.arange(len(y)), held_out)
     full = config.mode == "full"
     owners, accumulator = assign_owners(data, fitted)
@@ -104,7 +104,7 @@ def close_fit(
     min_gain = max(2, len(y) // 5000) if config.min_gain is None else config.min_gain
     counts = torch.bincount(owners[owners >= 0], minlength=head.n_slots)
     matched, foreign, dropped = drop_redundant(data, np.arange(len(y)), counts >= min_gain)
-    novelty = learn_novelty(source, head, fitted, held_out, report)  # before examples become slots
+    novelty = learn_novelty(source, head, fitted, held_out, progress)  # before examples become slots
     matched_before = matched.copy()
     added, contradictions = cover_unmatched(
         source,
@@ -114,7 +114,7 @@ def close_fit(
         min_gain=1 if full else min_gain,
         max_candidates=len(y) if full else config.max_candidates,
         slack=slack,
-        report=report,
+        progress=progress,
     )
     remembered = support_features(source, head.centres, head.exemplars)
     has_images = source.featurizer.preprocessing.kind == "images"
@@ -122,19 +122,19 @@ def close_fit(
     labels = y.copy()
     unsure = np.flatnonzero(~matched_before | foreign)  # all others have matches, and of their own label alone
     if config.reach < 1:
-        shrink_support(source, head, held_out, reach=config.reach, report=report)
+        shrink_support(source, head, held_out, reach=config.reach, progress=progress)
         unsure = np.arange(len(y))
-    answers = answer(source, head, unsure, report)
+    answers = answer(source, head, unsure, progress)
     labels[unsure] = answers.labels
     matched = np.ones(len(y), bool)
     matched[unsure] = answers.matched
     return Closed(ClosingReport(dropped, added, slack, contradictions, labels, matched), novelty, remembered, images)
 
 
-def answer(source: FeatureSource, head: IncrementalNeuralHashing, ids: Ids, report: Progress) -> Prediction:
-    """The slots' answers to some examples of a source; ``report("measuring", share)`` is told the progress."""
+def answer(source: FeatureSource, head: IncrementalNeuralHashing, ids: Ids, progress: Progress) -> Prediction:
+    """The slots' answers to some examples of a source; ``progress("measuring", share)`` is told the progress."""
     caps, parts = head.caps(), []
     for rows in source.blocks(len(ids), columns=head.n_slots):
-        report("measuring", rows.stop / len(ids))
+        progress("measuring", rows.stop / len(ids))
         parts.append(decide(source(ids[rows]), caps))
     return Prediction.concatenate(parts)

@@ -46,7 +46,7 @@ def cover_unmatched(
     min_gain: int,
     max_candidates: int,
     slack: float,
-    report: Progress,
+    progress: Progress,
     refine_s: float = 1.0,
 ) -> tuple[int, npt.NDArray[np.int64]]:
     """Add the fewest examples as slots that cover the unmatched ones, each at precision 1 on all of the data.
@@ -66,7 +66,7 @@ def cover_unmatched(
         Above this many unmatched, every n-th is tried.
     slack : float
         Radians by which a new slot reaches beyond the examples it was added for.
-    report : callable
+    progress : callable
     refine_s : float, default 1.0
         Seconds of search a class for a smaller cover; used when ``min_gain`` is 1.
 
@@ -80,8 +80,8 @@ def cover_unmatched(
     if len(open_ids) == 0:
         return 0, open_ids
     step = -(-len(open_ids) // max(1, max_candidates))
-    tried = _candidates(source, head, y, open_ids[::step], report)
-    pairs = _pairs(source, head, y, open_ids, tried, report=report)
+    tried = _candidates(source, head, y, open_ids[::step], progress)
+    pairs = _pairs(source, head, y, open_ids, tried, progress=progress)
     added = 0
     for label in np.unique(y[tried.ids]):
         added += _cover_label(
@@ -97,7 +97,7 @@ def _candidates(
     head: IncrementalNeuralHashing,
     y: npt.NDArray[np.int64],
     ids: npt.NDArray[np.int64],
-    report: Progress,
+    progress: Progress,
 ) -> _Candidates:
     """Candidates with exact precision thresholds over the whole training set."""
     device = source.featurizer.device
@@ -108,7 +108,7 @@ def _candidates(
     for i in range(0, len(ids), _CHUNK):
         accumulator = PrecisionAccumulator(unit[i : i + _CHUNK], labels[i : i + _CHUNK])
         for rows in source.blocks(columns=max(head.n_slots, min(_CHUNK, len(ids)))):
-            report("candidates", (i + _CHUNK * rows.stop / len(y)) / (len(ids) + _CHUNK))
+            progress("candidates", (i + _CHUNK * rows.stop / len(y)) / (len(ids) + _CHUNK))
             accumulator.update(source(rows), targets[rows])
         parts.append(accumulator.thresholds())
     return _Candidates(ids, unit, labels, torch.cat(parts))
@@ -121,7 +121,7 @@ def _pairs(
     open_ids: npt.NDArray[np.int64],
     tried: _Candidates,
     *,
-    report: Progress,
+    progress: Progress,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Candidate, place among the unmatched, and score, for each pair of one label that matches by the exact rule."""
     caps = SlotCaps(
@@ -137,7 +137,7 @@ def _pairs(
     targets = torch.from_numpy(y[open_ids]).to(tried.labels.device)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in source.blocks(len(open_ids), columns=max(head.n_slots, len(tried.ids))):
-        report("cover", rows.stop / len(open_ids))
+        progress("cover", rows.stop / len(open_ids))
         features = source(open_ids[rows])
         example, candidate = matching_pairs(features, caps)
         own = targets[rows][example] == tried.labels[candidate]

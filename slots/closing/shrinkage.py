@@ -28,7 +28,7 @@ def shrink_support(
     held_out: npt.NDArray[np.int64],
     *,
     reach: float,
-    report: Progress,
+    progress: Progress,
 ) -> float:
     """Shrink every support cap by one angle, so that a share ``reach`` of the matched held-out data stays matched.
 
@@ -41,7 +41,7 @@ def shrink_support(
     held_out : int64 array
         Examples that placed no slot; where there are none, all examples are used.
     reach : float in (0, 1]
-    report : callable
+    progress : callable
 
     Returns
     -------
@@ -57,7 +57,7 @@ def shrink_support(
     ids = held_out if len(held_out) else np.arange(len(source))
     found = [head.precision_thresholds.new_zeros(0).double()]
     for rows in source.blocks(len(ids), columns=head.n_slots):
-        report("reach", rows.stop / len(ids))
+        progress("reach", rows.stop / len(ids))
         depth = support_depth(source, head, ids[rows])
         found.append(depth[depth > 0])
     depths = torch.cat(found).sort().values

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slots.clustering.slot_clusters import ClusterConfig, SlotClusters
 from slots.cover.greedy import greedy_set_cover
+from slots.deprecation import renamed
 from slots.errors import DataError
 from slots.head.similarities import normalize, similarity
 from slots.progress import Progress, silent
@@ -19,9 +20,10 @@ from slots.shapes import Features, Similarities, SlotVectors, Thresholds
 _SCORES_HELD = 1 << 24  # scores held at once in the pass over all inputs (64 MiB in float32)
 
 
+@renamed(report="progress")
 @torch.no_grad()
 def learn_slots(
-    features: Features, config: ClusterConfig | None = None, *, report: Progress | None = None
+    features: Features, config: ClusterConfig | None = None, *, progress: Progress | None = None
 ) -> SlotClusters:
     """Learn slots from inputs without labels.
 
@@ -30,8 +32,8 @@ def learn_slots(
     features : float tensor of shape (example, feature)
         Inputs or patches; under ``"cosine"`` only their directions count.
     config : ClusterConfig, optional
-    report : callable, optional
-        ``report(step, share)``: told what is being done, and how much of it is done (0 to 1).
+    progress : callable, optional
+        ``progress(step, share)``: told what is being done, and how much of it is done (0 to 1).
 
     Returns
     -------
@@ -66,7 +68,7 @@ def learn_slots(
         raise DataError(f"`features` must have two rows that take part, got {len(part)}. Lower `min_deviation`.")
     x = features[part].float()
     x = normalize(x) if config.metric == "cosine" else x
-    weights, losses = _epochs(x, config, report or silent)
+    weights, losses = _epochs(x, config, progress or silent)
     found = _closed(x, weights, config, losses=losses)
     owners = torch.full((len(features),), -1, dtype=torch.long, device=x.device)
     owners[part] = found.owners
@@ -171,7 +173,7 @@ def _scores(x: Tensor, weights: Tensor, config: ClusterConfig) -> Similarities:
     return x @ weights.T if config.metric == "cosine" else similarity(x, weights, metric="l2")
 
 
-def _epochs(x: Tensor, config: ClusterConfig, report: Progress) -> tuple[Tensor, tuple[float, ...]]:
+def _epochs(x: Tensor, config: ClusterConfig, progress: Progress) -> tuple[Tensor, tuple[float, ...]]:
     """All passes over the inputs; returns the slots and each pass's mean loss."""
     generator = torch.Generator().manual_seed(config.seed)
     weights, losses = x[:0], []
@@ -187,7 +189,7 @@ def _epochs(x: Tensor, config: ClusterConfig, report: Progress) -> tuple[Tensor,
             step = learning_step(x[order[start : start + config.batch_size]], weights, config, lr=lr, grow=grow)
             weights, loss = step.weights, loss + step.loss
             wins = torch.cat([wins, wins.new_zeros(step.n_added)]) + step.wins
-            report(f"epoch {epoch + 1}/{config.epochs}  {len(weights)} slots", done)
+            progress(f"epoch {epoch + 1}/{config.epochs}  {len(weights)} slots", done)
         losses.append(loss / len(starts))
         weights = weights[wins >= min(config.min_wins, int(wins.max()))]  # never all of them
     return weights, tuple(losses)

@@ -126,7 +126,7 @@ def _estimator(count: int, seed: int, *, minibatch: bool) -> KMeans | MiniBatchK
 
 
 @torch.no_grad()
-def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, report: Progress) -> SlotVectors:
+def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, progress: Progress) -> SlotVectors:
     """Unit vectors, each the normalised mean of the inputs that are nearer to it than to any other.
 
     Parameters
@@ -138,7 +138,7 @@ def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, rep
     passes : int
         >= 1; all but the last are on 25 inputs a slot.
     seed : int
-    report : callable
+    progress : callable
 
     Returns
     -------
@@ -165,7 +165,7 @@ def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, rep
         else:
             empty = (wins == 0).nonzero()[:, 0]
             weights[empty] = x[scores[:, 0].argsort(stable=True)[: len(empty)]]
-        report(f"slots, pass {step + 1}/{passes}", (step + 1) / passes)
+        progress(f"slots, pass {step + 1}/{passes}", (step + 1) / passes)
     return weights
 
 

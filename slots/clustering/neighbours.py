@@ -30,7 +30,7 @@ _SAMPLE = 32  # rows of the sample for each cell
 
 
 @torch.no_grad()
-def nearest_neighbours(unit: Float[Tensor, "example feature"], count: int, report: Progress | None = None) -> Ids:
+def nearest_neighbours(unit: Float[Tensor, "example feature"], count: int, progress: Progress | None = None) -> Ids:
     """The rows most similar to each row by cosine, the nearest first, itself left out.
 
     Parameters
@@ -38,8 +38,8 @@ def nearest_neighbours(unit: Float[Tensor, "example feature"], count: int, repor
     unit : float tensor of shape (example, feature)
     count : int
         Cut to the number of other rows.
-    report : callable, optional
-        ``report(step, share)``.
+    progress : callable, optional
+        ``progress(step, share)``.
 
     Returns
     -------
@@ -55,11 +55,11 @@ def nearest_neighbours(unit: Float[Tensor, "example feature"], count: int, repor
     """
     count = min(count, max(0, len(unit) - 1))
     if len(unit) <= EXACT_ROWS:
-        return _among_all(unit, count, report or silent)
-    return _among_cells(unit, count, report or silent)
+        return _among_all(unit, count, progress or silent)
+    return _among_cells(unit, count, progress or silent)
 
 
-def _among_all(unit: Tensor, count: int, report: Progress) -> Ids:
+def _among_all(unit: Tensor, count: int, progress: Progress) -> Ids:
     """By the product with every row."""
     step = _rows(len(unit))
     found = [torch.zeros(0, count, dtype=torch.long)]
@@ -68,11 +68,11 @@ def _among_all(unit: Tensor, count: int, report: Progress) -> Ids:
         here = torch.arange(len(scores), device=unit.device)
         scores[here, here + start] = -math.inf
         found.append(scores.topk(count, dim=1).indices.cpu())
-        report("neighbours", min(1.0, (start + step) / len(unit)))
+        progress("neighbours", min(1.0, (start + step) / len(unit)))
     return torch.cat(found).numpy()
 
 
-def _among_cells(unit: Tensor, count: int, report: Progress) -> Ids:
+def _among_cells(unit: Tensor, count: int, progress: Progress) -> Ids:
     """By the products with the rows of the cells nearest to each."""
     owner, means = _cells(unit)
     by_cell = owner.argsort(stable=True)
@@ -90,7 +90,7 @@ def _among_cells(unit: Tensor, count: int, report: Progress) -> Ids:
         for part in rows.split(_rows(len(mine))):
             near = full_product(unit[part], columns)
             keep(near, part, mine, scores, found)
-        report("neighbours", (cell + 1) / len(members))
+        progress("neighbours", (cell + 1) / len(members))
     lonely = (scores == -math.inf).any(1).nonzero()[:, 0]  # its cells hold too few
     for part in lonely.split(_rows(len(unit))):
         near = full_product(unit[part], unit.T)

@@ -63,7 +63,7 @@ class BridgedSlots:
         )
 
 
-def bridged_slots(features: Features, config: GraphConfig, report: Progress) -> BridgedSlots:
+def bridged_slots(features: Features, config: GraphConfig, progress: Progress) -> BridgedSlots:
     """Steps 1 and 2 of `learn_graph`."""
     if features.ndim != 2 or not features.is_floating_point() or not bool(features.isfinite().all()):
         raise DataError(
@@ -76,9 +76,9 @@ def bridged_slots(features: Features, config: GraphConfig, report: Progress) -> 
     unit = normalize(features[usable].float())
     usual = min(_MOST_SLOTS, int(6 * len(unit) ** 0.5), -(-len(unit) // 4))
     n_slots = min(config.n_slots or usual, len(unit))
-    weights = spherical_means(unit, n_slots, passes=config.passes, seed=config.seed, report=part(report, 0.0, 0.8))
+    weights = spherical_means(unit, n_slots, passes=config.passes, seed=config.seed, progress=part(progress, 0.0, 0.8))
     scores, near = nearest_slots(unit, weights, min(2, len(weights)))
-    report("bridges", 0.85)
+    progress("bridges", 0.85)
     bridges = count_bridges(scores, near, len(weights), sharpness=config.sharpness)
     owners = near[:, 0].cpu().numpy()
     return BridgedSlots(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from slots.deprecation import renamed
 from slots.errors import DataError
 from slots.graph.bridges import BridgedSlots, bridged_slots
 from slots.graph.communities import find_communities
@@ -23,13 +24,14 @@ _SHARE = 0.5  # of the usual labelled share: a slot with less holds a class with
 _NEAR = 2.0  # what the slots that it has bridges to count beside itself, since a few inputs say little of a share
 
 
+@renamed(report="progress")
 @torch.no_grad()
 def discover(
     features: FeatureRows,
     labels: npt.NDArray[np.int64] | Int[Tensor, " example"],
     config: GraphConfig | None = None,
     *,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> SlotGraph:
     """Find the classes nobody has named among inputs of which some have labels.
 
@@ -41,8 +43,8 @@ def discover(
         From 0, -1 where unknown. An input of a known class may be unlabelled.
     config : GraphConfig, optional
         ``n_communities`` is the number of new classes, if it is known.
-    report : callable, optional
-        ``report(step, share)``: told what is being done, and how much of it is done (0 to 1).
+    progress : callable, optional
+        ``progress(step, share)``: told what is being done, and how much of it is done (0 to 1).
 
     Returns
     -------
@@ -79,7 +81,7 @@ def discover(
             f"`labels` must be whole numbers >= -1 of shape ({len(features)},) with each class from 0 to the last, got "
             f"{labels.dtype} of shape {tuple(labels.shape)}. Number the known classes from 0; -1 is unknown."
         )
-    base = bridged_slots(features, config, report or silent)
+    base = bridged_slots(features, config, progress or silent)
     classes = _classes(base, given[base.part.cpu().numpy()], len(counts))
     kept = _large_enough(base, classes, config, len(counts))
     return finish_graph(features, base.only(kept[0]), kept[1], config)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from slots.clustering.kmeans import by_size, nearest_slots
+from slots.deprecation import renamed
 from slots.graph.bridges import BridgedSlots, bridged_slots
 from slots.graph.communities import find_communities
 from slots.graph.config import GraphConfig
@@ -24,9 +25,10 @@ _OUTSIDE = 0.05  # share of a slot's own inputs that lie outside its reach
 _OWNED = 10  # inputs from which a slot's own reach is trusted
 
 
+@renamed(report="progress")
 @torch.no_grad()
 def learn_graph(
-    features: FeatureRows, config: GraphConfig | None = None, *, report: Progress | None = None
+    features: FeatureRows, config: GraphConfig | None = None, *, progress: Progress | None = None
 ) -> SlotGraph:
     """Find communities in inputs without labels, and without being told how many.
 
@@ -35,8 +37,8 @@ def learn_graph(
     features : float array or tensor of shape (example, feature)
         Only their directions count.
     config : GraphConfig, optional
-    report : callable, optional
-        ``report(step, share)``: told what is being done, and how much of it is done (0 to 1).
+    progress : callable, optional
+        ``progress(step, share)``: told what is being done, and how much of it is done (0 to 1).
 
     Returns
     -------
@@ -64,16 +66,16 @@ def learn_graph(
     3
     """
     config = config or GraphConfig()
-    report = report or silent
+    progress = progress or silent
     features = torch.as_tensor(features)
-    base = bridged_slots(features, config, report)
+    base = bridged_slots(features, config, progress)
     chosen: dict[str, Any] = {"runs": config.runs, "seed": config.seed}
     communities = find_communities(base.bridges, base.sizes, resolutions=config.resolutions, **chosen)
     kept = _large(communities, base.sizes, config.min_size)
     base, communities = base.only(kept), communities[kept]
     if config.n_communities is not None:
         communities = find_communities(base.bridges, base.sizes, k=config.n_communities, **chosen)
-    report("communities", 0.95)
+    progress("communities", 0.95)
     return finish_graph(features, base, by_size(communities, base.sizes), config)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from slots.deprecation import renamed
 from slots.errors import DataError
 from slots.features.preprocessing import Preprocessing
 from slots.label_errors.noise_matrix import confident_joint, noise_matrix, posterior
@@ -57,6 +58,7 @@ class LabelErrors:
         return self.ranked()[: self.n_errors]
 
 
+@renamed(report="progress")
 def find_label_errors(
     network: nn.Module,
     x: RawInputs,
@@ -64,7 +66,7 @@ def find_label_errors(
     *,
     preprocessing: Preprocessing | None = None,
     config: TrainingDynamicsConfig | None = None,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> LabelErrors:
     """Find labels that are likely wrong, by training a network once.
 
@@ -80,7 +82,7 @@ def find_label_errors(
     preprocessing : Preprocessing, optional
         Default: `Preprocessing.of` the data.
     config : TrainingDynamicsConfig, optional
-    report : callable, optional
+    progress : callable, optional
 
     Returns
     -------
@@ -110,7 +112,9 @@ def find_label_errors(
     if len(x) < 20:
         raise DataError(f"`x` must hold at least 20 examples, got {len(x)}. Fewer say nothing about their labels.")
     targets = targets.astype(np.int64)
-    watched = record_training_dynamics(network, x, targets, preprocessing=preprocessing, config=config, report=report)
+    watched = record_training_dynamics(
+        network, x, targets, preprocessing=preprocessing, config=config, progress=progress
+    )
     return score_labels(np.exp(watched.log_probabilities), targets, classes)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from slots.deprecation import renamed
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.label_errors.detection import LabelErrors
 from slots.label_errors.evidence import Evidence, gather_evidence
@@ -39,6 +40,7 @@ class ExplainedErrors:
     exemplars: Ids
 
 
+@renamed(report="progress")
 def explain_label_errors(
     features: npt.NDArray[np.float32],
     y: Labels,
@@ -48,7 +50,7 @@ def explain_label_errors(
     limit: int | None = None,
     seed: int = 0,
     device: str = "cpu",
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> ExplainedErrors:
     """Say what speaks against the most suspicious labels; the examples that are not listed are trusted.
 
@@ -67,8 +69,8 @@ def explain_label_errors(
     seed : int, default 0
     device : str, default "cpu"
         Both for the fit.
-    report : callable, optional
-        ``report(step, share)``, told the progress.
+    progress : callable, optional
+        ``progress(step, share)``, told the progress.
 
     Returns
     -------
@@ -79,15 +81,15 @@ def explain_label_errors(
     ValueError
         If the features do not suit the head.
     """
-    report = report or silent
+    progress = progress or silent
     count = errors.n_errors if limit is None else limit
     listed = errors.ranked()[: min(count, len(y) // 2)]  # the rest is what the listed are held against
     trusted = np.setdiff1d(np.arange(len(y)), listed)
     if head is None:
-        report("fitting slots to the rest", 0.0)
+        progress("fitting slots to the rest", 0.0)
         config = _slots_config(y[trusted], seed, device)
         head = fit(features[trusted], y[trusted], config=config)[0].head
-    report("evidence", 0.5)
+    progress("evidence", 0.5)
     rows = torch.from_numpy(features).to(head.weights.device)
     evidence = gather_evidence(rows, y, head, listed)
     return ExplainedErrors(evidence, head.labels.cpu().numpy(), _exemplars(rows, y, head, trusted))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slots.deprecation import renamed
 from slots.errors import UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.features.views import parse_views
@@ -75,6 +76,7 @@ class TrainingDynamics:
     classifier: nn.Module
 
 
+@renamed(report="progress")
 def record_training_dynamics(
     network: nn.Module,
     x: RawInputs,
@@ -82,7 +84,7 @@ def record_training_dynamics(
     *,
     preprocessing: Preprocessing | None = None,
     config: TrainingDynamicsConfig | None = None,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> TrainingDynamics:
     """Train a network with a linear classifier and record its answers, each before the step that uses its label.
 
@@ -93,7 +95,7 @@ def record_training_dynamics(
     x : array of shape (example, ...)
     y : int64 array of shape (example,)
         From 0 to the number of classes - 1.
-    preprocessing, config, report
+    preprocessing, config, progress
         As in `find_label_errors`.
 
     Returns
@@ -103,7 +105,7 @@ def record_training_dynamics(
     config = config or TrainingDynamicsConfig()
     preprocessing = preprocessing or Preprocessing.of(x)
     preprocessing.check(x)
-    report = report or (lambda _step, _share: None)
+    progress = progress or (lambda _step, _share: None)
     epochs, batches = config.sizes(len(x))
     torch.manual_seed(config.seed)
     network.to(config.device).eval()
@@ -131,7 +133,7 @@ def record_training_dynamics(
             rate.step()
             constrain(network)
             if place % 20 == 0:
-                report("watching the training", (epoch + place / batches) / epochs)
+                progress("watching the training", (epoch + place / batches) / epochs)
     schedule(network, 1.0)
     return TrainingDynamics((noted / (epochs - epochs // 2)).log_softmax(1).numpy(), both.eval())
 

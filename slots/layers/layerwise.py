@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slots.deprecation import renamed
 from slots.errors import DataError, UsageError
 from slots.layers.patch_layer import AbstractPatchLayer, Maps, Patches
 from slots.layers.slot_conv import SlotConv2d
@@ -18,6 +19,7 @@ from slots.progress import Progress
 Images = Float[Tensor, "image channel height width"] | UInt8[Tensor, "image channel height width"]
 
 
+@renamed(report="progress")
 @torch.no_grad()
 def fit_layers(
     images: Images,
@@ -27,7 +29,7 @@ def fit_layers(
     patches_per_image: int = 10,
     batch_size: int = 250,
     seed: int = 0,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> nn.Sequential:
     """Learn a stack of layers without labels, one after the other.
 
@@ -47,8 +49,8 @@ def fit_layers(
         Images that pass through the layers at once (count, >= 1); with the patches, all the memory that is needed.
     seed : int, default 0
         Choice of images and places.
-    report : callable, optional
-        ``report(step, share)``: told what is being done, and how much of it is done (0 to 1).
+    progress : callable, optional
+        ``progress(step, share)``: told what is being done, and how much of it is done (0 to 1).
 
     Returns
     -------
@@ -88,8 +90,8 @@ def fit_layers(
         for n, layer in enumerate(stack):
             if not isinstance(layer, AbstractPatchLayer) or layer.n_channels:
                 continue
-            if report is not None:
-                report(f"layer {n + 1} of {len(stack)}", n / len(stack))
+            if progress is not None:
+                progress(f"layer {n + 1} of {len(stack)}", n / len(stack))
             generator = torch.Generator().manual_seed(seed + n)
             chosen = torch.randperm(len(images), generator=generator)[:count]
             parts = []

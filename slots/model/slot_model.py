@@ -154,6 +154,7 @@ class SlotModel(ModelState):
         source = FeatureSource(self.featurizer, x, keep=False)
         return examine(source, self.head, novelty, rate=false_alarm_rate, index=self._kept_index)
 
+    @renamed(report="progress")
     def propose(
         self,
         x: RawInputs,
@@ -162,7 +163,7 @@ class SlotModel(ModelState):
         stop_below: int | None = None,
         radius: float | None = None,
         max_candidates: int = 2000,
-        report: Progress | None = None,
+        progress: Progress | None = None,
     ) -> Proposal:
         """What the slots do not match in new data, and the few examples whose labels would cover most of it.
 
@@ -180,8 +181,8 @@ class SlotModel(ModelState):
             `slots.update.queries.median_radius`.
         max_candidates : int, default 2000
             With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
-        report : callable, optional
-            ``report(step, share)``, told the progress.
+        progress : callable, optional
+            ``progress(step, share)``, told the progress.
 
         Returns
         -------
@@ -204,10 +205,10 @@ class SlotModel(ModelState):
             stop_below=stop_below,
             radius=radius,
             max_candidates=max_candidates,
-            report=report,
+            progress=progress,
         )
 
-    @renamed(outlook="pool")
+    @renamed(outlook="pool", report="progress")
     def update(
         self,
         x: RawInputs,
@@ -217,7 +218,7 @@ class SlotModel(ModelState):
         budget: int | None = None,
         config: UpdateConfig | None = None,
         pool: Pool | None = None,
-        report: Progress | None = None,
+        progress: Progress | None = None,
     ) -> UpdateReport:
         """Add slots for what no slot matches: labelled where a label is given, else as clusters with fresh ids.
 
@@ -240,8 +241,8 @@ class SlotModel(ModelState):
         pool : Pool, optional
             What `slots.update.self_training.make_pool` found for these inputs, where ``config.spread`` is set. Default:
             it is made.
-        report : callable, optional
-            ``report(step, share)``, told the progress.
+        progress : callable, optional
+            ``progress(step, share)``, told the progress.
 
         Returns
         -------
@@ -276,7 +277,7 @@ class SlotModel(ModelState):
             budget=budget,
             config=config,
             pool=pool,
-            report=report,
+            progress=progress,
         )
         if planned.slots is not None:
             commit(self, planned.slots)

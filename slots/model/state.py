@@ -68,6 +68,11 @@ class ModelState(Featurized):
         """Labels that stand for a cluster nobody has named yet."""
 
     @property
+    def recipe(self) -> tuple[str, dict[str, Any]] | None:
+        """Old name of `backbone_spec`."""
+        return self.backbone_spec
+
+    @property
     def support(self) -> Tensor | None:
         """Old name of `exemplar_features`."""
         return self.exemplar_features

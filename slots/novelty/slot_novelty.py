@@ -92,7 +92,7 @@ def learn_novelty(
     head: IncrementalNeuralHashing,
     fitted: npt.NDArray[np.int64],
     held_out: npt.NDArray[np.int64],
-    report: Progress,
+    progress: Progress,
 ) -> ModelNovelty | None:
     """Metric, scales and calibration from the training data.
 
@@ -104,7 +104,7 @@ def learn_novelty(
         Its slots must come from ``fitted`` alone.
     fitted, held_out : int64 arrays
         Examples that training saw; those it did not see: every other one sets the scales, the rest calibrates.
-    report : callable
+    progress : callable
 
     Returns
     -------
@@ -116,7 +116,7 @@ def learn_novelty(
     ids = fitted[:: max(1, -(-len(fitted) // _METRIC_EXAMPLES))]
     residuals, norms = [], []
     for rows in source.blocks(len(ids), columns=head.n_slots):
-        report("novelty", rows.stop / len(ids))
+        progress("novelty", rows.stop / len(ids))
         features = source(ids[rows]).float()
         unit = normalize(features)
         scores = (unit @ head.centres.T).flatten(1)

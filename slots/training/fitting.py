@@ -15,6 +15,7 @@ from torch import nn
 
 from slots.closing.closing_pass import close_fit
 from slots.closing.config import ClosingReport
+from slots.deprecation import renamed
 from slots.errors import DataError, UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.features.source import FeatureSource
@@ -56,6 +57,7 @@ class FitResult:
     closing: ClosingReport
 
 
+@renamed(report="progress")
 def fit(
     x: RawInputs,
     y: npt.ArrayLike,
@@ -66,7 +68,7 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     regularizer: Regularizer | None = None,
-    report: Progress | None = None,
+    progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[SlotModel, FitResult]:
     """Fit a slot model.
@@ -90,7 +92,7 @@ def fit(
         ``regularizer(backbone, inputs) -> (features, loss)``, called in each step in place of the backbone: the loss is
         added, and a head that shall not train the backbone gets detached features. An example is
         `backbones.explanations.reconstruct`.
-    report : callable, optional
+    progress : callable, optional
         Told the progress.
     stop : callable, optional
         Asked after each batch; true ends the training, and the closing pass follows.
@@ -114,21 +116,21 @@ def fit(
     """
     started = time.monotonic()
     config = config or TrainConfig()
-    report = report or silent
+    progress = progress or silent
     labels = check_labels(x, y)
     torch.manual_seed(config.seed)
     model = _assemble(x, backbone, config, class_names)
     held_out = hold_out(len(labels), config.held_out, config.seed)
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
-    source = _fixed_features(model, x, config, report)
+    source = _fixed_features(model, x, config, progress)
     targets = torch.from_numpy(labels).to(model.device)
-    run = FitLoop(model, x, targets, fitted, config, report, stop or (lambda: False), source, regularizer)
+    run = FitLoop(model, x, targets, fitted, config, progress, stop or (lambda: False), source, regularizer)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
         losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
         if not model.head.n_slots and not bool(torch.as_tensor(x).any()):
             raise DataError("`x` must have an example that is not all zeros, got none. Check how the data was made.")
         source = FeatureSource(model.featurizer, x) if source is None else source
-        closed = close_fit(source, model.head, labels, held_out=held_out, config=config.closing, report=report)
+        closed = close_fit(source, model.head, labels, held_out=held_out, config=config.closing, progress=progress)
     model.novelty, model.thumbnails = closed.novelty, closed.exemplar_images
     model.exemplar_features = closed.exemplar_features
     model.eval()
@@ -137,12 +139,12 @@ def fit(
     return model, FitResult(len(losses), tuple(losses), time.monotonic() - started, interrupted, closed.report)
 
 
-def _fixed_features(model: SlotModel, x: RawInputs, config: TrainConfig, report: Progress) -> FeatureSource | None:
+def _fixed_features(model: SlotModel, x: RawInputs, config: TrainConfig, progress: Progress) -> FeatureSource | None:
     """The features of all views, computed once, where training cannot change them and memory can hold them."""
     if config.augment != "none" or learns(model.backbone) or not any(True for _ in model.backbone.parameters()):
         return None  # an identity or a reshape is quicker than a copy
     source = FeatureSource(model.featurizer, x)
-    return source.fill(report) if source.keeps else None
+    return source.fill(progress) if source.keeps else None
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class FitLoop:
     y: Tensor
     fitted: npt.NDArray[np.int64]
     config: TrainConfig
-    report: Progress
+    progress: Progress
     stop: Callable[[], bool]
     source: FeatureSource | None = None
     """Features that were computed before; None where the backbone or chance changes them."""
@@ -104,7 +104,7 @@ class FitLoop:
             if not parts:
                 continue
             unit = normalize(torch.cat(parts).float())
-            self.report("initial slots", (label + 1) / (int(self.y.max()) + 1))
+            self.progress("initial slots", (label + 1) / (int(self.y.max()) + 1))
             if unit.device.type == "cpu":
                 centres = torch.from_numpy(directions(unit.numpy(), config.slots_per_class, seed=config.seed))
             else:
@@ -139,8 +139,8 @@ class FitLoop:
         for start, batch, views in self._batches(epoch):
             ids = _sent(batch, self.y.device)
             targets = self.y[ids]
-            progress = (epoch + start / len(self.fitted)) / config.epochs
-            schedule(model.backbone, progress)
+            done = (epoch + start / len(self.fitted)) / config.epochs
+            schedule(model.backbone, done)
             with (
                 torch.set_grad_enabled(bool(trainable)),
                 torch.autocast(self.y.device.type, torch.bfloat16, enabled=config.autocast),
@@ -163,7 +163,7 @@ class FitLoop:
             for optimizer in optimizers:
                 optimizer.zero_grad()
             loss.backward()
-            set_rates(optimizers, progress)
+            set_rates(optimizers, done)
             if growing:
                 head.step_(10 * config.slot_lr)  # and the optimiser, without a gradient, leaves the slots alone
             for optimizer in optimizers:
@@ -173,7 +173,7 @@ class FitLoop:
             tally.add(loss.detach(), len(batch))
             if tally.is_due():
                 text = f"epoch {epoch + 1}/{config.epochs}  loss {tally.mean():.4f}"
-                self.report(text, (start + len(batch)) / len(self.fitted))
+                self.progress(text, (start + len(batch)) / len(self.fitted))
             if self.stop():
                 return None
         if growing:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from slots.deprecation import renamed
 from slots.progress import Progress
 from slots.shapes import Ids, RawInputs
 from slots.update.queries import Proposal, propose
@@ -17,6 +18,7 @@ FIRST_ROUND = 25
 """Questions before the first answer is used: enough to meet most new classes, few enough to leave the rest to them."""
 
 
+@renamed(report="progress")
 class Inquiry:
     """Ask about new data, a few examples at a time, before the model is updated with the answers.
 
@@ -28,8 +30,8 @@ class Inquiry:
         New inputs.
     config : SelfTrainingConfig, optional
         How answers are spread. Default: `SelfTrainingConfig`'s own numbers.
-    report : callable, optional
-        ``report(step, share)``, told the progress.
+    progress : callable, optional
+        ``progress(step, share)``, told the progress.
 
     Attributes
     ----------
@@ -74,13 +76,13 @@ class Inquiry:
         x: RawInputs,
         *,
         config: SelfTrainingConfig | None = None,
-        report: Progress | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.config = config or SelfTrainingConfig()
         snapshot = model.snapshot()
         source = snapshot.source(x)
-        self.proposal: Proposal = propose(snapshot, source, budget=0, report=report)
-        self.pool: Pool = make_pool(snapshot, source, self.proposal.prediction, report=report)
+        self.proposal: Proposal = propose(snapshot, source, budget=0, progress=progress)
+        self.pool: Pool = make_pool(snapshot, source, self.proposal.prediction, progress=progress)
         self.given: Ids = np.full(len(x), -1, np.int64)
 
     @property

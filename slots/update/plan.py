@@ -93,7 +93,7 @@ def plan_update(
     budget: int | None = None,
     config: UpdateConfig | None = None,
     pool: Pool | None = None,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> PlannedUpdate:
     """Make new slots for what a model does not match: all the work of an update, on a model that stays as it is.
 
@@ -108,7 +108,7 @@ def plan_update(
     budget : int, optional
     config : UpdateConfig, optional
     pool : Pool, optional
-    report : callable, optional
+    progress : callable, optional
         These are as `SlotModel.update` has them.
 
     Returns
@@ -132,7 +132,7 @@ def plan_update(
     else until it has a name. Where at least half of the unmatched are labelled, the seeds are thinned by set cover.
     Time and memory grow with the new data and the number of slots, not with the old training data.
     """
-    config, report = config or UpdateConfig(), report or silent
+    config, progress = config or UpdateConfig(), progress or silent
     given, known = snapshot.labels.read(labels, len(x))
     if proposal is not None and len(proposal.prediction) != len(x):
         raise DataError(
@@ -142,7 +142,7 @@ def plan_update(
     source = _source(snapshot, x, proposal)
     if proposal is None:
         asked = labels is not None and bool((given >= 0).any())
-        proposal = propose(snapshot, source, budget=0 if asked else budget, report=report)
+        proposal = propose(snapshot, source, budget=0 if asked else budget, progress=progress)
     done = UpdateReport(
         generation=snapshot.generation,
         n_examples=len(x),
@@ -155,7 +155,7 @@ def plan_update(
         contradictions=_contradictions(proposal, given),
         proposal=replace(proposal, source=None),  # a report must not hold on to the features
     )
-    work = _Work(snapshot, source, given, proposal, config, report)
+    work = _Work(snapshot, source, given, proposal, config, progress)
     draft = work.draft(first_free=known.n_labels, pool=pool)
     if draft is None or len(draft.prototypes.labels) == 0:
         return PlannedUpdate(None, done)
@@ -189,7 +189,7 @@ class _Work:
     given: Ids
     proposal: Proposal
     config: UpdateConfig
-    report: Progress
+    progress: Progress
 
     def draft(self, *, first_free: int, pool: Pool | None) -> DraftedSlots | None:
         """Where the new slots go; None when everything is matched."""
@@ -197,11 +197,11 @@ class _Work:
         known = self.given[proposal.unmatched]
         if len(known) == 0:
             return None
-        fresh = self.source.take(proposal.unmatched).fill(self.report)
+        fresh = self.source.take(proposal.unmatched).fill(self.progress)
         if config.spread is None or not (known >= 0).any():
             return seeded_draft(snapshot, fresh, known, proposal, first_free=first_free, config=config)
         return pseudo_labelled_draft(
-            snapshot, self.source, self.given, proposal, config=config, pool=pool, report=self.report
+            snapshot, self.source, self.given, proposal, config=config, pool=pool, progress=self.progress
         )
 
     def finish(self, draft: DraftedSlots, known: LabelNames, line: Generation) -> NewSlots:
@@ -265,7 +265,7 @@ class _Work:
             epochs=config.epochs,
             lr=config.slot_lr,
             seed=config.seed,
-            report=self.report,
+            progress=self.progress,
         )
         return weights
 

@@ -173,7 +173,7 @@ def pseudo_labelled_draft(
     *,
     config: UpdateConfig,
     pool: Pool | None,
-    report: Progress,
+    progress: Progress,
 ) -> DraftedSlots:
     """Slots of all that the given labels reach.
 
@@ -191,10 +191,10 @@ def pseudo_labelled_draft(
         With ``spread``.
     pool : Pool or None
         Made here where there is none.
-    report : callable
-        ``report(step, share)``, told the progress.
+    progress : callable
+        ``progress(step, share)``, told the progress.
     """
-    pool = make_pool(snapshot, source, proposal.prediction, report=report) if pool is None else pool
+    pool = make_pool(snapshot, source, proposal.prediction, progress=progress) if pool is None else pool
     found = slots_of_pseudo_labels(
         snapshot.head,
         pool,

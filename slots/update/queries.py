@@ -89,7 +89,7 @@ def propose(
     stop_below: int | None = None,
     radius: float | None = None,
     max_candidates: int = 2000,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Proposal:
     """Find what the slots do not match, and the few examples whose caps cover most of it.
 
@@ -108,8 +108,8 @@ def propose(
         Angular radius of a candidate cap in radians. Default: what the present slots teach, `median_radius`.
     max_candidates : int, default 2000
         With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
-    report : callable, optional
-        ``report(step, share)``, told the progress.
+    progress : callable, optional
+        ``progress(step, share)``, told the progress.
 
     Returns
     -------
@@ -134,16 +134,16 @@ def propose(
         raise UsageError(f"`budget` must be >= 0, got {budget}. It is the number of labels you can give.")
     if stop_below is not None and stop_below < 1:
         raise UsageError(f"`stop_below` must be >= 1, got {stop_below}. 1 asks until everything is covered.")
-    report = report or silent
-    prediction = snapshot.predict(source, report)
+    progress = progress or silent
+    prediction = snapshot.predict(source, progress)
     unmatched = np.flatnonzero(~prediction.matched)
     reach = median_radius(snapshot.head, fallback=USUAL_RADIUS) if radius is None else radius
     least = stop_below or (1 if budget is not None else max(2, len(unmatched) // 500))
     empty = np.zeros(0, np.int64)
     if len(unmatched) == 0:
         return Proposal(prediction, unmatched, empty, empty, 0, 0, reach, source)
-    fresh = source.take(unmatched).fill(report)
-    candidates, words = _cap_words(fresh, reach, max_candidates, report)
+    fresh = source.take(unmatched).fill(progress)
+    candidates, words = _cap_words(fresh, reach, max_candidates, progress)
     block = CoverBlock(
         0, torch.arange(len(candidates)), torch.arange(len(unmatched)), words.cpu()
     )  # the parallel rounds of a GPU know no limit on the number of picks
@@ -186,7 +186,7 @@ def median_radius(head: IncrementalNeuralHashing, *, fallback: float, smallest: 
 
 
 def _cap_words(
-    source: FeatureSource, radius: float, max_candidates: int, report: Progress
+    source: FeatureSource, radius: float, max_candidates: int, progress: Progress
 ) -> tuple[Ids, Int[Tensor, "candidate word"]]:
     """Places of the candidates, and which examples each one's cap holds (by their best view), as bits."""
     unit = unit_features(source)
@@ -197,7 +197,7 @@ def _cap_words(
     step = _WORD * max(1, _TILE // (_WORD * source.featurizer.views.n_views * max(1, len(places))))
     for start in range(0, len(source), step):
         rows = slice(start, min(len(source), start + step))
-        report("candidates", rows.stop / len(source))
+        progress("candidates", rows.stop / len(source))
         scores = full_product(normalize(source(rows).float()), caps.T).amax(1)
         inside: Bool[Tensor, "candidate example"] = (scores > limit).T
         own = torch.from_numpy((places >= rows.start) & (places < rows.stop)).nonzero()[:, 0]

@@ -57,7 +57,7 @@ def refine(
     lr: float = 2e-3,
     margin: float = 0.005,
     seed: int = 0,
-    report: Progress,
+    progress: Progress,
 ) -> SlotVectors:
     """Move new slot weights so that the pooled score of all slots together gives the labels of the data.
 
@@ -79,8 +79,8 @@ def refine(
         Cosine by which the right label must lead.
     seed : int, default 0
         Where the order of the batches and their views come from.
-    report : callable
-        ``report(step, share)``, told the progress.
+    progress : callable
+        ``progress(step, share)``, told the progress.
 
     Returns
     -------
@@ -119,10 +119,10 @@ def refine(
             loss = functional.cross_entropy(head.scale * pooled, wanted)
             optimizer.zero_grad()
             loss.backward()
-            progress = (epoch + place / len(starts)) / epochs
-            optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * progress))
+            done = (epoch + place / len(starts)) / epochs
+            optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * done))
             optimizer.step()
-            report("refining", progress)
+            progress("refining", done)
     return normalize(moving.detach())
 
 

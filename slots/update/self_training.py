@@ -150,7 +150,7 @@ class PseudoLabels:
 
 @torch.no_grad()
 def make_pool(
-    snapshot: Snapshot, source: FeatureSource, prediction: Prediction, *, report: Progress | None = None
+    snapshot: Snapshot, source: FeatureSource, prediction: Prediction, *, progress: Progress | None = None
 ) -> Pool:
     """Make the pool that self-training works on: what a model can say about new data before any label.
 
@@ -162,8 +162,8 @@ def make_pool(
         The new data.
     prediction : Prediction
         The model's answers to it.
-    report : callable, optional
-        ``report(step, share)``, told the progress.
+    progress : callable, optional
+        ``progress(step, share)``, told the progress.
 
     Returns
     -------
@@ -182,11 +182,11 @@ def make_pool(
     memory grow in step with the number of unmatched examples; beyond 16,384 of them neighbours are approximate
     (`slots.clustering.neighbours`).
     """
-    report = report or silent
+    progress = progress or silent
     unmatched = np.flatnonzero(~prediction.matched)
     matched = np.flatnonzero(prediction.matched)
     matched = matched[:: max(1, -(-len(matched) // _ANCHORS))]
-    fresh = source.take(unmatched).fill(report)
+    fresh = source.take(unmatched).fill(progress)
     unit = unit_features(fresh)
     usable = (unit != 0).any(1).cpu().numpy()
     rows, unit = unmatched[usable], unit[torch.from_numpy(usable).to(unit.device)]
@@ -196,7 +196,7 @@ def make_pool(
         familiar = assess(open_ones, snapshot.head, calibrated(snapshot.novelty), rate=_RATE).p_values
     anchors = unit_features(source.take(matched, keep=False))
     activate = _activation(torch.cat([unit, anchors]))
-    neighbours = nearest_neighbours(unit, _NEIGHBOURS, report)
+    neighbours = nearest_neighbours(unit, _NEIGHBOURS, progress)
     return Pool(
         prediction=prediction,
         open=rows,

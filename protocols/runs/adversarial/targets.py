@@ -173,7 +173,7 @@ def _fit(
     n_classes = int(y.max()) + 1
     per_class = max(1, min(_PER_CLASS, slots // n_classes, len(y) // (4 * n_classes)))
     config = TrainConfig(epochs=epochs, slots_per_class=per_class, seed=seed)
-    model, _ = fit(rows, y, config=config, report=progress)
+    model, _ = fit(rows, y, config=config, progress=progress)
     model.head.requires_grad_(False)
     return model.head
 

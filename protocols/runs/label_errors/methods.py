@@ -73,7 +73,7 @@ class NoisyCase:
             self.inputs,
             y,
             config=TrainingDynamicsConfig(seed=seed, device=setting.device),
-            report=part(progress, 0.0, 0.35),
+            progress=part(progress, 0.0, 0.35),
         )
         self.classifier = watched.classifier
         self.probabilities = np.exp(watched.log_probabilities)
@@ -109,7 +109,7 @@ class NoisyCase:
         network = self.classifier[0]  # type: ignore[index]
         features = _outputs(network, self.preprocessing, self.inputs, self.setting.device)
         config = replace(_SLOTS, seed=self.seed)
-        model, _ = fit(features, self.y, config=config, report=part(self.progress, 0.45, 0.5))
+        model, _ = fit(features, self.y, config=config, progress=part(self.progress, 0.45, 0.5))
         return n_displaced(torch.from_numpy(features), self.y, model.head.weights.detach(), model.head.labels)
 
     def facts(self, noisy: Noisy, y: Labels) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _slot_model(sets: Sets, seed: int, option: dict[str, Any], progress: Progres
     n_classes = int(sets.y_train.max()) + 1
     per_class = max(1, min(_PER_CLASS, option["slots"] // n_classes, len(sets.y_train) // (4 * n_classes)))
     config = TrainConfig(epochs=option["epochs"], slots_per_class=per_class, seed=seed, held_out=0.1)
-    model, _ = fit(sets.train, sets.y_train, config=config, report=progress)
+    model, _ = fit(sets.train, sets.y_train, config=config, progress=progress)
     note = "Classifies as well; trained on the same features."
     if model.novelty is None:
         raise UsageError(

@@ -96,7 +96,7 @@ def _ours(
     config = fit_config(setting.backbone, len(seen.base_y), reach=PROTOCOL.option(setting, "reach"), seed=seed)
     config = replace(config, device=setting.device)
     names = setting.data.class_names
-    model, fitted = fit(seen.base, seen.base_y, config=config, class_names=names, report=part(progress, 0.0, 0.4))
+    model, fitted = fit(seen.base, seen.base_y, config=config, class_names=names, progress=part(progress, 0.0, 0.4))
     before = model.predict(seen.test)
     started = time.perf_counter()
     inquiry = Inquiry(model, seen.stream)

@@ -160,7 +160,7 @@ def _ours(points: Points, progress: Progress) -> list[Row]:
     """The slot graph: alone, and told how many classes there are."""
     started = time.perf_counter()
     inputs = torch.from_numpy(points.x)
-    graph = learn_graph(inputs, GraphConfig(seed=points.seed), report=progress)
+    graph = learn_graph(inputs, GraphConfig(seed=points.seed), progress=progress)
     rows = [_graph_row(points, graph, "slot graph", time.perf_counter() - started)]
     told = regroup(graph, inputs, points.n_classes, seed=points.seed)
     return [*rows, _graph_row(points, told, "slot graph, told the number", time.perf_counter() - started)]

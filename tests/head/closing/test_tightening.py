@@ -43,7 +43,7 @@ def made(seed, feature=4, n=80):
 def test_the_share_asked_for_stays_matched(seed, reach):
     (source, head), ids = made(seed), np.arange(10, 70)
     before, limits = answer(source, head, ids, quiet).matched, head.support_thresholds.clone()
-    turned = shrink_support(source, head, ids, reach=reach, report=quiet)
+    turned = shrink_support(source, head, ids, reach=reach, progress=quiet)
     after, now = answer(source, head, ids, quiet).matched, head.support_thresholds
     n = int(before.sum())
     assert not (after & ~before).any()
@@ -60,17 +60,17 @@ def test_the_share_asked_for_stays_matched(seed, reach):
 def test_reach_1_changes_no_bit():
     source, head = made(0)
     limits = head.support_thresholds.clone()
-    assert shrink_support(source, head, np.arange(40), reach=1.0, report=quiet) == 0.0
+    assert shrink_support(source, head, np.arange(40), reach=1.0, progress=quiet) == 0.0
     assert torch.equal(head.support_thresholds, limits)
 
 
 def test_without_held_out_examples_all_are_used_and_without_any_nothing_happens():
     source, twin = made(1), made(1)
-    assert shrink_support(*source, np.zeros(0, np.int64), reach=0.5, report=quiet) == shrink_support(
-        *twin, np.arange(80), reach=0.5, report=quiet
+    assert shrink_support(*source, np.zeros(0, np.int64), reach=0.5, progress=quiet) == shrink_support(
+        *twin, np.arange(80), reach=0.5, progress=quiet
     )
     empty = made(2, n=0)
-    assert shrink_support(*empty, np.zeros(0, np.int64), reach=0.5, report=quiet) == 0.0
+    assert shrink_support(*empty, np.zeros(0, np.int64), reach=0.5, progress=quiet) == 0.0
 
 
 def test_depth_is_the_literal_one():
@@ -89,6 +89,8 @@ def test_depth_is_the_literal_one():
 
 
 def test_the_radius_falls_as_the_reach_falls():
-    turned = [shrink_support(*made(4), np.arange(80), reach=reach, report=quiet) for reach in (1.0, 0.9, 0.7, 0.4, 0.1)]
+    turned = [
+        shrink_support(*made(4), np.arange(80), reach=reach, progress=quiet) for reach in (1.0, 0.9, 0.7, 0.4, 0.1)
+    ]
     assert turned == sorted(turned)
     assert turned[0] < turned[-1]

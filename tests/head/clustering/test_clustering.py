@@ -174,7 +174,7 @@ class TestLearning:
 
     def test_progress_is_told(self):
         told = []
-        learn_slots(torch.randn(40, 3), ClusterConfig(share=0.2, epochs=2), report=lambda *what: told.append(what))
+        learn_slots(torch.randn(40, 3), ClusterConfig(share=0.2, epochs=2), progress=lambda *what: told.append(what))
         assert [share for _, share in told] == [0.0, 0.5]
         assert told[1][0].startswith("epoch 2/2  ")
 

@@ -147,7 +147,7 @@ class TestSlots:
         unit = normalize(torch.randn(20, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
         order = torch.randperm(20, generator=torch.Generator().manual_seed(seed))
         expected = reference.one_pass(unit.tolist(), unit[order[:n_slots]].tolist())
-        got = spherical_means(unit, n_slots, passes=1, seed=seed, report=silent)
+        got = spherical_means(unit, n_slots, passes=1, seed=seed, progress=silent)
         np.testing.assert_allclose(got.numpy(), expected, atol=1e-9)
 
     def test_more_passes_bring_slots_nearer(self):
@@ -155,14 +155,14 @@ class TestSlots:
 
         def mean_cosine(passes):
             return float(
-                nearest_slots(unit, spherical_means(unit, 30, passes=passes, seed=0, report=silent), 1)[0].mean()
+                nearest_slots(unit, spherical_means(unit, 30, passes=passes, seed=0, progress=silent), 1)[0].mean()
             )
 
         assert mean_cosine(8) > mean_cosine(1) + 0.0005
 
     def test_equal_inputs_make_one_slot(self):
         unit = normalize(torch.ones(30, 4))
-        assert len(spherical_means(unit, 5, passes=3, seed=0, report=silent)) == 1
+        assert len(spherical_means(unit, 5, passes=3, seed=0, progress=silent)) == 1
 
     def test_the_nearest_come_first_in_any_block(self, monkeypatch):
         monkeypatch.setattr("slots.clustering.kmeans.SCORES_HELD", 35)
@@ -301,7 +301,7 @@ class TestGraph:
 
     def test_progress_is_told(self):
         told = []
-        learn_graph(blobs()[0], GraphConfig(passes=2), report=lambda *what: told.append(what))
+        learn_graph(blobs()[0], GraphConfig(passes=2), progress=lambda *what: told.append(what))
         assert [step for step, _ in told] == ["slots, pass 1/2", "slots, pass 2/2", "bridges", "communities"]
         assert [share for _, share in told] == sorted(share for _, share in told)
 

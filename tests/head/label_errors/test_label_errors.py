@@ -158,7 +158,7 @@ def test_images_are_shifted_by_their_size_and_progress_is_told():
     state = {name: it.clone() for name, it in flat.state_dict().items()}
     config = TrainingDynamicsConfig(epochs=2)
     moved = record_training_dynamics(
-        flat, images, y, config=config, report=lambda step, share: told.append((step, share))
+        flat, images, y, config=config, progress=lambda step, share: told.append((step, share))
     )
     flat.load_state_dict(state)
     still = record_training_dynamics(flat, images, y, config=TrainingDynamicsConfig(epochs=2, augment="none"))
@@ -255,7 +255,7 @@ def test_errors_are_explained_by_slots_of_the_examples_that_are_not_listed(limit
     given[:20] = (y[:20] + 1) % 3
     errors = find_label_errors(small_network(16), x, given, config=TrainingDynamicsConfig(seed=1))
     steps = []
-    found = explain_label_errors(x, given, errors, limit=limit, report=lambda *it: steps.append(it))
+    found = explain_label_errors(x, given, errors, limit=limit, progress=lambda *it: steps.append(it))
     listed = errors.ranked()[: limit or errors.n_errors]
     assert [it.example for it in found.evidence] == listed.tolist()
     assert set(found.slot_labels.tolist()) == {0, 1, 2}

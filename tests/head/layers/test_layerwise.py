@@ -234,7 +234,7 @@ class TestFitLayers:
 
     def test_progress_is_told(self):
         told = []
-        fit_layers(IMAGES, self.stack(), n_patches=200, report=lambda *what: told.append(what))
+        fit_layers(IMAGES, self.stack(), n_patches=200, progress=lambda *what: told.append(what))
         assert told == [("layer 1 of 4", 0.0), ("layer 2 of 4", 0.25), ("layer 4 of 4", 0.75)]
 
 

@@ -280,7 +280,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(start, tmp_path):
     whole, _ = run()
     assert not path.exists()
     with pytest.raises(Killed):
-        run(report=kill)
+        run(progress=kill)
     assert path.exists()
     again, result = run(resume=True)
     assert result.epochs == 4
@@ -306,7 +306,7 @@ def test_checkpoints_of_other_fits_or_damaged_ones_are_refused(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(x, y, config=QUICK, checkpoint=path, report=die)
+        fit(x, y, config=QUICK, checkpoint=path, progress=die)
     with pytest.raises(UsageError, match="belongs to a fit with other data or options"):
         fit(x, y, config=replace(QUICK, seed=3), checkpoint=path, resume=True)
     path.write_bytes(path.read_bytes()[:100])

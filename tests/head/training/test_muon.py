@@ -118,6 +118,6 @@ def test_a_fit_with_muon_learns_and_goes_on_from_a_checkpoint_to_the_same_bits(t
 
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        fit(x, y, backbone=net(), config=config, checkpoint=path, report=killed)
+        fit(x, y, backbone=net(), config=config, checkpoint=path, progress=killed)
     again, _ = fit(x, y, backbone=net(), config=config, checkpoint=path, resume=True)
     assert same_state(whole, again)

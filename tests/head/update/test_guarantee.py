@@ -256,7 +256,7 @@ def steps_of(model, x, labels):
     """Everything that an update reports, in order."""
     seen = []
     copy.deepcopy(model).update(
-        x, labels, config=UpdateConfig(epochs=2), report=lambda step, share: seen.append((step, share))
+        x, labels, config=UpdateConfig(epochs=2), progress=lambda step, share: seen.append((step, share))
     )
     return seen
 
@@ -275,7 +275,7 @@ def test_an_update_that_is_stopped_leaves_every_bit(error):
                 raise error
 
         with pytest.raises(error):
-            model.update(x, labels, config=UpdateConfig(epochs=2), report=report)
+            model.update(x, labels, config=UpdateConfig(epochs=2), progress=report)
         assert snapshot(model) == before
     model.update(x, labels)
     assert snapshot(model) != before

@@ -369,22 +369,22 @@ def test_refinement_lowers_the_loss_and_moves_new_slots_only():
     before = copy.deepcopy(model.state_dict())
     start = normalize(torch.eye(8)[6:] + 0.8 * torch.eye(8)[[0, 2]])
     labels, kept = torch.tensor([3, 4]), start.clone()
-    found = refine(model.head, start, labels, taught, epochs=10, lr=1e-2, report=quiet)
+    found = refine(model.head, start, labels, taught, epochs=10, lr=1e-2, progress=quiet)
     assert loss(model, found, labels, taught) < 0.8 * loss(model, start, labels, taught)
     assert torch.equal(start, kept)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.allclose(found.norm(dim=1), torch.ones(2))
-    assert torch.equal(found, refine(model.head, start, labels, taught, epochs=10, lr=1e-2, report=quiet))
+    assert torch.equal(found, refine(model.head, start, labels, taught, epochs=10, lr=1e-2, progress=quiet))
 
 
 def test_refinement_has_nothing_to_do():
     model, taught = lesson()
     start, labels = 2 * torch.eye(8)[6:], torch.tensor([3, 4])
-    assert torch.equal(refine(model.head, start, labels, taught, epochs=0, report=quiet), torch.eye(8)[6:])
+    assert torch.equal(refine(model.head, start, labels, taught, epochs=0, progress=quiet), torch.eye(8)[6:])
     stranger = RefinementData(
         taught.source.take(np.arange(0)), taught.labels[:0], taught.memory[:0], taught.memory_labels[:0]
     )
-    assert torch.equal(refine(model.head, start, labels, stranger, report=quiet), torch.eye(8)[6:])
+    assert torch.equal(refine(model.head, start, labels, stranger, progress=quiet), torch.eye(8)[6:])
 
 
 def test_slots_that_stand_for_too_little_do_not_vote():
@@ -405,7 +405,7 @@ def test_the_report_is_told_steps_and_shares():
         seen.steps.append(step)
         seen.shares.append(share)
 
-    three_animals().update(mixed(), {18: "fish", 30: "frog"}, config=quick(), report=report)
+    three_animals().update(mixed(), {18: "fish", 30: "frog"}, config=quick(), progress=report)
     assert {"matching", "features", "refining"} <= set(seen.steps)
     assert min(seen.shares) >= 0
     assert max(seen.shares) <= 1
