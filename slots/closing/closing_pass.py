@@ -45,6 +45,7 @@ class Closed:
     Parameters
     ----------
     report : ClosingReport
+        What was dropped and added, and what the closed model answers on the training data.
     novelty : ModelNovelty or None
         None where too few examples were held out.
     exemplar_features : float16 tensor of shape (slot, exemplar, feature)
@@ -82,6 +83,7 @@ def close_fit(
     held_out : int64 array
         Ids of the examples that training did not see; may be empty.
     config : ClosingConfig
+        How many slots may stay, and how wide support caps are.
     progress : callable
         Told the progress.
 

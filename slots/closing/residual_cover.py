@@ -58,6 +58,7 @@ def cover_unmatched(
     head : IncrementalNeuralHashing
         Gets the new slots, behind the others, outside the pooled score.
     y : int64 array of shape (example,)
+        Labels of the training data, >= 0.
     matched : bool array of shape (example,)
         Updated in place: true for what the new slots match.
     min_gain : int
@@ -67,6 +68,7 @@ def cover_unmatched(
     slack : float
         Radians by which a new slot reaches beyond the examples it was added for.
     progress : callable
+        ``progress(step, share)``, told the progress.
     refine_s : float, default 1.0
         Seconds of search a class for a smaller cover; used when ``min_gain`` is 1.
 

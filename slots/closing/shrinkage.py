@@ -41,7 +41,9 @@ def shrink_support(
     held_out : int64 array
         Examples that placed no slot; where there are none, all examples are used.
     reach : float in (0, 1]
+        Share of the matches that is kept; 1 changes nothing.
     progress : callable
+        ``progress("reach", share)``, told the progress.
 
     Returns
     -------

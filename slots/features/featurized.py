@@ -68,6 +68,7 @@ class Featurized(nn.Module):
         Parameters
         ----------
         x : array of shape (example, ...)
+            Raw inputs that were checked.
 
         Returns
         -------

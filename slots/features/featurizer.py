@@ -23,6 +23,7 @@ class Featurizer(nn.Module):
     Parameters
     ----------
     preprocessing : Preprocessing
+        Checks raw inputs and scales them.
     views : Views
         Of images; features have one view, themselves.
     backbone : nn.Module
@@ -66,6 +67,7 @@ class Featurizer(nn.Module):
         Parameters
         ----------
         x : array of shape (example, ...)
+            Raw inputs that were checked.
 
         Returns
         -------

@@ -121,6 +121,7 @@ class Preprocessing:
         Parameters
         ----------
         block : array of shape (example, ...)
+            Consecutive rows of the input.
         first : int, default 0
             Row of the whole at which the block begins: the message counts from there.
         """
@@ -137,7 +138,9 @@ class Preprocessing:
         Parameters
         ----------
         x : array of shape (example, ...)
+            uint8 images or float features, checked.
         device : torch device
+            Where the scaling is done and the result lies.
 
         Returns
         -------

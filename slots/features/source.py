@@ -76,6 +76,7 @@ class FeatureSource:
         Parameters
         ----------
         rows : int64 array
+            Places of the examples in this source.
         keep : bool, default True
             Where nothing is kept here, keep the features of these few if they fit: whoever asks for the same rows next
             gets the same source.

@@ -114,6 +114,7 @@ class Views:
         Parameters
         ----------
         x : float tensor of shape (example, channel, height, width)
+            Scaled images, larger than the largest shift.
 
         Returns
         -------
@@ -135,6 +136,7 @@ class Views:
         Parameters
         ----------
         x : float tensor of shape (example, channel, height, width)
+            Scaled images, larger than the largest shift.
         generator : torch.Generator, optional
             Where chance comes from. Default: torch's own.
 

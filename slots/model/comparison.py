@@ -91,6 +91,7 @@ def diff(old: SlotModel, new: SlotModel, x: RawInputs | None = None) -> Differen
     Parameters
     ----------
     old, new : SlotModel
+        Generations of one model, or two that take the same inputs.
     x : array of shape (example, ...), optional
         Inputs to compare the answers on, beside the examples that the old slots remember.
 

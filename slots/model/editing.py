@@ -184,6 +184,7 @@ def delete(model: SlotModel, slots: Sequence[int]) -> EditReport:
     model : SlotModel
         Changed in place, all at once.
     slots : sequence of int
+        Their numbers, as ``slots predict`` shows them.
 
     Returns
     -------
@@ -268,6 +269,7 @@ def stored_answers(model: SlotModel, remembered: torch.Tensor | None) -> dict[tu
     Parameters
     ----------
     model : SlotModel
+        Asked as it is now.
     remembered : float tensor of shape (slot, exemplar, feature), optional
         Remembered features, zero rows where there are none; None for nothing remembered.
     """

@@ -32,18 +32,25 @@ class ModelParts:
     Parameters
     ----------
     preprocessing : Preprocessing
+        Checks raw inputs and scales them.
     views : str
         Words, as `slots.features.parse_views` takes them.
     backbone : nn.Module or None
+        From scaled inputs to features; None where the inputs are the features.
     backbone_spec : tuple or None
         ``(name, options)`` that rebuild the backbone.
     head : IncrementalNeuralHashing
+        The slots.
     labels : LabelNames
         Names that were given, and clusters.
     history : list of Generation
+        Lines of ``slots log``, the oldest first.
     exemplar_features : float tensor of shape (slot, exemplar, feature) or None
+        Unit features of the remembered examples, zero rows where there is none; stored as ``support/features``.
     exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel) or None
+        Small pictures of the same examples; stored as ``exemplars/images``.
     novelty : ModelNovelty or None
+        Metric and calibration of novelty.
     """
 
     preprocessing: Preprocessing
@@ -64,6 +71,7 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
     Parameters
     ----------
     parts : ModelParts
+        Of a model as it is; nothing is copied.
 
     Returns
     -------
@@ -114,7 +122,9 @@ def from_state(
     Parameters
     ----------
     header : dict
+        The stored JSON header.
     tensors : dict of dicts of tensors
+        Of each stored file the tensors by name.
     build : callable or None
         Makes the backbone from its recorded name.
 

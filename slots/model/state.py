@@ -108,6 +108,7 @@ class ModelState(Featurized):
         Parameters
         ----------
         name : str
+            As `class_name` shows it.
         create : bool, default False
             Give an unknown name the next id.
 
@@ -142,6 +143,7 @@ class ModelState(Featurized):
         Parameters
         ----------
         folder : path
+            The model folder; made where it does not exist.
         keep_history : bool, default False
             Keep the generations that the folder holds, for `load` and ``slots undo``; otherwise they go.
 
@@ -186,11 +188,13 @@ class ModelState(Featurized):
         Parameters
         ----------
         folder : path
+            A model folder.
         generation : int, optional
             Number of the generation to read, as ``slots log`` lists it. Default: the current one.
         build : callable, optional
             Makes the backbone from its recorded name; pass `backbones.build`. Needed for models that have one.
         device : str, default "cpu"
+            Where the slots and the backbone go, for example ``"cuda"``.
 
         Returns
         -------

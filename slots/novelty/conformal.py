@@ -49,6 +49,7 @@ def threshold(calibration: npt.ArrayLike, rate: float) -> float:
     Parameters
     ----------
     calibration : float array of shape (calibration example,)
+        Scores of in-distribution examples that had no part in making the score.
     rate : float in (0, 1)
         Largest share of in-distribution inputs called novel.
 

@@ -51,6 +51,7 @@ class NoveltyDetector:
     shrinkage : float, default 0.05
         Share of the mean variance added along each direction of the metric.
     seed : int, default 0
+        Where the split of the training features and the starts of k-means come from.
 
     Attributes
     ----------
@@ -161,6 +162,7 @@ class NoveltyDetector:
         Parameters
         ----------
         x : float array of shape (example, feature)
+            Familiar features; their number bounds the smallest false-alarm rate, 1 in n + 1.
 
         Returns
         -------
@@ -182,6 +184,7 @@ class NoveltyDetector:
         Parameters
         ----------
         x : float array of shape (example, feature)
+            Raw features, not scaled to unit length.
 
         Returns
         -------
@@ -199,6 +202,7 @@ class NoveltyDetector:
         Parameters
         ----------
         x : float array of shape (example, feature)
+            Raw features, not scaled to unit length.
 
         Returns
         -------

@@ -65,7 +65,9 @@ class NoveltyMetric:
         Parameters
         ----------
         residuals : float tensor of shape (example, feature)
+            Unit features less the prototype nearest to each.
         norms : float tensor of shape (example,)
+            Norms of the raw features, > 0.
         shrinkage : float
             Share of the mean variance added to the variance along each direction.
         """
@@ -116,6 +118,7 @@ def distances(features: ViewFeatures, prototypes: SlotVectors, metric: NoveltyMe
     prototypes : float tensor of shape (slot, feature)
         Unit vectors; at least as many as the metric has neighbours.
     metric : NoveltyMetric
+        Scales of the distances; with flats there is a fourth.
 
     Returns
     -------

@@ -25,6 +25,7 @@ class Flats:
     Parameters
     ----------
     middles : float tensor of shape (flat, feature)
+        Means of the examples of each flat.
     directions : float tensor of shape (flat, feature, direction)
         Orthonormal columns.
     spreads : float tensor of shape (flat,)
@@ -59,6 +60,7 @@ def fit_flats(rows: Float[Tensor, "example feature"], count: int, *, directions:
     directions : int
         Of each flat, at most one less than there are features.
     seed : int
+        Where k-means and the subspace iteration start.
 
     Returns
     -------

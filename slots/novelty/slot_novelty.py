@@ -32,6 +32,7 @@ class ModelNovelty:
     Parameters
     ----------
     metric : NoveltyMetric
+        Distances and their scales, from the training data.
     calibration : float64 array of shape (calibration example,)
         Scores of held-out training examples against the trained slots, before any slot was made of an example.
     """
@@ -105,6 +106,7 @@ def learn_novelty(
     fitted, held_out : int64 arrays
         Examples that training saw; those it did not see: every other one sets the scales, the rest calibrates.
     progress : callable
+        ``progress("novelty", share)``, told the progress.
 
     Returns
     -------
@@ -141,7 +143,9 @@ def assess(source: FeatureSource, head: IncrementalNeuralHashing, novelty: Model
     source : FeatureSource
         The inputs.
     head : IncrementalNeuralHashing
+        Its slots are the prototypes.
     novelty : ModelNovelty
+        Metric and calibration.
     rate : float in (0, 1)
         Largest share of familiar inputs that may be called novel.
 
@@ -172,6 +176,7 @@ def recalibrate(model: HasNovelty, x: RawInputs) -> ModelNovelty:
     model : SlotModel
         Left as it is.
     x : array of shape (example, ...)
+        Familiar inputs, at least as many as one over the false-alarm rate.
 
     Returns
     -------

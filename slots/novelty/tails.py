@@ -22,6 +22,7 @@ def fit_tails(metric: NoveltyMetric, reference: Distances, shares: tuple[float, 
     Parameters
     ----------
     metric : NoveltyMetric
+        Whose quantiles, mean excesses and shares are replaced.
     reference : Distances
         Of familiar inputs that placed no prototype.
     shares : tuple of floats

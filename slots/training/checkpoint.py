@@ -71,8 +71,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, config: Any, y: Tensor)
     Parameters
     ----------
     path : Path
+        File to write; one that is there is replaced.
     checkpoint : Checkpoint
+        State after the last epoch that is done.
     config : TrainConfig
+        Of the running fit; all of it but ``closing`` and ``device`` must agree at a resume.
     y : int64 tensor
         Training labels; with the config they say which fit this is.
     """

@@ -39,6 +39,7 @@ class TrainConfig:
         Peak step of Muon for the backbone's filters and matrices, relative to their norm; its other parameters keep
         AdamW. 0: AdamW for all. 0.24 suits nets with a normalisation after each convolution.
     label_smoothing : float, default 0.0
+        Share of the target that goes to all labels alike, in [0, 1).
     margin : float, default 0.0
         Cosine by which the own class must lead in the loss: wider precision caps, so more is matched.
     autocast : bool, default False
@@ -50,8 +51,11 @@ class TrainConfig:
     standardize : bool, default False
         Subtract the channels' mean and divide by their deviation before the backbone.
     closing : ClosingConfig
+        How the closing pass turns trained weights into exact caps.
     seed : int, default 0
+        Where the held-out part, the order of the batches and the initial slots come from.
     device : str, default "cpu"
+        Where the fit runs, for example ``"cuda"``.
     """
 
     epochs: int = 12

@@ -48,6 +48,7 @@ class FitResult:
     interrupted : bool
         Whether ``stop`` ended the training early; the model is closed and usable all the same.
     closing : ClosingReport
+        What the closing pass did, and its answers on the training data.
     """
 
     epochs: int
@@ -83,7 +84,9 @@ def fit(
         From (batch, channel, height, width) to (batch, feature). Without parameters that ask for gradients it stays
         as it is, and only the head is trained. Default: none, the inputs are the features.
     config : TrainConfig, optional
+        How to train and to close. Default: `TrainConfig`'s own numbers.
     class_names : tuple of str
+        Name of label ``i`` at place ``i``; a label beyond them is shown as its number.
     checkpoint : path, optional
         File written after each epoch; removed when the fit is done.
     resume : bool, default False

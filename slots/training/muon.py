@@ -27,6 +27,7 @@ def orthogonalize(matrix: Float[Tensor, "row column"], steps: int = _STEPS) -> F
     Parameters
     ----------
     matrix : float tensor of shape (row, column)
+        Finite, of any norm.
     steps : int, default 3
         Iterations of Newton and Schulz (count, >= 0). After 3 of them singular values from 3 % of the Frobenius norm
         upwards lie between 0.68 and 1.21.
@@ -63,6 +64,7 @@ class Muon(torch.optim.Optimizer):
     lr : float
         Length of a step relative to the parameter's norm (> 0).
     momentum : float in [0, 1)
+        Share of the past gradients' sum that stays in the next one.
 
     Notes
     -----

@@ -36,8 +36,11 @@ class NewSlots:
     Parameters
     ----------
     weights, centres : float tensors of shape (slot, feature)
+        Unit vectors that the precision caps and the support caps lie around.
     labels : int64 tensor of shape (slot,)
+        What each slot answers.
     precision_thresholds, support_thresholds : float tensors of shape (slot,)
+        Cosines with the weight and with the centre that a match must exceed.
     pooled : bool tensor of shape (slot,)
         Whether the slot takes part in the pooled score.
     hits : int64 tensor of shape (slot,)
@@ -104,12 +107,19 @@ def plan_update(
     x : array of shape (example, ...)
         New inputs.
     labels : int array of shape (example,), or mapping from row to label, optional
+        Label ids, -1 for unknown; a mapping may also hold names, and new names get the next ids.
     proposal : Proposal, optional
+        What `propose` found for these inputs; its queries without a label become clusters. Default: with labels, only
+        they make slots; without, a proposal is made.
     budget : int, optional
+        Largest number of clusters, where a proposal is made here (count, >= 0).
     config : UpdateConfig, optional
+        How slots are made. Default: `UpdateConfig`'s own numbers.
     pool : Pool, optional
+        What `slots.update.self_training.make_pool` found for these inputs, where ``config.spread`` is set. Default: it
+        is made.
     progress : callable, optional
-        These are as `SlotModel.update` has them.
+        ``progress(step, share)``, told what is being done and how much of it is done.
 
     Returns
     -------

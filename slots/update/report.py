@@ -54,6 +54,7 @@ class UpdateReport:
     contradictions : tuple of Contradiction
         Given labels of matched examples that differ from the answer.
     proposal : Proposal
+        What was unmatched and what would have been asked; it holds no features any more.
     """
 
     generation: int

@@ -69,6 +69,7 @@ class Snapshot:
         Parameters
         ----------
         x : array of shape (example, ...)
+            Raw inputs, as the model was fitted on.
 
         Returns
         -------
