@@ -32,6 +32,7 @@ def learn_slots(
     features : float tensor of shape (example, feature)
         Inputs or patches; under ``"cosine"`` only their directions count.
     config : ClusterConfig, optional
+        Default: `ClusterConfig` as it stands.
     progress : callable, optional
         ``progress(step, share)``: told what is being done, and how much of it is done (0 to 1).
 
@@ -124,7 +125,9 @@ def learning_step(x: Features, weights: SlotVectors, config: ClusterConfig, *, l
     weights : float tensor of shape (slot, feature)
         Possibly none.
     config : ClusterConfig
+        Its share, metric and normalisation are used.
     lr : float
+        Length of the step, > 0.
     grow : bool
         Whether slots may be added.
 

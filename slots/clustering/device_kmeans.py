@@ -21,6 +21,7 @@ def device_centres(rows: Float[Tensor, "example feature"], count: int, *, seed: 
     count : int
         Centres wanted (>= 1); fewer come back where there are fewer different rows.
     seed : int
+        Of the first centres.
     passes : int, default 10
         Passes over all rows (Lloyd); more move the centres little.
 

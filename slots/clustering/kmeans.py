@@ -40,6 +40,7 @@ def directions(unit: Rows, most: int, *, seed: int) -> Rows:
     most : int
         Centres wanted (count, >= 1).
     seed : int
+        Of the first centres.
 
     Returns
     -------
@@ -57,9 +58,11 @@ def centres(rows: Rows, count: int, *, seed: int, minibatch: bool = False) -> Ro
     Parameters
     ----------
     rows : float32 array of shape (example, feature)
+        Any rows; those of length 1 give centres shorter than 1.
     count : int
         In [1, number of different rows].
     seed : int
+        Of the first centres and of the batches.
     minibatch : bool, default False
         Batches of 4,096 rows and up to 30 passes (Sculley 2010), for many centres; otherwise up to 10 passes over all
         rows (Lloyd), since more move the centres little.
@@ -80,9 +83,11 @@ def owners(rows: Rows, count: int, *, seed: int, minibatch: bool = False, starts
     Parameters
     ----------
     rows : float32 array of shape (example, feature)
+        Any rows.
     count : int
         In [1, number of rows].
     seed : int
+        Of the first centres and of the batches.
     minibatch : bool, default False
         As in `centres`.
     starts : int, optional
@@ -138,7 +143,9 @@ def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, pro
     passes : int
         >= 1; all but the last are on 25 inputs a slot.
     seed : int
+        Of the sample and of the first slots in it.
     progress : callable
+        ``progress(step, share)``, told after each pass.
 
     Returns
     -------

@@ -36,6 +36,7 @@ def nearest_neighbours(unit: Float[Tensor, "example feature"], count: int, progr
     Parameters
     ----------
     unit : float tensor of shape (example, feature)
+        Rows of length 1 or 0.
     count : int
         Cut to the number of other rows.
     progress : callable, optional

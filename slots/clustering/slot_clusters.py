@@ -112,6 +112,7 @@ class SlotClusters:
         Parameters
         ----------
         features : float tensor of shape (example, feature)
+            Of the kind that the slots were learned from.
 
         Returns
         -------
@@ -126,6 +127,7 @@ class SlotClusters:
         Parameters
         ----------
         features : float tensor of shape (example, feature)
+            Of the kind that the slots were learned from.
 
         Returns
         -------

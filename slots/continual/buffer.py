@@ -18,8 +18,11 @@ class PendingBuffer:
     Parameters
     ----------
     codes : int8 array of shape (example, feature)
+        Rows in 8 bits (`slots.continual.pca_slots.quantize`).
     scales : float32 array of shape (example,)
+        What the codes of a row are multiplied by.
     ids : int64 array of shape (example,)
+        Label id of each row, >= 0.
     """
 
     codes: Codes

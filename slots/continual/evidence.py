@@ -68,7 +68,9 @@ class ClassEvidence:
         slots : PcaSlots
             Their ``nearest_foreign_energy`` is brought up to date.
         label : int
+            Label id of all of the rows.
         rows : float32 array of shape (example, feature)
+            Unit rows, at least one.
         seen : bool
             Whether examples of this label were learned before; otherwise nothing could have foretold it.
 

@@ -59,7 +59,9 @@ def learn(slots: PcaSlots, label: int, rows: Rows, *, wanted: int, others: int, 
     Parameters
     ----------
     slots : PcaSlots
+        Open slots of the label change; new ones come behind the others.
     label : int
+        Label id of all of the rows.
     rows : float32 array of shape (example, feature)
         At least one.
     wanted : int
@@ -67,6 +69,7 @@ def learn(slots: PcaSlots, label: int, rows: Rows, *, wanted: int, others: int, 
     others : int
         Examples of other labels learned so far.
     rng : numpy.random.Generator
+        Draws where new slots start.
     """
     mine = np.flatnonzero(slots.labels == label)
     opened = mine[slots.generations[mine] == OPEN]
@@ -94,10 +97,13 @@ def seal(slots: PcaSlots, growth: Growth, others: Ids, generation: int) -> int:
     Parameters
     ----------
     slots : PcaSlots
+        Those that are sealed get limits and their generation.
     growth : Growth
+        Its probation and reach are used.
     others : int64 array of shape (slot,)
         Examples of other labels learned so far, for each slot's label.
     generation : int
+        Number of the sealed slots' generation, >= 0; older ones answer first.
 
     Returns
     -------

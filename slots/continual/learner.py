@@ -31,6 +31,7 @@ class Decision:
     Parameters
     ----------
     labels : array of shape (example,)
+        Class of each row, by name.
     matched : bool array of shape (example,)
         Whether a sealed slot answers: then no later `ContinualSlots.partial_fit` changes this answer.
     slots : int64 array of shape (example,)
@@ -64,6 +65,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     lead : float in (0, 1), default 0.6
         A slot matches only where its energy is at most this share of that of any older slot of another class.
     random_state : int, RandomState instance or None, default None
+        Of where new slots start.
 
     Attributes
     ----------
@@ -130,7 +132,9 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            Finite numbers, not sparse; only the direction of a row counts.
         y : array-like of shape (example,)
+            Class labels: strings, whole numbers, booleans, or floats that are whole.
 
         Returns
         -------
@@ -152,6 +156,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            Finite numbers, not sparse; only the direction of a row counts.
         y : array-like of shape (example,)
             Class labels: strings, whole numbers, booleans, or floats that are whole.
         classes : ignored
@@ -208,6 +213,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as were learned.
 
         Returns
         -------
@@ -227,6 +233,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as were learned.
 
         Returns
         -------
@@ -240,6 +247,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as were learned.
 
         Returns
         -------

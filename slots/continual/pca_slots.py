@@ -30,6 +30,7 @@ def quantize(rows: Rows) -> tuple[Codes, npt.NDArray[np.float32]]:
     Parameters
     ----------
     rows : float32 array of shape (..., feature)
+        Finite; each row gets a scale of its own.
 
     Returns
     -------
@@ -56,11 +57,13 @@ class PcaSlots:
     codes : int8 array of shape (slot, 1 + direction, feature)
         The mean and the unit directions, quantized.
     scales : float32 array of shape (slot, 1 + direction)
+        What the codes of a mean or direction are multiplied by.
     variances : float32 array of shape (slot, direction)
         Variance along each direction; 0 where there is none.
     residual : float32 array of shape (slot,)
         Mean squared distance of its examples from the plane of its directions.
     labels : int64 array of shape (slot,)
+        Label id of each slot, >= 0.
     counts : int64 array of shape (slot,)
         Examples it learned from.
     generations : int64 array of shape (slot,)
@@ -157,6 +160,7 @@ def measure(slots: PcaSlots, rows: Floats) -> tuple[Floats, Floats]:
     Parameters
     ----------
     slots : PcaSlots
+        The slots to measure from, open or sealed.
     rows : float array of shape (example, feature)
         Unit rows; the precision of the result is theirs.
 
@@ -193,7 +197,9 @@ def measure_one(slots: PcaSlots, row: npt.NDArray[np.float64]) -> tuple[Floats, 
     Parameters
     ----------
     slots : PcaSlots
+        The slots to measure from, open or sealed.
     row : float64 array of shape (feature,)
+        Of length 1 or 0.
 
     Returns
     -------
@@ -214,7 +220,9 @@ def merge(slots: PcaSlots, slot: int, rows: Rows) -> None:
     Parameters
     ----------
     slots : PcaSlots
+        One of them changes.
     slot : int
+        Place of the slot that learns; it must be open.
     rows : float32 array of shape (example, feature)
         At least one.
 

@@ -17,6 +17,7 @@ def match(slots: PcaSlots, rows: npt.NDArray[np.float64], *, lead: float) -> Ids
     Parameters
     ----------
     slots : PcaSlots
+        Open ones match nothing.
     rows : float64 array of shape (example, feature)
         Unit rows.
     lead : float in (0, 1)

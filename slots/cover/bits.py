@@ -18,6 +18,7 @@ class CoverBlock:
     Parameters
     ----------
     label : int
+        Of the block's candidates and examples; 0 where there is one block only.
     candidates : int64 tensor of shape (candidate,)
         Their places in the whole set, ascending.
     examples : int64 tensor of shape (example,)
@@ -38,6 +39,7 @@ def pack_bits(covers: Bool[Tensor, "candidate example"]) -> Int[Tensor, "candida
     Parameters
     ----------
     covers : bool tensor of shape (candidate, example)
+        True where a candidate covers an example.
 
     Returns
     -------
@@ -75,6 +77,7 @@ def unpack_bits(words: Int[Tensor, "candidate word"], n_examples: int) -> Bool[T
     Parameters
     ----------
     words : int64 tensor of shape (candidate, word)
+        As `pack_bits` makes them.
     n_examples : int
         Columns wanted; at most 64 a word.
 

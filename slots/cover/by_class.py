@@ -70,6 +70,7 @@ def class_cover(
     features : float tensor of shape (example, feature)
         Raw features; normalised here, scores are cosines.
     labels : int64 tensor of shape (example,)
+        Label of each example.
     mode : {"greedy", "refined"}
         `greedy_set_cover` or `refined_set_cover`.
     time_budget_s, seed

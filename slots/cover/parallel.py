@@ -32,6 +32,7 @@ def greedy_rounds(
     candidates, examples : int64 tensors of shape (pair,)
         Candidate ``candidates[p]`` covers example ``examples[p]``; no pair twice.
     n_candidates, n_examples : int
+        Candidates over all blocks (count).
     min_gain : int, default 1
         Uncovered examples a pick must cover (count, >= 1).
 

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from slots.estimators.projection import Geometry, Lift, Scaling
+from slots.estimators.projection import Geometry, Scaling, SphereProjection
 
 Rows = npt.NDArray[np.float64]
 UnitRows = npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ class SphereEstimator(BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    lift_ : Lift
+    lift_ : SphereProjection
         From rows to what the slots see.
     """
 
@@ -43,11 +43,11 @@ class SphereEstimator(BaseEstimator):  # type: ignore[misc]
     geometry: Geometry
     height: float
     random_state: int | np.random.RandomState | None
-    lift_: Lift
+    lift_: SphereProjection
 
-    def _learn_projection(self, rows: Rows) -> Lift:
+    def _learn_projection(self, rows: Rows) -> SphereProjection:
         """Scale and height from these rows, by the estimator's parameters, which are checked here."""
-        self.lift_ = Lift.of(rows, scaling=self.scaling, geometry=self.geometry, height=self.height)
+        self.lift_ = SphereProjection.of(rows, scaling=self.scaling, geometry=self.geometry, height=self.height)
         return self.lift_
 
     def _lifted(self, X: npt.ArrayLike) -> UnitRows:

@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from slots.closing.config import ClosingConfig
 from slots.errors import UsageError
 from slots.estimators.base import SphereEstimator
-from slots.estimators.model_scores import class_scores, first_radius, fit_quietly, nearest_angles
+from slots.estimators.model_scores import class_scores, fit_without_side_effects, nearest_angles, new_slot_radius
 from slots.estimators.projection import Geometry, Scaling
 from slots.head.prediction import Prediction
 from slots.labels import check_rows_and_labels, check_same_kind
@@ -37,7 +37,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
     batch_size : int, optional
         Default: a fiftieth of the examples, at least 32 and at most 500.
     scaling : {"auto", "standard", "common", "none"}, default "auto"
-        How features are centred and scaled before anything else (`slots.estimators.projection.Lift`).
+        How features are centred and scaled before anything else (`slots.estimators.projection.SphereProjection`).
     geometry : {"lifted", "direction"}, default "lifted"
         ``lifted`` keeps distances; ``direction`` compares rows by cosine alone, as suits features of a network.
     height : float, default 1.0
@@ -53,6 +53,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         Training rows kept, an even share of each class, and shown again at each `partial_fit`, so that what no slot
         matches is not lost to new classes; >= 0. They take ``memory * (n_features_in_ + 1) * 4`` bytes.
     random_state : int, RandomState instance or None, default None
+        Of the training, of updates and of the rows that are kept.
 
     Attributes
     ----------
@@ -60,7 +61,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         Sorted. `partial_fit` may add to it; columns of the scores follow it.
     model_ : SlotModel
         The slots; label ids number the classes in order of appearance, for ever.
-    lift_ : Lift
+    lift_ : SphereProjection
         From rows to what the slots see; learned by the first fit and never changed.
     contradictions_ : int64 array
         Rows of the last `partial_fit` whose label speaks against a slot that matched. The slot stands.
@@ -117,6 +118,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            Finite numbers, not sparse.
         y : array-like of shape (example,)
             Class labels: strings, whole numbers, booleans, or floats that are whole.
 
@@ -139,7 +141,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         if self.memory < 0:
             raise UsageError(f"`memory` must be >= 0, got {self.memory}. 0 keeps no rows for later updates.")
         self._seeds = self._drawn_seeds(2)
-        self.model_ = fit_quietly(lifted, ids, self._config(ids))
+        self.model_ = fit_without_side_effects(lifted, ids, self._config(ids))
         self.contradictions_ = np.zeros(0, np.int64)
         self._remember(lifted, ids)
         return self
@@ -152,6 +154,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         X : array-like of shape (example, feature)
             The first call is a `fit`; its rows decide how all later ones are scaled, so they should be typical.
         y : array-like of shape (example,)
+            Class labels of the same kind as before, of old or new classes.
         classes : array-like, optional
             Classes that have not come yet but should have a column already. Never needed.
 
@@ -177,7 +180,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         ids = self._ids[np.searchsorted(self.classes_, labels)].astype(np.int64)
         lifted = np.concatenate([self.lift_(rows), self._memory[0]])
         ids = np.concatenate([ids, self._memory[1]])
-        proposal = self.model_.propose(lifted, budget=0, radius=first_radius(self.model_))
+        proposal = self.model_.propose(lifted, budget=0, radius=new_slot_radius(self.model_))
         report = self.model_.update(lifted, ids, proposal=proposal, config=UpdateConfig(seed=self._seeds[1]))
         against = np.array([c.example for c in report.contradictions], np.int64)
         self.contradictions_ = against[against < len(rows)]
@@ -190,6 +193,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------
@@ -208,6 +212,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------
@@ -227,6 +232,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------
@@ -246,6 +252,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------

@@ -16,7 +16,7 @@ from slots.closing.config import ClosingConfig
 from slots.clustering.kmeans import by_size, owners
 from slots.errors import UsageError
 from slots.estimators.base import SphereEstimator, UnitRows
-from slots.estimators.model_scores import first_radius, fit_quietly, group_angles, group_means
+from slots.estimators.model_scores import fit_without_side_effects, label_angles, label_centroids, new_slot_radius
 from slots.estimators.projection import Geometry, Scaling
 from slots.graph.config import GraphConfig
 from slots.graph.learning import learn_graph
@@ -48,12 +48,13 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     min_cluster_size : int, default 5
         Unmatched rows within one radius that make a new cluster in `partial_fit`, >= 1.
     scaling : {"auto", "standard", "common", "none"}, default "auto"
-        How features are centred and scaled before anything else (`slots.estimators.projection.Lift`).
+        How features are centred and scaled before anything else (`slots.estimators.projection.SphereProjection`).
     geometry : {"lifted", "direction"}, default "lifted"
         ``lifted`` keeps distances; ``direction`` compares rows by cosine alone, as suits features of a network.
     height : float, default 2.0
         How flat the lift is, > 0: at large values angles are distances, at small ones they are directions.
     random_state : int, RandomState instance or None, default None
+        Of k-means, of the slot graph and of the rows that ``auto`` looks at.
 
     Attributes
     ----------
@@ -64,7 +65,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     radius_ : float
         Radians from a cluster's middle within which nine in ten of its rows lie; the median of the clusters of `fit`.
     model_ : SlotModel
-    lift_ : Lift
+    lift_ : SphereProjection
     graph_ : SlotGraph
         Only with ``merge="graph"``: the slots and bridges of `fit`; ``graph_.explain(number)`` says why some are one
         cluster.
@@ -118,7 +119,9 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            Finite numbers, not sparse.
         y : ignored
+            There for scikit-learn's pipelines.
 
         Returns
         -------
@@ -138,7 +141,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             closing=ClosingConfig(mode="full"),
             seed=self._seed,
         )
-        self.model_ = fit_quietly(lifted, ids, config)
+        self.model_ = fit_without_side_effects(lifted, ids, config)
         self.radius_ = _usual_radius(lifted, ids)
         self.labels_ = self._answers(lifted)
         return self
@@ -149,7 +152,9 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
         y : ignored
+            There for scikit-learn's pipelines.
 
         Returns
         -------
@@ -164,7 +169,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         if len(strange):
             first = self.n_clusters_
             ids = first + self._grouped(lifted[strange])
-            proposal = self.model_.propose(lifted[strange], budget=0, radius=first_radius(self.model_))
+            proposal = self.model_.propose(lifted[strange], budget=0, radius=new_slot_radius(self.model_))
             self.model_.update(lifted[strange], ids, proposal=proposal, config=UpdateConfig(seed=self._seed))
             self.model_.clusters |= set(range(first, self.n_clusters_))
         self.labels_ = self._answers(lifted)
@@ -176,6 +181,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------
@@ -189,13 +195,14 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------
         float64 array of shape (example, n_clusters_)
         """
         rows = self._lifted(X)
-        return group_angles(self.model_, rows)
+        return label_angles(self.model_, rows)
 
     @property
     def n_clusters_(self) -> int:
@@ -223,7 +230,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _strange(self, lifted: UnitRows) -> Ids:
         """Rows of clusters to be: outside all slots, outside the radius of all clusters, and not alone."""
         found = self.model_.propose(lifted, radius=self.radius_, stop_below=self.min_cluster_size)
-        outside = _angles(lifted, group_means(self.model_)) > self.radius_  # the others are the fringe of a cluster
+        outside = _angles(lifted, label_centroids(self.model_)) > self.radius_  # the others are the fringe of a cluster
         heads = found.queries[outside[found.queries]]
         near = _angles(lifted, lifted[heads].astype(np.float64)) <= self.radius_
         rows = found.unmatched[(outside & near)[found.unmatched]]

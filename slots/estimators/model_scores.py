@@ -19,7 +19,9 @@ _SMALL = 0.1  # radians, where no slot owns two examples yet
 _LEAD = 1e-6  # what puts the answer's class first among equals, and survives a softmax
 
 
-def fit_quietly(rows: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], config: TrainConfig) -> SlotModel:
+def fit_without_side_effects(
+    rows: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], config: TrainConfig
+) -> SlotModel:
     """`slots.training.fit` that leaves torch's own random numbers as they were."""
     with torch.random.fork_rng(devices=[]):
         return fit(rows, ids, config=config)[0]
@@ -36,6 +38,7 @@ def class_scores(
     model : SlotModel
         Without a backbone.
     rows : float32 array of shape (example, feature)
+        As the model sees them: projected.
     answers : int64 array of shape (example,)
         What `SlotModel.predict` answers to them.
     n_labels : int
@@ -82,6 +85,7 @@ def nearest_angles(model: SlotModel, rows: Rows) -> npt.NDArray[np.float64]:
     model : SlotModel
         Without a backbone.
     rows : float32 array of shape (example, feature)
+        As the model sees them: projected.
 
     Returns
     -------
@@ -95,13 +99,13 @@ def nearest_angles(model: SlotModel, rows: Rows) -> npt.NDArray[np.float64]:
     return angles
 
 
-def first_radius(model: SlotModel) -> float:
+def new_slot_radius(model: SlotModel) -> float:
     """Angular radius that new slots may have: `median_radius` of the caps that hold more than a point, radians."""
     return median_radius(model.head, fallback=_SMALL, smallest=_POINT)
 
 
-def group_means(model: SlotModel) -> npt.NDArray[np.float64]:
-    """Unit mean of the slot centres of each label, weighted by what each slot matched, shape (label, feature)."""
+def label_centroids(model: SlotModel) -> npt.NDArray[np.float64]:
+    """Centroid of each label: unit mean of its slot centres, weighted by its hits, shape (label, feature)."""
     head = model.head
     sums = torch.zeros(model.n_labels, head.feature_dim, dtype=torch.float64)
     sums.index_add_(0, head.labels.cpu(), (head.centres.double() * head.hits.clamp_min(1)[:, None]).cpu())
@@ -109,7 +113,7 @@ def group_means(model: SlotModel) -> npt.NDArray[np.float64]:
 
 
 @torch.no_grad()
-def group_angles(model: SlotModel, rows: Rows) -> npt.NDArray[np.float64]:
+def label_angles(model: SlotModel, rows: Rows) -> npt.NDArray[np.float64]:
     """Angle to the nearest slot centre of each label, radians; pi where a label has no slot.
 
     Parameters
@@ -117,6 +121,7 @@ def group_angles(model: SlotModel, rows: Rows) -> npt.NDArray[np.float64]:
     model : SlotModel
         Without a backbone.
     rows : float32 array of shape (example, feature)
+        As the model sees them: projected.
 
     Returns
     -------

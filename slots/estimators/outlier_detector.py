@@ -33,12 +33,13 @@ class SlotOutlierDetector(OutlierMixin, SphereEstimator):  # type: ignore[misc]
     n_prototypes : int, optional
         Directions remembered, >= 1. Default: half as many as the rows that place them, at most 500.
     scaling : {"auto", "standard", "common", "none"}, default "auto"
-        How features are centred and scaled before anything else (`slots.estimators.projection.Lift`).
+        How features are centred and scaled before anything else (`slots.estimators.projection.SphereProjection`).
     geometry : {"lifted", "direction"}, default "lifted"
         ``lifted`` keeps distances; ``direction`` compares rows by cosine alone.
     height : float, default 4.0
         How flat the lift is, > 0: at large values angles are distances, at small ones they are directions.
     random_state : int, RandomState instance or None, default None
+        Of which rows are set aside, and of the prototypes.
 
     Attributes
     ----------
@@ -48,7 +49,7 @@ class SlotOutlierDetector(OutlierMixin, SphereEstimator):  # type: ignore[misc]
         `score_samples` of the fifth of the rows that was set aside, ascending.
     detector_ : NoveltyDetector
         Works on lifted rows; ``detector_.assess(lift_(X))`` names reasons. Its scores are higher for novel rows.
-    lift_ : Lift
+    lift_ : SphereProjection
     n_features_in_ : int
     feature_names_in_ : array of shape (n_features_in_,)
         Only where ``X`` has string column names.
@@ -99,6 +100,7 @@ class SlotOutlierDetector(OutlierMixin, SphereEstimator):  # type: ignore[misc]
         X : array-like of shape (example, feature)
             At least 10 rows; of 13 and more one in five is set aside for calibration.
         y : ignored
+            There for scikit-learn's pipelines.
 
         Returns
         -------
@@ -133,6 +135,7 @@ class SlotOutlierDetector(OutlierMixin, SphereEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------
@@ -147,6 +150,7 @@ class SlotOutlierDetector(OutlierMixin, SphereEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------
@@ -161,6 +165,7 @@ class SlotOutlierDetector(OutlierMixin, SphereEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------
@@ -174,6 +179,7 @@ class SlotOutlierDetector(OutlierMixin, SphereEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature)
+            As many features as in the fit.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""From rows of numbers to directions, so that slots, which see directions alone, also see how far apart rows lie."""
+"""Projection of rows onto the sphere, so that slots, which see directions alone, also see how far apart rows lie."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LARGEST = 1e100  # coordinates are cut here, far beyond any data, so that squar
 
 
 @dataclass(frozen=True)
-class Lift:
-    """Centres and scales rows, appends one constant coordinate, and makes them unit vectors.
+class SphereProjection:
+    """Inverse gnomonic projection: scaled rows, with one constant coordinate appended, become unit vectors.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Lift:
 
     Examples
     --------
-    >>> Lift(np.zeros(2), np.ones(2), 1.0)(np.array([[0.0, 0.0], [0.75, 1.0]])).round(3)
+    >>> SphereProjection(np.zeros(2), np.ones(2), 1.0)(np.array([[0.0, 0.0], [0.75, 1.0]])).round(3)
     array([[0.   , 0.   , 1.   ],
            [0.469, 0.625, 0.625]], dtype=float32)
     """
@@ -50,7 +50,9 @@ class Lift:
     height: float | None
 
     @staticmethod
-    def of(x: Rows, *, scaling: Scaling = "auto", geometry: Geometry = "lifted", height: float = 1.0) -> Lift:
+    def of(
+        x: Rows, *, scaling: Scaling = "auto", geometry: Geometry = "lifted", height: float = 1.0
+    ) -> SphereProjection:
         """Learn centre and scale from rows.
 
         Parameters
@@ -68,7 +70,7 @@ class Lift:
 
         Returns
         -------
-        Lift
+        SphereProjection
 
         Raises
         ------
@@ -97,16 +99,17 @@ class Lift:
         else:
             scale = np.where(spread > 0, spread, 1.0)
         if geometry == "direction":
-            return Lift(centre, scale, None)
+            return SphereProjection(centre, scale, None)
         norm = float(np.sqrt(np.square(spread / scale).sum()))
-        return Lift(centre, scale, height * (norm or 1.0))
+        return SphereProjection(centre, scale, height * (norm or 1.0))
 
     def __call__(self, x: Rows) -> npt.NDArray[np.float32]:
-        """Lift rows.
+        """Project rows.
 
         Parameters
         ----------
         x : float array of shape (example, feature)
+            In the units of the rows that the projection was learned from.
 
         Returns
         -------
@@ -118,3 +121,6 @@ class Lift:
         last = blank.astype(np.float64) if self.height is None else np.full((len(rows), 1), self.height)
         rows = np.concatenate([rows, last], 1)
         return np.asarray(rows / np.sqrt(np.square(rows).sum(1, keepdims=True)), np.float32)
+
+
+Lift = SphereProjection  # former name, which pickled estimators bear

@@ -32,9 +32,11 @@ class BridgedSlots:
     unit : float32 tensor of shape (part, feature)
         Their directions.
     weights : float32 tensor of shape (slot, feature)
+        Unit vectors.
     owners : int64 array of shape (part,)
         Nearest slot when the bridges were counted; -1 where that is gone.
     bridges : float64 array of shape (slot, slot)
+        Symmetric weights between slots, >= 0.
     sizes : float64 array of shape (slot,)
         Inputs that each slot owned then.
     dissolved : int
@@ -98,7 +100,9 @@ def count_bridges(
     near : int64 tensor of shape (example, 2)
         Those slots.
     n_slots : int
+        Number of slots, also of those near to no input.
     sharpness : float, default 4.0
+        As in `GraphConfig`, >= 0: the larger, the nearer to the middle a bridge must lie.
 
     Returns
     -------

@@ -40,6 +40,7 @@ def find_communities(
     runs : int, default 4
         Visiting orders tried at each resolution, >= 1.
     seed : int, default 0
+        Of the visiting orders; the ``i``-th run at each resolution takes ``seed + i``.
 
     Returns
     -------

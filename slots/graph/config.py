@@ -33,6 +33,7 @@ class GraphConfig:
     runs : int, default 4
         Visiting orders tried at each resolution, >= 1.
     seed : int, default 0
+        Of the k-means and of the visiting orders.
     """
 
     n_slots: int | None = None

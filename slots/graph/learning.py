@@ -37,6 +37,7 @@ def learn_graph(
     features : float array or tensor of shape (example, feature)
         Only their directions count.
     config : GraphConfig, optional
+        Default: `GraphConfig` as it stands.
     progress : callable, optional
         ``progress(step, share)``: told what is being done, and how much of it is done (0 to 1).
 
@@ -86,11 +87,13 @@ def regroup(graph: SlotGraph, features: FeatureRows, n_communities: int, *, seed
     Parameters
     ----------
     graph : SlotGraph
+        Its slots and bridges stay.
     features : float array or tensor of shape (example, feature)
         What it was learned from.
     n_communities : int
         >= 1; fewer only where there are fewer slots.
     seed : int, default 0
+        Of the visiting orders.
 
     Returns
     -------

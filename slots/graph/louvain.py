@@ -52,6 +52,7 @@ def louvain(weights: Weights, *, resolution: float = 1.0, seed: int = 0) -> Ids:
     weights : float64 array of shape (slot, slot)
         Symmetric, >= 0.
     resolution : float, default 1.0
+        As in `modularity`, > 0: the larger, the more communities.
     seed : int, default 0
         Order in which slots are visited.
 

@@ -48,6 +48,7 @@ class CommunityCard:
     Parameters
     ----------
     community : int
+        Its number, >= 0.
     size : int
         Inputs that it was given (count).
     slots : int64 array of shape (slot,)
@@ -131,6 +132,7 @@ class SlotGraph:
         Parameters
         ----------
         features : float array or tensor of shape (example, feature)
+            Only their directions count.
 
         Returns
         -------
@@ -150,6 +152,7 @@ class SlotGraph:
         Parameters
         ----------
         features : float array or tensor of shape (example, feature)
+            Only their directions count.
 
         Returns
         -------
@@ -167,6 +170,7 @@ class SlotGraph:
         Parameters
         ----------
         community : int
+            In [0, `n_communities`).
         most : int, default 10
             Longest list of bridges.
 
@@ -213,6 +217,7 @@ def place(
     Parameters
     ----------
     unit : float tensor of shape (example, feature)
+        Rows of length 1 or 0.
     weights, communities, thresholds, beta
         As in `SlotGraph`.
 

@@ -30,6 +30,7 @@ class SlotCaps:
     precision, support : float tensors of shape (slot,)
         Thresholds on the cosine to the weight and to the centre; a match is strictly above both.
     labels, generations : int64 tensors of shape (slot,)
+        Of each slot. The oldest generation (the smallest number) that has a slot which fires answers alone.
     pooled : bool tensor of shape (slot,)
         Slots that take part in the pooled score of unmatched inputs.
     beta : float

@@ -53,6 +53,7 @@ class CandidatePairs:
     Parameters
     ----------
     examples, views, slots : int64 tensors of shape (pair,)
+        Rows of the inputs, their views, and the slots that these may match.
     weight_scores, centre_scores : float64 tensors of shape (pair,)
         Cosines to the slot's weight and centre.
     tolerance : float, default TOLERANCE
@@ -124,7 +125,9 @@ def matching_pairs(
     Parameters
     ----------
     features : float tensor of shape (example, view, feature)
+        Raw features; any scale.
     caps : SlotCaps
+        The slots.
     candidates : CandidatePairs, optional
         Default: those of `candidate_pairs`. Whatever finds them, the pairs are the same.
 
@@ -152,7 +155,9 @@ def best_pairs(features: ViewFeatures, caps: SlotCaps, *, candidates: CandidateP
     Parameters
     ----------
     features : float tensor of shape (example, view, feature)
+        Raw features; any scale.
     caps : SlotCaps
+        The slots.
     candidates : CandidatePairs, optional
         Default: those of `candidate_pairs`. Whatever finds them, the best is the same.
 

@@ -29,7 +29,9 @@ class PrecisionAccumulator:
     Parameters
     ----------
     weights : float tensor of shape (slot, feature)
+        Unit up to float32 rounding.
     labels : int64 tensor of shape (slot,)
+        Label of each slot.
 
     Examples
     --------
@@ -52,7 +54,9 @@ class PrecisionAccumulator:
         Parameters
         ----------
         features : float tensor of shape (example, view, feature)
+            Raw features of the block; any scale.
         labels : int64 tensor of shape (example,)
+            Label of each example.
         best : pair of tensors of shape (example, slot), optional
             `best_view` of the scores, where the caller has it already.
         """
@@ -87,8 +91,11 @@ def precision_thresholds_over(
     blocks : callable
         Starts a pass over the reference; called once for ``precision = 1``, once for each group of slots below 1.
     weights : float tensor of shape (slot, feature)
+        Unit up to float32 rounding.
     slot_labels : int64 tensor of shape (slot,)
+        Label of each slot.
     precision : float in (0, 1]
+        Share of own examples wanted above a slot's threshold; at 1 the largest score of another label decides alone.
     n_examples : int
         Size of the reference; it decides how many slots a pass can hold.
 

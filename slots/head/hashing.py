@@ -67,6 +67,7 @@ class IncrementalNeuralHashing(SlotTable):
         Parameters
         ----------
         features : float tensor of shape (..., feature)
+            Raw features of the backbone; any scale.
 
         Returns
         -------
@@ -89,6 +90,7 @@ class IncrementalNeuralHashing(SlotTable):
         Parameters
         ----------
         features : float tensor of shape (batch, feature) or (batch, view, feature)
+            Raw features; of several views of an input the best one counts for each slot.
 
         Returns
         -------
@@ -124,6 +126,7 @@ class IncrementalNeuralHashing(SlotTable):
         Parameters
         ----------
         features : float tensor of shape (batch, feature) or (batch, view, feature)
+            Raw features; an input matches a slot where any of its views does.
 
         Returns
         -------
@@ -174,7 +177,9 @@ class IncrementalNeuralHashing(SlotTable):
         Parameters
         ----------
         features : float tensor of shape (batch, feature) or (batch, view, feature)
+            Of one batch; any scale.
         labels : int64 tensor of shape (batch,)
+            Label of each example, >= 0.
         ids : int64 tensor of shape (batch,), optional
             Example ids, remembered as the new slots' exemplars.
 

@@ -41,6 +41,7 @@ class PooledSlots:
     weights : float tensor of shape (slot, feature)
         Of all slots, on the CPU; unit up to rounding.
     slots : int64 tensor of shape (pooled,)
+        Which slots they are, by label, then by number.
     classes : int64 array of shape (class,)
         Ascending.
     starts : int64 array of shape (class + 1,)
@@ -132,6 +133,7 @@ def nearest_of_best_labels(
     rows : int64 array of shape (input,)
         The examples asked about.
     pooled : PooledSlots
+        The slots whose scores are pooled.
     beta : float
         Inverse temperature of the pooled score.
 

@@ -19,6 +19,7 @@ def softmax_pool(
     Parameters
     ----------
     scores : float tensor of shape (..., slot)
+        Cosines, or other scores of which larger is better.
     groups : int64 tensor of shape (group, member)
         Slot indices of each group, padded with -1 (`class_groups` makes it).
     beta : float, default 20.0
@@ -51,6 +52,7 @@ def max_pool(
     Parameters
     ----------
     scores : float tensor of shape (..., slot)
+        Cosines, or other scores of which larger is better.
     groups : int64 tensor of shape (group, member)
         Slot indices of each group, padded with -1.
 
@@ -67,6 +69,7 @@ def class_groups(slot_labels: SlotLabels, classes: Int[Tensor, " group"]) -> Int
     Parameters
     ----------
     slot_labels : int64 tensor of shape (slot,)
+        Label of each slot.
     classes : int64 tensor of shape (group,)
         The labels to group by, in the order of the result.
 

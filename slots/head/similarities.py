@@ -85,6 +85,7 @@ def best_view(
     Parameters
     ----------
     similarities : float tensor of shape (example, view, slot)
+        Of each view to each slot.
 
     Returns
     -------

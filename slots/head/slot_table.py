@@ -125,6 +125,7 @@ class SlotTable(nn.Module):
         weights : float tensor of shape (slot, feature)
             Normalised here.
         labels : int64 tensor of shape (slot,)
+            Label of each slot; one not seen before gets a column of the scores.
         centres : float tensor of shape (slot, feature), optional
             Default: the weights.
         precision_thresholds, support_thresholds : float tensors of shape (slot,), optional
@@ -132,6 +133,7 @@ class SlotTable(nn.Module):
         exemplars : int64 tensor of shape (slot, n), optional
             Up to four example ids a slot, nearest first.
         generation : int, default 0
+            When the slots come, >= 0; what an older generation matches, a younger one never answers.
         pooled : bool, default True
             Whether the slots take part in the pooled score.
         trained : bool, optional

@@ -21,7 +21,9 @@ def precision_thresholds(
     scores : float tensor of shape (example, slot)
         Similarity of each reference example to each slot.
     slot_labels : int64 tensor of shape (slot,)
+        Label of each slot.
     labels : int64 tensor of shape (example,)
+        Label of each example.
     precision : float in (0, 1], default 1.0
         Below 1 a slot tolerates that share of other labels: the tool against label noise.
 
@@ -88,6 +90,7 @@ def support_thresholds(
     owners : int64 tensor of shape (example,)
         The slot that owns each example.
     n_slots : int
+        Number of slots, also of those that own nothing.
     quantile : float in [0, 1), default 0.01
         Share of a slot's own examples that may stay outside; the ``floor(quantile * n)`` lowest are left out.
     slack : float, default 0.0

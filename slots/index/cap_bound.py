@@ -43,6 +43,7 @@ def enclosing_caps(caps: SlotCaps, part: slice) -> tuple[SlotVectors, Thresholds
     Parameters
     ----------
     caps : SlotCaps
+        The slots with both of their caps.
     part : slice
         Which slots.
 

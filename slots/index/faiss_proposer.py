@@ -78,6 +78,7 @@ class FaissProposer:
         Parameters
         ----------
         inputs : float32 array of shape (row, feature + 1)
+            Unit rows with a one appended.
 
         Returns
         -------

@@ -67,6 +67,7 @@ class KeptIndex:
         Parameters
         ----------
         features : float tensor of shape (example, view, feature)
+            Raw features; any scale.
         caps : SlotCaps
             At least one slot.
 
@@ -84,6 +85,7 @@ class KeptIndex:
         Parameters
         ----------
         caps : SlotCaps
+            At least one slot.
         n_rows : int
             Views counted each.
 
@@ -105,7 +107,9 @@ class KeptIndex:
         Parameters
         ----------
         caps : SlotCaps
+            The slots that will be asked.
         n_rows : int
+            Inputs to be answered (count, >= 0).
 
         Returns
         -------

@@ -172,6 +172,7 @@ class SlotIndex:
         Parameters
         ----------
         features : float tensor of shape (example, view, feature)
+            Raw features; any scale.
 
         Returns
         -------
@@ -186,6 +187,7 @@ class SlotIndex:
         Parameters
         ----------
         features : float tensor of shape (example, view, feature)
+            Raw features; any scale.
 
         Returns
         -------
@@ -202,6 +204,7 @@ class SlotIndex:
         Parameters
         ----------
         features : float tensor of shape (example, view, feature)
+            Raw features; any scale. Inputs like those that will come.
 
         Returns
         -------
@@ -219,6 +222,7 @@ class SlotIndex:
         Parameters
         ----------
         features : float tensor of shape (example, view, feature)
+            Raw features; any scale.
 
         Returns
         -------

@@ -82,7 +82,9 @@ def find_label_errors(
     preprocessing : Preprocessing, optional
         Default: `Preprocessing.of` the data.
     config : TrainingDynamicsConfig, optional
+        How the network is trained. Default: `TrainingDynamicsConfig` as it stands.
     progress : callable, optional
+        ``progress(step, share)``: told what is being done, and how much of it is done (0 to 1).
 
     Returns
     -------

@@ -30,6 +30,7 @@ class Damage:
     Parameters
     ----------
     slot : int
+        Place of the slot in the head.
     radians : float
         By which the slot's precision cap is smaller with the example than without any listed one, > 0.
     matches : int
@@ -48,6 +49,7 @@ class Evidence:
     Parameters
     ----------
     example : int
+        Row of the example.
     damages : tuple of Damage
         The `DAMAGES` worst, by matches, then by radians.
     n_damaged : int
@@ -138,10 +140,13 @@ def n_displaced(features: Features, y: Labels, weights: SlotVectors, slot_labels
     Parameters
     ----------
     features : float tensor of shape (example, feature)
+        Any scale; only their directions count.
     y : int64 array of shape (example,)
+        Given labels.
     weights : float tensor of shape (slot, feature)
         Unit vectors.
     slot_labels : int64 tensor of shape (slot,)
+        Label of each slot.
 
     Returns
     -------

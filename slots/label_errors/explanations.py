@@ -57,6 +57,7 @@ def explain_label_errors(
     Parameters
     ----------
     features : float32 array of shape (example, feature)
+        As the head takes them; any scale.
     y : int64 array of shape (example,)
         Given labels; with a head, its labels. A label that no slot has is allowed.
     errors : LabelErrors
@@ -67,6 +68,7 @@ def explain_label_errors(
     limit : int, optional
         Most examples to list (count, >= 1); never more than half of all. Default: ``errors.n_errors``.
     seed : int, default 0
+        Of the fit of slots, where there is no head.
     device : str, default "cpu"
         Both for the fit.
     progress : callable, optional

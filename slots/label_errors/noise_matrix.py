@@ -103,7 +103,9 @@ def posterior(probabilities: Probabilities, y: Labels, matrix: Probabilities) ->
     Parameters
     ----------
     probabilities : float array of shape (example, class)
+        Of each class, without regard to the given label; > 0.
     y : int64 array of shape (example,)
+        Given labels, positions of the classes.
     matrix : float array of shape (class, class)
         As `noise_matrix` gives it.
 

@@ -37,7 +37,9 @@ class TrainingDynamicsConfig:
     augment : str, optional
         Random changes of images (`slots.features.parse_views`). Default: shifts by up to 1/14 of the shorter side.
     seed : int, default 0
+        Of the linear layer, the order of the examples and the augmentation.
     device : str, default "cpu"
+        Where the network is trained, as torch names it.
     """
 
     epochs: int | None = None
@@ -93,6 +95,7 @@ def record_training_dynamics(
     network : nn.Module
         Trained in place; in evaluation mode afterwards.
     x : array of shape (example, ...)
+        uint8 images or float feature rows.
     y : int64 array of shape (example,)
         From 0 to the number of classes - 1.
     preprocessing, config, progress
@@ -146,6 +149,7 @@ def small_network(width: int, *, hidden: int = 256) -> nn.Module:
     width : int
         Features of a row, >= 1.
     hidden : int, default 256
+        Units of the hidden layer, >= 1.
     """
     return nn.Sequential(
         nn.Flatten(), nn.BatchNorm1d(width, affine=False), nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(0.2)

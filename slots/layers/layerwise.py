@@ -110,6 +110,7 @@ def random_patches(maps: Maps, side: int, count: int, *, generator: torch.Genera
     Parameters
     ----------
     maps : float tensor of shape (batch, channel, height, width)
+        Images, or the maps of a layer.
     side : int
         Pixels, >= 1.
     count : int
@@ -173,6 +174,7 @@ class PooledFeatures(nn.Module):
         Parameters
         ----------
         images : float or uint8 tensor of shape (batch, channel, height, width)
+            As the layers were fitted to.
 
         Returns
         -------

@@ -27,6 +27,7 @@ class SlotConv2d(AbstractPatchLayer):
     kernel_size : int
         Side of a patch (pixels, >= 1). 1 after a `PatchWhitening`, whose channels are whole patches.
     stride : int, default 1
+        Pixels from one patch to the next, >= 1.
     config : ClusterConfig, optional
         How the slots are learned; it also says whether scores are cosines or negative squared distances, and whether
         they are normalised.
@@ -114,6 +115,7 @@ class SlotConv2d(AbstractPatchLayer):
         Parameters
         ----------
         patches : float tensor of shape (patch, channel * height * width)
+            Flattened patches of the kernel's size, unwhitened.
 
         Raises
         ------
@@ -161,6 +163,7 @@ class SlotConv2d(AbstractPatchLayer):
         Parameters
         ----------
         maps : float tensor of shape (batch, channel, height, width)
+            Images, or the maps of the layer below.
 
         Returns
         -------
@@ -181,6 +184,7 @@ class SlotConv2d(AbstractPatchLayer):
         Parameters
         ----------
         maps : float tensor of shape (batch, channel, height, width)
+            Images, or the maps of the layer below.
 
         Returns
         -------

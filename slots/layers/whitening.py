@@ -18,6 +18,7 @@ class PatchWhitening(AbstractPatchLayer):
     kernel_size : int
         Side of a patch (pixels, >= 1).
     stride : int, default 1
+        Pixels from one patch to the next, >= 1.
     contrast : float or None, default 10.0
         The patch's mean is subtracted and it is divided by ``sqrt(variance + contrast)``, > 0; 10 suits pixels from 0
         to 255. None: patches stay as they are.
@@ -69,6 +70,7 @@ class PatchWhitening(AbstractPatchLayer):
         Parameters
         ----------
         patches : float tensor of shape (patch, channel * height * width)
+            Flattened patches of the kernel's size.
 
         Raises
         ------
@@ -93,6 +95,7 @@ class PatchWhitening(AbstractPatchLayer):
         Parameters
         ----------
         maps : float tensor of shape (batch, channel, height, width)
+            Images, or the maps of the layer below.
 
         Returns
         -------

@@ -21,7 +21,7 @@ from slots.errors import DataError, UsageError
 from slots.estimators.classifier import SlotClassifier
 from slots.estimators.clusterer import SlotClusterer
 from slots.estimators.outlier_detector import SlotOutlierDetector
-from slots.estimators.projection import Lift
+from slots.estimators.projection import SphereProjection
 from slots.head.prediction import Answer
 
 NEEDS_A_VARIABLE = "check_array_api_input"
@@ -430,7 +430,7 @@ def test_bad_rates_are_named(options, message):
 
 def test_lifted_angles_are_distances_where_the_lift_is_flat():
     x = np.random.default_rng(0).normal(size=(40, 3))
-    lift = Lift.of(x, height=200.0)
+    lift = SphereProjection.of(x, height=200.0)
     u = lift(x).astype(float)
     angles = 2 * np.arcsin(np.linalg.norm(u[:, None] - u[None], axis=2) / 2)
     z = (x - x.mean(0)) / lift.scale
@@ -441,10 +441,11 @@ def test_lifted_angles_are_distances_where_the_lift_is_flat():
 
 def test_lift_by_hand():
     x = np.array([[1.0, 10.0], [3.0, 10.0]])  # the second feature is constant
-    assert Lift.of(x, scaling="standard").height == 1.0
-    assert np.allclose(Lift.of(x, scaling="standard")(x), np.array([[-1, 0, 1], [1, 0, 1]]) / np.sqrt(2))
+    assert SphereProjection.of(x, scaling="standard").height == 1.0
+    assert np.allclose(SphereProjection.of(x, scaling="standard")(x), np.array([[-1, 0, 1], [1, 0, 1]]) / np.sqrt(2))
     assert np.allclose(
-        Lift.of(x, scaling="none", geometry="direction")([[3.0, 4.0], [0.0, 0.0]]), [[0.6, 0.8, 0], [0, 0, 1]]
+        SphereProjection.of(x, scaling="none", geometry="direction")([[3.0, 4.0], [0.0, 0.0]]),
+        [[0.6, 0.8, 0], [0, 0, 1]],
     )
 
 
@@ -452,14 +453,14 @@ def test_lift_by_hand():
 def test_auto_scaling_asks_whether_features_share_a_unit(largest, expected):
     x = np.random.default_rng(0).normal(size=(500, 5))
     x = (x - x.mean(0)) / x.std(0) * [1, 1, 1, 1, largest]
-    assert Lift.of(x).scale.tolist() == Lift.of(x, scaling=expected).scale.tolist()
+    assert SphereProjection.of(x).scale.tolist() == SphereProjection.of(x, scaling=expected).scale.tolist()
 
 
 def test_every_row_has_a_direction_and_depends_on_itself_alone():
     x = np.random.default_rng(0).normal(size=(100, 7)) * 1e3
     x[0], x[1], x[2] = 0, 1e300, -1e-300
     for geometry in ("lifted", "direction"):
-        lift = Lift.of(x[3:], geometry=geometry)
+        lift = SphereProjection.of(x[3:], geometry=geometry)
         whole = lift(x)
         assert np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
         assert all((lift(x[[i]]) == whole[i]).all() for i in range(100))
