@@ -70,7 +70,7 @@ def close_fit(
     config: ClosingConfig,
     progress: Progress,
 ) -> Closed:
-    """Close a fit: see the module's head.
+    """Close a fit: exact caps over the whole training set, and a set cover of the slots (see the module's head).
 
     Parameters
     ----------

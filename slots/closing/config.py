@@ -16,7 +16,7 @@ from slots.shapes import Ids
 @renamed(closing="mode")
 @dataclass(frozen=True)
 class ClosingConfig:
-    """How a fit is closed.
+    """How a fit is closed: how many slots stay, and how wide support caps are.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ class Novelty:
 def assess_distances(
     found: Distances, metric: NoveltyMetric, calibration: npt.NDArray[np.float64], *, rate: float
 ) -> Novelty:
-    """Scores, p-values and decisions from distances.
+    """Scores, split conformal p-values and decisions from distances.
 
     Raises
     ------

@@ -34,7 +34,7 @@ _FEW = 100  # with fewer prototypes the tenth is no neighbour
 
 
 class NoveltyDetector:
-    """Tell foreign inputs from familiar ones, at a false-alarm rate that the user chooses and that is held.
+    """Out-of-distribution detector with split conformal p-values: the false-alarm rate that is asked for is held.
 
     Parameters
     ----------

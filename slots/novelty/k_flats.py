@@ -20,7 +20,7 @@ _OWN = 0.5  # weight of a flat's own spread beside the mean of all: few examples
 
 @dataclass(frozen=True)
 class Flats:
-    """Affine pieces.
+    """k flats: affine pieces that unit features of familiar inputs lie near.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Flats:
 
 
 def fit_flats(rows: Float[Tensor, "example feature"], count: int, *, directions: int, seed: int) -> Flats:
-    """Place flats near examples.
+    """k-flats: affine pieces near examples, as k-means places centres.
 
     Parameters
     ----------

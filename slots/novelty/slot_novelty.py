@@ -136,7 +136,7 @@ def learn_novelty(
 
 @torch.no_grad()
 def assess(source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, *, rate: float) -> Novelty:
-    """Say how foreign inputs are to the slots.
+    """Out-of-distribution scores and p-values of inputs, with the slots as prototypes.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def calibrated(novelty: ModelNovelty | None) -> ModelNovelty:
 
 @torch.no_grad()
 def recalibrate(model: HasNovelty, x: RawInputs) -> ModelNovelty:
-    """The same metric with calibration scores from other familiar inputs, which the model was never shown.
+    """The same metric, calibrated on other familiar inputs, which the model was never shown.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ _LEVELS = np.linspace(0.0, 0.9, 10)
 
 
 def fit_tails(metric: NoveltyMetric, reference: Distances, shares: tuple[float, ...]) -> NoveltyMetric:
-    """Learn from reference data how often each distance gets how large.
+    """Fit the tail of each distance to reference data: quantiles, and an exponential beyond them.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def fit_tails(metric: NoveltyMetric, reference: Distances, shares: tuple[float, 
 
 
 def bonferroni_score(found: Distances, metric: NoveltyMetric) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.str_]]:
-    """Scores, and the test behind each."""
+    """Weighted Bonferroni: the largest ``log(share / tail)`` over the tests, and which test gave it."""
     values = found.values.cpu().numpy()
     parts = np.full(values.shape, -np.inf)
     for test, (quantiles, excess, share) in enumerate(

@@ -72,7 +72,7 @@ def fit(
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[SlotModel, FitResult]:
-    """Fit a slot model.
+    """Fit a slot model: train backbone and slots, then set exact caps by the closing pass.
 
     Parameters
     ----------

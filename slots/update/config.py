@@ -12,7 +12,7 @@ from slots.update.self_training import SelfTrainingConfig
 @renamed(moves="kmeans_iterations")
 @dataclass(frozen=True)
 class UpdateConfig:
-    """How new slots are made.
+    """How an update makes and refines new slots.
 
     Parameters
     ----------

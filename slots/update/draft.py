@@ -21,7 +21,7 @@ class DraftedSlots:
     prototypes : Prototypes
         Where the slots are.
     labels : int64 tensor of shape (unmatched,)
-        Of every unmatched example: given, taken or spread.
+        Of every unmatched example: given, taken from the nearest slot, or pseudo-label.
     confident : bool array of shape (unmatched,)
         Whose label may be learned from.
     clusters : int64 array

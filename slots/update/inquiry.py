@@ -20,7 +20,7 @@ FIRST_ROUND = 25
 
 @renamed(report="progress")
 class Inquiry:
-    """Ask about new data, a few examples at a time, before the model is updated with the answers.
+    """Active learning in rounds: ask about new data, a few examples at a time, before the model is updated.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class Inquiry:
             self.given[int(row)] = int(label)
 
     def spread(self) -> PseudoLabels:
-        """What the open examples most likely are, by the answers so far."""
+        """Pseudo-labels of the open examples, by self-training from the answers so far."""
         return self_train(self.pool, self.given, config=self.config)
 
 

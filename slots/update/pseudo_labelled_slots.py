@@ -23,7 +23,7 @@ from slots.update.self_training import Pool, PseudoLabels, make_pool, self_train
 from slots.update.snapshot import Snapshot
 
 CONFIDENT = 0.2
-"""Lead of a spread label (in votes) from which slots are made of it and refined on it."""
+"""Lead of a pseudo-label (in votes) from which slots are made of it and refined on it."""
 
 _MEMBERS = 25  # confident examples for each slot; with fewer a middle says little
 _SAMPLE = 3000  # examples of a label that k-means sees
@@ -31,7 +31,7 @@ _SAMPLE = 3000  # examples of a label that k-means sees
 
 @dataclass(frozen=True)
 class PseudoLabelledSlots:
-    """New slots before their refinement, over the unmatched examples.
+    """New slots of pseudo-labels before their refinement, over the unmatched examples.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class PseudoLabelledSlots:
         Those that are pooled stand for many examples; the others remember one given label that those would answer
         wrong.
     labels : int64 array of shape (unmatched,)
-        Given, spread, or (without a direction) the old answer.
+        Given, pseudo-label, or (without a direction) the old answer.
     confident : bool array of shape (unmatched,)
         Whether the label may be learned from.
     sources : int64 array of shape (slot,)
@@ -175,7 +175,7 @@ def pseudo_labelled_draft(
     pool: Pool | None,
     progress: Progress,
 ) -> DraftedSlots:
-    """Slots of all that the given labels reach.
+    """New slots of the pseudo-labels that self-training spreads from the given ones.
 
     Parameters
     ----------

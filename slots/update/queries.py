@@ -91,7 +91,7 @@ def propose(
     max_candidates: int = 2000,
     progress: Progress | None = None,
 ) -> Proposal:
-    """Find what the slots do not match, and the few examples whose caps cover most of it.
+    """Greedy maximum coverage of what the slots do not match, by caps around a few of its examples.
 
     Parameters
     ----------

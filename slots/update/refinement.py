@@ -59,7 +59,7 @@ def refine(
     seed: int = 0,
     progress: Progress,
 ) -> SlotVectors:
-    """Move new slot weights so that the pooled score of all slots together gives the labels of the data.
+    """Train new slot weights beside fixed old ones: cross-entropy of the pooled scores, with rehearsal.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""A few given labels spread over all unlabelled new data, from what the old slots already know about it.
+"""Self-training: a few given labels spread over an unlabelled pool, from what the old slots know about it.
 
 No slot is made here. What comes out says what each unmatched example most likely is, and how sure that is: the next
-question is asked where it is unsure (`slots.update.inquiry`), and new slots stand on what is sure (`slots.update`).
+question is asked where it is unsure (`slots.update.inquiry`), and new slots are made of what is confident
+(`slots.update.pseudo_labelled_slots`).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _RATE = 0.05  # of the decisions that come with p-values; they are not used
 )
 @dataclass(frozen=True)
 class SelfTrainingConfig:
-    """How labels spread: self-training of a weighted ridge regression on random features.
+    """How self-training is done, with a weighted ridge regression on random features.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class SelfTrainingConfig:
         Unmatched examples whose novelty p-value is above this keep the old answer in the first round; the others say
         nothing until a label has reached them.
     label_weight : float, default 10.0
-        How many spread labels one given label is worth.
+        How many pseudo-labels one given label is worth.
     class_balance : float in [0, 1], default 1.0
         0: each example counts the same; 1: each label counts the same. A class of which little is known yet must not
         be crowded out by the ten thousand familiar examples around it.
@@ -134,7 +135,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What the open examples most likely are.
+    """Pseudo-labels of the open examples, each with its margin.
 
     Parameters
     ----------
