@@ -25,7 +25,7 @@ _SCORES_HELD = 1 << 24  # scores held at once in the pass over all inputs (64 Mi
 def learn_slots(
     features: Features, config: ClusterConfig | None = None, *, progress: Progress | None = None
 ) -> SlotClusters:
-    """Learn slots from inputs without labels.
+    """Competitive learning: slots from inputs without labels.
 
     Parameters
     ----------

@@ -132,7 +132,7 @@ def _estimator(count: int, seed: int, *, minibatch: bool) -> KMeans | MiniBatchK
 
 @torch.no_grad()
 def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, progress: Progress) -> SlotVectors:
-    """Unit vectors, each the normalised mean of the inputs that are nearer to it than to any other.
+    """Spherical k-means: unit vectors, each the normalised mean of the inputs that are nearer to it than to any other.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Compiled loops of the set cover: the greedy over bit-packed rows. Nobody else imports numba.
+"""Compiled loops of the set cover: the greedy over bit-packed rows.
 
 A *row* is one candidate's coverage as 64-bit words; ``uncovered`` is the same for the examples still open. Kernels
 are compiled at their first call and kept on disk where that is possible.

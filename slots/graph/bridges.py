@@ -23,7 +23,7 @@ _FEW = 1e-3  # radians: nearer than this an input lies on its slot, and rounding
 
 @dataclass(frozen=True)
 class BridgedSlots:
-    """Slots before they are communities.
+    """Graph of slots, the nodes, and bridges, the weighted edges, before communities are found.
 
     Parameters
     ----------

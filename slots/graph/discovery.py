@@ -33,7 +33,7 @@ def discover(
     *,
     progress: Progress | None = None,
 ) -> SlotGraph:
-    """Find the classes nobody has named among inputs of which some have labels.
+    """Category discovery: find the classes nobody has named among inputs of which some have labels.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ _OWNED = 10  # inputs from which a slot's own reach is trusted
 def learn_graph(
     features: FeatureRows, config: GraphConfig | None = None, *, progress: Progress | None = None
 ) -> SlotGraph:
-    """Find communities in inputs without labels, and without being told how many.
+    """Cluster inputs without labels by the communities of a graph of slots, whose number need not be told.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ _LEAST_GAIN = 1e-12  # of the total weight; less is rounding, and moving for it 
 
 
 def modularity(weights: Weights, communities: Ids, *, resolution: float = 1.0) -> float:
-    """How much more weight lies within communities than chance would put there.
+    """Modularity of a partition: how much more weight lies within communities than chance would put there.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def modularity(weights: Weights, communities: Ids, *, resolution: float = 1.0) -
 
 
 def louvain(weights: Weights, *, resolution: float = 1.0, seed: int = 0) -> Ids:
-    """One local maximum of the modularity.
+    """Louvain communities: one local maximum of the modularity.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from slots.clustering.kmeans import blocks
+from slots.deprecation import renamed
 from slots.errors import UsageError
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.similarities import normalize
@@ -24,7 +25,7 @@ from slots.shapes import FeatureRows, Features, SlotVectors, Thresholds
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a slot graph says of inputs.
+    """Assignment of inputs to the communities of a slot graph.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class CommunityCard:
-    """Why some slots are one community.
+    """Explanation of a community: its slots, exemplars and bridges.
 
     Parameters
     ----------
@@ -72,6 +73,7 @@ class CommunityCard:
     neighbours: tuple[tuple[int, float], ...]
 
 
+@renamed(reach="thresholds")
 @dataclass(frozen=True)
 class SlotGraph:
     """Slots, the bridges between them, and their communities.
@@ -115,11 +117,6 @@ class SlotGraph:
     def n_slots(self) -> int:
         """Number of slots."""
         return len(self.weights)
-
-    @property
-    def reach(self) -> Thresholds:
-        """Former name of ``thresholds``."""
-        return self.thresholds
 
     @property
     def n_communities(self) -> int:

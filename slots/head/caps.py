@@ -21,7 +21,7 @@ _PAIRS = 1 << 20  # (new, old) pairs whose angles are held at once
 
 @dataclass(frozen=True)
 class SlotCaps:
-    """What the match rule needs of the slots.
+    """Slots as pairs of spherical caps: what the match rule needs of them.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from slots.shapes import Labels
 
 
 class IncrementalNeuralHashing(SlotTable):
-    """Class scores from slots that can be added, dropped and asked.
+    """Prototype classifier: class scores from slots that can be added, dropped and asked.
 
     It sits on any backbone in place of a linear layer: ``head(features)`` gives class scores to train on;
     ``head.predict(features)`` gives answers that name the slot behind them.

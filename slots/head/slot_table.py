@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from slots.deprecation import renamed
 from slots.head.similarities import normalize
 from slots.shapes import SlotLabels, SlotVectors, Thresholds
 
@@ -104,6 +105,7 @@ class SlotTable(nn.Module):
         """Former name of ``pooled``."""
         return self.pooled
 
+    @renamed(trained="pooled")
     @torch.no_grad()
     def add_slots(
         self,
@@ -116,7 +118,6 @@ class SlotTable(nn.Module):
         exemplars: Int[Tensor, "slot exemplar"] | None = None,
         generation: int = 0,
         pooled: bool = True,
-        trained: bool | None = None,
     ) -> None:
         """Append slots behind the present ones, which keep their indices.
 
@@ -136,8 +137,6 @@ class SlotTable(nn.Module):
             When the slots come, >= 0; what an older generation matches, a younger one never answers.
         pooled : bool, default True
             Whether the slots take part in the pooled score.
-        trained : bool, optional
-            Former name of ``pooled``.
 
         Raises
         ------
@@ -157,7 +156,6 @@ class SlotTable(nn.Module):
         if exemplars is not None:
             ids[:, : exemplars.shape[1]] = exemplars[:, :N_EXEMPLARS]
         labels = labels.to(self.labels)
-        pooled = pooled if trained is None else trained
         new: dict[str, Tensor] = {
             "centres": unit if centres is None else normalize(centres.to(unit)),
             "labels": labels,

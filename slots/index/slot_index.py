@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from slots.deprecation import renamed
 from slots.errors import UsageError
 from slots.head.caps import SlotCaps
 from slots.head.decision import CandidatePairs, MatchedPairs, best_pairs, decide, matching_pairs
@@ -21,6 +22,7 @@ Approximate = Literal["ivf", "hnsw"]
 _REBUILD = 2.0  # slots added make the basis anew when there are this many times as many
 
 
+@renamed(head="leading_dims")
 class SlotIndex:
     """Finds every slot that an input matches, by the exact rule, and answers as `slots.head.decide` does.
 
@@ -42,8 +44,6 @@ class SlotIndex:
         answer.
     device : str or torch.device, optional
         Default: where the caps lie.
-    head : int, optional
-        Former name of ``leading_dims``.
 
     Raises
     ------
@@ -80,13 +80,11 @@ class SlotIndex:
         effort: int = 16,
         leading_dims: int | None = None,
         device: str | torch.device | None = None,
-        head: int | None = None,
     ) -> None:
         if backend not in {"auto", "torch", "faiss"}:
             raise UsageError(f"`backend` must be 'auto', 'torch' or 'faiss', got {backend!r}. Choose one of the three.")
         if len(caps.labels) == 0:
             raise UsageError("`caps` must hold at least one slot, got 0. Fit the head, or call add_slots first.")
-        leading_dims = head if leading_dims is None else leading_dims
         if effort < 1 or (leading_dims is not None and leading_dims < 1):
             raise UsageError(
                 f"`effort` and `leading_dims` must be at least 1, got {effort} and {leading_dims}. Leave them out."

@@ -25,7 +25,7 @@ from slots.shapes import RawInputs
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """What was found about every label.
+    """Estimated label noise: a suspicion and a suggestion for every label.
 
     Parameters
     ----------

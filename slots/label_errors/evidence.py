@@ -44,7 +44,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks against one label.
+    """Evidence against one label: the slots of others that it damages, and the nearest trusted examples.
 
     Parameters
     ----------

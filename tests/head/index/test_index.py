@@ -22,7 +22,7 @@ from slots.index.slot_index import SlotIndex
 
 faiss = pytest.importorskip("faiss")
 
-BACKENDS = [{"backend": "torch"}, {"backend": "torch", "head": 2}, {"backend": "faiss"}]
+BACKENDS = [{"backend": "torch"}, {"backend": "torch", "leading_dims": 2}, {"backend": "faiss"}]
 
 
 def same(a, b):
