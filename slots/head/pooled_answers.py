@@ -22,7 +22,7 @@ from slots.head.pooling_kernels import (
     pool_classes,
 )
 from slots.head.similarities import normalize
-from slots.rounding import full_product, product_error
+from slots.rounding import full_precision, full_product, product_error
 from slots.shapes import SlotLabels, SlotVectors
 
 Indices = npt.NDArray[np.int64]
@@ -84,11 +84,12 @@ class PooledSlots:
             return self.weights.float()
         return self.weights[self.slots].float() if self.slots.numel() * self.weights.shape[1] <= _KEPT else None
 
-    def products(self, unit: Float[Tensor, "row feature"]) -> Float[Tensor, "row pooled"]:
-        """Float32 cosines, off by at most `error`, of float32 rows of length 1 (or 0)."""
+    def products(self, unit: Float[Tensor, "row feature"], room: Tensor | None = None) -> Float[Tensor, "row pooled"]:
+        """Float32 cosines, off by at most `error`, of float32 rows of length 1 (or 0); written into the room given."""
+        scores = unit.new_empty(len(unit), len(self.slots)) if room is None else room[: len(unit)]
         if self._sorted is not None:
-            return full_product(unit, self._sorted.T)
-        scores = unit.new_empty(len(unit), len(self.slots))
+            with full_precision():
+                return torch.mm(unit, self._sorted.T, out=scores)
         for part in torch.arange(len(self.slots)).split(_COLUMNS):
             scores[:, part[0] : part[-1] + 1] = full_product(unit, self.weights[self.slots[part]].float().T)
         return scores
@@ -147,10 +148,10 @@ def nearest_of_best_labels(
     derivative is ``a_k (1 + beta (s_k - z))``, and the scores above ``z`` lie as far above it, weighted, as the others
     below. So the bound of a float32 product bounds it, and labels closer than that are compared in float64.
     """
-    parts = [
-        _nearest_in_block(features[torch.from_numpy(rows[some])], pooled, beta)
-        for some in pooled.blocks(len(rows), features.shape[1])
-    ]
+    n_views, blocks = features.shape[1], list(pooled.blocks(len(rows), features.shape[1]))
+    # One room for all blocks: fresh memory costs a third of the product.
+    room = torch.empty(max((some.stop - some.start) * n_views for some in blocks), len(pooled.slots))
+    parts = [_nearest_in_block(features[torch.from_numpy(rows[some])], pooled, beta, room) for some in blocks]
     ends = np.cumsum([0, *(len(part.labels) for part in parts[:-1])])
     return Nearest(
         labels=np.concatenate([part.labels for part in parts]),
@@ -160,11 +161,13 @@ def nearest_of_best_labels(
     )
 
 
-def _nearest_in_block(block: Float[Tensor, "input view feature"], pooled: PooledSlots, beta: float) -> Nearest:
+def _nearest_in_block(
+    block: Float[Tensor, "input view feature"], pooled: PooledSlots, beta: float, room: Tensor
+) -> Nearest:
     """The same of inputs whose scores are held together."""
     n, n_views, n_classes = len(block), block.shape[1], len(pooled.classes)
     unit = normalize(block.double())
-    views = pooled.products(unit.flatten(0, 1).float()).view(n, n_views, len(pooled.slots)).numpy()
+    views = pooled.products(unit.flatten(0, 1).float(), room).view(n, n_views, len(pooled.slots)).numpy()
     scores = views[:, 0]
     if n_views > 1:
         scores = np.empty((n, len(pooled.slots)), np.float32)
