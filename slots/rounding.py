@@ -75,9 +75,11 @@ def add_by_owner_(
     Parameters
     ----------
     sums : float tensor of shape (owner, feature)
+        What is added to.
     owners : int64 tensor of shape (row,)
         In [0, owner).
     rows : float tensor of shape (row, feature)
+        What is added.
 
     Returns
     -------

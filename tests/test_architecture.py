@@ -14,7 +14,7 @@ import slots
 
 CHECKOUT = Path(__file__).parent.parent
 PACKAGES = ("slots", "backbones", "protocols")
-MOST_FILES = 12
+MOST_FILES, MOST_LINES = 12, 400
 CONTRACTS = [
     contract["name"]
     for contract in tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
@@ -99,6 +99,16 @@ def test_a_circle_through_a_function_is_found(tmp_path):
 def test_no_folder_holds_too_many_files(modules):
     held = Counter(file.parent for file in modules.values() if file.name != "__init__.py")
     assert {folder.relative_to(CHECKOUT).as_posix(): n for folder, n in held.items() if n > MOST_FILES} == {}
+
+
+def test_no_file_is_too_long(modules):
+    lines = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in modules.items()}
+    assert {name: n for name, n in lines.items() if n > MOST_LINES} == {}
+
+
+def test_every_listed_parameter_is_described(modules):
+    left = [f"{name}:{of}" for name, file in modules.items() for of in undescribed(file.read_text(encoding="utf-8"))]
+    assert left == []
 
 
 def test_a_parameter_without_a_description_is_found():

@@ -49,9 +49,11 @@ def cap_thresholds(
     candidates : float tensor of shape (candidate, feature)
         Normalised here. When these and their labels are the same tensors as the examples', each tile serves both ways.
     candidate_labels : int64 tensor of shape (candidate,)
+        Label of each candidate.
     examples : float tensor of shape (example, feature)
         Normalised here.
     labels : int64 tensor of shape (example,)
+        Label of each example.
     block : int, optional
         Rows and columns of a tile (count, >= 64). Default: 1,024, on a GPU 8,192; the fused kernels have their own.
 
@@ -126,11 +128,13 @@ def coverage_bits(
     candidates : float tensor of shape (candidate, feature)
         Normalised here. When these and their labels are the same tensors as the examples', each tile serves both ways.
     candidate_labels : int64 tensor of shape (candidate,)
+        Label of each candidate.
     thresholds : float tensor of shape (candidate,)
         A cap contains what scores strictly above its threshold.
     examples : float tensor of shape (example, feature) or (example, view, feature)
         Normalised here. One view inside is enough.
     labels : int64 tensor of shape (example,)
+        Label of each example.
     centres : float tensor of shape (candidate, feature), optional
         Axes of second caps: the same view must lie in both caps of the candidate.
     support_thresholds : float tensor of shape (candidate,), optional

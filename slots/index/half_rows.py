@@ -60,6 +60,7 @@ def half_inputs(rows: Float[Tensor, "row column"]) -> Float[Tensor, "row half_co
     Parameters
     ----------
     rows : float32 tensor of shape (row, column)
+        All but the last column of length 1 or less, up to float32 rounding.
 
     Returns
     -------

@@ -16,6 +16,7 @@ def has_fused_kernels(device: torch.device) -> bool:
     Parameters
     ----------
     device : torch.device
+        Where the features lie.
 
     Returns
     -------

@@ -69,6 +69,7 @@ def fused_class_coverage(features: Features, labels: Labels) -> tuple[Thresholds
     features : float tensor of shape (example, feature)
         At least one, on a device that `has_fused_kernels`.
     labels : int64 tensor of shape (example,)
+        Label of each example.
 
     Returns
     -------

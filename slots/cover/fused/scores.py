@@ -83,7 +83,9 @@ class SplitRows:
         Parameters
         ----------
         raw : float tensor of shape (row, feature)
+            Any scale.
         labels : int64 tensor of shape (row,)
+            Label of each row, in any order.
 
         Returns
         -------
@@ -120,6 +122,7 @@ def float16_bound(feature_dim: int) -> float:
     Parameters
     ----------
     feature_dim : int
+        Products summed (count, >= 1).
 
     Returns
     -------
@@ -136,6 +139,7 @@ def split_bound(feature_dim: int) -> float:
     Parameters
     ----------
     feature_dim : int
+        Products summed (count, >= 1).
 
     Returns
     -------
@@ -154,6 +158,7 @@ def exact_cosines(
     Parameters
     ----------
     rows, columns : SplitRows
+        What the pairs are of.
     i, j : int64 tensors of shape (pair,)
         Places in their sorted orders.
 
@@ -179,6 +184,7 @@ def foreign_maxima(rows: SplitRows, columns: SplitRows, *, tiling: Tiling = MAXI
     rows, columns : SplitRows
         Where they are the same object each tile serves both ways.
     tiling : Tiling
+        Shape of a tile on the GPU; it changes the time, never the result.
 
     Returns
     -------
@@ -204,9 +210,11 @@ def near_maxima(
     Parameters
     ----------
     rows, columns : SplitRows
+        Each row is compared with all columns.
     symmetric : bool
         Whether they are the same rows.
     tiling : Tiling
+        Shape of a tile on the GPU; it changes the time, never the result.
 
     Returns
     -------
@@ -263,6 +271,7 @@ def packed_coverage(
     rounding : float
         What a float64 cosine must be above its limit by.
     tiling : Tiling
+        Shape of a tile on the GPU; it changes the time, never the result.
 
     Returns
     -------
