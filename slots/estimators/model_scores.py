@@ -1,4 +1,4 @@
-"""What the estimators have in common: a fit on feature rows, and numbers a user can rank, in float64."""
+"""What the estimators ask of a model: a fit on feature rows, and scores and angles that a user can rank, in float64."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from slots.head.pooling_kernels import (
     nearest_pooled,
     pool_classes,
 )
-from slots.head.similarities import normalize
+from slots.head.similarities import inverse_lengths, normalize
 from slots.rounding import full_precision, full_product, product_error
 from slots.shapes import SlotLabels, SlotVectors
 
@@ -67,8 +67,7 @@ class PooledSlots:
     def inverse(self) -> npt.NDArray[np.float64]:
         """One over the length of each slot's weight; 1 for a zero row."""
         step = max(1, _PREPARED // max(1, self.weights.shape[1]))
-        lengths = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in self.weights.split(step)])
-        inverse: npt.NDArray[np.float64] = torch.where(lengths > 0, 1 / lengths, torch.ones_like(lengths)).numpy()
+        inverse: npt.NDArray[np.float64] = inverse_lengths(self.weights, at_once=step).numpy()
         return inverse
 
     @cached_property

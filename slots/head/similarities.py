@@ -41,6 +41,24 @@ def normalize(x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch featu
     return x / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
+def inverse_lengths(vectors: SlotVectors, *, at_once: int) -> Float[Tensor, " slot"]:
+    """One over the length of each row, in float64; 1 for a zero row.
+
+    Parameters
+    ----------
+    vectors : float tensor of shape (slot, feature)
+        Any rows.
+    at_once : int
+        Rows of which float64 copies are held together (count, >= 1).
+
+    Returns
+    -------
+    float64 tensor of shape (slot,)
+    """
+    lengths = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in vectors.split(at_once)])
+    return torch.where(lengths > 0, 1 / lengths, torch.ones_like(lengths))
+
+
 def similarity(
     features: Float[Tensor, "*batch feature"], slots: SlotVectors, *, metric: Metric = "cosine"
 ) -> Float[Tensor, "*batch slot"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slots.head.caps import SlotCaps
 from slots.head.decision import CandidatePairs, exact_scores
-from slots.head.similarities import normalize
+from slots.head.similarities import inverse_lengths, normalize
 from slots.index.cap_bound import NEAR, CapBound, enclosing_caps
 from slots.index.faiss_proposer import FaissProposer, Kind, load_faiss
 from slots.index.half_rows import has_half_products
@@ -171,8 +171,8 @@ def _slots_for_kernels(caps: SlotCaps) -> Slots:
     return Slots(
         weights,
         weights if same.all() else centres,
-        _inverse_lengths(caps.weights),
-        _inverse_lengths(caps.centres),
+        inverse_lengths(caps.weights, at_once=4096).numpy(),
+        inverse_lengths(caps.centres, at_once=4096).numpy(),
         caps.precision.double().numpy() - NEAR,
         caps.support.double().numpy() - NEAR,
         same,
@@ -189,9 +189,3 @@ def _axes(caps: SlotCaps) -> tuple[Any, Any]:
         exact, thresholds = enclosing_caps(caps, part)
         axes[part], limits[part] = exact.float(), strictly_below(thresholds - product_error(axes.shape[1]))
     return axes.numpy(), limits.numpy()
-
-
-def _inverse_lengths(vectors: Tensor) -> Any:
-    """One over the length of each row, in float64; 1 for a zero row."""
-    lengths = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in vectors.split(4096)])
-    return torch.where(lengths > 0, 1 / lengths, torch.ones_like(lengths)).numpy()
