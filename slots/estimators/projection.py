@@ -123,4 +123,4 @@ class SphereProjection:
         return np.asarray(rows / np.sqrt(np.square(rows).sum(1, keepdims=True)), np.float32)
 
 
-Lift = SphereProjection  # former name, which pickled estimators bear
+Lift = SphereProjection  # former name
