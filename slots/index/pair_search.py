@@ -23,6 +23,7 @@ from slots.rounding import full_precision, product_error, strictly_below
 from slots.shapes import ViewFeatures
 
 _ROWS, _COLUMNS = 2048, 1024  # a tile of bounds: 8 MB (smaller ones cost more in calls than they save)
+_WIDEST = 16_384  # columns of a tile of few rows, where each call costs most
 _BLOCK = 4096  # inputs prepared together
 _ROOM = _ROWS * _COLUMNS + (1 << 20)
 _AXES = 1 << 25  # numbers of the weights of which the axes are kept too: 128 MB
@@ -109,10 +110,11 @@ class PairSearch:
             return torch.from_numpy(pairs[:, :n]) + torch.tensor([[start], [0]]), torch.from_numpy(scores[:, :n])
         space, hits, buffers = self._workspace()
         signs = torch.int16 if space.dtype == torch.bfloat16 else torch.int32
+        width = max(_COLUMNS, min(_WIDEST, _ROWS * _COLUMNS // max(1, len(raw)) // _COLUMNS * _COLUMNS))
         found, parts = 0, []
         with full_precision():
-            for first, top in product(range(0, len(self._bound.slots), _COLUMNS), range(0, len(raw), _ROWS)):
-                part, some = self._bound.slots[first : first + _COLUMNS], inputs[top : top + _ROWS]
+            for first, top in product(range(0, len(self._bound.slots), width), range(0, len(raw), _ROWS)):
+                part, some = self._bound.slots[first : first + width], inputs[top : top + _ROWS]
                 bounds = space[: len(some) * len(part)].view(len(some), len(part))
                 torch.mm(some, part.T, out=bounds)
                 tile = Tile(bounds.view(signs).numpy(), top, first, hits)
@@ -131,7 +133,7 @@ class PairSearch:
         if not hasattr(self._local, "room"):
             buffers = Kept(np.empty((2, _ROOM), np.int64), np.empty((2, _ROOM)))
             space = torch.empty(_ROWS * _COLUMNS, dtype=self._bound.slots.dtype)
-            self._local.room = (space, np.empty(_COLUMNS + 1, np.int64), buffers)
+            self._local.room = (space, np.empty(_WIDEST + 1, np.int64), buffers)
         room: tuple[Tensor, Indices, Kept] = self._local.room
         return room
 
