@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from importlib.util import find_spec
 
 import torch
 
 
 def has_fused_kernels(device: torch.device) -> bool:
-    """Whether there are fused kernels for a device: an NVIDIA GPU from Ampere on, and Triton.
+    """Whether there are fused kernels for a device.
 
-    ``SLOTS_FUSED=0`` in the environment says no; the results are the same.
+    That takes an NVIDIA GPU from Ampere on, Triton, and a C compiler for the few lines with which Triton starts a
+    kernel. ``SLOTS_FUSED=0`` in the environment says no; the results are the same.
 
     Parameters
     ----------
     device : torch.device
-        Where the features lie.
+        Where the examples lie.
 
     Returns
     -------
@@ -24,6 +26,7 @@ def has_fused_kernels(device: torch.device) -> bool:
     """
     if device.type != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
         return False
-    if os.environ.get("SLOTS_FUSED") == "0":
+    if os.environ.get("SLOTS_FUSED") == "0" or find_spec("triton") is None:
         return False
-    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
+    return compiler is not None and torch.cuda.get_device_capability(device) >= (8, 0)
