@@ -48,7 +48,7 @@ def test_the_share_asked_for_stays_matched(seed, reach):
     n = int(before.sum())
     assert not (after & ~before).any()
     assert int(after.sum()) == n - (math.floor((1 - reach) * n) if reach < 1 else 0)
-    assert after.sum() >= reach * n
+    assert after.sum() >= reach * n - 1e-9  # 0.05000000000000001 * 40 is more than 2
     assert turned >= 0
     assert bool((now.clamp_min(-1) >= limits.clamp_min(-1) - 2e-7).all()), "no cap grows by more than rounding"
     assert now[4] == 2, "what matched nothing goes on matching nothing"
