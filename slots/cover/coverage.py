@@ -95,11 +95,14 @@ def _tiled_maxima(rows: _Side, columns: _Side, block: int) -> Float[Tensor, " ro
     """Largest float64 cosine of each row to a column of another label, tile by tile."""
     symmetric = columns is rows
     running = _RunningMax(rows, columns)
+    room = rows.unit.new_empty(min(block, len(rows.unit)) * min(block, len(columns.unit)))
     with full_precision():
         for a, b in _tiles(len(rows.unit), len(columns.unit), block, symmetric=symmetric):
             if rows.only_label(a) is not None and rows.only_label(a) == columns.only_label(b):
                 continue
-            tile = rows.unit[a] @ columns.unit[b].T
+            shape = a.stop - a.start, b.stop - b.start
+            # All tiles in one room: among the small lists that wait, new ones would leave the heap full of holes.
+            tile = torch.mm(rows.unit[a], columns.unit[b].T, out=room[: shape[0] * shape[1]].view(shape))
             if rows.shares_label(a, columns, b):
                 tile.masked_fill_(rows.labels[a][:, None] == columns.labels[b], -math.inf)
             running.update(tile, a, b)
