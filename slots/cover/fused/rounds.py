@@ -21,6 +21,7 @@ from slots.cover.fused.kernels import bid_kernel, or_kernel, pick_kernel
 
 _ROUNDS_BETWEEN_LOOKS = 4  # a look waits for the device, and forgets the candidates that have nothing left to cover
 _MOST_CANDIDATES = 1 << 24  # gain and index take 24 bits each of a bid, the round 15
+_MOST_ROUNDS = (1 << 15) - 1  # then they are counted anew: a chain of sets has one pick a round
 _AT_ONCE, _WORDS_AT_ONCE = 4, 8  # candidates a program, and words of each
 
 
@@ -76,6 +77,9 @@ class PackedRows:
         bids = torch.zeros(n, dtype=torch.int64, device=device)
         listed, this_round = self._listed(), 0
         while len(listed.active):
+            if this_round > _MOST_ROUNDS - _ROUNDS_BETWEEN_LOOKS:
+                best.zero_()  # bids of rounds before would outbid those of round 1
+                this_round = 0
             grid = (-(-len(listed.active) // _AT_ONCE),)
             lists = (listed.words, listed.places, listed.starts, listed.active, len(listed.active))
             for _ in range(min(1 + this_round, _ROUNDS_BETWEEN_LOOKS)):  # the first rounds cover most

@@ -183,6 +183,19 @@ def test_in_stripes_where_the_block_maxima_are_too_many(data):
         assert torch.equal(cap_thresholds(x, y, x, y), expected)
 
 
+@kernels
+def test_rounds_are_counted_anew_when_a_bid_has_no_room_for_more():
+    import slots.cover.fused.rounds as rounds
+
+    chain = torch.eye(60, 61, dtype=torch.bool) | torch.eye(60, 61, dtype=torch.bool).roll(1, 1)  # one pick a round
+    expected = greedy_set_cover_packed([block(0, chain, 0, 0)])
+    assert len(expected) > 20
+    there = [block(0, chain.to(DEVICE), 0, 0)]
+    few = mock.patch.object(rounds, "_MOST_ROUNDS", 9)
+    with fused(True), few, mock.patch.object(greedy, "_on_cpu", return_value=False):
+        assert greedy_set_cover_packed(there).tolist() == expected.tolist()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 @pytest.mark.parametrize(("n", "d", "classes"), [(3000, 100, 7), (5000, 784, 3), (2000, 33, 400)])
