@@ -24,7 +24,7 @@ OFFENCES = {
     "slots: ": ("slots/continual/buffer.py", "from slots.storage.atomic import Path"),
     "backbones: ": ("backbones/pruning/__init__.py", "def late():\n    import backbones.explanations"),
     "protocols: ": ("protocols/app/doctor.py", "import protocols.runs.catalogue"),
-    "no protocol": ("protocols/runs/ood/__init__.py", "import protocols.runs.adversarial"),
+    "no protocol knows": ("protocols/runs/ood/__init__.py", "import protocols.runs.adversarial"),
     "no circles": (
         "slots/cover/kernels.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import slots.cover.by_class",

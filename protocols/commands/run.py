@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from protocols.commands.options import AsJson, Data, DataDir, Device, load
+from protocols.commands.options import DATA, AsJson, DataDir, Device, load, usage
 from protocols.commands.terminal import print_json, print_table, progress_bar, stop_on_signal
 
 
 def run(
     protocol: Annotated[
-        str, typer.Argument(help="slot-update, continual, unsupervised, ood, label-errors or adversarial.")
+        str, typer.Argument(help="slot-update, continual, unsupervised, ood, label-errors, adversarial or transfer.")
     ],
-    data: Data,
+    data: Annotated[str | None, typer.Option(help=f"{DATA} transfer: left out, or one more data set.")] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -50,9 +50,12 @@ def run(
     from protocols.runs.catalogue import find_protocol
 
     chosen = find_protocol(protocol)
+    source = data or chosen.default_data
+    if not source:
+        raise usage(f"`--data` must be given for {protocol}, got none. Pass --data digits.")
     setting = make_setting(
         chosen,
-        load(data, data_dir),
+        load(source, data_dir),
         backbone=backbone,
         weights=weights,
         model=model,

@@ -55,6 +55,9 @@ class Row:
         Rows of one group are compared with each other only, e.g. a data stream or a far set.
     note : str, default ""
         One sentence that a reader needs to compare fairly.
+    task : str, default ""
+        Where a group spans several data sets: which of them. Such rows are compared within their task, and shown in one
+        wide table of their group, a line a task.
     """
 
     method: str
@@ -62,6 +65,7 @@ class Row:
     ours: bool = False
     group: str = ""
     note: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,22 +144,23 @@ class MethodSummary:
     ours: bool
     note: str
     figures: Mapping[str, Interval]
+    task: str = ""
 
 
 def merge_rows(seeds: Sequence[SeedOutcome], columns: Sequence[Column]) -> list[MethodSummary]:
-    """Rows of the same method and group over seeds, in the order of their first appearance."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    """Rows of the same method, group and task over seeds, in the order of their first appearance."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
     for outcome in seeds:
         for row in outcome.rows:
-            found.setdefault((row.group, row.method), []).append(row)
+            found.setdefault((row.group, row.task, row.method), []).append(row)
     merged = []
-    for (group, method), rows in found.items():
+    for (group, task, method), rows in found.items():
         figures = {}
         for column in columns:
             values = [row.figures.get(column.key) for row in rows]
             if column.kind != "text" and (known := interval([v for v in values if v is not None])) is not None:
                 figures[column.key] = known
-        merged.append(MethodSummary(method, group, rows[0].ours, rows[0].note, figures))
+        merged.append(MethodSummary(method, group, rows[0].ours, rows[0].note, figures, task))
     return merged
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from protocols.harness.charts import charts
 from protocols.harness.outcome import Column, MethodSummary
 from protocols.harness.runner import Outcome
-from protocols.harness.tables import cell, columns_of, groups, heading, is_best, markdown, notes
+from protocols.harness.tables import cell, columns_of, groups, heading, is_best, markdown, notes, wide_tables
 from protocols.pages.environment import page_environment
 from slots.storage.atomic import write_file
 
@@ -82,6 +82,7 @@ def render(outcome: Outcome) -> str:
         .render(
             outcome=outcome,
             tables=tables,
+            wide=[(it.title, it.methods, it.cells()) for it in wide_tables(outcome.rows, outcome.columns)],
             notes=[line.removeprefix("- ") for line in notes(outcome)],
             charts=charts([run.outcome for run in outcome.seeds]),
             seeds=", ".join(f"{run.seed} ({run.elapsed_s:,.0f} s)" for run in outcome.seeds),

@@ -74,6 +74,13 @@ class Protocol:
         ``run_seed(setting, seed, progress)``. Deterministic: equal arguments give equal rows, times aside.
     backbone : str, default "pixels"
         For images, where the user names none.
+    files : callable, optional
+        From a setting to the files that are read beside its data, for a protocol over many data sets: their content
+        decides whether a kept seed is the same. Default: none.
+    findings : callable, optional
+        From the outcomes of all seeds to sentences about them together. Default: none.
+    default_data : str, default ""
+        What ``--data`` is where the user names nothing; empty: it must be named.
     """
 
     name: str
@@ -85,6 +92,9 @@ class Protocol:
     defaults: Mapping[str, Any]
     run_seed: Callable[[Setting, int, Progress], SeedOutcome]
     backbone: str = "pixels"
+    files: Callable[[Setting], Sequence[Path]] = lambda _: ()
+    findings: Callable[[Sequence[SeedOutcome]], Sequence[str]] = lambda _: ()
+    default_data: str = ""
 
     def option(self, setting: Setting, key: str) -> Any:
         """The user's value of an option, else the default."""

@@ -53,6 +53,8 @@ class Outcome:
         Of Python and the packages that count, and the machine's processor and GPU.
     commit : str, optional
         Of the code, where it runs from a git checkout.
+    findings : sequence of str
+        Sentences about all seeds together; none by default.
     """
 
     protocol: str
@@ -69,6 +71,7 @@ class Outcome:
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
     commit: str | None
+    findings: Sequence[str] = ()
 
     @property
     def rows(self) -> list[MethodSummary]:
@@ -167,6 +170,7 @@ def run(
         versions=_with_peers(versions()),
         hardware=hardware(setting.device),
         commit=commit(),
+        findings=protocol.findings([it.outcome for it in done]),
     )
 
 
@@ -223,6 +227,7 @@ def _key(protocol: Protocol, setting: Setting, source: Mapping[str, Any]) -> str
         {**protocol.defaults, **setting.options},
         setting.device,
         source,
+        *(_file_digest(path) for path in protocol.files(setting)),
     ]
     return hashlib.sha256(json.dumps(to_json(decides), sort_keys=True).encode()).hexdigest()[:12]
 

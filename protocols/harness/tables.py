@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from protocols.harness.outcome import Column, MethodSummary
 from protocols.harness.runner import Outcome
@@ -66,9 +67,62 @@ def is_best(found: Interval | None, rows: Sequence[MethodSummary], column: Colum
 
 
 def groups(rows: Sequence[MethodSummary]) -> list[tuple[str, list[MethodSummary]]]:
-    """Rows by group, in the order of their first appearance."""
-    names = list(dict.fromkeys(row.group for row in rows))
-    return [(name, [row for row in rows if row.group == name]) for name in names]
+    """Rows by group, in the order of their first appearance; without those of single tasks (`wide_tables`)."""
+    names = list(dict.fromkeys(row.group for row in rows if not row.task))
+    return [(name, [row for row in rows if row.group == name and not row.task]) for name in names]
+
+
+@dataclass(frozen=True)
+class WideTable:
+    """One figure of a group on many data sets: a line a task, a column a method.
+
+    Parameters
+    ----------
+    name : str
+        The group.
+    column : Column
+        The figure that is shown: the first with a better end that any of the rows has.
+    methods : sequence of MethodSummary
+        The first row of each method, for its name and whose it is.
+    lines : sequence of (task, rows)
+        A row for each of the methods in their order, None where one was not measured.
+    """
+
+    name: str
+    column: Column
+    methods: Sequence[MethodSummary]
+    lines: Sequence[tuple[str, Sequence[MethodSummary | None]]]
+
+    def cells(self) -> list[tuple[str, list[tuple[str, bool]]]]:
+        """Each task with its figures as a person reads them, and whether each is the best of its line."""
+        found = []
+        for task, rows in self.lines:
+            there = [row for row in rows if row is not None]
+            figures = [None if row is None else row.figures.get(self.column.key) for row in rows]
+            shown = [(cell(it, self.column.kind), is_best(it, there, self.column)) for it in figures]
+            found.append((task, shown))
+        return found
+
+    @property
+    def title(self) -> str:
+        """Group and figure."""
+        return f"{self.name}: {heading(self.column)}" if self.column.heading != self.name else heading(self.column)
+
+
+def wide_tables(rows: Sequence[MethodSummary], columns: Sequence[Column]) -> list[WideTable]:
+    """The tables of groups that span several data sets, in the order of their first appearance."""
+    found = []
+    for name in dict.fromkeys(row.group for row in rows if row.task):
+        mine = [row for row in rows if row.group == name and row.task]
+        column = next(it for it in columns_of(mine, columns) if it.better is not None)
+        first: dict[str, MethodSummary] = {}
+        for row in mine:
+            first.setdefault(row.method, row)
+        places = {(row.task, row.method): row for row in mine}
+        tasks = dict.fromkeys(row.task for row in mine)
+        lines = [(task, [places.get((task, method)) for method in first]) for task in tasks]
+        found.append(WideTable(name, column, list(first.values()), lines))
+    return found
 
 
 def columns_of(rows: Sequence[MethodSummary], columns: Sequence[Column]) -> list[Column]:
@@ -90,6 +144,8 @@ def markdown(outcome: Outcome, *, level: int = 1) -> str:
     for name, rows in groups(outcome.rows):
         parts += [f"**{name}**", ""] if name else []
         parts += [markdown_table(rows, outcome.columns), ""]
+    for table in wide_tables(outcome.rows, outcome.columns):
+        parts += [f"**{table.title}**", "", wide_markdown(table), ""]
     parts += ["", *notes(outcome), ""] if notes(outcome) else []
     parts += [made_by(outcome), ""]
     return "\n".join(parts)
@@ -109,13 +165,23 @@ def markdown_table(rows: Sequence[MethodSummary], columns: Sequence[Column]) -> 
     return "\n".join(lines)
 
 
+def wide_markdown(table: WideTable) -> str:
+    """A wide table in Markdown; ours and the best of each line in bold."""
+    names = [f"**{it.method}**" if it.ours else it.method for it in table.methods]
+    lines = ["| data | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
+    for task, cells in table.cells():
+        lines.append(f"| {task} | " + " | ".join(f"**{text}**" if it else text for text, it in cells) + " |")
+    return "\n".join(lines)
+
+
 def notes(outcome: Outcome) -> list[str]:
-    """What a reader needs to compare fairly, one line each."""
+    """What all seeds say together, and what a reader needs to compare fairly, one line each."""
     said: dict[str, list[str]] = {}
     for row in outcome.rows:
         if row.note and row.method not in said.setdefault(row.note, []):
             said[row.note].append(row.method)
-    lines = [f"- {'; '.join(methods)}: {note}" for note, methods in said.items()]
+    lines = [f"- {found}" for found in outcome.findings]
+    lines += [f"- {'; '.join(methods)}: {note}" for note, methods in said.items()]
     return lines + [f"- {name} was not run: {why}" for name, why in outcome.skipped.items()]
 
 

@@ -1,0 +1,1 @@
+"""The protocol *transfer*: default settings on many data sets, nobody's favourite among them."""
