@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocols.data.dataset import Dataset
 from protocols.data.images import load_images
 from protocols.pages.environment import csv_text
 from protocols.summaries.intervals import wilson_lower
 from slots.errors import DataError
 from slots.head.prediction import Answer, Prediction
 from slots.model.slot_model import SlotModel
+from slots.shapes import Ids
 
 COLUMNS = ("input", "label", "answer", "slot", "margin", "runner_up", "runner_up_slot", "runner_up_margin")
 """Columns of the CSV; margins in radians, empty where there is no runner-up."""
@@ -47,6 +49,32 @@ def load_inputs(
         raise DataError("`images` must be left out for a model of feature rows. Pass --data with an .npz archive.")
     channels, height, width = model.preprocessing.shape
     return [str(file) for file in files], load_images(list(files), shape=(height, width, channels))
+
+
+def true_labels(model: SlotModel, data: Dataset, y: Ids) -> Ids:
+    """The data's labels as label ids of the model, by name.
+
+    Parameters
+    ----------
+    model : SlotModel
+        Its label names decide. Where it knows none of the data's names and these are bare numbers, the numbers are ids.
+    data : Dataset
+        Gives its labels their names.
+    y : int64 array of shape (example,)
+        Labels of one of its parts, -1 where unknown.
+
+    Returns
+    -------
+    int64 array of shape (example,)
+        -1 where unknown, -2 and below for names that the model lacks.
+    """
+    ids = model.labels.ids(data.class_names)
+    if len(ids) == 0:
+        return np.full(len(y), -1, np.int64)
+    if (ids < 0).all() and data.class_names == tuple(map(str, range(len(ids)))):
+        ids = np.arange(len(ids))
+    ids = np.where(ids >= 0, ids, -2 - np.arange(len(ids)))
+    return np.where(y >= 0, ids[np.maximum(y, 0)], -1)
 
 
 def answers_json(model: SlotModel, names: Sequence[str], prediction: Prediction) -> list[dict[str, Any]]:

@@ -163,4 +163,5 @@ def _summarize(
         model=str(out),
         report=str(out / "report.html"),
         versions=versions(),
+        source_digest=data.source_digest,
     )

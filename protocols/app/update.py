@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from protocols.app.answers import true_labels
 from protocols.app.queries import queries_csv, read_labels
 from protocols.data.dataset import Dataset
 from protocols.pages.queries_page import queries_page
@@ -109,7 +110,10 @@ def update_and_save(
     held_after = model.predict(held_x) if held_before is not None else None
     if held_before is not None and held_after is not None:
         changed += len(changed_matched(held_before, held_after))
-    truth, held_truth = _truth(model, data, y), _truth(model, data, held_y)  # now that the new names are known
+    truth, held_truth = (
+        true_labels(model, data, y),
+        true_labels(model, data, held_y),
+    )  # now that the new names are known
     everything = np.arange(len(x))
     summary = UpdateSummary(
         schema=SCHEMA,
@@ -166,13 +170,6 @@ def _write_queries(
     write_file(table, queries_csv(model, x, proposal).encode())
     write_file(page, queries_page(model, x, proposal, command=shlex.join(again)).encode())
     return str(table), str(page)
-
-
-def _truth(model: SlotModel, data: Dataset, y: Ids) -> Ids:
-    """The data's labels as label ids of the model, by name; -1 where unknown, below for names the model lacks."""
-    ids = model.labels.ids(data.class_names)
-    ids = np.where(ids >= 0, ids, -2 - np.arange(len(ids)))
-    return np.where(y >= 0, ids[np.maximum(y, 0)], -1) if len(ids) else np.full(len(y), -1, np.int64)
 
 
 def _accuracies(before: Prediction, after: Prediction, truth: Ids, rows: Ids, asked: Ids) -> Accuracies | None:

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from protocols.commands.options import DATA, AsJson, Data, DataDir, Device, Model, load, part_of, usage
+from protocols.commands.options import (
+    DATA,
+    AsJson,
+    Data,
+    DataDir,
+    Device,
+    LabelColumn,
+    Model,
+    TextColumn,
+    load,
+    part_of,
+    usage,
+)
 from protocols.commands.terminal import print_json, print_table, progress_bar
 
 
@@ -22,6 +34,8 @@ def ood(
         str | None, typer.Option(help="Familiar data the model never saw, to calibrate on instead of the fit's own.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the CSV there instead of to stdout.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -32,8 +46,9 @@ def ood(
     from slots.storage.atomic import write_file
 
     loaded = load_model(model, device=device)
-    x = part_of(load(data, data_dir, loaded), part)[0]
-    familiar = None if calibrate is None else part_of(load(calibrate, data_dir, loaded), "test")[0]
+    columns = text_column, label_column
+    x = part_of(load(data, data_dir, loaded, columns=columns), part)[0]
+    familiar = None if calibrate is None else part_of(load(calibrate, data_dir, loaded, columns=columns), "test")[0]
     found = assess_inputs(loaded, x, false_alarm_rate=false_alarm_rate, familiar=familiar)
     flagged = f"{found.novel.sum()} of {len(found)} inputs are novel at a false-alarm rate of {false_alarm_rate:g}."
     if as_json:
@@ -60,6 +75,8 @@ def clean(
         str | None, typer.Option(help="Without a model: the network to train. Default: cnn; feature rows need none.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the list and the page. Default: runs/clean-DATA.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -81,9 +98,10 @@ def clean(
     if data is None and (Path(source) / "slots.json").exists():
         raise usage(f"--data must say what to examine with the model {source!r}, got nothing. Add --data NAME.")
     judge = None if data is None else load_model(source, device=device)
-    loaded = load(source if data is None else data, data_dir, judge)
+    name = source if data is None else data
+    loaded = load(name, data_dir, judge, columns=(text_column, label_column), whole=part)  # type: ignore[arg-type]
     plan = CleaningPlan(part=part, limit=limit, backbone=backbone, seed=seed, device=pick_device(device))  # type: ignore[arg-type]
-    name = None if judge is None else Path(source).name
+    model_name = None if judge is None else Path(source).name
     with progress_bar() as progress:
         found = clean_and_write(
             loaded,
@@ -91,7 +109,7 @@ def clean(
             out=out or Path("runs") / f"clean-{loaded.name}",
             command=command_line(),
             model=judge,
-            model_name=name,
+            model_name=model_name,
             progress=progress,
         )
     if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protocols.commands.options import DATA, AsJson, DataDir, Model, load, part_of, usage
+from protocols.commands.options import DATA, AsJson, DataDir, LabelColumn, Model, TextColumn, load, part_of, usage
 from protocols.commands.terminal import print_json, print_table
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def diff(
     new: Annotated[str | None, typer.Argument(help="Newer generation. Default: the current one.")] = None,
     data: Annotated[str | None, typer.Option(help=f"Inputs to compare the answers on: {DATA}")] = None,
     part: Annotated[str, typer.Option(help="test or train, of --data.")] = "test",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +60,11 @@ def diff(
     from slots.model.comparison import diff as compare
 
     older, newer = load_pair(model, old, new)
-    found = compare(older, newer, None if data is None else part_of(load(data, data_dir, older), part)[0])
+    found = compare(
+        older,
+        newer,
+        None if data is None else part_of(load(data, data_dir, older, columns=(text_column, label_column)), part)[0],
+    )
     if as_json:
         print_json({"model": str(model), **asdict(found)})
         return

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from protocols.commands.options import DATA, AsJson, Data, DataDir, Device, Model, load, part_of, usage
+from protocols.commands.options import (
+    DATA,
+    AsJson,
+    Data,
+    DataDir,
+    Device,
+    LabelColumn,
+    Model,
+    TextColumn,
+    load,
+    part_of,
+    usage,
+)
 from protocols.commands.terminal import cell, print_json, print_table, progress_bar, stop_on_signal
 
 
@@ -64,6 +76,8 @@ def fit(
         typer.Option(help="Share of matches kept when the caps are made tight for classes to come; 0.8 is a good one."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of a fit that was killed.")] = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, data and threads: same model (on the CPU).")] = 0,
@@ -82,7 +96,7 @@ def fit(
     from protocols.recipes.building import pick_device
     from protocols.recipes.planning import parse_options, plan
 
-    loaded = load(data, data_dir)
+    loaded = load(data, data_dir, columns=(text_column, label_column))
     if classes is not None:
         from protocols.data.dataset import only_classes
 
@@ -124,6 +138,8 @@ def evaluate(
     model: Model,
     data: Data,
     part: Annotated[str, typer.Option(help="test or train.")] = "test",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -131,15 +147,17 @@ def evaluate(
     """Measure a model on labelled data."""
     from dataclasses import asdict
 
+    from protocols.app.answers import true_labels
     from protocols.recipes.building import load_model
     from protocols.summaries.evaluation import evaluate as measure
     from slots.errors import DataError
 
-    loaded_model, loaded = load_model(model, device=device), load(data, data_dir)
+    loaded_model = load_model(model, device=device)
+    loaded = load(data, data_dir, loaded_model, columns=(text_column, label_column))
     x, y = part_of(loaded, part)
     if len(x) == 0 or (y < 0).any():
         raise DataError(f"The {part} part of {data!r} must have labelled examples to measure on. Try another --part.")
-    result = measure(loaded_model.predict(x), y)
+    result = measure(loaded_model.predict(x), true_labels(loaded_model, loaded, y))
     if as_json:
         print_json({"model": str(model), "data": loaded.name, "part": part, **asdict(result)})
         return
@@ -154,6 +172,8 @@ def predict(
     data: Annotated[str | None, typer.Option(help=DATA)] = None,
     part: Annotated[str, typer.Option(help="test or train, of --data.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Write the CSV there instead of to stdout.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -166,7 +186,10 @@ def predict(
     if bool(images) == (data is not None):
         raise usage("Give image files or --data, one of the two.")
     loaded = load_model(model, device=device)
-    names, x = load_inputs(loaded, images or [], None if data is None else part_of(load(data, data_dir), part)[0])
+    rows = None
+    if data is not None:
+        rows = part_of(load(data, data_dir, loaded, columns=(text_column, label_column)), part)[0]
+    names, x = load_inputs(loaded, images or [], rows)
     prediction = loaded.predict(x)
     if as_json:
         print_json({"model": str(model), "answers": answers_json(loaded, names, prediction)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,8 +11,13 @@ if TYPE_CHECKING:
     from protocols.data.dataset import Dataset
     from slots.model.slot_model import SlotModel
 
-DATA = "digits, mnist, fashion_mnist, cifar10, an .npz archive, or a folder of class folders of images."
+DATA = (
+    "digits, mnist, fashion_mnist, cifar10; a file of text or embeddings (.csv, .jsonl, .parquet, .npy, .npz); or a "
+    "folder of class folders of images."
+)
 Data = Annotated[str, typer.Option(help=DATA)]
+TextColumn = Annotated[str | None, typer.Option(help="Column of a table with the texts. Default: found by its name.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of a table with the labels. Default: found by its name.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Where named data sets lie. Default: $SLOTS_DATA_DIR, else a cache folder.")
 ]
@@ -21,14 +26,57 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.
 Model = Annotated[Path, typer.Argument(help="A model folder that `slots fit` wrote.")]
 
 
-def load(data: str, data_dir: Path | None, model: SlotModel | None = None) -> Dataset:
-    """Load data; the images of a folder in the size that a model was fitted on."""
+def load(
+    data: str,
+    data_dir: Path | None,
+    model: SlotModel | None = None,
+    *,
+    columns: tuple[str | None, str | None] = (None, None),
+    whole: Literal["train", "test"] | None = None,
+) -> Dataset:
+    """Load data for a fit, or for a model: the images of a folder in its size, and all rows of a file it does not know.
+
+    Parameters
+    ----------
+    data : str
+        A name or path.
+    data_dir : Path, optional
+        Where named data sets lie.
+    model : SlotModel, optional
+        What the data is for. A file without parts of its own stays whole, as the test part, unless the model was fitted
+        on it and has seen most of its rows.
+    columns : pair of str or None
+        Columns of the text and of the labels.
+    whole : {"train", "test"}, optional
+        Part that gets all rows of any file without parts of its own. Default: as ``model`` decides.
+
+    Returns
+    -------
+    Dataset
+    """
+    from protocols.data.dataset import undivided
     from protocols.data.loading import NAMES, load_data
 
     size = None
     if model is not None and model.preprocessing.kind == "images" and data not in NAMES and Path(data).is_dir():
         size = model.preprocessing.shape[1:]
-    return load_data(data, data_dir=data_dir, image_size=size)  # type: ignore[arg-type]
+    loaded = load_data(
+        data,
+        data_dir=data_dir,
+        image_size=size,  # type: ignore[arg-type]
+        text_column=columns[0],
+        label_column=columns[1],
+    )
+    if whole is not None:
+        return undivided(loaded, whole)
+    if model is None or (model.history and _fitted_on(model.history[0].figures, loaded)):
+        return loaded
+    return undivided(loaded)
+
+
+def _fitted_on(figures: dict[str, Any], data: Dataset) -> bool:
+    """Whether a fit's own record names this data."""
+    return data.digest in (figures.get("data_digest"), figures.get("source_digest"))
 
 
 def part_of(data: Dataset, part: str) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from protocols.commands.options import DATA, AsJson, DataDir, Device, load, usage
+from protocols.commands.options import DATA, AsJson, DataDir, Device, LabelColumn, TextColumn, load, usage
 from protocols.commands.terminal import print_json, print_table, progress_bar, stop_on_signal
 
 
@@ -34,6 +34,8 @@ def run(
         typer.Option(help="KEY=VALUE, an option of the protocol, e.g. budgets=[50,100]. May be given several times."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder. Default: runs/PROTOCOL-DATA-BACKBONE.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -55,7 +57,7 @@ def run(
         raise usage(f"`--data` must be given for {protocol}, got none. Pass --data digits.")
     setting = make_setting(
         chosen,
-        load(source, data_dir),
+        load(source, data_dir, columns=(text_column, label_column)),
         backbone=backbone,
         weights=weights,
         model=model,

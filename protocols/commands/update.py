@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from protocols.commands.options import AsJson, Data, DataDir, Device, Model, load, part_of, usage
+from protocols.commands.options import (
+    AsJson,
+    Data,
+    DataDir,
+    Device,
+    LabelColumn,
+    Model,
+    TextColumn,
+    load,
+    part_of,
+    usage,
+)
 from protocols.commands.terminal import print_json, print_table, progress_bar
 
 
@@ -22,6 +33,8 @@ def update(
     ] = False,
     part: Annotated[str | None, typer.Option(help="train or test. Default: train where there is one.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the query list, and change nothing.")] = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -43,7 +56,7 @@ def update(
     if spread and labels is None:
         raise usage("--spread must come with --labels, got none to spread. Label a queries.csv first.")
     loaded_model = load_model(model, device=device)
-    loaded = load(data, data_dir, loaded_model)
+    loaded = load(data, data_dir, loaded_model, columns=(text_column, label_column))
     chosen = part or ("train" if len(loaded.x_train) else "test")
     part_of(loaded, chosen)
     plan = UpdatePlan(part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data)

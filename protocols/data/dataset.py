@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.data.dividing import rows_to_test
 from protocols.data.images import Part
 from slots.errors import UsageError
 
@@ -25,12 +26,18 @@ class Dataset:
     name : str
         The name that was asked for, or the file's or folder's.
     x_train, x_test : array
-        Images: uint8 of shape (example, height, width, channel), 0 to 255. Features: float32 (example, feature).
+        Images: uint8 of shape (example, height, width, channel), 0 to 255. Features: float32 (example, feature). Text:
+        strings, as Python objects of shape (example,).
     y_train, y_test : int64 array of shape (example,)
         Positions in ``class_names``; -1 where no label is known.
     class_names : tuple of str
     digest : str
         sha256 of the arrays and names: equal digests mean equal data, wherever they came from.
+    test_rows : int64 array of shape (test example,), optional
+        Where the source had one part and was divided on reading: which of its rows became the test part. Default: None,
+        the source has its own parts.
+    source_digest : str
+        Digest of the data that these are some classes of; empty where nothing was left out.
     """
 
     name: str
@@ -40,15 +47,19 @@ class Dataset:
     y_test: NDArray[np.int64]
     class_names: tuple[str, ...]
     digest: str
+    test_rows: NDArray[np.int64] | None = None
+    source_digest: str = ""
 
     @property
-    def kind(self) -> Literal["images", "features"]:
-        """Whether an example is an image or a feature vector."""
+    def kind(self) -> Literal["images", "features", "text"]:
+        """Whether an example is an image, a feature vector or a text."""
+        if self.x_train.ndim == 1:
+            return "text"
         return "images" if self.x_train.ndim == 4 else "features"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one example: (height, width, channel) or (feature,)."""
+        """Shape of one example: (height, width, channel), (feature,), or () for a text."""
         return cast("tuple[int, ...]", self.x_train.shape[1:])
 
     @property
@@ -76,8 +87,55 @@ def make_dataset(name: str, train: Part, test: Part, class_names: tuple[str, ...
     sha = hashlib.sha256("\n".join(class_names).encode())
     for array in (*train, *test):
         sha.update(f"\n{array.dtype.str} {array.shape}\n".encode())
-        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        sha.update(_bytes(array))
     return Dataset(name, *train, *test, class_names, sha.hexdigest())
+
+
+def divided(name: str, whole: Part, class_names: tuple[str, ...]) -> Dataset:
+    """A data set from a source without parts: a fifth of each class, and what has no label, becomes the test part.
+
+    Parameters
+    ----------
+    name : str
+        What the user called it.
+    whole : pair of arrays
+        Inputs and int64 labels.
+    class_names : tuple of str
+        Name of label ``i`` at place ``i``.
+
+    Returns
+    -------
+    Dataset
+        With ``test_rows``.
+    """
+    x, y = whole
+    rows = rows_to_test(y)
+    kept = np.setdiff1d(np.arange(len(y)), rows)
+    return replace(make_dataset(name, (x[kept], y[kept]), (x[rows], y[rows]), class_names), test_rows=rows)
+
+
+def undivided(data: Dataset, part: Literal["train", "test"] = "test") -> Dataset:
+    """The data as its source has it: all rows in their order, in one part; unchanged where it has its own parts.
+
+    Parameters
+    ----------
+    data : Dataset
+        Left as it is; the result keeps its digest.
+    part : {"train", "test"}
+        The part that gets all rows.
+
+    Returns
+    -------
+    Dataset
+    """
+    if data.test_rows is None:
+        return data
+    n = len(data.x_train) + len(data.x_test)
+    order = np.argsort(np.concatenate([np.setdiff1d(np.arange(n), data.test_rows), data.test_rows]))
+    x, y = np.concatenate([data.x_train, data.x_test])[order], np.concatenate([data.y_train, data.y_test])[order]
+    whole, nothing = (x, y), (x[:0], y[:0])
+    train, test = (whole, nothing) if part == "train" else (nothing, whole)
+    return replace(data, x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1], test_rows=None)
 
 
 def only_classes(data: Dataset, wanted: str) -> Dataset:
@@ -109,9 +167,18 @@ def only_classes(data: Dataset, wanted: str) -> Dataset:
     for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
         rows = (y >= 0) & keep[np.maximum(y, 0)]
         parts.append((x[rows], y[rows]))
-    return make_dataset(data.name, parts[0], parts[1], names)
+    return replace(make_dataset(data.name, parts[0], parts[1], names), source_digest=data.digest)
 
 
 def check_sum(x: RawInputs, row: int) -> str:
     """Eight hex digits that tell whether a row is still the same example."""
-    return hashlib.sha256(np.ascontiguousarray(np.asarray(x[row])).tobytes()).hexdigest()[:8]
+    example = x[row]
+    raw = example.encode() if isinstance(example, str) else np.ascontiguousarray(np.asarray(example)).tobytes()
+    return hashlib.sha256(raw).hexdigest()[:8]
+
+
+def _bytes(array: NDArray[Any]) -> Any:
+    """An array's content; of texts their bytes, each behind its length, so that no two lists of texts are alike."""
+    if array.dtype == object:
+        return b"".join(b"%d:%s" % (len(raw), raw) for raw in (text.encode() for text in array))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

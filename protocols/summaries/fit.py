@@ -35,3 +35,4 @@ class FitSummary:
     model: str
     report: str
     versions: dict[str, str]
+    source_digest: str = ""

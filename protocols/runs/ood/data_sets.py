@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from protocols.data.arrays import load_archive
 from protocols.data.dataset import Dataset
-from protocols.data.loading import default_data_dir, load_archive
+from protocols.data.loading import default_data_dir
 from protocols.harness.encoders import Encoder, Features, Labels, make_encoder
 from protocols.harness.linear_probe import linear_classifier
 from protocols.harness.protocol import Setting

@@ -129,7 +129,7 @@ def test_the_digest_tells_any_change(tmp_path):
 
 
 BAD = [
-    ({"x_train": None, "x_test": None}, "some.npz` must hold x_train or x_test, got y_train, y_test"),
+    ({"x_train": None, "x_test": None}, "some.npz` must hold x_train or x_test, or x, got y_train, y_test"),
     ({"x_test": IMAGES[:2, 1:]}, r"examples of one shape, got \(4, 4, 1\) and \(5, 4, 1\)"),
     (
         {"x_train": IMAGES[:0], "y_train": None, "x_test": None, "y_test": None},
@@ -170,8 +170,9 @@ def test_files_that_are_no_archive(tmp_path):
         with pytest.raises(DataError, match=r"some\.npz` must be an \.npz archive"):
             load_data(path)
     np.save(tmp_path / "one.npy", IMAGES)
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     with pytest.raises(DataError, match=r"must be an \.npz archive, got a single array"):
-        load_data(tmp_path / "one.npy")
+        load_data(tmp_path / "one.npz")
 
 
 def test_an_archive_with_flipped_bits_is_refused_or_read_right(tmp_path):
