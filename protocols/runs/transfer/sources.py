@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from protocols.data.arrays import load_archive
 from protocols.data.dataset import Dataset
-from protocols.data.loading import default_data_dir, load_archive
+from protocols.data.loading import default_data_dir
 from protocols.harness.encoders import make_encoder
 from protocols.harness.protocol import Setting
 from slots.errors import DataError
