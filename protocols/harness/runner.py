@@ -17,7 +17,7 @@ from slots.errors import StorageError, UsageError
 from slots.progress import Progress, silent
 from slots.storage.atomic import write_file
 
-PEER_LIBRARIES = ("scipy", "faiss-cpu", "faiss-gpu", "cleanlab", "pytorch-ood", "avalanche-lib")
+PEER_LIBRARIES = ("scipy", "igraph", "faiss-cpu", "faiss-gpu", "cleanlab", "pytorch-ood", "avalanche-lib")
 
 
 @dataclass(frozen=True)

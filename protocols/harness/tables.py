@@ -114,7 +114,9 @@ def wide_tables(rows: Sequence[MethodSummary], columns: Sequence[Column]) -> lis
     found = []
     for name in dict.fromkeys(row.group for row in rows if row.task):
         mine = [row for row in rows if row.group == name and row.task]
-        column = next(it for it in columns_of(mine, columns) if it.better is not None)
+        column = next((it for it in columns_of(mine, columns) if it.better is not None), None)
+        if column is None:
+            continue
         first: dict[str, MethodSummary] = {}
         for row in mine:
             first.setdefault(row.method, row)

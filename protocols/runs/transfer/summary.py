@@ -8,6 +8,8 @@ import numpy as np
 
 from protocols.harness.outcome import Row, SeedOutcome
 
+_ALLOWED = 0.005  # accuracy that an update may cost the old part
+
 
 def ranks(values: Sequence[float | None], *, higher: bool = True) -> list[float]:
     """Rank of each value, 1 the best; equal values share the mean of their ranks, what was not measured comes last.
@@ -31,7 +33,15 @@ def ranks(values: Sequence[float | None], *, higher: bool = True) -> list[float]
     return [float(it) for it in rankdata([-it for it in known])]
 
 
-def rank_rows(rows: Sequence[Row], group: str, key: str, *, also: Sequence[str] = (), higher: bool = True) -> list[Row]:
+def rank_rows(
+    rows: Sequence[Row],
+    group: str,
+    key: str,
+    *,
+    also: Sequence[str] = (),
+    worst: Sequence[str] = (),
+    higher: bool = True,
+) -> list[Row]:
     """One row a method over all sets of a group.
 
     Parameters
@@ -44,6 +54,8 @@ def rank_rows(rows: Sequence[Row], group: str, key: str, *, also: Sequence[str] 
         Figure that ranks.
     also : sequence of str
         Further figures whose means are wanted.
+    worst : sequence of str
+        Figures whose largest value is wanted too, as ``worst_`` and their name.
     higher : bool, default True
         Whether higher values of ``key`` are better.
 
@@ -51,7 +63,8 @@ def rank_rows(rows: Sequence[Row], group: str, key: str, *, also: Sequence[str] 
     -------
     list of Row
         ``rank`` (mean over the sets), ``first`` (share of the sets on which no method has a better figure), ``sets``
-        (count), the means of ``key`` and ``also`` over the sets where they were measured. In the order of the rows.
+        (count), the means of ``key`` and ``also`` over the sets where they were measured. In the order of the rows;
+        none where the group has none.
     """
     mine = [row for row in rows if row.group == group and row.task]
     tasks = list(dict.fromkeys(row.task for row in mine))
@@ -71,6 +84,8 @@ def rank_rows(rows: Sequence[Row], group: str, key: str, *, also: Sequence[str] 
         for name in (key, *also):
             values = [value for row in some if (value := _figure(row, name)) is not None]
             figures[name] = float(np.mean(values)) if values else None
+            if name in worst and values:
+                figures[f"worst_{name}"] = float(max(values))
         found.append(Row(method, figures, ours=some[0].ours, group=f"{group}, over the sets", note=some[0].note))
     return found
 
@@ -94,7 +109,7 @@ def promise(seeds: Sequence[SeedOutcome], *, group: str, method: str, wanted: fl
     """
     from scipy.stats import binomtest
 
-    rows = [row for seed in seeds for row in seed.rows if row.group == group and row.method == method and row.task]
+    rows = _rows(seeds, group, method)
     matched = int(sum(row.figures.get("n_matched") or 0 for row in rows))
     right = int(sum(row.figures.get("n_right") or 0 for row in rows))
     if not matched:
@@ -108,6 +123,50 @@ def promise(seeds: Sequence[SeedOutcome], *, group: str, method: str, wanted: fl
         f"{len(rows)} sets and seeds; promised {100 * wanted:g} %: {verdict} (exact binomial test, p = {chance:.2g}); "
         f"below it on {below} of {len(shares)}, lowest {100 * min(shares):.1f} %."
     )
+
+
+def changes(seeds: Sequence[SeedOutcome], *, group: str, method: str) -> str:
+    """Drops of the old part, updates behind the untouched model, and matched answers that changed, as a sentence.
+
+    Parameters
+    ----------
+    seeds : sequence of SeedOutcome
+        With rows that tell ``drop``, ``behind`` and ``changed``.
+    group, method : str
+        Whose rows are counted.
+    """
+    rows = _rows(seeds, group, method)
+    drops, behind = ([_figure(row, key) or 0.0 for row in rows] for key in ("drop", "behind"))
+    changed = int(sum(_figure(row, "changed") or 0 for row in rows))
+    deep = sum(it > _ALLOWED + 1e-12 for it in drops)
+    late = sum(it > 1e-12 for it in behind)
+    return (
+        f"{method}: {len(rows)} updates; the old part fell by more than {100 * _ALLOWED:g} points in {deep}, at most "
+        f"by {100 * max(0.0, *drops):.2f}; the new part ended below the untouched model in {late}, at most by "
+        f"{100 * max(0.0, *behind):.2f}; {changed:,} matched answers changed."
+    )
+
+
+def purity(seeds: Sequence[SeedOutcome], *, group: str) -> str:
+    """How much of the queries' groups has the query's class, as a sentence.
+
+    Parameters
+    ----------
+    seeds : sequence of SeedOutcome
+        With rows that tell ``purity``.
+    group : str
+        Whose rows are counted.
+    """
+    rows = [row for seed in seeds for row in seed.rows if row.group == group and row.task]
+    shares = [it for row in rows if (it := _figure(row, "purity")) is not None]
+    return (
+        f"{group[0].upper()}{group[1:]}: {100 * float(np.mean(shares)):.1f} % of a group is of the query's class, mean "
+        f"over {len(shares)} streams, lowest {100 * min(shares):.1f} %."
+    )
+
+
+def _rows(seeds: Sequence[SeedOutcome], group: str, method: str) -> list[Row]:
+    return [row for seed in seeds for row in seed.rows if row.group == group and row.method == method and row.task]
 
 
 def _figure(row: Row | None, key: str) -> float | None:

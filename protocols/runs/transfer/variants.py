@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -37,6 +37,10 @@ class Task:
         Rows to learn from, and to be judged by.
     y, y_test : int64 arrays of shape (example,)
         Classes from 0, each of them in the training part.
+    foreign : mapping of str to float32 array of shape (example, feature)
+        Rows of no class, made like the test part; ``x_out`` are an archive's own.
+    pictures : pair of uint8 arrays of shape (example, height, width, channel), optional
+        What the rows of both parts were made of, where they are pictures.
     """
 
     name: str
@@ -44,6 +48,8 @@ class Task:
     y: Ids
     x_test: Features
     y_test: Ids
+    foreign: Mapping[str, Features] = field(default_factory=dict)
+    pictures: tuple[Inputs, Inputs] | None = None
 
     @property
     def n_classes(self) -> int:
@@ -53,7 +59,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """Inputs and labels, images or rows."""
+    """Inputs and labels, images or rows; negative labels are of foreign rows, which change like the others."""
 
     x: Inputs
     y: Ids
@@ -83,7 +89,15 @@ def task_name(source: str, variant: str) -> str:
     return source if variant == next(iter(VARIANTS)) else f"{source}: {variant}"
 
 
-def make_task(source: Source, variant: str, seed: int, *, examples: int, tests: int) -> Task | None:
+def make_task(
+    source: Source,
+    variant: str,
+    seed: int,
+    *,
+    examples: int,
+    tests: int,
+    foreign: Mapping[str, Inputs] | None = None,
+) -> Task | None:
     """A variant of a data set.
 
     Parameters
@@ -97,6 +111,8 @@ def make_task(source: Source, variant: str, seed: int, *, examples: int, tests: 
     examples, tests : int
         Most training and test examples, before the variant is made; 0 for all. Of many classes it may be 40 training
         examples each, so that a set is thin by its variant, not by this.
+    foreign : mapping of str to array, optional
+        Inputs of no class, of the source's shape; at most half as many of each as ``tests``.
 
     Returns
     -------
@@ -108,16 +124,23 @@ def make_task(source: Source, variant: str, seed: int, *, examples: int, tests: 
     most = max(examples, _LEAST * len(np.unique(data.y_train))) if examples else 0
     train = some(Part(data.x_train, data.y_train), most, rng)
     test = some(Part(data.x_test, data.y_test), tests, rng)
+    others = {name: some(Part(x, np.zeros(len(x), np.int64)), tests // 2, rng).x for name, x in (foreign or {}).items()}
+    if others:
+        labels = [np.full(len(x), -1 - place) for place, x in enumerate(others.values())]
+        test = Part(np.concatenate([test.x, *others.values()]), np.concatenate([test.y, *labels]))
     made = VARIANTS[variant](train, test, rng)
     if made is None:
         return None
     train, test = made
     classes = np.unique(train.y)
+    apart = {name: rows_of(test.x[test.y == -1 - place]) for place, name in enumerate(others)}
     test = test.take(np.flatnonzero(np.isin(test.y, classes)))
     if len(classes) < 2 or not len(test.y):
         return None
     number = [np.searchsorted(classes, it.y).astype(np.int64) for it in (train, test)]
-    return Task(task_name(source.name, variant), rows_of(train.x), number[0], rows_of(test.x), number[1])
+    pictures = (train.x, test.x) if train.x.ndim == 4 else None
+    rows, tested = rows_of(train.x), rows_of(test.x)
+    return Task(task_name(source.name, variant), rows, number[0], tested, number[1], apart, pictures)
 
 
 def some(part: Part, count: int, rng: np.random.Generator) -> Part:
@@ -165,7 +188,7 @@ def _merged(train: Part, test: Part, rng: np.random.Generator) -> tuple[Part, Pa
     if n_classes < 6:
         return None
     number = rng.permutation(n_classes) // 2
-    return Part(train.x, number[train.y]), Part(test.x, number[test.y])
+    return Part(train.x, number[train.y]), Part(test.x, np.where(test.y < 0, test.y, number[test.y]))
 
 
 def _weak(train: Part, test: Part, rng: np.random.Generator) -> tuple[Part, Part] | None:
@@ -200,7 +223,7 @@ def _many(train: Part, test: Part, rng: np.random.Generator) -> tuple[Part, Part
         x, which = part.x.copy(), rng.integers(0, len(_TURNS), len(part.y))
         for place, degrees in enumerate(_TURNS):
             x[which == place] = turned(part.x[which == place], degrees)
-        return Part(x, part.y * len(_TURNS) + which)
+        return Part(x, np.where(part.y < 0, part.y, part.y * len(_TURNS) + which))
 
     return turn(train), turn(test)
 

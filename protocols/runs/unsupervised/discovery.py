@@ -25,7 +25,7 @@ _UPDATED = "Fitted on the labelled examples, then updated without labels: each n
 _LABELLED = 0.5
 
 
-def split_classes(y: Ids, *, n_old: int, seed: int) -> tuple[Ids, Ids]:
+def split_classes(y: Ids, *, n_old: int, seed: int, labelled: float = _LABELLED) -> tuple[Ids, Ids]:
     """Labels as a method sees them, and the classes renumbered so that those with labels come first.
 
     Parameters
@@ -36,11 +36,13 @@ def split_classes(y: Ids, *, n_old: int, seed: int) -> tuple[Ids, Ids]:
         Classes with labels, fewer than there are.
     seed : int
         Draws which classes have labels, and which of their examples.
+    labelled : float in (0, 1], default 0.5
+        Share of these that is given, at least one of each class.
 
     Returns
     -------
     given : int64 array of shape (example,)
-        Classes from 0 to ``n_old - 1`` for half of their examples, drawn by the seed; -1 for all others.
+        Classes from 0 to ``n_old - 1`` for that share of their examples, drawn by the seed; -1 for all others.
     classes : int64 array of shape (example,)
         True classes; new ones from ``n_old``.
     """
@@ -52,7 +54,7 @@ def split_classes(y: Ids, *, n_old: int, seed: int) -> tuple[Ids, Ids]:
     shown = np.zeros(len(y), bool)
     for label in range(n_old):
         mine = rng.permutation(np.flatnonzero(classes == label))
-        shown[mine[: max(1, round(_LABELLED * len(mine)))]] = True
+        shown[mine[: max(1, round(labelled * len(mine)))]] = True
     return np.where(shown, classes, -1), classes
 
 

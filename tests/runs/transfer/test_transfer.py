@@ -1,6 +1,8 @@
 """The suite end to end on digits, its peers, and its sums over sets and seeds."""
 
+import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from protocols.harness.protocol import Setting
 from protocols.harness.runner import run
 from protocols.harness.tables import groups, wide_tables
 from protocols.runs.transfer.classifiers import CLASSIFIERS, FIT, tuned
-from protocols.runs.transfer.protocol import PROTOCOL
+from protocols.runs.transfer.protocol import PROTOCOL, findings
 from protocols.runs.transfer.sources import Source
 from protocols.runs.transfer.summary import promise, rank_rows, ranks
 from protocols.runs.transfer.variants import make_task
@@ -55,10 +57,67 @@ def test_the_accuracy_question_end_to_end(tmp_path):
     assert outcome.findings[0] in page
 
 
+def test_every_question_end_to_end(tmp_path):
+    """All of them on a small part of digits; without igraph, Leiden is named as not run."""
+    chosen = setting(tmp_path, sets=["digits", "digits: turned classes"], examples=400, tests=200)
+    outcome = PROTOCOL.run_seed(chosen, 0, lambda *_: None)
+    over = {group: rows for group, rows in _by_group(outcome.rows).items() if group.endswith(", over the sets")}
+    assert [group.removesuffix(", over the sets") for group in over] == [
+        "accuracy", "novelty, near sets", "novelty, far sets", "clusters", "classes nobody has named", "updates",
+        "stream of classes",
+    ]  # fmt: skip
+    assert all(any(row.ours for row in rows) and any(not row.ours for row in rows) for rows in over.values())
+    assert not [row.note for row in outcome.rows if row.note.startswith("Failed")]
+    updates = {row.method: row.figures for row in over["updates, over the sets"]}
+    assert updates["SlotModel.update"]["changed"] == 0
+    assert updates["left alone"]["drop"] == updates["left alone"]["behind"] == 0
+    assert updates["SlotModel.update"]["worst_drop"] >= updates["SlotModel.update"]["drop"]
+    near = {row.method: row.figures for row in over["novelty, near sets, over the sets"]}
+    assert near["NoveltyDetector"]["auroc"] > 0.8
+    assert near["NoveltyDetector"]["alarms"] < 0.2
+    said = findings([outcome])
+    assert len(said) == 4
+    assert re.match(r"SlotModel.update: 8 updates; the old part fell by .* 0 matched answers changed.", said[2])
+    assert re.match(
+        r"Groups of the first 20 queries: [\d.]+ % of a group is of the query's class, .* 4 streams", said[3]
+    )
+
+
+def _by_group(rows):
+    found = {}
+    for row in rows:
+        found.setdefault(row.group, []).append(row)
+    return found
+
+
+def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        "protocols.runs.transfer.protocol.find_spec", lambda name: None if name == "igraph" else there(name)
+    )
+    chosen = setting(
+        tmp_path, peers=("kmeans", "leiden"), sets=["digits"], examples=200, tests=50, questions=["clusters"]
+    )
+    outcome = PROTOCOL.run_seed(chosen, 0, lambda *_: None)
+    assert outcome.skipped["leiden"] == "not installed: pip install 'neural-slots[peers]'"
+    assert "k-means" in {row.method for row in outcome.rows}
+    assert "Leiden" not in {row.method for row in outcome.rows}
+
+
+def test_a_question_that_cannot_be_asked_is_named(tmp_path, monkeypatch):
+    def refuse(*_, **_more):
+        raise UsageError("No.")
+
+    monkeypatch.setattr("protocols.runs.transfer.updates.fit", refuse)
+    outcome = PROTOCOL.run_seed(setting(tmp_path, sets=["digits"], questions=["updates"]), 0, lambda *_: None)
+    assert outcome.skipped["updates on digits"] == "No."
+    assert outcome.rows == []
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"questions": ["speed"]}, "`questions` must be some of accuracy.*, got speed. Rename them."),
+        ({"questions": ["speed"]}, "`questions` must be some of accuracy, novelty, .*, got speed. Rename them."),
         ({"questions": []}, "got none"),
         ({"sets": ["nothing"]}, "`sets` must name sets that can be made, got"),
         ({"examples": -1}, "`examples` and `tests` must be >= 0, got -1 and 2000"),
