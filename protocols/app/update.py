@@ -141,6 +141,7 @@ def update_and_save(
         page=paths[1],
         dry_run=plan.dry_run,
         elapsed_s=round(time.monotonic() - started, 2),
+        purity=proposal.purity,
     )
     if done and done.slots_added:
         line = model.history[-1]

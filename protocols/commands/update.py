@@ -74,6 +74,10 @@ def update(
             f"{done.queries} labels would cover {100 * done.covered:.1f} % of them (at most {100 * done.bound:.1f} % "
             f"for any {done.queries}).\nLabel them: {done.page} or {done.queries_file}"
         )
+        if done.purity is not None:
+            typer.echo(
+                f"Groups like theirs have one label to {100 * done.purity:.1f} % (measured on remembered examples)."
+            )
     if not dry_run:
         clusters = f", {done.clusters_added} of them clusters to be named" if done.clusters_added else ""
         typer.echo(

@@ -39,6 +39,7 @@ class UpdateSummary:
 
     ``stream`` is all of the new data, ``never_queried`` what of it was not asked about, ``held_out`` the other part
     of the data set; None where no label is known to measure with. Known labels are never learned from.
+    ``purity`` is the share of what a query stands for that has its label, as measured on remembered examples.
     """
 
     schema: int
@@ -64,3 +65,4 @@ class UpdateSummary:
     page: str | None
     dry_run: bool
     elapsed_s: float
+    purity: float | None = None

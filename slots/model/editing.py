@@ -217,8 +217,11 @@ def _move(model: SlotModel, rows: Ids, label: int) -> None:
     """Give slots a label id; a cluster that has no slots any more is none."""
     head = model.head
     places = torch.from_numpy(rows).to(model.device)
+    before = set(head.labels[places].tolist())
     head.held_out[places[head.labels[places] != label]] = 0
     head.relabel_slots(places, label)
+    for gone in before - set(head.labels.tolist()):
+        model.rehearsal = None if model.rehearsal is None else model.rehearsal.relabelled(gone, label)
     model.clusters = model.clusters & set(head.labels.tolist())
 
 

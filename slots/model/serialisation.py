@@ -17,6 +17,7 @@ from slots.features.preprocessing import Preprocessing
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.labels import LabelNames
 from slots.novelty.slot_novelty import ModelNovelty
+from slots.rehearsal.memory import RehearsalMemory
 from slots.storage.generations import Generation, generation_of
 from slots.storage.states import State
 from slots.storage.store import read_headers, read_state
@@ -51,6 +52,8 @@ class ModelParts:
         Small pictures of the same examples; stored as ``exemplars/images``.
     novelty : ModelNovelty or None
         Metric and calibration of novelty.
+    rehearsal : RehearsalMemory or None
+        Examples of the old data; stored as ``rehearsal/...``.
     """
 
     preprocessing: Preprocessing
@@ -63,6 +66,7 @@ class ModelParts:
     exemplar_features: Tensor | None
     exemplar_images: npt.NDArray[np.uint8] | None
     novelty: ModelNovelty | None
+    rehearsal: RehearsalMemory | None = None
 
 
 def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, Tensor]]]:
@@ -93,6 +97,8 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
         tensors["exemplars"] = {"images": torch.from_numpy(parts.exemplar_images)}
     if parts.exemplar_features is not None:
         tensors["support"] = {"features": parts.exemplar_features}
+    if parts.rehearsal is not None:
+        tensors["rehearsal"] = parts.rehearsal.state()
     values = None
     if parts.novelty is not None:
         tensors["novelty"], values = parts.novelty.state()
@@ -163,6 +169,7 @@ def from_state(
         exemplar_features=tensors["support"]["features"] if "support" in tensors else None,
         exemplar_images=tensors["exemplars"]["images"].numpy() if "exemplars" in tensors else None,
         novelty=None if stored is None else ModelNovelty.from_state(tensors["novelty"], stored),
+        rehearsal=RehearsalMemory.from_state(tensors["rehearsal"]) if "rehearsal" in tensors else None,
     )
 
 

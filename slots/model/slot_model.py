@@ -162,6 +162,7 @@ class SlotModel(ModelState):
         budget: int | None = None,
         stop_below: int | None = None,
         radius: float | None = None,
+        purity: float = 0.95,
         max_candidates: int = 2000,
         progress: Progress | None = None,
     ) -> Proposal:
@@ -177,8 +178,10 @@ class SlotModel(ModelState):
             Stop before a query that would cover fewer of the unmatched than this (count, >= 1). Default: 1 with a
             budget, else 1 in 500 of the unmatched and at least 2.
         radius : float, optional
-            Angular radius of a candidate cap in radians. Default: what the present slots teach,
-            `slots.update.queries.median_radius`.
+            Angular radius of a candidate cap in radians. Default: the largest at which groups are as pure as wanted
+            (`slots.rehearsal.group_radius`), at most what the present slots teach.
+        purity : float in (0, 1], default 0.95
+            Without ``radius``: wanted share of what a query stands for that has its label.
         max_candidates : int, default 2000
             With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
         progress : callable, optional
@@ -204,6 +207,7 @@ class SlotModel(ModelState):
             budget=budget,
             stop_below=stop_below,
             radius=radius,
+            purity=purity,
             max_candidates=max_candidates,
             progress=progress,
         )

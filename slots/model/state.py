@@ -21,6 +21,7 @@ from slots.index.kept_index import KeptIndex
 from slots.labels import LabelNames
 from slots.model.serialisation import BuildBackbone, ModelParts, from_state, state_of, to_state
 from slots.novelty.slot_novelty import ModelNovelty
+from slots.rehearsal.memory import RehearsalMemory
 from slots.storage.generations import Generation
 from slots.storage.store import write_state
 from slots.update.snapshot import Snapshot
@@ -64,6 +65,9 @@ class ModelState(Featurized):
         is none: 8 bytes a slot and feature. None in a model that was put together by hand."""
         self.novelty: ModelNovelty | None = None
         """Metric and calibration of `assess_novelty`; None where too few examples were held out at the fit."""
+        self.rehearsal: RehearsalMemory | None = None
+        """Examples of the old data, at most 3,000 in 16 MiB, that updates rehearse and are judged by; None in a model
+        of an older version or put together by hand."""
         self.clusters: frozenset[int] = frozenset()
         """Labels that stand for a cluster nobody has named yet."""
 
@@ -132,6 +136,7 @@ class ModelState(Featurized):
             labels=self.labels,
             exemplar_features=self.exemplar_features,
             novelty=self.novelty,
+            rehearsal=self.rehearsal,
             generation=self.generation,
             has_images=has_images,
             index=self._kept_index,
@@ -169,6 +174,7 @@ class ModelState(Featurized):
                 exemplar_features=self.exemplar_features,
                 exemplar_images=self.thumbnails,
                 novelty=self.novelty,
+                rehearsal=self.rehearsal,
             )
         )
         write_state(folder, header=header, tensors=tensors, keep_history=keep_history)
@@ -227,5 +233,5 @@ class ModelState(Featurized):
         )
         model.history, model.clusters = parts.history, parts.labels.clusters
         model.exemplar_features, model.thumbnails = parts.exemplar_features, parts.exemplar_images
-        model.novelty = parts.novelty
+        model.novelty, model.rehearsal = parts.novelty, parts.rehearsal
         return model

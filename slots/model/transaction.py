@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slots.head.hashing import IncrementalNeuralHashing
+from slots.rehearsal.memory import RehearsalMemory
 from slots.storage.generations import Generation
 from slots.update.plan import NewSlots
 
@@ -24,6 +25,7 @@ class Changeable(Protocol):
     clusters: frozenset[int]
     exemplar_features: Tensor | None
     thumbnails: npt.NDArray[np.uint8] | None
+    rehearsal: RehearsalMemory | None
     history: list[Generation]
 
 
@@ -38,14 +40,14 @@ def all_or_nothing(model: Changeable) -> Iterator[None]:
     """
     head = {name: value.clone() for name, value in model.head.state_dict().items()}
     names, clusters = model.class_names, model.clusters
-    features, images = model.exemplar_features, model.thumbnails
+    features, images, memory = model.exemplar_features, model.thumbnails, model.rehearsal
     history = list(model.history)
     try:
         yield
     except BaseException:
         model.head.load_state_dict(head)
         model.class_names, model.clusters = names, clusters
-        model.exemplar_features, model.thumbnails = features, images
+        model.exemplar_features, model.thumbnails, model.rehearsal = features, images, memory
         model.history[:] = history
         raise
 

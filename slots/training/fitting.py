@@ -24,6 +24,7 @@ from slots.head.hashing import IncrementalNeuralHashing
 from slots.labels import check_labels
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress, silent
+from slots.rehearsal.memory import remember
 from slots.shapes import RawInputs
 from slots.training.backbone_hooks import learns
 from slots.training.checkpoint import remove_checkpoint
@@ -136,6 +137,7 @@ def fit(
         closed = close_fit(source, model.head, labels, held_out=held_out, config=config.closing, progress=progress)
     model.novelty, model.thumbnails = closed.novelty, closed.exemplar_images
     model.exemplar_features = closed.exemplar_features
+    model.rehearsal = remember(source, model.head, labels, held_out=held_out, seed=config.seed, progress=progress)
     model.eval()
     if checkpoint is not None:
         remove_checkpoint(Path(checkpoint))

@@ -19,6 +19,8 @@ from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import Prediction
 from slots.head.similarities import normalize
 from slots.progress import Progress, silent
+from slots.rehearsal.group_purity import GroupRadius, group_radius
+from slots.rehearsal.memory import RehearsalMemory
 from slots.rounding import full_product
 from slots.shapes import Ids
 from slots.update.snapshot import Snapshot
@@ -27,6 +29,7 @@ USUAL_RADIUS = 0.5
 """Radius of a candidate cap where the present slots teach none, radians (29 degrees)."""
 
 _WORD = 64
+_SAMPLED = 1000  # unmatched and remembered examples that set the radius
 _TILE = 1 << 22  # scores held at once: 16 MB
 
 
@@ -50,6 +53,9 @@ class Proposal:
         No choice of as many candidates could cover more than this many of the unmatched.
     radius : float
         Angular radius of the candidate caps, radians.
+    purity : float or None
+        Share of what a query stands for, in [0, 1], that is expected to have the query's own label: measured on
+        remembered examples (`slots.rehearsal.group_radius`). None where nothing was measured. Default: None.
     source : FeatureSource, optional
         The new data's features as far as they are known and fit into memory, for the update that follows:
         ``dataclasses.replace(proposal, source=None)`` lets go of them.
@@ -62,6 +68,7 @@ class Proposal:
     next_gain: int
     bound: int
     radius: float
+    purity: float | None = None
     source: FeatureSource | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -74,10 +81,18 @@ class Proposal:
         if total == 0:
             return "Every input is matched; there is nothing to ask."
         share, most = 100 * self.covered / total, 100 * self.bound / total
-        return (
+        said = (
             f"{total} of {len(self.prediction)} inputs are unmatched. These {n} labels cover {share:.1f} % of them; no "
             f"{n} could cover more than {most:.1f} %. The next label would cover {self.next_gain} more."
         )
+        return said if self.purity is None or not n else f"{said} {self.stands_for}"
+
+    @property
+    def stands_for(self) -> str:
+        """How far a query's label holds for what it stands for, as a sentence; empty where nothing was measured."""
+        if self.purity is None:
+            return ""
+        return f"On remembered examples such groups have the label of their middle to {100 * self.purity:.1f} %."
 
 
 @torch.no_grad()
@@ -88,6 +103,7 @@ def propose(
     budget: int | None = None,
     stop_below: int | None = None,
     radius: float | None = None,
+    purity: float = 0.95,
     max_candidates: int = 2000,
     progress: Progress | None = None,
 ) -> Proposal:
@@ -105,7 +121,10 @@ def propose(
         Stop before a query that would cover fewer of the unmatched than this (count, >= 1). Default: 1 with a budget,
         else 1 in 500 of the unmatched and at least 2.
     radius : float, optional
-        Angular radius of a candidate cap in radians. Default: what the present slots teach, `median_radius`.
+        Angular radius of a candidate cap in radians. Default: the largest at which groups are as pure as wanted
+        (`slots.rehearsal.group_radius`), at most what the present slots teach, `median_radius`.
+    purity : float in (0, 1], default 0.95
+        Without ``radius``: wanted share of what a query stands for that has its label.
     max_candidates : int, default 2000
         With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
     progress : callable, optional
@@ -134,15 +153,23 @@ def propose(
         raise UsageError(f"`budget` must be >= 0, got {budget}. It is the number of labels you can give.")
     if stop_below is not None and stop_below < 1:
         raise UsageError(f"`stop_below` must be >= 1, got {stop_below}. 1 asks until everything is covered.")
+    if not 0 < purity <= 1:
+        raise UsageError(
+            f"`purity` must lie in (0, 1], got {purity}. 0.95 wants 19 of 20 in a group to be of one label."
+        )
     progress = progress or silent
     prediction = snapshot.predict(source, progress)
     unmatched = np.flatnonzero(~prediction.matched)
     reach = median_radius(snapshot.head, fallback=USUAL_RADIUS) if radius is None else radius
+    measured: float | None = None
     least = stop_below or (1 if budget is not None else max(2, len(unmatched) // 500))
     empty = np.zeros(0, np.int64)
     if len(unmatched) == 0:
-        return Proposal(prediction, unmatched, empty, empty, 0, 0, reach, source)
+        return Proposal(prediction, unmatched, empty, empty, 0, 0, reach, source=source)
     fresh = source.take(unmatched).fill(progress)
+    if radius is None and snapshot.rehearsal is not None:
+        found = _pure(snapshot.rehearsal, fresh, purity, reach)
+        reach, measured = found.radius, found.purity
     candidates, words = _cap_words(fresh, reach, max_candidates, progress)
     block = CoverBlock(
         0, torch.arange(len(candidates)), torch.arange(len(unmatched)), words.cpu()
@@ -150,7 +177,7 @@ def propose(
     picks = greedy_set_cover_packed([block], min_gain=least, max_slots=budget) if budget != 0 else torch.zeros(0).long()
     gains, next_gain, bound = _gains(block.words, picks, len(unmatched))
     queries = unmatched[candidates[picks.numpy()]]
-    return Proposal(prediction, unmatched, queries, gains, next_gain, bound, reach, source)
+    return Proposal(prediction, unmatched, queries, gains, next_gain, bound, reach, measured, source)
 
 
 def median_radius(head: IncrementalNeuralHashing, *, fallback: float, smallest: float = 0.0) -> float:
@@ -183,6 +210,16 @@ def median_radius(head: IncrementalNeuralHashing, *, fallback: float, smallest: 
     oldest = head.generations == head.generations[counted].min()
     radii = radii[counted & oldest & (limits <= 1) & (limits > -1)]
     return float(radii.median()) if len(radii) else fallback
+
+
+def _pure(memory: RehearsalMemory, fresh: FeatureSource, purity: float, most: float) -> GroupRadius:
+    """Radius of the groups of unmatched examples by the remembered ones; an even sample of either is looked at."""
+    rows = np.arange(0, len(fresh), max(1, -(-len(fresh) // _SAMPLED)))
+    views = normalize(fresh.take(rows, keep=False)(slice(None)).float()).cpu()
+    views = views[(views[:, 0] != 0).any(1)]
+    drawn = torch.from_numpy(np.random.default_rng(0).permutation(len(memory)))[:_SAMPLED]
+    features = normalize(memory.features[drawn].float())
+    return group_radius(features, memory.labels[drawn], views, purity=purity, most=most)
 
 
 def _cap_words(

@@ -17,6 +17,7 @@ from slots.index.kept_index import KeptIndex
 from slots.labels import LabelNames
 from slots.novelty.slot_novelty import ModelNovelty
 from slots.progress import Progress, silent
+from slots.rehearsal.memory import RehearsalMemory
 from slots.shapes import RawInputs
 
 
@@ -37,6 +38,8 @@ class Snapshot:
         remembered.
     novelty : ModelNovelty, optional
         Metric and calibration of novelty. Default: None, novelty cannot be judged.
+    rehearsal : RehearsalMemory, optional
+        Examples of the old data. Default: None, only those that the slots remember.
     generation : int, default 0
         Number of the present generation.
     has_images : bool, default False
@@ -54,6 +57,7 @@ class Snapshot:
     labels: LabelNames
     exemplar_features: Tensor | None = None
     novelty: ModelNovelty | None = None
+    rehearsal: RehearsalMemory | None = None
     generation: int = 0
     has_images: bool = False
     index: KeptIndex = field(default_factory=KeptIndex, repr=False, compare=False)
