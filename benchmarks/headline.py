@@ -18,7 +18,18 @@ from typing import Any
 
 from protocols.harness.outcome import Column, MethodSummary
 from protocols.harness.runner import Outcome
-from protocols.harness.tables import best, cell, groups, heading, is_best, made_by, markdown_table, notes
+from protocols.harness.tables import (
+    best,
+    cell,
+    groups,
+    heading,
+    is_best,
+    made_by,
+    markdown_table,
+    notes,
+    wide_markdown,
+    wide_tables,
+)
 from protocols.runs.catalogue import PROTOCOLS, find_protocol
 
 ROOT = Path(__file__).parent.parent
@@ -120,7 +131,7 @@ def results_page() -> str:
         parts += ["", f"`{peers['command']}`, seed {peers['seed']}, commit {peers['commit']}.", ""]
     for name in PROTOCOLS:
         if kept := runs(name):
-            parts += [f"## {kept[0].title}", "", kept[0].about, "", run_tables(name, 3), ""]
+            parts += [f"## {kept[0].title}", "", kept[0].about, "", run_tables(name, 3, wide=False), ""]
     return "\n".join(parts)
 
 
@@ -193,14 +204,16 @@ def leader(rows: list[MethodSummary], column: Column) -> MethodSummary | None:
     return next((row for row in known if row.figures[column.key].mean == best(known, column)), None)
 
 
-def run_tables(protocol: str, level: int) -> str:
-    """All kept results of a protocol, a section each."""
+def run_tables(protocol: str, level: int, *, wide: bool = True) -> str:
+    """All kept results of a protocol, a section each; ``wide`` adds the tables with a line for each data set."""
     parts = []
     for found in runs(protocol):
         parts += [f"{'#' * level} {where(found)}", ""]
         for group, rows in groups(found.rows):
             parts += [f"**{group}**", ""] if group else []
             parts += [markdown_table(rows, found.columns), ""]
+        for table in wide_tables(found.rows, found.columns) if wide else ():
+            parts += [f"**{table.title}**", "", wide_markdown(table), ""]
         parts += [*notes(found), ""] if notes(found) else []
         parts += [made_by(found), ""]
     return "\n".join(parts).rstrip()

@@ -163,8 +163,8 @@ def run(
         columns=_used_columns(protocol.columns, done),
         seeds=done,
         command=command,
-        data=setting.data.name,
-        data_digest=setting.data.digest,
+        data=_data_name(protocol, setting),
+        data_digest=_data_digest(protocol, setting),
         backbone=_backbone_name(setting),
         options={**protocol.defaults, **setting.options},
         versions=_with_peers(versions()),
@@ -230,6 +230,18 @@ def _key(protocol: Protocol, setting: Setting, source: Mapping[str, Any]) -> str
         *(_file_digest(path) for path in protocol.files(setting)),
     ]
     return hashlib.sha256(json.dumps(to_json(decides), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _data_name(protocol: Protocol, setting: Setting) -> str:
+    """The data set, and how many files are read beside it."""
+    more = len(protocol.files(setting))
+    return setting.data.name + (f" and {more} more" if more else "")
+
+
+def _data_digest(protocol: Protocol, setting: Setting) -> str:
+    """Digest of the data set, and of the files that are read beside it."""
+    digests = [setting.data.digest, *(str(_file_digest(path)) for path in protocol.files(setting))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _file_digest(path: str | Path | None) -> str | None:

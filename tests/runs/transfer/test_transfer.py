@@ -140,13 +140,17 @@ def test_files_decide_whether_a_seed_is_kept(tmp_path):
 
     def seeds():
         chosen = setting(tmp_path, peers=(), sets=["rows"], archives=str(folder), questions=["accuracy"])
-        run(PROTOCOL, chosen, seeds=[0], out=tmp_path / "out", command="x")
+        outcome = run(PROTOCOL, chosen, seeds=[0], out=tmp_path / "out", command="x")
+        assert outcome.data == "digits and 1 more"
+        digests.append(outcome.data_digest)
         return len(list((tmp_path / "out" / "seeds").iterdir()))
 
+    digests = []
     write(0.0)
     assert (seeds(), seeds()) == (1, 1)
     write(1.0)
     assert seeds() == 2
+    assert digests[0] == digests[1] != digests[2]
 
 
 class TestPeers:
