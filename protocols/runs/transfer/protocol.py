@@ -78,6 +78,7 @@ def summaries(rows: Sequence[Row]) -> list[Row]:
     found += rank_rows(rows, clusters.DISCOVERY, "nmi", also=(*clustered, "acc_old", "acc_new"))
     parts = ("old_before", "old_after", "new_before", "new_after", "drop", "behind", "changed", "seconds")
     found += rank_rows(rows, updates.GROUP, "both", also=parts, worst=("drop", "behind"))
+    found += rank_rows(rows, updates.QUERIES, "purity", also=("purity_by_size", "expected", "rows"))
     return found + rank_rows(rows, streams.GROUP, "final", also=("bytes", "seconds"))
 
 
@@ -215,6 +216,7 @@ PROTOCOL = Protocol(
         Column("changed", "matched answers changed", "count", "lower"),
         Column("purity", "of the query's class"),
         Column("purity_by_size", "weighed by size"),
+        Column("expected", "expected by the model", better=None),
         Column("rows", "rows a query", "count", None),
         Column("final", "accuracy after the last part"),
         Column("bytes", "memory", "bytes", "lower"),

@@ -218,6 +218,7 @@ def _group_rows(proposal: Proposal, stream_y: Ids, place: str) -> list[Row]:
         sizes.append(len(group))
     weighed = float(np.average(shares, weights=sizes))
     figures = {"purity": float(np.mean(shares)), "purity_by_size": weighed, "rows": float(np.mean(sizes))}
+    figures |= {} if proposal.purity is None else {"expected": proposal.purity}
     return [Row("SlotModel.propose", figures, True, QUERIES, "", place)]
 
 
