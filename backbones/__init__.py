@@ -8,11 +8,14 @@ from backbones.explanations.ascent import Ascent, accentuate, ascend, counterfac
 from backbones.explanations.pullbacks import pullback
 from backbones.grp import detached_gates, grp_gap
 from backbones.nets.pretrained import is_network_name
+from backbones.text import TextBackbone, WeightsError, is_text_name
 
 __all__ = [
     "BACKBONES",
     "AbstractBackbone",
     "Ascent",
+    "TextBackbone",
+    "WeightsError",
     "accentuate",
     "ascend",
     "build",
@@ -21,5 +24,6 @@ __all__ = [
     "gradient",
     "grp_gap",
     "is_network_name",
+    "is_text_name",
     "pullback",
 ]

@@ -128,6 +128,46 @@ def _read_array(labels: npt.NDArray[Any], n: int) -> npt.NDArray[np.int64]:
     return array.astype(np.int64)
 
 
+def numbered(y: npt.ArrayLike, class_names: tuple[str, ...] = ()) -> tuple[npt.ArrayLike, tuple[str, ...]]:
+    """Labels that are names, as ids; numbers stay as they are.
+
+    Parameters
+    ----------
+    y : array of shape (example,)
+        Whole numbers or strings.
+    class_names : tuple of str
+        Where given, the ids are places among these.
+
+    Returns
+    -------
+    labels : array of shape (example,)
+    class_names : tuple of str
+        The names, sorted, where none were given.
+
+    Raises
+    ------
+    DataError
+        If a name is none of the given ones.
+
+    Examples
+    --------
+    >>> numbered(["dog", "cat", "dog"])
+    (array([1, 0, 1]), ('cat', 'dog'))
+    """
+    values = np.asarray(y)
+    if values.dtype == object and len(values) and all(isinstance(value, str) for value in values):
+        values = values.astype(str)
+    if values.dtype.kind != "U" or values.ndim != 1:
+        return y, class_names
+    names = class_names or tuple(np.unique(values).tolist())
+    ids = LabelNames(names).ids(values.tolist())
+    if (ids < 0).any():
+        raise DataError(
+            f"`y` must hold names of `class_names`, got {str(values[ids < 0][0])!r}. Add it to class_names."
+        )
+    return ids, names
+
+
 def check_labels(x: Sized, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Labels of a training set as int64.
 

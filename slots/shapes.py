@@ -17,7 +17,7 @@ Ids = npt.NDArray[np.int64]
 """Numbers of examples or slots, or ids of labels."""
 
 RawInputs = npt.NDArray[Any] | Tensor
-"""uint8 images or float feature rows, as a user holds them."""
+"""uint8 images, float feature rows or an array of strings, as a user holds them."""
 
 Features = Float[Tensor, "example feature"]
 """Raw features, one row an example."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,31 +23,59 @@ COLUMNS = ("input", "label", "answer", "slot", "margin", "runner_up", "runner_up
 
 
 def load_inputs(
-    model: SlotModel, files: Sequence[Path], x: npt.NDArray[Any] | None
+    model: SlotModel, words: Sequence[str], x: npt.NDArray[Any] | None
 ) -> tuple[list[str], npt.NDArray[Any]]:
-    """Inputs and their names: image files in the model's size, or the rows of a data set.
+    """Inputs and their names: image files in the model's size, texts, or the rows of a data set.
 
     Parameters
     ----------
     model : SlotModel
         Says what size and channels pictures must have.
-    files : sequence of path
-        Used when ``x`` is None.
+    words : sequence of str
+        Used when ``x`` is None: names of image files, or the texts themselves for a model of text.
     x : array, optional
-        Rows of a data set, used as they are. Default: the files are read.
+        Rows of a data set, used as they are. Default: the words are.
 
     Returns
     -------
     names : list of str
-        File names, or row numbers.
+        File names, or numbers of rows or texts.
     x : array of shape (example, ...)
     """
     if x is not None:
         return [str(row) for row in range(len(x))], x
+    if model.preprocessing.kind == "text":
+        texts = np.empty(len(words), dtype=object)
+        texts[:] = list(words)
+        return [str(row) for row in range(len(words))], texts
     if model.preprocessing.kind != "images":
-        raise DataError("`images` must be left out for a model of feature rows. Pass --data with an .npz archive.")
+        raise DataError("`inputs` must be left out for a model of feature rows. Pass --data with an .npz archive.")
     channels, height, width = model.preprocessing.shape
-    return [str(file) for file in files], load_images(list(files), shape=(height, width, channels))
+    return list(words), load_images(list(words), shape=(height, width, channels))
+
+
+def with_texts(
+    columns: tuple[str, ...], rows: list[dict[str, Any]], x: npt.NDArray[Any]
+) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    """Columns and rows about inputs, each with its text behind where the inputs are texts.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        Keys of the rows.
+    rows : list of dict
+        One an input.
+    x : array of shape (example, ...)
+        The inputs.
+
+    Returns
+    -------
+    columns : tuple of str
+    rows : list of dict
+    """
+    if x.ndim != 1:
+        return columns, rows
+    return (*columns, "text"), [{**row, "text": str(text)} for row, text in zip(rows, x, strict=True)]
 
 
 def true_labels(model: SlotModel, data: Dataset, y: Ids) -> Ids:
@@ -77,8 +104,10 @@ def true_labels(model: SlotModel, data: Dataset, y: Ids) -> Ids:
     return np.where(y >= 0, ids[np.maximum(y, 0)], -1)
 
 
-def answers_json(model: SlotModel, names: Sequence[str], prediction: Prediction) -> list[dict[str, Any]]:
-    """One dict an input, with the keys of `COLUMNS`; None where there is no runner-up."""
+def answers_json(
+    model: SlotModel, names: Sequence[str], x: npt.NDArray[Any], prediction: Prediction
+) -> list[dict[str, Any]]:
+    """One dict an input, with the keys of `COLUMNS`, and ``text`` for texts; None where there is no runner-up."""
     rows = []
     for i, name in enumerate(names):
         rival = int(prediction.runner_up_slots[i])
@@ -94,12 +123,13 @@ def answers_json(model: SlotModel, names: Sequence[str], prediction: Prediction)
                 "runner_up_margin": _finite(prediction.runner_up_margins[i]),
             }
         )
-    return rows
+    return with_texts(COLUMNS, rows, x)[1]
 
 
-def answers_csv(model: SlotModel, names: Sequence[str], prediction: Prediction) -> str:
+def answers_csv(model: SlotModel, names: Sequence[str], x: npt.NDArray[Any], prediction: Prediction) -> str:
     """The same as CSV with a header line."""
-    return csv_text(COLUMNS, [tuple(row.values()) for row in answers_json(model, names, prediction)])
+    columns, _ = with_texts(COLUMNS, [], x[:0])
+    return csv_text(columns, [tuple(row.values()) for row in answers_json(model, names, x, prediction)])
 
 
 def describe(model: SlotModel) -> dict[str, Any]:
@@ -130,14 +160,15 @@ def describe(model: SlotModel) -> dict[str, Any]:
                 "matched_in_training": int(head.hits.cpu().numpy()[mine].sum()),
                 "median_radius_degrees": round(float(np.median(radius[mine])), 1),
                 "held_out_precision": all_right / all_seen if all_seen else None,
+                **_remembered(model, np.flatnonzero(mine)),
             }
         )
     fitted = model.history[0].figures if model.history else {}
     return {
         "slots": head.n_slots,
         "features": head.feature_dim,
-        "backbone": model.backbone_spec[0] if model.backbone_spec else "none",
-        "input": "x".join(map(str, model.preprocessing.shape)),
+        "backbone": _backbone(model),
+        "input": "x".join(map(str, model.preprocessing.shape)) or model.preprocessing.kind,
         "views": f"{model.views.spec} ({model.views.n_views})",
         "fitted_on": fitted.get("data"),
         "train_matched": fitted.get("train_matched"),
@@ -148,6 +179,19 @@ def describe(model: SlotModel) -> dict[str, Any]:
         "classes": classes,
         "history": [{"number": g.number, "what": g.what, "n_slots": g.n_slots} for g in model.history],
     }
+
+
+def _remembered(model: SlotModel, slots: Ids) -> dict[str, str]:
+    """Of a model of text: the text nearest to the slot that matches most."""
+    if model.thumbnails is None or model.thumbnails.dtype != object:
+        return {}
+    best = int(slots[model.head.hits.cpu().numpy()[slots].argmax()])
+    return {"remembers": " ".join(model.thumbnails[best, 0].split())}
+
+
+def _backbone(model: SlotModel) -> str:
+    name, options = model.backbone_spec or ("none", {})
+    return f"text:{options['model']}" if name == "text" else name
 
 
 def _finite(value: float) -> float | None:

@@ -25,7 +25,7 @@ COLUMNS = (
 labels that the example holds back, the worst first, with blanks between them; ``radians`` by which the first of them
 would be wider without the listed examples; ``matches`` that all of them would gain; ``same`` and ``other``: the nearest
 example under the same and under another label among those not listed, with angles in radians; ``check``: a check sum
-of the example."""
+of the example. For text the ``text`` itself stands behind."""
 
 
 def clean_and_write(
@@ -118,9 +118,10 @@ def cleaning_csv(found: SuspectLabels) -> str:
                 *_neighbour(found, it.same, it.same_angle),
                 *_neighbour(found, it.other, it.other_angle, named=True),
                 check_sum(found.x, row),
+                *([str(found.x[row])] if found.x.ndim == 1 else []),
             )
         )
-    return csv_text(COLUMNS, lines)
+    return csv_text((*COLUMNS, "text") if found.x.ndim == 1 else COLUMNS, lines)
 
 
 def _neighbour(found: SuspectLabels, example: int, angle: float, *, named: bool = False) -> tuple[str, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy.typing as npt
+
+from protocols.app.answers import with_texts
 from protocols.pages.environment import csv_text
 from slots.errors import DataError
 from slots.model.slot_model import SlotModel
@@ -46,10 +49,10 @@ def assess_inputs(
     return model.assess_novelty(x, false_alarm_rate=false_alarm_rate, calibration=familiar)
 
 
-def novelty_rows(model: SlotModel, found: Novelty) -> list[dict[str, Any]]:
-    """One dict an input, with the keys of `COLUMNS`."""
+def novelty_rows(model: SlotModel, found: Novelty, x: npt.NDArray[Any]) -> list[dict[str, Any]]:
+    """One dict an input, with the keys of `COLUMNS`, and ``text`` for texts."""
     labels = model.head.labels.cpu().numpy()
-    return [
+    rows = [
         {
             "input": i,
             "score": round(float(found.scores[i]), 6),
@@ -61,19 +64,21 @@ def novelty_rows(model: SlotModel, found: Novelty) -> list[dict[str, Any]]:
         }
         for i in range(len(found))
     ]
+    return with_texts(COLUMNS, rows, x)[1]
 
 
-def novelty_csv(model: SlotModel, found: Novelty) -> str:
+def novelty_csv(model: SlotModel, found: Novelty, x: npt.NDArray[Any]) -> str:
     """The rows as CSV with a header line."""
-    return csv_text(COLUMNS, [tuple(row.values()) for row in novelty_rows(model, found)])
+    columns, _ = with_texts(COLUMNS, [], x[:0])
+    return csv_text(columns, [tuple(row.values()) for row in novelty_rows(model, found, x)])
 
 
-def novelty_json(model: SlotModel, found: Novelty, *, false_alarm_rate: float) -> dict[str, Any]:
+def novelty_json(model: SlotModel, found: Novelty, x: npt.NDArray[Any], *, false_alarm_rate: float) -> dict[str, Any]:
     """The rows and their summary as one document."""
     return {
         "false_alarm_rate": false_alarm_rate,
         "n_inputs": len(found),
         "n_novel": int(found.novel.sum()),
         "share_novel": float(found.novel.mean()),
-        "inputs": novelty_rows(model, found),
+        "inputs": novelty_rows(model, found, x),
     }

@@ -18,7 +18,7 @@ from slots.update.queries import Proposal
 
 
 def queries_csv(model: SlotModel, x: RawInputs, proposal: Proposal) -> str:
-    """The query list as CSV, best first, with an empty column for the labels.
+    """The query list as CSV, best first, with an empty column for the labels, and with the texts where there are any.
 
     Parameters
     ----------
@@ -35,7 +35,10 @@ def queries_csv(model: SlotModel, x: RawInputs, proposal: Proposal) -> str:
     """
     guesses = [model.class_name(int(label)) for label in proposal.prediction.labels[proposal.queries]]
     rows = zip(proposal.queries.tolist(), guesses, proposal.gains.tolist(), strict=True)
-    return csv_text(COLUMNS, [(row, "", guess, gain, check_sum(x, row)) for row, guess, gain in rows])
+    lines = [(row, "", guess, gain, check_sum(x, row)) for row, guess, gain in rows]
+    if x.ndim != 1:
+        return csv_text(COLUMNS, lines)
+    return csv_text((*COLUMNS, "text"), [(*line, str(x[line[0]])) for line in lines])
 
 
 def read_labels(path: Path, x: RawInputs) -> tuple[dict[int, str], npt.NDArray[np.int64]]:

@@ -9,6 +9,8 @@ from torch import nn
 
 import backbones
 from protocols.data.dataset import Dataset
+from protocols.recipes.building import read_encoder
+from protocols.recipes.planning import check_text_backbone
 from protocols.summaries.cleaning import CleaningPlan, SuspectLabels
 from slots.errors import DataError, UsageError
 from slots.features.preprocessing import Preprocessing
@@ -59,6 +61,10 @@ def _features_and_errors(
     def watch(network: nn.Module, seen: RawInputs) -> LabelErrors:
         return find_label_errors(network, seen, y, config=config, progress=part(progress, 0.0, 0.8))
 
+    if model is None and data.kind == "text":
+        encoder = read_encoder(check_text_backbone(data, plan.backbone)).to(plan.device)
+        features = encoder(inputs).cpu().numpy()
+        return features, watch(small_network(features.shape[1]), features)
     torch.manual_seed(plan.seed)
     network = _network(data, plan) if model is None else None
     if network is not None:
@@ -80,6 +86,8 @@ def backbone_name(data: Dataset, plan: CleaningPlan) -> str:
 def _network(data: Dataset, plan: CleaningPlan) -> nn.Module | None:
     """A fresh network for images; None where the pixels or rows are the features."""
     name = backbone_name(data, plan)
+    if backbones.is_text_name(name):
+        check_text_backbone(data, name)
     if (data.kind == "images") == (name == "none"):
         choice = "a network such as cnn" if name == "none" else "none"
         raise UsageError(f"`backbone` must be {choice} for {data.kind}, got {name!r}. Change --backbone.")
@@ -104,7 +112,10 @@ def _outputs(network: nn.Module, x: RawInputs, device: str) -> npt.NDArray[np.fl
 def _of_model(model: SlotModel, x: RawInputs) -> npt.NDArray[np.float32]:
     """Features of the inputs themselves, without further views."""
     model.eval()
-    blocks = [model.backbone(model.preprocessing(x[rows], model.device)) for rows in model.blocks(len(x))]
+    if model.preprocessing.kind == "text":
+        blocks = [model.features(x[rows])[:, 0] for rows in model.blocks(len(x))]
+    else:
+        blocks = [model.backbone(model.preprocessing(x[rows], model.device)) for rows in model.blocks(len(x))]
     found: npt.NDArray[np.float32] = torch.cat(blocks).float().cpu().numpy()
     return found
 

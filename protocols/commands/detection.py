@@ -52,12 +52,12 @@ def ood(
     found = assess_inputs(loaded, x, false_alarm_rate=false_alarm_rate, familiar=familiar)
     flagged = f"{found.novel.sum()} of {len(found)} inputs are novel at a false-alarm rate of {false_alarm_rate:g}."
     if as_json:
-        print_json({"model": str(model), **novelty_json(loaded, found, false_alarm_rate=false_alarm_rate)})
+        print_json({"model": str(model), **novelty_json(loaded, found, x, false_alarm_rate=false_alarm_rate)})
     elif out is not None:
-        write_file(out, novelty_csv(loaded, found).encode())
+        write_file(out, novelty_csv(loaded, found, x).encode())
         typer.echo(f"{flagged} Scores: {out}")
     else:
-        typer.echo(novelty_csv(loaded, found), nl=False)
+        typer.echo(novelty_csv(loaded, found, x), nl=False)
         typer.echo(flagged, err=True)
 
 
@@ -72,7 +72,8 @@ def clean(
         int | None, typer.Option(min=1, help="Most labels to list. Default: as many as are wrong by the estimate.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Without a model: the network to train. Default: cnn; feature rows need none.")
+        str | None,
+        typer.Option(help="Without a model: the network to train, or text:NAME. Default: cnn; feature rows need none."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the list and the page. Default: runs/clean-DATA.")] = None,
     text_column: TextColumn = None,

@@ -28,8 +28,8 @@ def fit(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="pixels, positive, explor, unfolding, ..., cifar_resnet56, torchvision:NAME, timm:NAME; none for "
-            "feature rows. Default: pixels or none."
+            help="pixels, positive, explor, unfolding, ..., cifar_resnet56, torchvision:NAME, timm:NAME; text:NAME for "
+            "text; none for feature rows. Default: pixels or none."
         ),
     ] = None,
     option: Annotated[
@@ -111,7 +111,7 @@ def fit(
     changes |= {"closing": closing, "reach": reach, "device": pick_device(device), "seed": seed}
     changes |= {"reconstruction": reconstruction, "detach": detach}
     chosen, recipe = plan(loaded, backbone, options, pretrained=pretrained, fine_tune=fine_tune, **changes)
-    target = out or Path("runs") / f"{loaded.name}-{chosen}"
+    target = out or Path("runs") / f"{loaded.name}-{Path(chosen).name.replace(':', '-')}"
     with progress_bar() as progress, stop_on_signal() as stop:
         _, summary = fit_and_save(
             loaded, chosen, recipe, out=target, command=command_line(), resume=resume, progress=progress, stop=stop
@@ -168,7 +168,7 @@ def evaluate(
 
 def predict(
     model: Model,
-    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(help="Image files; or texts, for a model of text.")] = None,
     data: Annotated[str | None, typer.Option(help=DATA)] = None,
     part: Annotated[str, typer.Option(help="test or train, of --data.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Write the CSV there instead of to stdout.")] = None,
@@ -183,25 +183,27 @@ def predict(
     from protocols.recipes.building import load_model
     from slots.storage.atomic import write_file
 
-    if bool(images) == (data is not None):
-        raise usage("Give image files or --data, one of the two.")
+    if bool(inputs) == (data is not None):
+        raise usage("Give image files (texts to a model of text) or --data, one of the two.")
     loaded = load_model(model, device=device)
     rows = None
     if data is not None:
         rows = part_of(load(data, data_dir, loaded, columns=(text_column, label_column)), part)[0]
-    names, x = load_inputs(loaded, images or [], rows)
+    names, x = load_inputs(loaded, inputs or [], rows)
     prediction = loaded.predict(x)
     if as_json:
-        print_json({"model": str(model), "answers": answers_json(loaded, names, prediction)})
+        print_json({"model": str(model), "answers": answers_json(loaded, names, x, prediction)})
     elif out is not None:
-        write_file(out, answers_csv(loaded, names, prediction).encode())
+        write_file(out, answers_csv(loaded, names, x, prediction).encode())
         typer.echo(f"{len(prediction)} answers: {out}")
     else:
-        typer.echo(answers_csv(loaded, names, prediction), nl=False)
+        typer.echo(answers_csv(loaded, names, x, prediction), nl=False)
 
 
 def show(model: Model, as_json: AsJson = False) -> None:
     """Say what a model is: slots per class, reach of the caps, coverage, history."""
+    from textwrap import shorten
+
     from protocols.app.answers import describe
     from protocols.recipes.building import load_model
 
@@ -212,10 +214,10 @@ def show(model: Model, as_json: AsJson = False) -> None:
     for key, value in description.items():
         if key not in ("classes", "history"):
             typer.echo(f"{key.replace('_', ' '):>18}  {cell(value)}")
-    rows: list[tuple[Any, ...]] = [
-        ("class", "slots", "training matches", "median radius (degrees)", "held-out precision")
-    ]
-    rows += [tuple(line.values()) for line in description["classes"]]
+    heads = ("class", "slots", "training matches", "median radius (degrees)", "held-out precision", "remembers")
+    rows: list[tuple[Any, ...]] = [tuple(line.values()) for line in description["classes"]]
+    rows = [tuple(shorten(it, 60) if isinstance(it, str) else it for it in row) for row in rows]
+    rows = [heads[: len(rows[0]) if rows else -1], *rows]
     print_table("", rows)
     for line in description["history"]:
         typer.echo(f"generation {line['number']}: {line['what']}, {line['n_slots']} slots")

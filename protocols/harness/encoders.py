@@ -127,6 +127,8 @@ def make_encoder(setting: Setting, x: RawInputs, y: Labels, seed: int, progress:
     if setting.model is not None:
         return _of_model(setting, x)
     if preprocessing.kind == "features":
+        if backbones.is_text_name(setting.backbone):
+            return Encoder(setting.backbone, preprocessing, nn.Identity())
         if setting.backbone != "none":
             raise UsageError(f"`backbone` must be none for feature rows, got {setting.backbone!r}. Leave it out.")
         return Encoder("none", preprocessing, nn.Identity())

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import backbones
 from protocols.data.dataset import Dataset
 from protocols.data.loading import default_data_dir
 from protocols.harness.protocol import Protocol, Setting
+from protocols.harness.texts import embedded
 from protocols.recipes.building import pick_device
 from protocols.recipes.planning import parse_options
 from slots.errors import UsageError
@@ -35,7 +37,8 @@ def make_setting(
     data : Dataset
         Training and test part, with labels.
     backbone : str, optional
-        Default: the protocol's choice for images (``protocol.backbone``), ``none`` for feature rows.
+        Default: the protocol's choice for images (``protocol.backbone``), ``none`` for feature rows. Text
+        needs ``text:NAME``, or a model of text: its features are the rows that all methods see.
     weights : str, optional
         File of weights for the backbone, which then stays frozen. Default: none.
     model : Path, optional
@@ -60,6 +63,9 @@ def make_setting(
     """
     if model is not None and (backbone is not None or weights is not None):
         raise UsageError("`model` must come without backbone and weights, got both. Leave one out.")
+    cache = (data_dir or default_data_dir()) / "features"
+    if data.kind == "text" or backbones.is_text_name(backbone or ""):
+        data, backbone, model = embedded(data, backbone, model, device=pick_device(device), cache=cache)
     named = {"all": protocol.peers, "none": ()}
     chosen = named.get(peers, tuple(part.strip() for part in peers.split(",")))
     found: dict[str, Any] = parse_options(options)
@@ -72,6 +78,6 @@ def make_setting(
         peers=chosen,
         options=found,
         device=pick_device(device),
-        cache=(data_dir or default_data_dir()) / "features",
+        cache=cache,
         data_dir=data_dir,
     )

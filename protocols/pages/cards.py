@@ -13,9 +13,10 @@ import torch
 
 from protocols.pages.pictures import data_uri, diverging, in_colour, png, shrink, side_by_side, signed_sum
 from protocols.summaries.intervals import wilson_lower
+from slots.features.exemplars import thumbnails
 from slots.head.prediction import Prediction
 from slots.model.slot_model import SlotModel
-from slots.shapes import Ids
+from slots.shapes import Ids, RawInputs
 
 GALLERY = 600
 """Slots shown at most."""
@@ -60,6 +61,8 @@ class SlotCard:
         Its nearest training example, and the next ones in a row.
     templates : tuple of Picture
         What its weight looks for.
+    said : tuple of str
+        The texts it remembers, the nearest first; empty where the data is no text.
     """
 
     slot: int
@@ -75,11 +78,15 @@ class SlotCard:
     exemplar: Picture | None
     further: Picture | None
     templates: tuple[Picture, ...]
+    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ExampleCard:
-    """One test example and its answer; margins in degrees, positive inside the slot's caps, None if not finite."""
+    """One test example and its answer; margins in degrees, positive inside the slot's caps, None if not finite.
+
+    ``said`` and ``slot_said`` are the example's own text and that nearest to the slot, empty where the data is no text.
+    """
 
     index: int
     picture: Picture | None
@@ -93,6 +100,8 @@ class ExampleCard:
     rival: str | None
     rival_slot: int
     rival_margin: float | None
+    said: str = ""
+    slot_said: str = ""
 
 
 def gallery_slots(model: SlotModel, *, limit: int = GALLERY) -> Ids:
@@ -136,7 +145,10 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
     """
     head = model.head
     templates = slot_templates(model, x_train, shown)
-    with_further = model.thumbnails is not None and 3 * len(shown) * model.thumbnails[0, 0].size <= _FURTHER_BYTES
+    has_images = model.thumbnails is not None and model.thumbnails.dtype != object
+    with_further = (
+        has_images and model.thumbnails is not None and 3 * len(shown) * model.thumbnails[0, 0].size <= _FURTHER_BYTES
+    )
     cards = []
     for place, slot in enumerate(shown.tolist()):
         seen, right = head.held_out[slot].tolist()
@@ -155,6 +167,7 @@ def slot_cards(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> list[
                 exemplar=exemplar_picture(model, slot),
                 further=_further(model, slot) if with_further else None,
                 templates=templates[place],
+                said=remembered_texts(model, slot),
             )
         )
     return cards
@@ -194,10 +207,22 @@ def slot_templates(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> l
 
 def exemplar_picture(model: SlotModel, slot: int) -> Picture | None:
     """The nearest remembered example of a slot; None for features and for a slot that remembers none."""
-    if model.thumbnails is None or int(model.head.exemplars[slot, 0]) < 0:
+    if model.thumbnails is None or model.thumbnails.dtype == object or int(model.head.exemplars[slot, 0]) < 0:
         return None
     name = model.class_name(int(model.head.labels[slot]))
     return picture(model.thumbnails[slot, 0], f"Nearest training example of slot {slot}, class {name}")
+
+
+def remembered_texts(model: SlotModel, slot: int) -> tuple[str, ...]:
+    """The texts that a slot remembers, the nearest first; none where the model is not one of text."""
+    if model.thumbnails is None or model.thumbnails.dtype != object:
+        return ()
+    return tuple(str(text) for text in model.thumbnails[slot] if text)
+
+
+def excerpt(x: RawInputs, row: int) -> str:
+    """The beginning of an example that is a text; empty for any other."""
+    return str(thumbnails(x, np.array([[row]]))[0, 0]) if x.ndim == 1 else ""
 
 
 def example_cards(
@@ -240,14 +265,16 @@ def example_cards(
                 rival=model.class_name(int(model.head.labels[rival])) if rival >= 0 else None,
                 rival_slot=rival,
                 rival_margin=_finite_degrees(prediction.runner_up_margins[row]),
+                said=excerpt(x, row),
+                slot_said=next(iter(remembered_texts(model, slot)), ""),
             )
         )
     return cards
 
 
 def example_picture(example: npt.NDArray[Any], alt: str) -> Picture | None:
-    """An example as a picture; None for a row of features."""
-    return picture(example, alt) if example.ndim == 3 else None
+    """An example as a picture; None for a row of features and for a text."""
+    return picture(example, alt) if isinstance(example, np.ndarray) and example.ndim == 3 else None
 
 
 def picture(image: npt.NDArray[np.uint8], alt: str, *, shown_side: int = _SHOWN_SIDE, images: int = 1) -> Picture:
@@ -316,7 +343,7 @@ def evenly(rows: Ids, limit: int) -> Ids:
 
 def contradiction_pictures(
     model: SlotModel, x: npt.NDArray[Any], y: npt.NDArray[np.int64], ids: Sequence[int]
-) -> list[tuple[int, str, Picture | None]]:
-    """Id, class and picture of training examples."""
+) -> list[tuple[int, str, Picture | None, str]]:
+    """Id, class, picture and text of training examples."""
     named = [(i, model.class_name(int(y[i]))) for i in ids]
-    return [(i, name, example_picture(x[i], f"Training example {i}, class {name}")) for i, name in named]
+    return [(i, name, example_picture(x[i], f"Training example {i}, class {name}"), excerpt(x, i)) for i, name in named]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from protocols.pages.cards import excerpt
 from protocols.pages.environment import page_environment
 from protocols.pages.pictures import data_uri, png
 from protocols.summaries.cleaning import CleaningSummary, SuspectLabels
@@ -21,12 +22,13 @@ CONFUSED = 12
 
 @dataclass(frozen=True)
 class ShownExample:
-    """An example or slot beside a suspect: its image (empty for feature rows), words, label, and degrees away."""
+    """An example or slot beside a suspect: its image or text (empty for feature rows), words, label, degrees away."""
 
     uri: str
     words: str
     label: str
     degrees: float | None
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Card:
     slots: list[tuple[ShownExample, str]]
     n_damaged: int
     matches: int
+    said: str = ""
 
 
 def cleaning_page(found: SuspectLabels, summary: CleaningSummary) -> str:
@@ -66,7 +69,7 @@ def cleaning_page(found: SuspectLabels, summary: CleaningSummary) -> str:
         .render(
             summary=summary,
             cards=_cards(found, found.evidence[:SHOWN]),
-            images=found.x.ndim > 2,
+            images=found.x.ndim != 2,
             confused=summary.confused[:CONFUSED],
             most=max((it.count for it in summary.confused), default=1),
         )
@@ -82,15 +85,15 @@ def _cards(found: SuspectLabels, evidence: list[Evidence]) -> list[Card]:
     if ids and found.x.ndim > 2:
         images = thumbnails(found.x, found.rows[np.array(ids)][:, None])
         pictures = {example: data_uri(png(image[0])) for example, image in zip(ids, images, strict=True)}
+    texts = {example: excerpt(found.x, int(found.rows[example])) for example in ids}
     suspicion = found.errors.suspicion
     highest = max((float(suspicion[it.example]) for it in evidence), default=1.0) or 1.0
 
     def neighbour(example: int, angle: float) -> ShownExample | None:
         if example < 0:
             return None
-        return ShownExample(
-            pictures[example], f"example {found.rows[example]}", found.names[found.y[example]], float(np.degrees(angle))
-        )
+        words, label = f"example {found.rows[example]}", found.names[found.y[example]]
+        return ShownExample(pictures[example], words, label, float(np.degrees(angle)), texts[example])
 
     cards = []
     for rank, it in enumerate(evidence, 1):
@@ -99,7 +102,8 @@ def _cards(found: SuspectLabels, evidence: list[Evidence]) -> list[Card]:
             exemplar = int(found.exemplars[damage.slot])
             picture = pictures.get(exemplar, "")
             words = f"{np.degrees(damage.radians):.1f}° wider, {damage.matches:,} more"
-            slots.append((ShownExample(picture, f"slot {damage.slot}", found.slot_labels[damage.slot], None), words))
+            label, said = found.slot_labels[damage.slot], texts.get(exemplar, "")
+            slots.append((ShownExample(picture, f"slot {damage.slot}", label, None, said), words))
         cards.append(
             Card(
                 rank,
@@ -113,6 +117,7 @@ def _cards(found: SuspectLabels, evidence: list[Evidence]) -> list[Card]:
                 slots,
                 it.n_damaged,
                 it.matches,
+                texts[it.example],
             )
         )
     return cards

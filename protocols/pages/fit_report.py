@@ -117,6 +117,8 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
         .get_template("report.html")
         .render(
             summary=summary,
+            is_text=data.kind == "text",
+            noun="text" if data.kind == "text" else "example",
             model=model,
             backbone=model.backbone_spec[0] if model.backbone_spec else "none",
             outcomes=outcomes(prediction, right),

@@ -1,8 +1,9 @@
-"""The page of ``slots update``: a picture of each query, and a field for its label."""
+"""The page of ``slots update``: a picture or the text of each query, and a field for its label."""
 
 from __future__ import annotations
 
 from protocols.data.dataset import check_sum
+from protocols.pages.cards import excerpt
 from protocols.pages.environment import page_environment
 from protocols.pages.pictures import data_uri, png
 from protocols.summaries.update import COLUMNS
@@ -13,14 +14,14 @@ from slots.update.queries import Proposal
 
 
 def queries_page(model: SlotModel, x: RawInputs, proposal: Proposal, *, command: str) -> str:
-    """A page with the picture of each query and a field for its label; it can save the filled-in list by itself.
+    """A page with the picture or text of each query and a field for its label; it saves the filled-in list by itself.
 
     Parameters
     ----------
     model : SlotModel
         Gives the guesses their names, and the labels to choose from.
     x : array of shape (example, ...)
-        The new data; the queries' pictures are taken from it.
+        The new data; the queries' pictures or texts are taken from it.
     proposal : Proposal
         For ``x``, with the queries in their order.
     command : str
@@ -32,6 +33,7 @@ def queries_page(model: SlotModel, x: RawInputs, proposal: Proposal, *, command:
         HTML that asks for no other file and no network.
     """
     pictures = [""] * len(proposal.queries)
+    is_text = model.preprocessing.kind == "text"
     if model.preprocessing.kind == "images":
         images = thumbnails(x, proposal.queries[:, None])
         pictures = [data_uri(png(image[0])) for image in images]
@@ -42,6 +44,8 @@ def queries_page(model: SlotModel, x: RawInputs, proposal: Proposal, *, command:
             "covers": int(gain),
             "check": check_sum(x, int(row)),
             "picture": picture,
+            "text": str(x[int(row)]) if is_text else "",
+            "excerpt": excerpt(x, int(row)) if is_text else "",
         }
         for row, gain, picture in zip(proposal.queries, proposal.gains, pictures, strict=True)
     ]
@@ -53,5 +57,11 @@ def queries_page(model: SlotModel, x: RawInputs, proposal: Proposal, *, command:
     return (
         page_environment()
         .get_template("queries.html")
-        .render(rows=rows, names=names, proposal=proposal, columns=COLUMNS, command=command)
+        .render(
+            rows=rows,
+            names=names,
+            proposal=proposal,
+            columns=(*COLUMNS, "text") if is_text else COLUMNS,
+            command=command,
+        )
     )

@@ -37,6 +37,8 @@ def build_backbone(name: str, data: Dataset, recipe: Recipe, seed: int) -> nn.Mo
     """The backbone of a recipe with weights drawn from the seed; None for feature rows."""
     if name == "none":
         return None
+    if backbones.is_text_name(name):
+        return read_encoder(name)
     height, width, channels = data.shape
     torch.manual_seed(seed)
     try:
@@ -44,6 +46,20 @@ def build_backbone(name: str, data: Dataset, recipe: Recipe, seed: int) -> nn.Mo
             backbone = recipe.trained.build((channels, height, width))
             return backbone if recipe.fine_tune else backbone.requires_grad_(False)
         return backbones.build(name, input_shape=(channels, height, width), **recipe.backbone)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def read_encoder(name: str) -> backbones.TextBackbone:
+    """The sentence encoder ``text:NAME``.
+
+    Raises
+    ------
+    UsageError
+        If it is not on this machine.
+    """
+    try:
+        return backbones.build(name)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

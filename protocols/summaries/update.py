@@ -10,7 +10,7 @@ SCHEMA = 1
 
 COLUMNS = ("example", "label", "guess", "covers", "check")
 """Columns of ``queries.csv``: row of the data, the label to fill in, the model's own guess, how many of the unmatched
-this label covers that those above do not, and a check sum of the example."""
+this label covers that those above do not, and a check sum of the example; for text also the ``text``."""
 
 
 @dataclass(frozen=True)

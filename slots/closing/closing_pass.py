@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,14 +51,14 @@ class Closed:
         None where too few examples were held out.
     exemplar_features : float16 tensor of shape (slot, exemplar, feature)
         As `support_features` gives them.
-    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel) or None
+    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel), strings, or None
         As `thumbnails` gives them; None for features.
     """
 
     report: ClosingReport
     novelty: ModelNovelty | None
     exemplar_features: Tensor
-    exemplar_images: npt.NDArray[np.uint8] | None
+    exemplar_images: npt.NDArray[Any] | None
 
 
 @torch.no_grad()
@@ -119,7 +120,7 @@ def close_fit(
         progress=progress,
     )
     remembered = support_features(source, head.centres, head.exemplars)
-    has_images = source.featurizer.preprocessing.kind == "images"
+    has_images = source.featurizer.preprocessing.kind != "features"
     images = thumbnails(source.x, head.exemplars.cpu().numpy()) if has_images else None
     labels = y.copy()
     unsure = np.flatnonzero(~matched_before | foreign)  # all others have matches, and of their own label alone

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,6 +17,9 @@ from slots.shapes import Ids, RawInputs
 
 THUMBNAIL = 64
 """Longest side of a remembered image, pixels; larger ones are averaged down."""
+
+EXCERPT = 300
+"""Length of a remembered text, characters; longer ones are cut off."""
 
 
 def nearest_members(
@@ -81,8 +86,24 @@ def support_features(source: FeatureSource, centres: Tensor, exemplars: Tensor) 
     return kept
 
 
-def thumbnails(x: RawInputs, exemplars: Ids) -> npt.NDArray[np.uint8]:
-    """Remembered images, shape (slot, exemplar, height, width, channel), at most 64 pixels a side; black where none."""
+def thumbnails(x: RawInputs, exemplars: Ids) -> npt.NDArray[Any]:
+    """What is kept to look at of remembered examples.
+
+    Parameters
+    ----------
+    x : array of shape (example, ...)
+        uint8 images or strings.
+    exemplars : int64 array of shape (slot, exemplar)
+        Places in ``x``, -1 for none.
+
+    Returns
+    -------
+    uint8 array of shape (slot, exemplar, height, width, channel), or strings of shape (slot, exemplar)
+        Images of at most 64 pixels a side, black where there is none; or the first 300 characters of texts, empty where
+        there is none.
+    """
+    if x.ndim == 1:
+        return _excerpts(x, exemplars)
     images = torch.as_tensor(np.asarray(x[np.maximum(exemplars, 0).ravel()]))
     images = images[..., None] if images.ndim == 3 else images
     images = torch.where(
@@ -95,3 +116,11 @@ def thumbnails(x: RawInputs, exemplars: Ids) -> npt.NDArray[np.uint8]:
         planes = torch.nn.functional.interpolate(planes, size=size, mode="area")
         images = planes.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     return images.reshape(*exemplars.shape, *images.shape[1:]).contiguous().numpy()
+
+
+def _excerpts(x: RawInputs, exemplars: Ids) -> npt.NDArray[Any]:
+    kept = np.empty(exemplars.shape, dtype=object)
+    for place, example in np.ndenumerate(exemplars):
+        text = str(x[int(example)]) if example >= 0 else ""
+        kept[place] = text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
+    return kept

@@ -14,6 +14,7 @@ from slots.features.views import Views
 from slots.shapes import RawInputs
 
 _CPU_INPUTS = 128
+_BLOCK_TEXTS = 2048
 _BLOCK_FLOATS = 1 << 24  # numbers in the largest intermediate of a block: 64 MB in float32
 
 
@@ -27,7 +28,7 @@ class Featurizer(nn.Module):
     views : Views
         Of images; features have one view, themselves.
     backbone : nn.Module
-        From (batch, channel, height, width), or (batch, feature), to (batch, feature).
+        From (batch, channel, height, width), (batch, feature), or strings, to (batch, feature).
     feature_dim : int
         Number of features that the backbone gives.
     device : torch device, default "cpu"
@@ -73,6 +74,9 @@ class Featurizer(nn.Module):
         -------
         float tensor of shape (example, view, feature)
         """
+        if self.preprocessing.kind == "text":
+            read: Tensor = self.backbone(x)
+            return read[:, None]
         return self.featurize(
             self.views(inputs) if (inputs := self.preprocessing(x, self.device)).ndim == 4 else inputs[:, None]
         )
@@ -103,5 +107,7 @@ class Featurizer(nn.Module):
         """
         row = max(int(np.prod(self.preprocessing.shape)) * 4, self.feature_dim, columns, 1)
         step = max(1, _BLOCK_FLOATS // (row * self.views.n_views))
+        if self.preprocessing.kind == "text":
+            step = min(step, _BLOCK_TEXTS)  # reading them takes long, and somebody waits for the progress
         for i in range(0, n, step):
             yield slice(i, min(n, i + step))

@@ -1,9 +1,10 @@
-"""From what a user holds (uint8 images, feature rows) to what a backbone sees, with every misuse named."""
+"""From what a user holds (images, feature rows, texts) to what a backbone sees, with every misuse named."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,9 +13,43 @@ from torch import Tensor
 from slots.errors import DataError
 from slots.shapes import RawInputs
 
-Kind = Literal["images", "features"]
+Kind = Literal["images", "features", "text"]
 _BLOCK = 4096  # examples converted at once while statistics are taken
 _CHECKED = 1 << 20  # numbers tested for being finite at once
+
+
+def raw_inputs(x: RawInputs | Sequence[str]) -> RawInputs:
+    """Inputs as an array: a list of sentences becomes one of strings, an array stays as it is.
+
+    Parameters
+    ----------
+    x : array or sequence of str
+        What a user passed.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    DataError
+        If it is a single string.
+
+    Examples
+    --------
+    >>> raw_inputs(["what is my balance", "hello"]).shape
+    (2,)
+    """
+    if isinstance(x, str):
+        raise DataError(f"`x` must be a list of texts, got one text {x!r:.60}. Put it into a list.")
+    if isinstance(x, torch.Tensor) or (isinstance(x, np.ndarray) and x.dtype.kind != "U"):
+        return x
+    values: Any = x
+    if isinstance(values, np.ndarray) or (len(values) and all(isinstance(value, str) for value in values)):
+        texts = np.empty(len(values), dtype=object)
+        texts[:] = [str(value) for value in values]
+        return texts
+    return values if hasattr(values, "dtype") else np.asarray(values)
 
 
 @dataclass(frozen=True)
@@ -23,11 +58,11 @@ class Preprocessing:
 
     Parameters
     ----------
-    kind : {"images", "features"}
+    kind : {"images", "features", "text"}
         Images are uint8 of shape (example, height, width) or (example, height, width, channel) and are divided by
-        255; features are float rows and are left as they are.
+        255; features are float rows and are left as they are; texts are strings, for the backbone to read.
     shape : tuple of int
-        ``(channel, height, width)`` or ``(feature,)``.
+        ``(channel, height, width)``, ``(feature,)`` or, for texts, ``()``.
     mean, std : tuples of float, one entry a channel
         Subtracted and divided by after the division by 255; empty for none. It happens outside the backbone,
         because a subtraction inside would break the Gradient Representation Property.
@@ -45,7 +80,7 @@ class Preprocessing:
         Parameters
         ----------
         x : array
-            uint8 images, or float features.
+            uint8 images, float features, or strings.
         standardize : bool, default False
             Images only.
 
@@ -61,6 +96,8 @@ class Preprocessing:
             return found._standardized(x) if standardize else found
         if x.ndim == 2 and "float" in str(x.dtype):
             return Preprocessing("features", (int(x.shape[1]),))
+        if x.ndim == 1 and x.dtype == object:
+            return Preprocessing("text", ())
         raise DataError(
             "`x` must be uint8 images of shape (example, height, width[, channel]) or float features of shape "
             f"(example, feature), got {x.dtype} of shape {tuple(x.shape)}. Convert it first."
@@ -109,6 +146,9 @@ class Preprocessing:
                     "The model was fitted on such images; resize or convert these."
                 )
             return
+        if self.kind == "text":
+            _check_texts(x)
+            return
         if x.ndim != 2 or x.shape[1] != self.shape[0] or "float" not in str(x.dtype):
             raise DataError(
                 f"`x` must be float features of shape (example, {self.shape[0]}), got {x.dtype} of shape "
@@ -148,7 +188,14 @@ class Preprocessing:
         Returns
         -------
         float32 tensor of shape (example, channel, height, width) or (example, feature)
+
+        Raises
+        ------
+        DataError
+            If the inputs are texts, which no tensor holds: a backbone takes them as they are.
         """
+        if self.kind == "text":
+            raise DataError("`x` must be images or features to be scaled, got text. Give it to the backbone itself.")
         block = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x).to(device)
         if self.kind == "features":
             return block.float()
@@ -159,3 +206,16 @@ class Preprocessing:
             shape = (1, -1, 1, 1)
             images = (images - images.new_tensor(self.mean).view(shape)) / images.new_tensor(self.std).view(shape)
         return images.contiguous(memory_format=torch.channels_last) if self.shape[0] > 1 else images.contiguous()
+
+
+def _check_texts(x: RawInputs) -> None:
+    """Raise a `DataError` unless ``x`` is a row of whole strings."""
+    if x.ndim != 1 or x.dtype != object:
+        raise DataError(
+            f"`x` must be a list of texts, got {x.dtype} of shape {tuple(x.shape)}. The model was fitted on text."
+        )
+    for row, text in enumerate(x):
+        if not isinstance(text, str):
+            raise DataError(f"`x` must hold strings, got {text!r:.60} in row {row}. Drop or fill in such rows.")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(f"`x` must hold whole characters, got half of one in row {row}. Read the text as UTF-8.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,8 +49,9 @@ class ModelParts:
         Lines of ``slots log``, the oldest first.
     exemplar_features : float tensor of shape (slot, exemplar, feature) or None
         Unit features of the remembered examples, zero rows where there is none; stored as ``support/features``.
-    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel) or None
-        Small pictures of the same examples; stored as ``exemplars/images``.
+    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel), strings, or None
+        Small pictures of the same examples, stored as ``exemplars/images``; or the beginnings of their texts, of shape
+        (slot, exemplar), stored as ``exemplars/texts`` (JSON in UTF-8).
     novelty : ModelNovelty or None
         Metric and calibration of novelty.
     rehearsal : RehearsalMemory or None
@@ -64,7 +66,7 @@ class ModelParts:
     labels: LabelNames
     history: list[Generation]
     exemplar_features: Tensor | None
-    exemplar_images: npt.NDArray[np.uint8] | None
+    exemplar_images: npt.NDArray[Any] | None
     novelty: ModelNovelty | None
     rehearsal: RehearsalMemory | None = None
 
@@ -94,7 +96,7 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
     if parts.backbone is not None and (weights := parts.backbone.state_dict()):
         tensors["backbone"] = weights
     if parts.exemplar_images is not None:
-        tensors["exemplars"] = {"images": torch.from_numpy(parts.exemplar_images)}
+        tensors["exemplars"] = _stored_exemplars(parts.exemplar_images)
     if parts.exemplar_features is not None:
         tensors["support"] = {"features": parts.exemplar_features}
     if parts.rehearsal is not None:
@@ -167,10 +169,30 @@ def from_state(
         labels=LabelNames(tuple(header["class_names"]), frozenset(header.get("clusters", ()))),
         history=[Generation(**line) for line in header["history"]],
         exemplar_features=tensors["support"]["features"] if "support" in tensors else None,
-        exemplar_images=tensors["exemplars"]["images"].numpy() if "exemplars" in tensors else None,
+        exemplar_images=_read_exemplars(tensors["exemplars"]) if "exemplars" in tensors else None,
         novelty=None if stored is None else ModelNovelty.from_state(tensors["novelty"], stored),
         rehearsal=RehearsalMemory.from_state(tensors["rehearsal"]) if "rehearsal" in tensors else None,
     )
+
+
+def _stored_exemplars(shown: npt.NDArray[Any]) -> dict[str, Tensor]:
+    """Pictures as they are; texts as the bytes of one JSON list a slot."""
+    if shown.dtype != object:
+        return {"images": torch.from_numpy(shown)}
+    document = json.dumps(shown.tolist(), ensure_ascii=False).encode()
+    return {"texts": torch.from_numpy(np.frombuffer(document, np.uint8).copy())}
+
+
+def _read_exemplars(stored: dict[str, Tensor]) -> npt.NDArray[Any]:
+    """The way back of `_stored_exemplars`."""
+    if "texts" not in stored:
+        images: npt.NDArray[Any] = stored["images"].numpy()
+        return images
+    rows = json.loads(stored["texts"].numpy().tobytes())
+    texts = np.empty((len(rows), len(rows[0]) if rows else 0), dtype=object)
+    for slot, row in enumerate(rows):
+        texts[slot] = row  # raises where a row is longer or shorter
+    return texts
 
 
 def state_of(folder: str | Path, generation: int | None) -> State:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from slots.deprecation import renamed
+from slots.features.preprocessing import raw_inputs
 from slots.features.source import FeatureSource
 from slots.head.prediction import Prediction
 from slots.labels import GivenLabels
@@ -64,7 +65,8 @@ class SlotModel(ModelState):
         Parameters
         ----------
         x : array
-            uint8 images or float features, as the model was fitted on; an empty batch gives an empty prediction.
+            uint8 images, float features or a list of texts, as the model was fitted on; an empty batch gives an empty
+            prediction.
 
         Returns
         -------
@@ -77,6 +79,7 @@ class SlotModel(ModelState):
         EmptyHeadError
             If the model has no slots.
         """
+        x = raw_inputs(x)
         self.preprocessing.check_form(x)
         self.head.predict(torch.zeros(0, self.head.feature_dim, device=self.device))  # raises on an empty head
         self.eval()
@@ -111,7 +114,8 @@ class SlotModel(ModelState):
         UsageError
             If the model has no calibration, or one too small for the rate.
         """
-        novelty = calibrated(self.novelty) if calibration is None else recalibrate(self, calibration)
+        novelty = calibrated(self.novelty) if calibration is None else recalibrate(self, raw_inputs(calibration))
+        x = raw_inputs(x)
         self.preprocessing.check(x)
         source = FeatureSource(self.featurizer, x, keep=False)
         return assess(source, self.head, novelty, rate=false_alarm_rate)
@@ -150,6 +154,7 @@ class SlotModel(ModelState):
         (1, array([False,  True]))
         """
         novelty = calibrated(self.novelty)
+        x = raw_inputs(x)
         self.preprocessing.check(x)
         source = FeatureSource(self.featurizer, x, keep=False)
         return examine(source, self.head, novelty, rate=false_alarm_rate, index=self._kept_index)
@@ -203,7 +208,7 @@ class SlotModel(ModelState):
         snapshot = self.snapshot()
         return propose(
             snapshot,
-            snapshot.source(x),
+            snapshot.source(raw_inputs(x)),
             budget=budget,
             stop_below=stop_below,
             radius=radius,
@@ -275,7 +280,7 @@ class SlotModel(ModelState):
         """
         planned = plan_update(
             self.snapshot(),
-            x,
+            raw_inputs(x),
             labels,
             proposal=proposal,
             budget=budget,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -50,16 +49,19 @@ class ModelState(Featurized):
         super().__init__(featurizer)
         self.head = head
         self.class_names = tuple(class_names)
-        if preprocessing.kind == "features" and self.views.n_views > 1:
-            raise UsageError(f"`views` must be 'none' for features, got {views!r}. Views are made from images.")
+        if preprocessing.kind != "images" and self.views.n_views > 1:
+            raise UsageError(
+                f"`views` must be 'none' for {preprocessing.kind}, got {views!r}. Views are made from images."
+            )
         self.backbone_spec = backbone_spec
         if backbone_spec is None and backbone is not None and hasattr(backbone, "options"):
             options: Any = backbone.options
             self.backbone_spec = (str(backbone.name), dict(options))
         self._kept_index = KeptIndex()
         self.history: list[Generation] = []
-        self.thumbnails: npt.NDArray[np.uint8] | None = None
-        """Remembered images, shape (slot, exemplar, height, width, channel); None for features."""
+        self.thumbnails: npt.NDArray[Any] | None = None
+        """Remembered images, uint8 of shape (slot, exemplar, height, width, channel), or the beginnings of remembered
+        texts, strings of shape (slot, exemplar), empty where there is none; None for features."""
         self.exemplar_features: Tensor | None = None
         """Unit features of the remembered examples, float16 of shape (slot, exemplar, feature), zero rows where there
         is none: 8 bytes a slot and feature. None in a model that was put together by hand."""
@@ -129,7 +131,7 @@ class ModelState(Featurized):
 
     def snapshot(self) -> Snapshot:
         """What proposals, inquiries and updates may read; none of them changes the model."""
-        has_images = self.preprocessing.kind == "images" and self.thumbnails is not None
+        has_images = self.preprocessing.kind != "features" and self.thumbnails is not None
         return Snapshot(
             featurizer=self.featurizer,
             head=self.head,

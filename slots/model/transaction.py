@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ class Changeable(Protocol):
     class_names: tuple[str, ...]
     clusters: frozenset[int]
     exemplar_features: Tensor | None
-    thumbnails: npt.NDArray[np.uint8] | None
+    thumbnails: npt.NDArray[Any] | None
     rehearsal: RehearsalMemory | None
     history: list[Generation]
 

@@ -17,11 +17,11 @@ from slots.closing.closing_pass import close_fit
 from slots.closing.config import ClosingReport
 from slots.deprecation import renamed
 from slots.errors import DataError, UsageError
-from slots.features.preprocessing import Preprocessing
+from slots.features.preprocessing import Preprocessing, raw_inputs
 from slots.features.source import FeatureSource
 from slots.features.views import parse_views
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.labels import check_labels
+from slots.labels import check_labels, numbered
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress, silent
 from slots.rehearsal.memory import remember
@@ -78,16 +78,18 @@ def fit(
     Parameters
     ----------
     x : array
-        uint8 images of shape (example, height, width[, channel]), or float features of shape (example, feature).
-    y : int array of shape (example,)
-        Labels, >= 0.
+        uint8 images of shape (example, height, width[, channel]), float features of shape (example, feature), or a list
+        of texts.
+    y : array of shape (example,)
+        Labels: whole numbers >= 0, or names.
     backbone : nn.Module, optional
         From (batch, channel, height, width) to (batch, feature). Without parameters that ask for gradients it stays
         as it is, and only the head is trained. Default: none, the inputs are the features.
     config : TrainConfig, optional
         How to train and to close. Default: `TrainConfig`'s own numbers.
     class_names : tuple of str
-        Name of label ``i`` at place ``i``; a label beyond them is shown as its number.
+        Name of label ``i`` at place ``i``; a label beyond them is shown as its number. Default: where ``y`` holds
+        names, those in their order.
     checkpoint : path, optional
         File written after each epoch; removed when the fit is done.
     resume : bool, default False
@@ -121,6 +123,8 @@ def fit(
     started = time.monotonic()
     config = config or TrainConfig()
     progress = progress or silent
+    x = raw_inputs(x)
+    y, class_names = numbered(y, class_names)
     labels = check_labels(x, y)
     torch.manual_seed(config.seed)
     model = _assemble(x, backbone, config, class_names)
@@ -131,7 +135,8 @@ def fit(
     run = FitLoop(model, x, targets, fitted, config, progress, stop or (lambda: False), source, regularizer)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
         losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
-        if not model.head.n_slots and not bool(torch.as_tensor(x).any()):
+        is_text = model.preprocessing.kind == "text"
+        if not model.head.n_slots and not is_text and not bool(torch.as_tensor(x).any()):
             raise DataError("`x` must have an example that is not all zeros, got none. Check how the data was made.")
         source = FeatureSource(model.featurizer, x) if source is None else source
         closed = close_fit(source, model.head, labels, held_out=held_out, config=config.closing, progress=progress)
@@ -146,6 +151,8 @@ def fit(
 
 def _fixed_features(model: SlotModel, x: RawInputs, config: TrainConfig, progress: Progress) -> FeatureSource | None:
     """The features of all views, computed once, where training cannot change them and memory can hold them."""
+    if model.preprocessing.kind == "text":
+        return FeatureSource(model.featurizer, x).fill(progress)
     if config.augment != "none" or learns(model.backbone) or not any(True for _ in model.backbone.parameters()):
         return None  # an identity or a reshape is quicker than a copy
     source = FeatureSource(model.featurizer, x)
@@ -178,17 +185,17 @@ def _assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, cla
     """Model without slots, on its device."""
     preprocessing = Preprocessing.of(x, standardize=config.standardize)
     preprocessing.check(x)
-    if preprocessing.kind == "images" and backbone is None:
-        raise UsageError(
-            "`backbone` must be given for images, got none. Pass backbones.build('pixels', input_shape=...)."
-        )
+    if preprocessing.kind != "features" and backbone is None:
+        call = "'pixels', input_shape=..." if preprocessing.kind == "images" else "'text:NAME'"
+        raise UsageError(f"`backbone` must be given for {preprocessing.kind}, got none. Pass backbones.build({call}).")
     views = parse_views(config.views)
     if backbone is None:
         feature_dim = preprocessing.shape[0]
     else:
         backbone.to(config.device).eval()
         with torch.no_grad():
-            feature_dim = int(backbone(preprocessing(x[:1], config.device)).shape[-1])
+            some = x[:1] if preprocessing.kind == "text" else preprocessing(x[:1], config.device)
+            feature_dim = int(backbone(some).shape[-1])
     head = IncrementalNeuralHashing(feature_dim, scale=config.scale, beta=config.beta, precision=config.precision)
     model = SlotModel(preprocessing, head, backbone=backbone, class_names=class_names, views=views.spec)
     return model.to(config.device)

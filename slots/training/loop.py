@@ -76,8 +76,9 @@ class FitLoop:
             model.load_state_dict(stored.model)
             losses = list(stored.losses)
         else:
-            sample = np.random.default_rng(config.seed).permutation(self.fitted)[:_SAMPLE]
-            prepare(model.backbone, model.preprocessing(self.x[np.sort(sample)], model.device))
+            if model.preprocessing.kind != "text":
+                sample = np.random.default_rng(config.seed).permutation(self.fitted)[:_SAMPLE]
+                prepare(model.backbone, model.preprocessing(self.x[np.sort(sample)], model.device))
             if config.slots_per_class:
                 self._start(train_mode=bool(trainable))
         optimizers = make_optimizers(model.head, model.backbone, config)

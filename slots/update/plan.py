@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ class NewSlots:
         Rows of the new data, -1 for none.
     exemplar_features : float16 tensor of shape (slot, exemplar, feature)
         On the CPU.
-    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel) or None
+    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel), strings, or None
         None where the model keeps none.
     known : LabelNames
         All labels of the updated model.
@@ -66,7 +67,7 @@ class NewSlots:
     hits: Tensor
     exemplars: Tensor
     exemplar_features: Tensor
-    exemplar_images: npt.NDArray[np.uint8] | None
+    exemplar_images: npt.NDArray[Any] | None
     known: LabelNames
     line: Generation
 
