@@ -22,7 +22,7 @@ _WIDE = 784  # numbers of a picture; larger ones are halved until they fit
 _DIRECTIONS = 16
 _TURNS = (0.0, 45.0, 90.0, 135.0)
 _RATIO = 100.0
-_LEAST = 40
+_LEAST = 25
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def make_task(
     seed : int
         Draws the examples and everything that the variant draws.
     examples, tests : int
-        Most training and test examples, before the variant is made; 0 for all. Of many classes it may be 40 training
+        Most training and test examples, before the variant is made; 0 for all. Of many classes it may be 25 training
         examples each, so that a set is thin by its variant, not by this.
     foreign : mapping of str to array, optional
         Inputs of no class, of the source's shape; at most half as many of each as ``tests``.
