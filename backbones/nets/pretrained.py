@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -22,6 +23,67 @@ OWN: Final = "own"
 """Recorded as the network where a module was given."""
 
 _NETWORKS = "cifar_resnet20 (32, 44, 56, 110), torchvision:NAME or timm:NAME"
+
+
+@dataclass(frozen=True)
+class PublishedInput:
+    """What a network's published weights expect to see.
+
+    Parameters
+    ----------
+    size : int
+        Side of the square picture, pixels.
+    crop : float
+        Share of a picture's shorter side that is seen: it is resized so that this share is ``size``, and the middle is
+        cut out; in (0, 1].
+    mean, std : tuple of float
+        What inputs in [0, 1] are scaled by.
+    """
+
+    size: int
+    crop: float
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+def published_input(network: str) -> PublishedInput:
+    """What a network of others expects to see, as its library tells; no weights are read.
+
+    Parameters
+    ----------
+    network : str
+        As `Pretrained` takes it.
+
+    Returns
+    -------
+    PublishedInput
+
+    Raises
+    ------
+    ValueError
+        If there is no such network, or timm is missing.
+
+    Examples
+    --------
+    >>> published_input("torchvision:resnet18").size, published_input("cifar_resnet20").size
+    (224, 32)
+    """
+    library, _, name = network.rpartition(":")
+    if library == "torchvision":
+        from torchvision import models
+
+        _check_torchvision(name)
+        seen = models.get_model_weights(name).DEFAULT.transforms()
+        size = int(seen.crop_size[0])
+        return PublishedInput(size, min(1.0, size / int(seen.resize_size[0])), tuple(seen.mean), tuple(seen.std))
+    if library == "timm":
+        _check_timm(name)
+        import timm
+
+        told = timm.get_pretrained_cfg(name)
+        return PublishedInput(int(told.input_size[-1]), float(told.crop_pct), tuple(told.mean), tuple(told.std))
+    _check_cifar(network)
+    return PublishedInput(32, 1.0)
 
 
 class Pretrained(AbstractBackbone):
@@ -49,8 +111,11 @@ class Pretrained(AbstractBackbone):
     size : int, optional
         Side to which inputs are resized (bilinear, pixels, >= 1). Default: none.
     mean, std : three floats, optional
-        What is subtracted, and what is divided by afterwards. Default: those of ImageNet, which the CIFAR ResNets
-        use too.
+        What is subtracted, and what is divided by afterwards. Default: the network's own, as its library tells, and
+        those of ImageNet for a module and the CIFAR ResNets.
+    crop : float, optional
+        How pictures were cut from files for it (`PublishedInput.crop`), recorded for whoever reads further ones.
+        Default: None, they were not.
 
     Examples
     --------
@@ -69,10 +134,16 @@ class Pretrained(AbstractBackbone):
         weights: str | None = None,
         frozen: bool = True,
         size: int | None = None,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        crop: float | None = None,
     ) -> None:
         shape = check_input_shape(input_shape)
+        if mean is None or std is None:
+            known = published_input(network) if isinstance(network, str) else PublishedInput(0, 1.0)
+            mean, std = known.mean if mean is None else mean, known.std if std is None else std
+        if crop is not None and not 0 < crop <= 1:
+            raise ValueError(f"`crop` must lie in (0, 1], got {crop!r}. 0.875 is that of many networks.")
         body = network if isinstance(network, nn.Module) else _make(network, weights)
         if size is not None:
             check_count("size", size)
@@ -89,6 +160,7 @@ class Pretrained(AbstractBackbone):
             "size": size,
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
+            "crop": crop,
         }
         probe = torch.zeros(1, len(mean), *((size, size) if size else shape[1:]))
         super().__init__(shape, feature_dim=_probe(body, probe), options=options, claims_grp=False)
@@ -111,18 +183,9 @@ class Pretrained(AbstractBackbone):
         """What the network's last layer would have seen."""
         if len(x) == 0:  # many networks cannot take an empty batch
             return x.new_zeros(0, self.feature_dim)
-        if side := self.options["size"]:
+        if (side := self.options["size"]) and x.shape[2:] != (side, side):
             x = functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         return _rows(self.network((x - self.mean) / self.std))
-
-
-def _checked(frozen: bool, size: int | None, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
-    """Options that both ways of making one share."""
-    if size is not None:
-        check_count("size", size)
-    if len(mean) != len(std) or min(std, default=0) <= 0:
-        raise ValueError(f"`std` must have one number above 0 for each of `mean`, got {std!r}. Pass both.")
-    return {"frozen": bool(frozen), "size": size, "mean": [*map(float, mean)], "std": [*map(float, std)]}
 
 
 def is_network_name(name: str) -> bool:
@@ -170,37 +233,53 @@ def _probe(body: nn.Module, x: Tensor) -> int:
 def _make(network: str, weights: str | None) -> nn.Module:
     """The network, with weights where asked for, without its last linear layer."""
     library, _, name = network.rpartition(":") if isinstance(network, str) else ("", "", "")
-    if library == "" and name in {f"cifar_resnet{depth}" for depth in DEPTHS}:
-        body: nn.Module = CifarResNet(int(name.removeprefix("cifar_resnet")))
-        if weights == "default":
-            raise ValueError(f"`weights` must be a file for {name}, got 'default'. Nobody publishes one best set.")
-    elif library == "torchvision":
-        body = _torchvision(name, weights)
+    if library == "torchvision":
+        body: nn.Module = _torchvision(name, weights)
     elif library == "timm":
         body = _timm(name, weights)
     else:
-        raise ValueError(f"`network` must be {_NETWORKS}, got {network!r}. A module of your own works too, in Python.")
+        _check_cifar(network)
+        body = CifarResNet(int(name.removeprefix("cifar_resnet")))
+        if weights == "default":
+            raise ValueError(f"`weights` must be a file for {name}, got 'default'. Nobody publishes one best set.")
     if weights not in (None, "default"):
         _load(body, Path(weights))
     return _headless(body)
 
 
-def _torchvision(name: str, weights: str | None) -> nn.Module:
+def _check_cifar(network: object) -> None:
+    if network not in {f"cifar_resnet{depth}" for depth in DEPTHS}:
+        raise ValueError(f"`network` must be {_NETWORKS}, got {network!r}. A module of your own works too, in Python.")
+
+
+def _check_torchvision(name: str) -> None:
     from torchvision import models
 
     if name not in models.list_models(module=models):
         raise ValueError(f"`network` must be one of torchvision.models.list_models(), got {name!r}. resnet18 is one.")
+
+
+def _torchvision(name: str, weights: str | None) -> nn.Module:
+    from torchvision import models
+
+    _check_torchvision(name)
     body: nn.Module = models.get_model(name, weights="DEFAULT" if weights == "default" else None)
     return body
 
 
-def _timm(name: str, weights: str | None) -> nn.Module:
+def _check_timm(name: str) -> None:
     try:
         import timm
     except ImportError as error:
         raise ValueError("`network` must not be of timm where it is missing. Install it: pip install timm.") from error
     if not timm.is_model(name):
         raise ValueError(f"`network` must be one of timm.list_models(), got {name!r}. resnet18 is one.")
+
+
+def _timm(name: str, weights: str | None) -> nn.Module:
+    _check_timm(name)
+    import timm
+
     body: nn.Module = timm.create_model(name, pretrained=weights == "default")
     return body
 

@@ -51,7 +51,9 @@ def load_inputs(
     if model.preprocessing.kind != "images":
         raise DataError("`inputs` must be left out for a model of feature rows. Pass --data with an .npz archive.")
     channels, height, width = model.preprocessing.shape
-    return list(words), load_images(list(words), shape=(height, width, channels))
+    crop = (model.backbone_spec or ("", {}))[1].get("crop")
+    size = None if crop is None else (height, width)
+    return list(words), load_images(list(words), shape=(height, width, channels), image_size=size, crop=crop)
 
 
 def with_texts(

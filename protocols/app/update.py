@@ -42,6 +42,8 @@ class UpdatePlan:
         Ask, and change nothing.
     source : str
         How the user named the data, for the command on the page.
+    columns : tuple of str
+        Options that say what its columns are, for the same command.
     """
 
     part: str
@@ -49,6 +51,7 @@ class UpdatePlan:
     labels: Path | None = None
     dry_run: bool = False
     source: str = ""
+    columns: tuple[str, ...] = ()
 
 
 def update_and_save(
@@ -167,7 +170,18 @@ def _write_queries(
 ) -> tuple[str, str]:
     """Write the list and its page into the model folder."""
     table, page = folder / "queries.csv", folder / "queries.html"
-    again = ["slots", "update", str(folder), "--data", plan.source, "--part", plan.part, "--labels", "labels.csv"]
+    again = [
+        "slots",
+        "update",
+        str(folder),
+        "--data",
+        plan.source,
+        *plan.columns,
+        "--part",
+        plan.part,
+        "--labels",
+        "labels.csv",
+    ]
     write_file(table, queries_csv(model, x, proposal).encode())
     write_file(page, queries_page(model, x, proposal, command=shlex.join(again)).encode())
     return str(table), str(page)

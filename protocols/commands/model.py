@@ -76,6 +76,13 @@ def fit(
         typer.Option(help="Share of matches kept when the caps are made tight for classes to come; 0.8 is a good one."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of a fit that was killed.")] = False,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side that images of a folder are resized to. Default: the network's own for torchvision: and timm:.",
+        ),
+    ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     data_dir: DataDir = None,
@@ -94,9 +101,13 @@ def fit(
     from protocols.app.fit import fit_and_save
     from protocols.provenance import command_line
     from protocols.recipes.building import pick_device
-    from protocols.recipes.planning import parse_options, plan
+    from protocols.recipes.planning import cut_of, parse_options, plan
 
-    loaded = load(data, data_dir, columns=(text_column, label_column))
+    options = parse_options(option or [], weights=weights)
+    size, crop = cut_of(data, backbone, options, side=image_size)
+    loaded = load(data, data_dir, columns=(text_column, label_column), image_size=size, crop=crop)
+    if size is not None and crop is not None:
+        options |= {"size": size[0], "crop": crop}
     if classes is not None:
         from protocols.data.dataset import only_classes
 
@@ -107,7 +118,6 @@ def fit(
         "views": views,
         "precision": precision,
     }
-    options = parse_options(option or [], weights=weights)
     changes |= {"closing": closing, "reach": reach, "device": pick_device(device), "seed": seed}
     changes |= {"reconstruction": reconstruction, "detach": detach}
     chosen, recipe = plan(loaded, backbone, options, pretrained=pretrained, fine_tune=fine_tune, **changes)

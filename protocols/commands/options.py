@@ -33,6 +33,8 @@ def load(
     *,
     columns: tuple[str | None, str | None] = (None, None),
     whole: Literal["train", "test"] | None = None,
+    image_size: tuple[int, int] | None = None,
+    crop: float | None = None,
 ) -> Dataset:
     """Load data for a fit, or for a model: the images of a folder in its size, and all rows of a file it does not know.
 
@@ -49,6 +51,8 @@ def load(
         Columns of the text and of the labels.
     whole : {"train", "test"}, optional
         Part that gets all rows of any file without parts of its own. Default: as ``model`` decides.
+    image_size, crop : optional
+        How images of a folder are read. Default: as those that the model was fitted on; else as they are.
 
     Returns
     -------
@@ -57,13 +61,14 @@ def load(
     from protocols.data.dataset import undivided
     from protocols.data.loading import NAMES, load_data
 
-    size = None
     if model is not None and model.preprocessing.kind == "images" and data not in NAMES and Path(data).is_dir():
-        size = model.preprocessing.shape[1:]
+        _, height, width = model.preprocessing.shape
+        image_size, crop = (height, width), (model.backbone_spec or ("", {}))[1].get("crop")
     loaded = load_data(
         data,
         data_dir=data_dir,
-        image_size=size,  # type: ignore[arg-type]
+        image_size=image_size,
+        crop=crop,
         text_column=columns[0],
         label_column=columns[1],
     )

@@ -59,7 +59,9 @@ def update(
     loaded = load(data, data_dir, loaded_model, columns=(text_column, label_column))
     chosen = part or ("train" if len(loaded.x_train) else "test")
     part_of(loaded, chosen)
-    plan = UpdatePlan(part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data)
+    columns = (("--text-column", text_column), ("--label-column", label_column))
+    named = tuple(word for option, value in columns if value for word in (option, value))
+    plan = UpdatePlan(part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data, columns=named)
     config = UpdateConfig(spread=SpreadConfig() if spread else None)
     with progress_bar() as progress:
         done = update_and_save(

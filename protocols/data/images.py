@@ -39,6 +39,7 @@ def load_images(
     *,
     shape: tuple[int, int, int] | None = None,
     image_size: tuple[int, int] | None = None,
+    crop: float | None = None,
 ) -> NDArray[np.uint8]:
     """Read image files into one array, in the order given (a folder: in the order of `list_images`).
 
@@ -51,6 +52,9 @@ def load_images(
         first image's size; grey if all are grey.
     image_size : (height, width), optional
         Resize each image to this (bilinear, aspect not kept) instead of asking that sizes agree.
+    crop : float in (0, 1], optional
+        With ``image_size``: keep the aspect. Each image is resized until this share of it covers the size, and the
+        middle is cut out. Default: the whole image, squeezed.
 
     Returns
     -------
@@ -67,11 +71,13 @@ def load_images(
     size, n_channels = _common(files, headers, shape, image_size)
     images = np.empty((len(files), *size, n_channels), dtype=np.uint8)
     for image, file in zip(images, files, strict=True):
-        image[...] = _pixels(file, size, "L" if n_channels == 1 else "RGB").reshape(image.shape)
+        image[...] = _pixels(file, size, "L" if n_channels == 1 else "RGB", crop).reshape(image.shape)
     return images
 
 
-def load_folder(root: Path, *, image_size: tuple[int, int] | None = None) -> tuple[Part, Part, tuple[str, ...]]:
+def load_folder(
+    root: Path, *, image_size: tuple[int, int] | None = None, crop: float | None = None
+) -> tuple[Part, Part, tuple[str, ...]]:
     """Read both parts and the class names; `protocols.data.load_data` tells the forms a folder may have."""
     train, test = _split(root)
     if not train and not test:
@@ -80,7 +86,7 @@ def load_folder(root: Path, *, image_size: tuple[int, int] | None = None) -> tup
             "Name a folder of class folders, or of images."
         )
     names = tuple(sorted({name for _, name in train + test if name is not None}))
-    images = load_images([file for file, _ in train + test], image_size=image_size)
+    images = load_images([file for file, _ in train + test], image_size=image_size, crop=crop)
     labels = np.array([-1 if name is None else names.index(name) for _, name in train + test], dtype=np.int64)
     n_train = len(train)
     return (images[:n_train], labels[:n_train]), (images[n_train:], labels[n_train:]), names
@@ -154,14 +160,20 @@ def _common(
         if image_size is None and own != size:
             raise DataError(
                 f"`{file}` must be {size[0]} x {size[1]} (height x width) like the others, got {own[0]} x {own[1]}. "
-                f"Pass image_size=({size[0]}, {size[1]}) to resize."
+                f"Pass image_size=({size[0]}, {size[1]}) to resize, or --image-size to slots fit."
             )
     return size, n_channels
 
 
-def _pixels(file: Path, size: tuple[int, int], mode: str) -> NDArray[np.uint8]:
+def _pixels(file: Path, size: tuple[int, int], mode: str, crop: float | None) -> NDArray[np.uint8]:
     with _opened(file) as opened:
         image = ImageOps.exif_transpose(opened).convert(mode)
+    if crop is not None:
+        factor = max(size[0] / image.height, size[1] / image.width) / crop
+        height, width = max(size[0], round(image.height * factor)), max(size[1], round(image.width * factor))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = (width - size[1]) // 2, (height - size[0]) // 2
+        image = image.crop((left, top, left + size[1], top + size[0]))
     if (image.height, image.width) != size:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8)

@@ -25,6 +25,7 @@ def load_data(
     *,
     data_dir: str | Path | None = None,
     image_size: tuple[int, int] | None = None,
+    crop: float | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
 ) -> Dataset:
@@ -41,6 +42,8 @@ def load_data(
         Default: ``$SLOTS_DATA_DIR``, else ``slots`` in the user's cache folder.
     image_size : (height, width), optional
         Resize images of a folder to this; otherwise they must agree.
+    crop : float in (0, 1], optional
+        With ``image_size``: resize until this share of an image covers the size, and cut out the middle.
     text_column, label_column : str, optional
         Columns of a table with the sentences, and with the labels. Default: found by their names
         (`protocols.data.tables.TEXT_COLUMNS` and ``LABEL_COLUMNS``).
@@ -85,7 +88,7 @@ def load_data(
     if path.is_dir():
         if (tables := load_tables(path, columns)) is not None:
             return tables
-        train, test, names = load_folder(path, image_size=image_size)
+        train, test, names = load_folder(path, image_size=image_size, crop=crop)
         return make_dataset(path.resolve().name, train, test, names)
     if path.is_file():
         return _load_file(path, columns)

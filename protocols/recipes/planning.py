@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import backbones
+from backbones.nets.pretrained import PublishedInput, published_input
 from protocols.data.dataset import Dataset
+from protocols.data.loading import NAMES
 from protocols.recipes.recipes import Recipe, find_recipe, from_trained
 from protocols.recipes.weights import load_trained
 from slots.errors import UsageError
@@ -98,6 +101,8 @@ def plan(
     chosen = dict(options or {})
     if backbones.is_network_name(name):
         name, chosen = "pretrained", {"network": name, **chosen}
+        if _of_library(chosen["network"]) and data.shape[:2] != (side := _published(chosen["network"]).size,) * 2:
+            chosen.setdefault("size", side)
     device = str(changes.get("device") or "cpu")
     recipe = find_recipe(name, data.name, device)
     if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
@@ -121,6 +126,53 @@ def plan(
         raise UsageError("`reconstruction` must come with a backbone that learns, got none. Choose another backbone.")
     recipe = replace(_changed(recipe, changes), reconstruction=reconstruction, detach=detach)
     return name, replace(recipe, backbone={**recipe.backbone, **chosen})
+
+
+def _of_library(network: str) -> bool:
+    """Whether a network's name is that of torchvision's or timm's, whose input size is published."""
+    return network.startswith(("torchvision:", "timm:"))
+
+
+def cut_of(
+    source: str, backbone: str | None, options: Mapping[str, Any], *, side: int | None = None
+) -> tuple[tuple[int, int] | None, float | None]:
+    """How the images of a folder are read for a backbone: as its publishers cut them, where it is a network of others.
+
+    Parameters
+    ----------
+    source : str
+        What the user named as data.
+    backbone : str, optional
+        What the user named as backbone.
+    options : mapping
+        Options of the backbone; ``size`` wins over the published one.
+    side : int, optional
+        Side that the user asked for; wins over both.
+
+    Returns
+    -------
+    image_size : pair of int or None
+        As `protocols.data.load_data` takes it; None leaves images as they are.
+    crop : float or None
+
+    Raises
+    ------
+    UsageError
+        If a side is given for anything but a folder, or there is no such network.
+    """
+    size = None if side is None else (side, side)
+    if source in NAMES or not Path(source).is_dir() or not backbones.is_network_name(backbone or ""):
+        return size, None
+    published = _published(str(backbone))
+    wanted = side or int(options.get("size") or published.size)
+    return (wanted, wanted), published.crop
+
+
+def _published(network: str) -> PublishedInput:
+    try:
+        return published_input(network)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def check_text_backbone(data: Dataset, backbone: str | None) -> str:
