@@ -107,7 +107,8 @@ def close_fit(
     min_gain = max(2, len(y) // 5000) if config.min_gain is None else config.min_gain
     counts = torch.bincount(owners[owners >= 0], minlength=head.n_slots)
     matched, foreign, dropped = drop_redundant(data, np.arange(len(y)), counts >= min_gain)
-    novelty = learn_novelty(source, head, fitted, held_out, progress)  # before examples become slots
+    # Before examples become slots.
+    novelty = learn_novelty(source, head, y, fitted=fitted, held_out=held_out, progress=progress)
     matched_before = matched.copy()
     added, contradictions = cover_unmatched(
         source,

@@ -10,9 +10,8 @@ from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import Prediction
 from slots.index.kept_index import KeptIndex
-from slots.novelty.assessment import Novelty, assess_distances
-from slots.novelty.distances import distances
-from slots.novelty.slot_novelty import ModelNovelty, stack_distances
+from slots.novelty.assessment import Novelty
+from slots.novelty.slot_novelty import ModelNovelty, judge, score_block
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,11 @@ def examine(
     -------
     Examination
     """
-    metric = novelty.metric.to(head.centres.device)
+    there = novelty.to(head.centres.device)
     answer, _ = index.answerer(head.caps(), len(source) * source.featurizer.views.n_views)
-    answers, found = [], []
+    answers, scored = [], []
     for rows in source.blocks(columns=head.n_slots):
         features = source(rows)
         answers.append(answer(features))
-        found.append(distances(features, head.centres, metric))
-    judged = assess_distances(stack_distances(found), metric, novelty.calibration, rate=rate)
-    return Examination(Prediction.concatenate(answers), judged)
+        scored.append(score_block(features, head, there))
+    return Examination(Prediction.concatenate(answers), judge(scored, novelty, rate=rate))

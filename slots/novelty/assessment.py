@@ -53,7 +53,25 @@ def assess_distances(
     UsageError
         If the calibration examples are too few for the rate.
     """
-    check_rate(rate, len(calibration))
     scores, reasons = bonferroni_score(found, metric)
+    return assess_scores(scores, reasons, found.nearest.cpu().numpy(), calibration, rate=rate)
+
+
+def assess_scores(
+    scores: npt.NDArray[np.float64],
+    reasons: npt.NDArray[np.str_],
+    nearest: npt.NDArray[np.int64],
+    calibration: npt.NDArray[np.float64],
+    *,
+    rate: float,
+) -> Novelty:
+    """Split conformal p-values and decisions of scores; all but the calibration of shape (example,).
+
+    Raises
+    ------
+    UsageError
+        If the calibration examples are too few for the rate.
+    """
+    check_rate(rate, len(calibration))
     chances = p_values(scores, calibration)
-    return Novelty(scores, chances, chances <= rate * (1 + 1e-12), found.nearest.cpu().numpy(), reasons)
+    return Novelty(scores, chances, chances <= rate * (1 + 1e-12), nearest, reasons)

@@ -14,11 +14,14 @@ from slots.clustering.device_kmeans import device_centres
 from slots.clustering.kmeans import centres
 from slots.errors import DataError, UsageError
 from slots.head.similarities import normalize
-from slots.novelty.assessment import Novelty, assess_distances
+from slots.novelty.assessment import Novelty, assess_distances, assess_scores
+from slots.novelty.class_detector import MEASURES, FamiliarClasses, fit_classes, fit_weights
 from slots.novelty.conformal import check_rate
 from slots.novelty.distances import Distances, NoveltyMetric, distances
 from slots.novelty.k_flats import N_DIRECTIONS, fit_flats
 from slots.novelty.tails import bonferroni_score, fit_tails
+from slots.novelty.weighting import WeightedScore
+from slots.shapes import Ids
 
 NARROW = (0.35, 0.35, 0.05, 0.25)
 """Shares of a detector for angle, pattern, size and surface. Among few features, nine directions are much of the space,
@@ -104,16 +107,19 @@ class NoveltyDetector:
         self.n_prototypes, self.false_alarm_rate = n_prototypes, false_alarm_rate
         self.shares, self.shrinkage, self.seed = shares, shrinkage, seed
         self.calibration = np.zeros(0)
+        self._classes: tuple[FamiliarClasses, WeightedScore] | None = None
 
-    def fit(self, x: npt.ArrayLike | Tensor, y: object = None) -> NoveltyDetector:  # noqa: ARG002  # the interface's
+    def fit(self, x: npt.ArrayLike | Tensor, y: npt.ArrayLike | Tensor | None = None) -> NoveltyDetector:
         """Learn from familiar features; a part of them is kept aside for scales and calibration.
 
         Parameters
         ----------
         x : float array of shape (example, feature)
-            At least 10 rows. Seven tenths place the prototypes, one tenth sets the scales, two tenths calibrate.
-        y : ignored
-            For the interface's sake.
+            At least 10 rows. Seven tenths place the prototypes, one tenth sets the scales, two tenths calibrate; with
+            labels eight tenths do both, in turn.
+        y : array of shape (example,), optional
+            Labels of any kind. With them, the score also asks which class an input is of, and finds new classes that
+            lie near known ones far better. Default: none are known.
 
         Returns
         -------
@@ -123,12 +129,17 @@ class NoveltyDetector:
         Raises
         ------
         DataError
-            If ``x`` has another form, too few rows, or numbers that are not finite.
+            If ``x`` has another form, too few rows, or numbers that are not finite; if ``y`` has not a label a row.
         """
         features = _features(x)
         if len(features) < 10:
             raise DataError(f"`x` must have at least 10 rows, got {len(features)}. Give more familiar examples.")
         order = np.random.default_rng(self.seed).permutation(len(features))
+        self._classes = None
+        if y is not None and self.shares is None:
+            split = int(0.8 * len(order))
+            self._learn_classes(features[torch.from_numpy(order[:split])], _labels(y, len(features))[order[:split]])
+            return self.calibrate(features[torch.from_numpy(order[split:])])
         placing, scaling, calibrating = np.split(order, [int(0.7 * len(order)), int(0.8 * len(order))])
         placed, scaled = features[torch.from_numpy(placing)], features[torch.from_numpy(scaling)]
         metric = self._place(placed, x.device if isinstance(x, Tensor) else placed.device)
@@ -137,6 +148,11 @@ class NoveltyDetector:
         shares = self._shares(features.shape[1])[:tests]  # there may be too little room for flats
         self.metric = fit_tails(metric, reference, tuple(share / sum(shares) for share in shares))
         return self.calibrate(features[torch.from_numpy(calibrating)])
+
+    def _learn_classes(self, features: Tensor, labels: Ids) -> None:
+        known = fit_classes(features, labels, n_prototypes=self.n_prototypes, seed=self.seed)
+        score = fit_weights(features, labels, n_prototypes=self.n_prototypes, seed=self.seed)
+        self.prototypes, self._classes = known.prototypes, (known, score)
 
     def _shares(self, width: int) -> Shares:
         return self.shares if self.shares is not None else WIDE if width > _WIDTH else NARROW
@@ -175,6 +191,8 @@ class NoveltyDetector:
     @property
     def n_vectors(self) -> int:
         """Vectors remembered once fitted (count): prototypes, and the centre and directions of each flat."""
+        if self._classes is not None:
+            return len(self.prototypes) + len(self._classes[0].gaussians)
         flats = self.metric.flats
         return len(self.prototypes) + (0 if flats is None else len(flats) * (1 + flats.directions.shape[2]))
 
@@ -190,6 +208,8 @@ class NoveltyDetector:
         -------
         float64 array of shape (example,)
         """
+        if self._classes is not None:
+            return self._classes[1](self._measured(x)[0])[0]
         return bonferroni_score(self._distances(x), self.metric)[0]
 
     def is_novel(self, x: npt.ArrayLike | Tensor) -> npt.NDArray[np.bool_]:
@@ -213,9 +233,24 @@ class NoveltyDetector:
         UsageError
             If the calibration examples are too few for the false-alarm rate.
         """
+        if self._classes is not None:
+            values, nearest = self._measured(x)
+            scores, measures = self._classes[1](values)
+            reasons = np.array(MEASURES)[measures]
+            return assess_scores(scores, reasons, nearest, self.calibration, rate=self.false_alarm_rate)
         return assess_distances(self._distances(x), self.metric, self.calibration, rate=self.false_alarm_rate)
 
+    def _measured(self, x: npt.ArrayLike | Tensor) -> tuple[npt.NDArray[np.float64], Ids]:
+        """Measures of a fit with labels, and nearest prototypes."""
+        known, _ = self._classes or (None, None)
+        assert known is not None
+        values, nearest = known.measures(self._checked(x))
+        return values.numpy(), nearest.numpy()
+
     def _distances(self, x: npt.ArrayLike | Tensor) -> Distances:
+        return distances(self._checked(x)[:, None], self.prototypes, self.metric)
+
+    def _checked(self, x: npt.ArrayLike | Tensor) -> Tensor:
         if not hasattr(self, "prototypes"):
             raise UsageError("The detector must be fitted first. Call fit with familiar features.")
         features = _features(x)
@@ -224,7 +259,15 @@ class NoveltyDetector:
                 f"`x` must have {self.prototypes.shape[1]} features, got {features.shape[1]}. "
                 "The detector was fitted on others."
             )
-        return distances(features[:, None], self.prototypes, self.metric)
+        return features
+
+
+def _labels(y: npt.ArrayLike | Tensor, n: int) -> Ids:
+    """Ids of labels of any kind, or a `DataError`."""
+    array = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if array.shape != (n,):
+        raise DataError(f"`y` must have shape ({n},), one label a row, got {array.shape}. Leave it out for none.")
+    return np.unique(array, return_inverse=True)[1].astype(np.int64)
 
 
 def _prototypes(unit: Tensor, count: int, seed: int, device: torch.device) -> Tensor:

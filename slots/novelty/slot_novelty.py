@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,11 +15,12 @@ from slots.features.featurizer import Featurizer
 from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
-from slots.novelty.assessment import SHARES, Novelty, assess_distances
+from slots.novelty.assessment import SHARES, Novelty, assess_scores
 from slots.novelty.distances import Distances, NoveltyMetric, distances
+from slots.novelty.slot_classes import SlotClasses, learn_classes
 from slots.novelty.tails import bonferroni_score, fit_tails
 from slots.progress import Progress
-from slots.shapes import RawInputs
+from slots.shapes import Ids, RawInputs, ViewFeatures
 
 _METRIC_EXAMPLES = 20_000
 _SHRINKAGE = 0.05
@@ -35,10 +36,13 @@ class ModelNovelty:
         Distances and their scales, from the training data.
     calibration : float64 array of shape (calibration example,)
         Scores of held-out training examples against the trained slots, before any slot was made of an example.
+    classes : SlotClasses, optional
+        The classes of the fit; models stored by older versions have none.
     """
 
     metric: NoveltyMetric
     calibration: npt.NDArray[np.float64]
+    classes: SlotClasses | None = None
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values to store, under the names that stored models have."""
@@ -48,13 +52,17 @@ class ModelNovelty:
             "stretch": metric.inverse_scales,
             "calibration": torch.from_numpy(self.calibration),
         }
-        return tensors, {
+        values: dict[str, Any] = {
             "rest": metric.residual_inverse_scale,
             "middle": metric.median_log_norm,
             "knots": [list(row) for row in metric.quantiles],
             "excess": list(metric.mean_excess),
             "shares": list(metric.shares),
         }
+        if self.classes is not None:
+            stored, values["classes"] = self.classes.state()
+            tensors |= {f"classes.{name}": value for name, value in stored.items()}
+        return tensors, values
 
     @staticmethod
     def from_state(tensors: dict[str, Tensor], values: dict[str, Any]) -> ModelNovelty:
@@ -68,7 +76,16 @@ class ModelNovelty:
             mean_excess=tuple(values["excess"]),
             shares=tuple(values["shares"]),
         )
-        return ModelNovelty(metric, tensors["calibration"].numpy())
+        classes = None
+        if "classes" in values:
+            of_classes = {name.removeprefix("classes."): value for name, value in tensors.items() if "." in name}
+            classes = SlotClasses.from_state(of_classes, values["classes"])
+        return ModelNovelty(metric, tensors["calibration"].numpy(), classes)
+
+    def to(self, device: torch.device | str) -> ModelNovelty:
+        """The same on another device."""
+        classes = None if self.classes is None else self.classes.to(device)
+        return ModelNovelty(self.metric.to(device), self.calibration, classes)
 
 
 class HasNovelty(Protocol):
@@ -91,8 +108,10 @@ class HasNovelty(Protocol):
 def learn_novelty(
     source: FeatureSource,
     head: IncrementalNeuralHashing,
-    fitted: npt.NDArray[np.int64],
-    held_out: npt.NDArray[np.int64],
+    y: Ids,
+    *,
+    fitted: Ids,
+    held_out: Ids,
     progress: Progress,
 ) -> ModelNovelty | None:
     """Metric, scales and calibration from the training data.
@@ -103,6 +122,8 @@ def learn_novelty(
         The training data.
     head : IncrementalNeuralHashing
         Its slots must come from ``fitted`` alone.
+    y : int64 array of shape (example,)
+        Labels of the training data.
     fitted, held_out : int64 arrays
         Examples that training saw; those it did not see: every other one sets the scales, the rest calibrates.
     progress : callable
@@ -129,9 +150,11 @@ def learn_novelty(
         norms.append(features[:, 0].norm(dim=1))
     metric = NoveltyMetric.of(torch.cat(residuals), torch.cat(norms), shrinkage=_SHRINKAGE)
     order = np.random.default_rng(0).permutation(held_out)
-    metric = fit_tails(metric, _distances(source.take(order[::2], keep=False), head, metric), SHARES)
-    last = _distances(source.take(order[1::2], keep=False), head, metric)
-    return ModelNovelty(metric, np.sort(bonferroni_score(last, metric)[0]))
+    scaling, last = order[::2], order[1::2]
+    metric = fit_tails(metric, _distances(source.take(scaling, keep=False), head, metric), SHARES)
+    classes = learn_classes(source, head, metric, y, fitted=fitted, scaling=scaling)
+    made = ModelNovelty(metric, np.zeros(1), classes)
+    return replace(made, calibration=np.sort(assess(source.take(last, keep=False), head, made, rate=0.5).scores))
 
 
 @torch.no_grad()
@@ -153,8 +176,77 @@ def assess(source: FeatureSource, head: IncrementalNeuralHashing, novelty: Model
     -------
     Novelty
     """
-    metric = novelty.metric.to(head.centres.device)
-    return assess_distances(_distances(source, head, metric), metric, novelty.calibration, rate=rate)
+    there = novelty.to(head.centres.device)
+    scored = [score_block(source(rows), head, there) for rows in source.blocks(columns=head.n_slots)]
+    return judge(scored, novelty, rate=rate)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one block of inputs, all of shape (example,): higher = more novel, why, and the nearest slot."""
+
+    scores: npt.NDArray[np.float64]
+    reasons: npt.NDArray[np.str_]
+    nearest: Ids
+
+
+def score_block(features: ViewFeatures, head: IncrementalNeuralHashing, novelty: ModelNovelty) -> Scored:
+    """Novelty scores of inputs, not yet calibrated.
+
+    Parameters
+    ----------
+    features : float tensor of shape (example, view, feature)
+        Raw features.
+    head : IncrementalNeuralHashing
+        The slots.
+    novelty : ModelNovelty
+        On the device of the head.
+
+    Returns
+    -------
+    Scored
+
+    Notes
+    -----
+    The classes of the fit know nothing of slots that an update made. So those slots judge alone as well, by the
+    distances from them, and the lower score holds: what was learned is novel no longer.
+    """
+    found = distances(features, head.centres, novelty.metric)
+    nearest = found.nearest.cpu().numpy()
+    if novelty.classes is None:
+        return Scored(*bonferroni_score(found, novelty.metric), nearest)
+    scores, reasons = novelty.classes.score(features, found)
+    later = head.generations > 0
+    if bool(later.any()):
+        since = distances(features, head.centres[later], novelty.metric)
+        others, why = bonferroni_score(since, novelty.metric)
+        reasons = np.where(others < scores, why, reasons)
+        scores = np.minimum(scores, others)
+    return Scored(scores, reasons, nearest)
+
+
+def judge(scored: list[Scored], novelty: ModelNovelty, *, rate: float) -> Novelty:
+    """P-values and decisions for consecutive blocks.
+
+    Parameters
+    ----------
+    scored : list of Scored
+        May be empty.
+    novelty : ModelNovelty
+        Whose calibration counts.
+    rate : float in (0, 1)
+        Largest share of familiar inputs that may be called novel.
+
+    Returns
+    -------
+    Novelty
+    """
+    blank = Scored(np.zeros(0), np.zeros(0, "<U7"), np.zeros(0, np.int64))
+    parts = scored or [blank]
+    scores, reasons, nearest = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "reasons", "nearest")
+    )
+    return assess_scores(scores, reasons, nearest, novelty.calibration, rate=rate)
 
 
 def calibrated(novelty: ModelNovelty | None) -> ModelNovelty:
@@ -196,8 +288,8 @@ def recalibrate(model: HasNovelty, x: RawInputs) -> ModelNovelty:
         )
     model.featurizer.preprocessing.check(x)
     source = FeatureSource(model.featurizer, x, keep=False)
-    scores = assess(source, model.head, ModelNovelty(model.novelty.metric, np.zeros(1)), rate=0.5).scores
-    return ModelNovelty(model.novelty.metric, np.sort(scores))
+    scores = assess(source, model.head, replace(model.novelty, calibration=np.zeros(1)), rate=0.5).scores
+    return replace(model.novelty, calibration=np.sort(scores))
 
 
 def _distances(source: FeatureSource, head: IncrementalNeuralHashing, metric: NoveltyMetric) -> Distances:

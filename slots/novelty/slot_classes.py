@@ -1,0 +1,187 @@
+"""What the classes of a fit add to a model's novelty, beside the distances from its slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.features.source import FeatureSource
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.novelty.classes_left_out import FOLDS, foreign_kinds, halfway
+from slots.novelty.distances import Distances, NoveltyMetric, distances
+from slots.novelty.gaussians import ClassGaussians, fit_gaussians
+from slots.novelty.tails import Tails
+from slots.novelty.weighting import Values, WeightedScore, fit_score, weighted
+from slots.shapes import Ids, ViewFeatures
+
+MEASURES = ("angle", "pattern", "size", "class", "class")
+"""The reason that each measure stands for: the distances of `slots.novelty.distances`, then relative distance and
+energy (`slots.novelty.gaussians`)."""
+
+_STORED = ("mean", "whitening", "places", "between")
+_EXAMPLES = 20_000  # that the Gaussians are made of
+_FOLD_EXAMPLES = 5_000  # in each fold, which gives weights alone
+_FOREIGN = 1_000  # examples of classes left out in each fold
+
+
+@dataclass(frozen=True)
+class SlotClasses:
+    """The classes of a fit, and the score made of all measures.
+
+    Parameters
+    ----------
+    gaussians : ClassGaussians
+        Of the training examples, the first view of each; only what separates the classes.
+    combine : WeightedScore
+        From the measures named by `MEASURES`.
+    """
+
+    gaussians: ClassGaussians
+    combine: WeightedScore
+
+    def score(self, features: ViewFeatures, found: Distances) -> tuple[Values, npt.NDArray[np.str_]]:
+        """Scores of inputs and their reasons.
+
+        Parameters
+        ----------
+        features : float tensor of shape (example, view, feature)
+            Raw features.
+        found : Distances
+            Theirs from all slots.
+        """
+        scores, measures = self.combine(measured(features, found, self.gaussians))
+        return scores, np.array(MEASURES)[measures]
+
+    def to(self, device: torch.device | str) -> SlotClasses:
+        """The same on another device."""
+        return replace(self, gaussians=self.gaussians.to(device))
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values to store."""
+        made, combine = self.gaussians, self.combine
+        tensors = {
+            name: getattr(made, name).float().contiguous() for name in ("mean", "whitening", "places", "between")
+        }
+        return tensors, {
+            "knots": combine.tails.quantiles.tolist(),
+            "excess": combine.tails.mean_excess.tolist(),
+            "weights": combine.weights.tolist(),
+            "total_knots": combine.total.quantiles.tolist(),
+            "total_excess": combine.total.mean_excess.tolist(),
+        }
+
+    @staticmethod
+    def from_state(tensors: dict[str, Tensor], values: dict[str, Any]) -> SlotClasses:
+        """What `state` gave."""
+        mean, whitening, places, between = (
+            tensors[name].double() for name in ("mean", "whitening", "places", "between")
+        )
+        tails = Tails(np.array(values["knots"]), np.array(values["excess"]))
+        total = Tails(np.array(values["total_knots"]), np.array(values["total_excess"]))
+        combine = WeightedScore(tails, np.array(values["weights"]), total)
+        return SlotClasses(ClassGaussians(mean, None, whitening, 0.0, places, between), combine)
+
+
+def measured(features: ViewFeatures, found: Distances, gaussians: ClassGaussians) -> Values:
+    """The measures named by `MEASURES`, of shape (example, measure).
+
+    Parameters
+    ----------
+    features : float tensor of shape (example, view, feature)
+        Raw features; the classes see the first view.
+    found : Distances
+        Theirs from the slots.
+    gaussians : ClassGaussians
+        Made by `ClassGaussians.separating`.
+    """
+    of_class = gaussians.evidence(features[:, 0])[:, [0, 2]]
+    together: Values = torch.cat([found.values[:, :3], of_class], 1).cpu().numpy()
+    return together
+
+
+@torch.no_grad()
+def learn_classes(
+    source: FeatureSource,
+    head: IncrementalNeuralHashing,
+    metric: NoveltyMetric,
+    y: Ids,
+    *,
+    fitted: Ids,
+    scaling: Ids,
+) -> SlotClasses:
+    """Classes, weights and tails from the training data.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The training data.
+    head : IncrementalNeuralHashing
+        Its slots must come from ``fitted`` alone.
+    metric : NoveltyMetric
+        Scales of the distances from slots.
+    y : int64 array of shape (example,)
+        Labels of the training data.
+    fitted, scaling : int64 arrays
+        Examples that training saw; those that set the tails, which it did not see.
+
+    Returns
+    -------
+    SlotClasses
+
+    Notes
+    -----
+    For the weights a quarter of the classes is left out at a time, their slots with them, as
+    `slots.novelty.class_detector` does; the examples of ``scaling`` of the other classes are familiar.
+    """
+    gaussians = _gaussians(source, y, _some(fitted, _EXAMPLES)).separating()
+    rng = np.random.default_rng(0)
+    familiar, new, between = [], [], []
+    few = _some(fitted, _FOLD_EXAMPLES)
+    for known in _known_classes(y[fitted], rng):
+        kept = scaling[np.isin(y[scaling], known)]
+        slots = torch.isin(head.labels, torch.from_numpy(known).to(head.labels.device))
+        learned, left = few[np.isin(y[few], known)], fitted[~np.isin(y[fitted], known)]
+        if len(kept) < 2 or not bool(slots.any()) or len(np.unique(y[learned])) < 1 or len(left) == 0:
+            continue
+        made, centres = _gaussians(source, y, learned).separating(), head.centres[slots]
+        familiar.append(_values(source, kept, centres, metric, made))
+        new.append(_values(source, rng.permutation(left)[:_FOREIGN], centres, metric, made))
+        middle = halfway(source(kept), y[kept], rng)
+        between.append(measured(middle, distances(middle, centres, metric), made))
+    own = _values(source, scaling, head.centres, metric, gaussians)
+    if not familiar:
+        return SlotClasses(gaussians, fit_score(own))
+    weights = fit_score(np.concatenate(familiar), foreign_kinds(new, between)).weights
+    return SlotClasses(gaussians, weighted(own, weights))
+
+
+def _known_classes(labels: Ids, rng: np.random.Generator) -> list[Ids]:
+    """Of each fold the classes that are not left out."""
+    classes = np.unique(labels)
+    fold = rng.permutation(len(classes)) % FOLDS
+    return [classes[fold != number] for number in range(min(FOLDS, len(classes)))] if len(classes) > 1 else []
+
+
+def _gaussians(source: FeatureSource, y: Ids, ids: Ids) -> ClassGaussians:
+    first = torch.cat([source(ids[rows])[:, 0].float() for rows in source.blocks(len(ids))])
+    known = torch.from_numpy(np.unique(y[ids], return_inverse=True)[1].astype(np.int64))
+    return fit_gaussians(first, known.to(first.device))
+
+
+def _values(
+    source: FeatureSource, ids: Ids, centres: Tensor, metric: NoveltyMetric, gaussians: ClassGaussians
+) -> Values:
+    parts = []
+    for rows in source.blocks(len(ids), columns=len(centres)):
+        features = source(ids[rows])
+        parts.append(measured(features, distances(features, centres, metric), gaussians))
+    return np.concatenate(parts)
+
+
+def _some(ids: Ids, most: int) -> Ids:
+    return ids[:: max(1, -(-len(ids) // most))]
