@@ -76,7 +76,7 @@ def summaries(rows: Sequence[Row]) -> list[Row]:
     found += rank_rows(rows, novelty.NEAR, "auroc", also=quality) + rank_rows(rows, novelty.FAR, "auroc", also=quality)
     found += rank_rows(rows, clusters.GROUP, "nmi", also=clustered)
     found += rank_rows(rows, clusters.DISCOVERY, "nmi", also=(*clustered, "acc_old", "acc_new"))
-    parts = ("old_before", "old_after", "new_before", "new_after", "drop", "behind", "changed", "seconds")
+    parts = ("old_before", "old_after", "new_before", "new_after", "drop", "behind", "changed", "asked", "seconds")
     found += rank_rows(rows, updates.GROUP, "both", also=parts, worst=("drop", "behind"))
     found += rank_rows(rows, updates.QUERIES, "purity", also=("purity_by_size", "expected", "rows"))
     return found + rank_rows(rows, streams.GROUP, "final", also=("bytes", "seconds"))
@@ -214,6 +214,7 @@ PROTOCOL = Protocol(
         Column("behind", "behind", better="lower"),
         Column("worst_behind", "worst behind", better="lower"),
         Column("changed", "matched answers changed", "count", "lower"),
+        Column("asked", "labels asked", "count", None),
         Column("purity", "of the query's class"),
         Column("purity_by_size", "weighed by size"),
         Column("expected", "expected by the model", better=None),
@@ -230,9 +231,9 @@ PROTOCOL = Protocol(
         "sets": ["*"],
         "archives": "",
         "questions": list(QUESTIONS),
-        "examples": 3000,
-        "tests": 2000,
-        "network_examples": 6000,
+        "examples": 1000,
+        "tests": 1000,
+        "network_examples": 4000,
     },
     run_seed=run_seed,
     files=source_files,

@@ -95,7 +95,8 @@ def update_rows(task: Task, seed: int, peers: Sequence[str]) -> list[Row]:
     list of Row
         One for each method, scenario and number of labels: ``old_before``, ``old_after``, ``new_before``,
         ``new_after``, ``both`` (mean of the two after), ``drop`` (of the old part), ``behind`` (of the new part, below
-        the model that was left alone), ``changed`` (matched test answers that differ afterwards).
+        the model that was left alone), ``changed`` (matched test answers that differ afterwards), ``asked`` (labels,
+        fewer than the budget where fewer queries stand for all that is unmatched).
     """
     rows = []
     models: dict[bytes, SlotModel] = {}
@@ -108,7 +109,7 @@ def update_rows(task: Task, seed: int, peers: Sequence[str]) -> list[Row]:
             place = f"{task.name}, {scenario.name}, {budget} labels"
             for name, learn in _methods(models[key], scenario, proposal, peers).items():
                 ours, note = name == UPDATE, "" if name in (UPDATE, UNTOUCHED) else _REFITTED
-                figures = partial(_figures, learn, scenario)
+                figures = partial(_figures, learn, scenario, float(len(proposal.queries)))
                 rows.append(attempt(figures, name, ours=ours, group=GROUP, task=place, note=note))
             if budget == BUDGETS[0] and len(proposal.queries):
                 rows += _group_rows(proposal, scenario.stream_y, f"{task.name}, {scenario.name}")
@@ -194,7 +195,7 @@ def _methods(
     return found | {PEERS[name][0]: partial(anew, PEERS[name][1]) for name in peers if name in PEERS}
 
 
-def _figures(learn: Callable[[], _Learned], scenario: Scenario) -> dict[str, float | None]:
+def _figures(learn: Callable[[], _Learned], scenario: Scenario, asked: float) -> dict[str, float | None]:
     """Accuracy of both parts, before and after."""
     learned, found = learn(), dict[str, float]()
     for when, answer in (("before", learned.before), ("after", learned.after)):
@@ -206,6 +207,7 @@ def _figures(learn: Callable[[], _Learned], scenario: Scenario) -> dict[str, flo
         "drop": found["old_before"] - found["old_after"],
         "behind": found["new_before"] - found["new_after"],
         "changed": learned.changed,
+        "asked": asked,
         "seconds": learned.seconds,
     }
 

@@ -73,6 +73,7 @@ def test_every_question_end_to_end(tmp_path):
     assert not [row.note for row in outcome.rows if row.note.startswith("Failed")]
     updates = {row.method: row.figures for row in over["updates, over the sets"]}
     assert updates["SlotModel.update"]["changed"] == 0
+    assert 20 < updates["SlotModel.update"]["asked"] <= 60
     assert updates["left alone"]["drop"] == updates["left alone"]["behind"] == 0
     assert updates["SlotModel.update"]["worst_drop"] >= updates["SlotModel.update"]["drop"]
     near = {row.method: row.figures for row in over["novelty, near sets, over the sets"]}
@@ -123,7 +124,7 @@ def test_a_question_that_cannot_be_asked_is_named(tmp_path, monkeypatch):
         ({"questions": ["speed"]}, "`questions` must be some of accuracy, novelty, .*, got speed. Rename them."),
         ({"questions": []}, "got none"),
         ({"sets": ["nothing"]}, "`sets` must name sets that can be made, got"),
-        ({"examples": -1}, "`examples` and `tests` must be >= 0, got -1 and 2000"),
+        ({"examples": -1}, "`examples` and `tests` must be >= 0, got -1 and 1000"),
     ],
 )
 def test_misuse(tmp_path, options, sentence):
