@@ -49,15 +49,17 @@ def run(
     from protocols.harness.setting import make_setting
     from protocols.harness.tables import groups, notes, terminal_rows
     from protocols.provenance import command_line
+    from protocols.recipes.planning import cut_of
     from protocols.runs.catalogue import find_protocol
 
     chosen = find_protocol(protocol)
     source = data or chosen.default_data
     if not source:
         raise usage(f"`--data` must be given for {protocol}, got none. Pass --data digits.")
+    size, crop = cut_of(source, backbone, {})
     setting = make_setting(
         chosen,
-        load(source, data_dir, columns=(text_column, label_column)),
+        load(source, data_dir, columns=(text_column, label_column), image_size=size, crop=crop),
         backbone=backbone,
         weights=weights,
         model=model,

@@ -27,7 +27,7 @@ def rows_to_test(y: NDArray[np.int64], *, seed: int = 0) -> NDArray[np.int64]:
     Examples
     --------
     >>> rows_to_test(np.array([0, 0, 0, 0, 0, 1, -1])).tolist()
-    [0, 6]
+    [2, 6]
     """
     rng = np.random.default_rng(seed)
     chosen = [np.flatnonzero(y < 0)]
