@@ -8,14 +8,15 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import default_rng
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from slots.continual.buffer import PendingBuffer
-from slots.continual.evidence import ClassEvidence
+from slots.continual.evidence import ClassEvidence, Experts, watch
 from slots.continual.growth import Growth, learn, seal, unexplained
-from slots.continual.pca_slots import PcaSlots
+from slots.continual.pca_slots import PcaSlots, unit_rows
 from slots.continual.sealed_match import match
 from slots.errors import UsageError
 from slots.labels import check_rows_and_labels, check_same_kind
@@ -55,8 +56,12 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     slot_share : int, default 300
         Later it gets one for every ``slot_share`` examples that its sealed slots do not explain, >= 1.
     pending : int, default 1500
-        Examples of all classes together that wait to be learned, >= 1. When there are so many, those of the most
-        frequent class among them are learned at once and leave.
+        Examples of all classes together that wait to be learned, >= 1. When there are so many beside those held out,
+        those of the most frequent class among them are learned at once and leave.
+    held_out : int, default 750
+        Examples of all classes together that wait longer, >= 0, no more than half of ``pending``: up to a fifth of each
+        class, drawn at random. An answer is given by what was learned from the others, weighed by how well it
+        foretells these, and by these themselves.
     probation : int, default 24000
         Examples of other classes after which a slot is sealed, >= 0.
     reach : float, default -0.5
@@ -74,7 +79,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     slots_ : PcaSlots
         What was learned from all but the pending examples.
     evidence_ : ClassEvidence
-        Class means, and how much slots and means weigh.
+        Class means, and what slots and covariances weigh.
     n_features_in_ : int
     nbytes : int
         Bytes of all that is kept between calls, pending examples included.
@@ -103,6 +108,8 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     True
     """
 
+    _experts: Experts | None = None  # kept by `settle` alone
+
     def __init__(
         self,
         *,
@@ -111,6 +118,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         first_share: int = 25,
         slot_share: int = 300,
         pending: int = 1500,
+        held_out: int = 750,
         probation: int = 24_000,
         reach: float = -0.5,
         lead: float = 0.6,
@@ -121,6 +129,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.first_share = first_share
         self.slot_share = slot_share
         self.pending = pending
+        self.held_out = held_out
         self.probation = probation
         self.reach = reach
         self.lead = lead
@@ -182,19 +191,21 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows, labels = check_rows_and_labels(self, X, y, reset=fresh)
         if fresh:
             self._start(labels)
-        units, ids = _unit(rows).astype(np.float32), self._register(labels)
-        done = 0
+        self._experts = None
+        units, ids, done = unit_rows(rows).astype(np.float32), self._register(labels), 0
+        room = self.pending + min(self.held_out, self.pending // 2)
         while done < len(ids):
-            end = done + self.pending - len(self._waiting)
-            self._waiting.add(units[done:end], ids[done:end])
+            end = min(len(ids), done + room - len(self._waiting))
+            self._waiting.add(units[done:end], ids[done:end], self._draws.random(end - done))
             done = end
-            if len(self._waiting) >= self.pending:
-                self._learn(self._waiting.most_frequent_label())
+            if len(self._waiting) >= room:
+                ready = ~self._held_out()
+                self._learn(self._waiting.most_frequent_label(ready), ready)
                 self._seal()
         return self
 
     def settle(self) -> Self:
-        """Learn what is pending now, which makes answers faster until the stream goes on.
+        """Learn what is pending now and keep what answers need, so that they are fast until the stream goes on.
 
         Returns
         -------
@@ -202,9 +213,9 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Itself.
         """
         check_is_fitted(self, "slots_")
-        for label in np.unique(self._waiting.ids).tolist():
-            self._learn(label)
+        self._learn_waiting()
         self._seal()
+        self._experts = self._make_experts()
         return self
 
     def decide(self, X: npt.ArrayLike) -> Decision:
@@ -268,16 +279,22 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Bytes of all that is kept between calls."""
         check_is_fitted(self, "slots_")
         counters = self._learned.nbytes + self._open.nbytes + self._names.nbytes
+        counters += self._experts.nbytes if self._experts else 0
         return self.slots_.nbytes + self.evidence_.nbytes + self._waiting.nbytes + counters
 
     def evidence_total(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Evidence by label id for unit rows, the pending examples left aside."""
-        return self.evidence_.total(self.slots_, rows)
+        return self.evidence_.total(self._experts or self._make_experts(), rows)
+
+    def _make_experts(self) -> Experts | None:
+        return Experts.from_slots(self.slots_, self.evidence_.means) if len(self.slots_) else None
 
     def _check_parameters(self) -> None:
         for name in ("n_directions", "first_slots", "first_share", "slot_share", "pending"):
             if getattr(self, name) < 1:
                 raise UsageError(f"`{name}` must be >= 1, got {getattr(self, name)}. Leave it out for the default.")
+        if self.held_out < 0:
+            raise UsageError(f"`held_out` must be >= 0, got {self.held_out}. 0 weighs all evidence alike.")
         if self.probation < 0:
             raise UsageError(f"`probation` must be >= 0, got {self.probation}. 0 seals a slot as soon as it can be.")
         if not 0 < self.lead < 1:
@@ -292,6 +309,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._learned, self._open = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._flushes = 0
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._draws = default_rng(self._seed)
 
     def _register(self, labels: Labels) -> Ids:
         """Label ids, new ones in order of appearance."""
@@ -307,10 +325,15 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         order = np.argsort(self._names, kind="stable")
         return np.asarray(order[np.searchsorted(self._names[order], labels)], np.int64)
 
-    def _learn(self, label: int) -> None:
-        """Learn all pending examples of a label."""
-        rows = self._waiting.pop_label(label)
-        self.evidence_.watch(self.slots_, label, rows, seen=bool(self._learned[label]))
+    def _held_out(self) -> npt.NDArray[np.bool_]:
+        """Which of the waiting examples are held out, of shape (example,)."""
+        return self._waiting.held_out(self._learned, min(self.held_out, self.pending // 2))
+
+    def _learn(self, label: int, ready: npt.NDArray[np.bool_]) -> None:
+        """Learn those of the waiting examples that are ready and have a label, at least one."""
+        rows = self._waiting.pop(ready & (self._waiting.ids == label))
+        if len(self.slots_):
+            watch(self.slots_, label, rows)
         self.evidence_.learn(label, rows, int(self._learned[label]))
         others = int(self._learned.sum() - self._learned[label])
         self._learned[label] += len(rows)
@@ -319,8 +342,22 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(rows):
             self._open[label] += len(rows)
             wanted = self._growth.wanted(int(self._open[label]))
-            rng = np.random.default_rng([self._seed, self._flushes])
-            learn(self.slots_, label, rows, wanted=wanted, others=others, rng=rng)
+            learn(self.slots_, label, rows, wanted=wanted, others=others, rng=default_rng([self._seed, self._flushes]))
+
+    def _learn_waiting(self) -> None:
+        """Learn all that waits: what is not held out, then what each kind of evidence weighs, then the rest."""
+        held = self._held_out()
+        last, self._waiting = self._waiting.copy(), self._waiting.copy()
+        last.pop(~held)
+        self._waiting.pop(held)
+        self._learn_all()
+        self.evidence_.weigh(self.slots_, last.rows(), last.ids.astype(np.int64))
+        self._waiting = last
+        self._learn_all()
+
+    def _learn_all(self) -> None:
+        for label in np.unique(self._waiting.ids):
+            self._learn(label, np.ones(len(self._waiting), np.bool_))
 
     def _seal(self) -> None:
         others = self._learned.sum() - self._learned[self.slots_.labels]
@@ -339,17 +376,19 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         other.slots_, other.evidence_ = self.slots_.copy(), self.evidence_.copy()
         other._learned, other._open = self._learned.copy(), self._open.copy()
         other._waiting = self._waiting.copy()
-        for label in np.unique(self._waiting.ids).tolist():
-            other._learn(label)
+        other._learn_waiting()
         return other
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what pickle kept; earlier versions weighed two kinds of evidence and held nothing out."""
+        super().__setstate__(state)
+        if hasattr(self, "slots_") and not hasattr(self, "_draws"):
+            self.held_out, self._draws = 750, default_rng(self._seed)
+            means, old = self.evidence_.means, self._waiting
+            self.evidence_ = ClassEvidence(means, ClassEvidence.empty(means.shape[1]).weights)
+            ranks = self._draws.random(len(old.ids)).astype(np.float32)
+            self._waiting = PendingBuffer(old.codes, old.scales, old.ids.astype(np.int32), ranks)
 
     def _rows(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         check_is_fitted(self, "slots_")
-        return _unit(validate_data(self, X, dtype=np.float64, reset=False))
-
-
-def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Rows of length one; a zero row stays zero."""
-    rows = np.ascontiguousarray(rows)
-    length = np.sqrt((rows**2).sum(1, keepdims=True))
-    return np.asarray(rows / np.where(length > 0, length, 1.0))
+        return unit_rows(validate_data(self, X, dtype=np.float64, reset=False))

@@ -24,6 +24,13 @@ _TINY = 1e-8
 _BLOCK = 2**23  # elements of a block of coordinates
 
 
+def unit_rows(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rows of length one; a zero row stays zero."""
+    rows = np.ascontiguousarray(rows)
+    length = np.sqrt((rows**2).sum(1, keepdims=True))
+    return np.asarray(rows / np.where(length > 0, length, 1.0))
+
+
 def quantize(rows: Rows) -> tuple[Codes, npt.NDArray[np.float32]]:
     """Whole numbers from -127 to 127 and one scale a row, the last axis being the feature.
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.neighbors import NearestCentroid
 from sklearn.utils.estimator_checks import check_estimator
 
 from slots.continual.learner import ContinualSlots
@@ -18,7 +23,9 @@ X, Y = load_digits(return_X_y=True)
 
 
 def small(**options: object) -> ContinualSlots:
-    return ContinualSlots(**{"pending": 40, "probation": 150, "reach": 1.0, "lead": 0.8, "random_state": 0} | options)
+    return ContinualSlots(
+        **{"pending": 40, "held_out": 0, "probation": 150, "reach": 1.0, "lead": 0.8, "random_state": 0} | options
+    )
 
 
 def by_class(learner: ContinualSlots, labels: range, n: int = 120) -> ContinualSlots:
@@ -38,7 +45,7 @@ def test_classes_one_after_the_other_are_all_remembered() -> None:
 @given(cuts=st.lists(st.integers(1, 299), max_size=6))
 @settings(max_examples=10, deadline=None)
 def test_the_state_does_not_depend_on_how_the_stream_is_cut(cuts: list[int]) -> None:
-    whole, parts = small().partial_fit(X[:300], Y[:300]), small()
+    whole, parts = small(held_out=20).partial_fit(X[:300], Y[:300]), small(held_out=20)
     for rows in np.split(np.arange(300), sorted(set(cuts))):
         parts.partial_fit(X[rows], Y[rows])
     for name in (
@@ -102,7 +109,7 @@ def test_a_row_is_answered_alike_alone_and_among_others() -> None:
 
 
 def test_settling_changes_no_answer_of_the_moment() -> None:
-    learner = small(probation=100_000).partial_fit(X[:300], Y[:300])
+    learner = small(probation=100_000, held_out=20).partial_fit(X[:300], Y[:300])
     waiting = learner.predict(X[300:500])
     assert (learner.settle().predict(X[300:500]) == waiting).all()
     assert len(learner._waiting) == 0
@@ -126,6 +133,57 @@ def test_memory_is_all_that_is_kept_and_stays_far_below_the_stream() -> None:
     assert learner.nbytes < X.astype(np.uint8).nbytes
 
 
+def test_weights_come_from_examples_that_nothing_has_learned() -> None:
+    learner = small(held_out=20).partial_fit(X[:400], Y[:400])
+    start = learner.evidence_.weights.copy()
+    assert (start == start[0]).all()
+    held = learner._held_out()
+    assert 0 < held.sum() <= 20
+    settled = learner._settled()
+    assert np.ptp(settled.evidence_.weights) > 0.1
+    assert settled._learned.sum() == 400
+    assert (learner.evidence_.weights == start).all()
+    assert np.ptp(small().partial_fit(X[:400], Y[:400])._settled().evidence_.weights) == 0
+
+
+def test_what_answers_need_is_kept_by_settling_and_counted() -> None:
+    learner = small(held_out=20).partial_fit(X[:300], Y[:300])
+    light = learner._settled().nbytes
+    heavy = learner.settle().nbytes
+    assert heavy == light + learner._experts.nbytes > light
+    again = learner.evidence(X[300:310])
+    learner._experts = None
+    assert np.array_equal(learner.evidence(X[300:310]), again)
+    assert learner.settle().partial_fit(X[300:302], Y[300:302]).nbytes < heavy
+
+
+def test_a_learner_pickled_before_examples_were_held_out_goes_on() -> None:
+    learner = small().partial_fit(X[:500], Y[:500])
+    state = copy.deepcopy(learner.__getstate__())
+    del state["held_out"], state["_draws"], state["_experts"], state["_waiting"].ranks
+    del state["evidence_"].weights
+    state["evidence_"].squares = np.ones(2)
+    old = ContinualSlots.__new__(ContinualSlots)
+    old.__setstate__(state)
+    assert (old.predict(X[:500]) == learner.predict(X[:500])).mean() > 0.98
+    assert np.array_equal(old.slots_.codes, learner.slots_.codes)
+    assert old.partial_fit(X[500:], Y[500:]).score(X, Y) > 0.95
+    assert pickle.loads(pickle.dumps(old)).nbytes == old.nbytes
+
+
+def test_classes_of_few_examples_and_weak_features_are_told_apart_as_well_as_by_lda() -> None:
+    rng = np.random.default_rng(0)
+    spread = np.diag(10.0 ** -np.linspace(0, 1.5, 30))
+    centres = rng.normal(size=(40, 30)) @ spread**0.75
+    labels = np.repeat(np.arange(40), 15)
+    rows = centres[labels] + rng.normal(size=(600, 30)) @ spread
+    asked = centres[labels] + rng.normal(size=(600, 30)) @ spread
+    found = ContinualSlots(random_state=0).fit(rows, labels).score(asked, labels)
+    peer = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(rows, labels).score(asked, labels)
+    means = NearestCentroid().fit(rows, labels).score(asked, labels)
+    assert found > peer - 0.03 > means
+
+
 def test_names_are_answered_and_columns_are_sorted() -> None:
     names = np.array(["two", "one"])
     learner = small().partial_fit(X[Y < 2], names[Y[Y < 2]])
@@ -138,7 +196,7 @@ def test_names_are_answered_and_columns_are_sorted() -> None:
 
 
 def test_it_is_a_classifier_of_scikit_learn() -> None:
-    found = check_estimator(small(pending=30), on_skip=None, on_fail=None)
+    found = check_estimator(small(pending=30, held_out=15), on_skip=None, on_fail=None)
     assert [(it["check_name"], str(it["exception"])) for it in found if it["status"] == "failed"] == []
     assert len(found) > 40
 
@@ -164,6 +222,7 @@ def test_other_seeds_give_other_slots() -> None:
     ("options", "message"),
     [
         ({"pending": 0}, "`pending` must be >= 1, got 0. Leave it out"),
+        ({"held_out": -1}, "`held_out` must be >= 0, got -1. 0 weighs all evidence alike"),
         ({"n_directions": 0}, "`n_directions` must be >= 1, got 0"),
         ({"probation": -1}, "`probation` must be >= 0, got -1. 0 seals"),
         ({"lead": 1.0}, r"`lead` must lie in \(0, 1\), got 1.0. 0.6 is a good start"),
