@@ -207,7 +207,7 @@ def _svm(task: Task, seed: int) -> Found:
 
     def make(value: tuple[bool, float]) -> Any:
         standardised, c = value
-        svm = LinearSVC(C=c, max_iter=50, tol=1e-2, random_state=seed)
+        svm = LinearSVC(C=c, dual=True, max_iter=100, tol=1e-2, random_state=seed)
         return make_pipeline(StandardScaler(with_std=standardised), svm)
 
     return _linear(task, make, [(True, 1e-3), (True, 1e-2), (False, 1e-1)], seed)
