@@ -16,7 +16,7 @@ from slots.errors import DataError, UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.label_errors.detection import LabelErrors, find_label_errors
 from slots.label_errors.explanations import explain_label_errors
-from slots.label_errors.training_dynamics import TrainingDynamicsConfig, small_network
+from slots.label_errors.training_dynamics import TrainingDynamicsConfig
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress, part
 from slots.shapes import Ids, RawInputs
@@ -58,13 +58,13 @@ def _features_and_errors(
     """Features of the inputs, and what a watched training says about their labels."""
     config = TrainingDynamicsConfig(seed=plan.seed, device=plan.device)
 
-    def watch(network: nn.Module, seen: RawInputs) -> LabelErrors:
+    def watch(network: nn.Module | None, seen: RawInputs) -> LabelErrors:
         return find_label_errors(network, seen, y, config=config, progress=part(progress, 0.0, 0.8))
 
     if model is None and data.kind == "text":
         encoder = read_encoder(check_text_backbone(data, plan.backbone)).to(plan.device)
         features = encoder(inputs).cpu().numpy()
-        return features, watch(small_network(features.shape[1]), features)
+        return features, watch(None, features)
     torch.manual_seed(plan.seed)
     network = _network(data, plan) if model is None else None
     if network is not None:
@@ -75,7 +75,7 @@ def _features_and_errors(
         features = _of_model(model, inputs)
     else:
         features = np.asarray(inputs, np.float32).reshape(len(inputs), -1)
-    return features, watch(small_network(features.shape[1]), features)
+    return features, watch(None, features)
 
 
 def backbone_name(data: Dataset, plan: CleaningPlan) -> str:

@@ -22,6 +22,7 @@ from slots.errors import UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.label_errors.detection import LabelErrors, score_labels
 from slots.label_errors.evidence import n_displaced
+from slots.label_errors.linear_verdicts import linear_log_probabilities
 from slots.label_errors.training_dynamics import TrainingDynamicsConfig, record_training_dynamics, small_network
 from slots.progress import Progress, part
 from slots.shapes import RawInputs
@@ -76,7 +77,10 @@ class NoisyCase:
             progress=part(progress, 0.0, 0.35),
         )
         self.classifier = watched.classifier
-        self.probabilities = np.exp(watched.log_probabilities)
+        logs = torch.from_numpy(watched.log_probabilities)
+        if not self.learns:
+            logs = logs + torch.from_numpy(linear_log_probabilities(self.features().astype(np.float64), y, seed=seed))
+        self.probabilities = logs.softmax(1).numpy()
         self.watch_s = time.perf_counter() - started
         self.found: LabelErrors = score_labels(self.probabilities, y)
         self.judged_s = time.perf_counter() - started

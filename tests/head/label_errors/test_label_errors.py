@@ -17,6 +17,7 @@ from slots.label_errors import noise_matrix as label_errors_noise
 from slots.label_errors.detection import find_label_errors, score_labels
 from slots.label_errors.evidence import DAMAGES, gather_evidence, n_displaced
 from slots.label_errors.explanations import explain_label_errors
+from slots.label_errors.linear_verdicts import linear_log_probabilities
 from slots.label_errors.noise_matrix import confident_joint, noise_matrix, posterior
 from slots.label_errors.training_dynamics import TrainingDynamicsConfig, record_training_dynamics, small_network
 
@@ -279,3 +280,53 @@ def test_shut_out_is_the_literal_count(seed):
     found = n_displaced(torch.from_numpy(x), y, weights, head.labels)
     assert found.tolist() == reference.n_displaced(x, y, weights.numpy(), head.labels.tolist()).tolist()
     assert found.sum()
+
+
+# Feature rows without a network
+
+
+def curved(n, *, seed, classes=4, dim=40):
+    """Embedding-like rows: classes about means, in strong noise of some directions, with one class on both sides."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, n)
+    means = np.random.default_rng(5).normal(0, 1.2, (classes, dim))
+    side = np.where((y == 0) & (rng.random(n) < 0.5), -1, 1)
+    noise = rng.normal(size=(n, dim)) * np.r_[np.full(dim // 2, 3.0), np.ones(dim - dim // 2)]
+    return (side[:, None] * means[y] + noise).astype(np.float32), y
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_two_verdicts_on_feature_rows_are_better_than_one(share):
+    from sklearn.metrics import average_precision_score
+
+    alone, both = [], []
+    for seed in range(2):
+        x, y = curved(1000, seed=seed)
+        rng = np.random.default_rng(seed)
+        wrong = rng.permutation(1000)[: int(share * 1000)]
+        given = y.copy()
+        given[wrong] = (y[wrong] + rng.integers(1, 4, len(wrong))) % 4
+        truth = np.isin(np.arange(1000), wrong)
+        torch.manual_seed(0)
+        alone.append(average_precision_score(truth, find_label_errors(small_network(40), x, given).suspicion))
+        both.append(average_precision_score(truth, find_label_errors(None, x, given).suspicion))
+    assert np.mean(both) > np.mean(alone) + 0.01
+
+
+def test_the_linear_verdict_knows_no_label_by_heart():
+    """With more features than examples, random labels are guessed at random; and rare classes are not impossible."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(100, 300)), rng.integers(0, 4, 100)
+    found = linear_log_probabilities(x, y, seed=0)
+    assert (found.argmax(1) == y).mean() < 0.45
+    y[0] = 4
+    found = linear_log_probabilities(x, y, seed=0)
+    assert found.shape == (100, 5)
+    assert np.isfinite(found).all()
+    assert found[0].argmax() != 4
+    assert (linear_log_probabilities(x[:6], np.arange(6), seed=0) == 0).all()
+
+
+def test_images_without_a_network_are_refused():
+    with pytest.raises(DataError, match=r"`network` must be given for inputs of shape \(30, 8, 8, 1\)\. Without"):
+        find_label_errors(None, np.zeros((30, 8, 8, 1), np.uint8), np.arange(30) % 2)
