@@ -66,17 +66,18 @@ def read_labels(path: Path, x: RawInputs) -> tuple[dict[int, str], npt.NDArray[n
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            lines = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"`labels` must be a readable CSV file, got {path}: {error}. Check the path.") from error
-    if rows and not {"example", "label"} <= set(rows[0]):
+    if lines and not {"example", "label"} <= set(lines[0][1]):
         raise DataError(
-            f"`{path}` must have the columns example and label, got {', '.join(map(str, rows[0]))}. "
+            f"`{path}` must have the columns example and label, got {', '.join(map(str, lines[0][1]))}. "
             "Fill in the queries.csv of `slots update`."
         )
     labels: dict[int, str] = {}
     unlabelled, seen = [], set[int]()
-    for line, row in enumerate(rows, 2):
+    for line, row in lines:  # a row ends there: texts may hold newlines
         example = _row_number(row["example"], len(x), f"{path}, line {line}")
         if example in seen:
             raise DataError(f"`{path}` must name each example once, got {example} again in line {line}. Drop one.")

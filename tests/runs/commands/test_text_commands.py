@@ -147,6 +147,10 @@ def test_queries_are_texts_and_their_labels_come_back(run, folder, tmp_path):
     for row in table:
         row["label"] = truth[int(row["example"])][1]
     write(tmp_path / "labels.csv", [tuple(row.values()) for row in table], header=tuple(table[0]))
+    bad = [*table[:2], {**table[2], "example": "9999"}]
+    write(tmp_path / "bad.csv", [tuple(row.values()) for row in bad], header=tuple(table[0]))
+    said = run("update", model, "--data", folder / "new.csv", "--labels", tmp_path / "bad.csv", status=3)
+    assert "bad.csv, line 7)" in said  # a header, and three rows of two lines each
     done = run("update", model, "--data", folder / "new.csv", "--labels", tmp_path / "labels.csv")
     assert done["labels_used"] == len(table)
     assert done["changed_matched_answers"] == 0
