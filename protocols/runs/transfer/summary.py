@@ -62,9 +62,9 @@ def rank_rows(
     Returns
     -------
     list of Row
-        ``rank`` (mean over the sets), ``first`` (share of the sets on which no method has a better figure), ``sets``
-        (count), the means of ``key`` and ``also`` over the sets where they were measured. In the order of the rows;
-        none where the group has none.
+        ``sets`` (count); where there are several methods, ``rank`` (mean over the sets) and ``first`` (share of the
+        sets on which no method has a better figure); the means of ``key`` and ``also`` over the sets where they were
+        measured. In the order of the rows; none where the group has none.
     """
     mine = [row for row in rows if row.group == group and row.task]
     tasks = list(dict.fromkeys(row.task for row in mine))
@@ -76,11 +76,10 @@ def rank_rows(
     found = []
     for place, method in enumerate(methods):
         some = [it for task in tasks if (it := by_place.get((method, task))) is not None]
-        figures: dict[str, float | None] = {
-            "rank": float(places[:, place].mean()),
-            "first": float((places[:, place] == best[:, 0]).mean()),
-            "sets": float(len(tasks)),
-        }
+        figures: dict[str, float | None] = {"sets": float(len(tasks))}
+        if len(methods) > 1:
+            figures["rank"] = float(places[:, place].mean())
+            figures["first"] = float((places[:, place] == best[:, 0]).mean())
         for name in (key, *also):
             values = [value for row in some if (value := _figure(row, name)) is not None]
             figures[name] = float(np.mean(values)) if values else None

@@ -198,6 +198,8 @@ class TestSummary:
         assert b.figures == {
             "rank": (2 + 1.5 + 1) / 3, "first": 2 / 3, "sets": 3, "accuracy": pytest.approx(1.4 / 3)
         }  # fmt: skip
+        (alone,) = rank_rows([row for row in rows if row.ours], "accuracy", "accuracy")
+        assert alone.figures == {"sets": 2, "accuracy": pytest.approx(0.7)}
         assert (a.ours, b.ours, a.group) == (True, False, "accuracy, over the sets")
 
     def test_the_promise_is_pooled(self):
