@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from slots.model import SlotModel as SlotModel
     from slots.novelty import Novelty as Novelty
     from slots.novelty import NoveltyDetector as NoveltyDetector
+    from slots.training import AutoConfig as AutoConfig
     from slots.training import FitResult as FitResult
     from slots.training import TrainConfig as TrainConfig
     from slots.training import fit as fit
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Answer": "head",
+    "AutoConfig": "training",
     "ClosingConfig": "closing",
     "ClusterConfig": "clustering",
     "ContinualSlots": "continual",

@@ -200,6 +200,7 @@ def slot_templates(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> l
         block = places[start : start + _BLOCK]
         inputs = model.preprocessing(x_train[nearest[block]], model.device)
         weights = model.head.weights.detach()[torch.from_numpy(shown[block]).to(model.device)]
+        weights = model.featurizer.directions(weights)
         for place, template in zip(block.tolist(), draw(inputs, weights).float().cpu().numpy(), strict=True):
             pictures[place] = _template_pictures(template, int(shown[place]))
     return pictures

@@ -83,7 +83,7 @@ def gradient_rows(model: SlotModel, data: Dataset, *, seed: int = 0) -> Grid:
             directions = class_directions(model, inputs, labels)
             rows.append((f"class, {kind}{words}", _coloured(draw(model.backbone, inputs, directions))))
         slots = best_slots(model, inputs, labels)
-        weights = model.head.weights.detach()[slots]
+        weights = model.featurizer.directions(model.head.weights.detach()[slots])
         rows.append((f"slot, gates held{words}", _coloured(_held(model.backbone, inputs, weights))))
     return rows
 
@@ -121,7 +121,7 @@ def class_directions(model: SlotModel, x: Tensor, labels: Tensor) -> Tensor:
     scores = _own_scores(model, x, labels)
     pooled = scores.masked_fill(~model.head.pooled, -torch.inf)  # slots that were added raw are not pooled
     pooled = torch.where(pooled.isfinite().any(1, keepdim=True), pooled, scores)
-    return (model.head.beta * pooled).softmax(1) @ model.head.weights.detach()
+    return (model.head.beta * pooled).softmax(1) @ model.featurizer.directions(model.head.weights.detach())
 
 
 @torch.no_grad()
@@ -131,7 +131,7 @@ def best_slots(model: SlotModel, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def _own_scores(model: SlotModel, x: Tensor, labels: Tensor) -> Tensor:
-    unit = normalize(model.backbone(x).float())
+    unit = normalize(model.featurizer.project(model.backbone(x)).float())
     scores: Tensor = unit @ model.head.weights.detach().T
     return scores.masked_fill(labels[:, None] != model.head.labels, -torch.inf)
 

@@ -76,8 +76,8 @@ class Reference:
             yield part, self.source(part), self.y[torch.from_numpy(part).to(self.y.device)]
 
 
-def assign_owners(data: Reference, ids: Ids) -> tuple[Tensor, PrecisionAccumulator]:
-    """Owner of each example (best slot of its label, -1 for none), centres, and precision thresholds."""
+def assign_owners(data: Reference, ids: Ids) -> Tensor:
+    """Owner of each example (best slot of its label, -1 for none); sets centres and precision thresholds."""
     head = data.head
     accumulator = PrecisionAccumulator(head.weights.detach(), head.labels)
     owners = torch.full((len(data.y),), -1, dtype=torch.long, device=head.labels.device)
@@ -94,7 +94,7 @@ def assign_owners(data: Reference, ids: Ids) -> tuple[Tensor, PrecisionAccumulat
     empty = (sums == 0).all(1)  # a slot that owns nothing keeps its weight as its centre
     head.centres = torch.where(empty[:, None], head.weights.detach(), normalize(sums).float())
     head.precision_thresholds = _precision(data, ids, accumulator)
-    return owners, accumulator
+    return owners
 
 
 def _precision(data: Reference, ids: Ids, accumulator: PrecisionAccumulator) -> Tensor:
@@ -170,11 +170,8 @@ def _angle_outside(data: Reference, features: Tensor, labels: Tensor, reach: Ten
     return -nearest[nearest > -math.inf]
 
 
-def measure_precision(data: Reference, held_out: Ids, accumulator: PrecisionAccumulator) -> None:
-    """Count each slot's held-out matches, right and all; then fold the held-out examples into the thresholds.
-
-    The slots were not trained on these examples; the one number taken from them before is the common slack.
-    """
+def measure_precision(data: Reference, held_out: Ids) -> None:
+    """Count each slot's held-out matches, right and all; none of these examples has set its caps alone."""
     head = data.head
     head.held_out.zero_()
     for _, features, labels in data.blocks(held_out, "held-out"):
@@ -182,6 +179,20 @@ def measure_precision(data: Reference, held_out: Ids, accumulator: PrecisionAccu
         head.held_out[:, 0] += torch.bincount(slot, minlength=head.n_slots)
         right = labels[example] == head.labels[slot]
         head.held_out[:, 1] += torch.bincount(slot[right], minlength=head.n_slots)
-        accumulator.update(features, labels)
-    if len(held_out):
-        head.precision_thresholds = _precision(data, np.arange(len(data.y)), accumulator)
+
+
+def fold_in(data: Reference, held_out: Ids) -> None:
+    """Let the held-out examples narrow the precision caps too: from here on no training example is let in wrongly."""
+    head = data.head
+    if len(held_out) == 0:
+        return
+    weights = head.weights.detach()
+    if head.precision == 1.0:
+        accumulator = PrecisionAccumulator(weights, head.labels)
+        for _, features, labels in data.blocks(held_out, "held-out"):
+            accumulator.update(features, labels)
+        limits = accumulator.thresholds()
+    else:
+        everyone = np.arange(len(data.y))
+        limits = _precision(data, everyone, PrecisionAccumulator(weights, head.labels))
+    head.precision_thresholds = torch.maximum(head.precision_thresholds, limits)

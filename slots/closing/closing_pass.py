@@ -1,9 +1,10 @@
 """The closing pass: exact caps over the whole training set, then only the slots that earn their place.
 
 After training the thresholds of the last batches are thrown away. (1) The fit part gives each slot its precision
-threshold, its owned examples, its centre. (2) Owned examples and the held-out part give the support caps. (3) The
-held-out part gives each slot its precision on data it was not fitted to; then those examples are folded in. (4) A set
-cover among the slots drops what nobody needs, and a cover of the unmatched adds what is missing.
+threshold, its owned examples, its centre. (2) Owned examples and the held-out part give the support caps. (3) A set
+cover among the slots drops what nobody needs, and a cover of the unmatched adds what is missing. (4) Examples that set
+nothing decide how much smaller the caps must be for matched answers to be right as often as was asked. (5) They give
+each slot its precision on data it was not fitted to, and are folded in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from slots.closing.caps import (
     Reference,
     assign_owners,
+    fold_in,
     measure_precision,
     owned_scores,
     pick_exemplars,
@@ -29,6 +31,7 @@ from slots.closing.config import ClosingConfig, ClosingReport
 from slots.closing.reduction import drop_redundant
 from slots.closing.residual_cover import cover_unmatched
 from slots.closing.shrinkage import shrink_support
+from slots.closing.vouching import Evidence, Vouching, ask, calibrate, tighten
 from slots.features.exemplars import support_features, thumbnails
 from slots.features.source import FeatureSource
 from slots.head.decision import decide
@@ -70,6 +73,7 @@ def close_fit(
     held_out: Ids,
     config: ClosingConfig,
     progress: Progress,
+    evidence: Evidence | None = None,
 ) -> Closed:
     """Close a fit: exact caps over the whole training set, and a set cover of the slots (see the module's head).
 
@@ -87,6 +91,8 @@ def close_fit(
         How many slots may stay, and how wide support caps are.
     progress : callable
         Told the progress.
+    evidence : Evidence, optional
+        What heads made in the same way answered to examples that trained nothing. Default: the held-out part is asked.
 
     Returns
     -------
@@ -94,8 +100,89 @@ def close_fit(
     """
     data = Reference(head, source.fill(progress), torch.from_numpy(y).to(head.labels.device), progress)
     fitted = np.setdiff1d(np.arange(len(y)), held_out)
+    drawn = set_caps(data, fitted, held_out, config)
+    # Before examples become slots.
+    novelty = learn_novelty(source, head, y, fitted=fitted, held_out=held_out, progress=progress)
+    matched_before = drawn.matched.copy()
+    added, contradictions = add_missing(data, y, fitted, drawn, config)
+    vouching = _vouch(data, y, held_out, config, drawn.evidence or evidence)
+    remembered = support_features(source, head.centres, head.exemplars)
+    has_images = source.featurizer.preprocessing.kind != "features"
+    images = thumbnails(source.x, head.exemplars.cpu().numpy()) if has_images else None
+    labels = y.copy()
+    unsure = np.flatnonzero(~matched_before | drawn.foreign)  # all others have matches, and of their own label alone
+    if config.reach < 1:
+        shrink_support(source, head, held_out, reach=config.reach, progress=progress)
+    if config.reach < 1 or len(held_out) or (vouching is not None and vouching.angle > 0):
+        unsure = np.arange(len(y))  # caps became smaller since
+    answers = answer(source, head, unsure, progress)
+    labels[unsure] = answers.labels
+    matched = np.ones(len(y), bool)
+    matched[unsure] = answers.matched
+    report = ClosingReport(drawn.n_dropped, added, drawn.slack, contradictions, labels, matched, vouching)
+    return Closed(report, novelty, remembered, images)
+
+
+def _vouch(
+    data: Reference, y: npt.NDArray[np.int64], held_out: Ids, config: ClosingConfig, evidence: Evidence | None
+) -> Vouching | None:
+    """Shrink the caps as far as the evidence asks for, and let the held-out examples in on it."""
     full = config.mode == "full"
-    owners, accumulator = assign_owners(data, fitted)
+    if evidence is None:
+        evidence = ask(data.source, data.head, y, held_out)
+    vouching = None
+    if config.vouch is not None and evidence.n:
+        vouching = calibrate(evidence, config.vouch)
+        if not full:
+            tighten(data.head, vouching.angle)
+            empty = ~data.head.pooled & (data.head.support_thresholds > 1)
+            data.head.drop_slots(~empty)
+    if not full:
+        measure_precision(data, held_out)
+        fold_in(data, held_out)
+    return vouching
+
+
+@dataclass(frozen=True)
+class DrawnCaps:
+    """What became of the trained slots, and whom those that stayed match.
+
+    Parameters
+    ----------
+    slack : float
+        Radians by which held-out data widened the support caps.
+    n_dropped : int
+        Slots that the cover does without.
+    min_gain : int
+        Examples that a slot must match to stay or to be added.
+    matched, foreign : bool arrays of shape (example,)
+        Fitted examples that a slot of their own label matches, or one of another.
+    evidence : Evidence or None
+        Of the held-out examples, where they have set caps since (mode ``full``).
+    """
+
+    slack: float
+    n_dropped: int
+    min_gain: int
+    matched: npt.NDArray[np.bool_]
+    foreign: npt.NDArray[np.bool_]
+    evidence: Evidence | None
+
+
+def set_caps(data: Reference, fitted: Ids, held_out: Ids, config: ClosingConfig) -> DrawnCaps:
+    """Exact caps of the trained slots from the fitted examples, and only the slots that a cover needs.
+
+    Parameters
+    ----------
+    data : Reference
+        Slots, which are changed in place, and examples.
+    fitted, held_out : int64 arrays
+        Examples that set the caps, and those that say how much wider support caps must be.
+    config : ClosingConfig
+        How many slots may stay.
+    """
+    full = config.mode == "full"
+    owners = assign_owners(data, fitted)
     example, owner, inside, near = owned_scores(data, fitted, owners)
     pick_exemplars(data, example, owner, near)
     fires = inside > -math.inf
@@ -103,36 +190,47 @@ def close_fit(
     slack = set_support_caps(
         data, (owner[fires], inside[fires]), held_out, quantile=quantile, share=config.support_share
     )
-    measure_precision(data, held_out, accumulator)
-    min_gain = max(2, len(y) // 5000) if config.min_gain is None else config.min_gain
-    counts = torch.bincount(owners[owners >= 0], minlength=head.n_slots)
-    matched, foreign, dropped = drop_redundant(data, np.arange(len(y)), counts >= min_gain)
-    # Before examples become slots.
-    novelty = learn_novelty(source, head, y, fitted=fitted, held_out=held_out, progress=progress)
-    matched_before = matched.copy()
-    added, contradictions = cover_unmatched(
-        source,
-        head,
+    evidence = None
+    if full:  # promises a match to every example, so that all of them must have set the caps before any is added
+        evidence = ask(data.source, data.head, data.y.cpu().numpy(), held_out)
+        measure_precision(data, held_out)
+        fold_in(data, held_out)
+    min_gain = max(2, len(data.y) // 5000) if config.min_gain is None else config.min_gain
+    counts = torch.bincount(owners[owners >= 0], minlength=data.head.n_slots)
+    matched, foreign, dropped = drop_redundant(data, np.arange(len(data.y)) if full else fitted, counts >= min_gain)
+    return DrawnCaps(slack, dropped, min_gain, matched, foreign, evidence)
+
+
+def add_missing(
+    data: Reference, y: npt.NDArray[np.int64], fitted: Ids, drawn: DrawnCaps, config: ClosingConfig
+) -> tuple[int, Ids]:
+    """Examples as slots for what is unmatched; returns how many, and those that contradict others.
+
+    Parameters
+    ----------
+    data : Reference
+        Slots, which are changed in place, and examples.
+    y : int64 array of shape (example,)
+        Labels.
+    fitted : int64 array
+        Examples to look at.
+    drawn : DrawnCaps
+        Its ``matched`` is updated in place.
+    config : ClosingConfig
+        How many slots may be added.
+    """
+    full = config.mode == "full"
+    return cover_unmatched(
+        data.source,
+        data.head,
         y,
-        matched=matched,
-        min_gain=1 if full else min_gain,
+        matched=drawn.matched,
+        among=np.arange(len(y)) if full else fitted,
+        min_gain=1 if full else drawn.min_gain,
         max_candidates=len(y) if full else config.max_candidates,
-        slack=slack,
-        progress=progress,
+        slack=drawn.slack,
+        progress=data.progress,
     )
-    remembered = support_features(source, head.centres, head.exemplars)
-    has_images = source.featurizer.preprocessing.kind != "features"
-    images = thumbnails(source.x, head.exemplars.cpu().numpy()) if has_images else None
-    labels = y.copy()
-    unsure = np.flatnonzero(~matched_before | foreign)  # all others have matches, and of their own label alone
-    if config.reach < 1:
-        shrink_support(source, head, held_out, reach=config.reach, progress=progress)
-        unsure = np.arange(len(y))
-    answers = answer(source, head, unsure, progress)
-    labels[unsure] = answers.labels
-    matched = np.ones(len(y), bool)
-    matched[unsure] = answers.matched
-    return Closed(ClosingReport(dropped, added, slack, contradictions, labels, matched), novelty, remembered, images)
 
 
 def answer(source: FeatureSource, head: IncrementalNeuralHashing, ids: Ids, progress: Progress) -> Prediction:

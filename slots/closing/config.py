@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from slots.closing.vouching import Vouching
 from slots.deprecation import renamed
 from slots.errors import UsageError
 from slots.shapes import Ids
@@ -34,6 +35,10 @@ class ClosingConfig:
     reach : float in (0, 1], default 1.0
         Share of the matches that is kept when, at the end, all support caps are made smaller by one angle: less is
         matched, and less of a class that comes later is swallowed. 0.8 suits a model that will meet new classes.
+    vouch : float in (0, 1), optional
+        Share of the matched answers that shall be right on new data of the same kind, default 0.98. Examples that
+        trained nothing decide how much smaller all precision caps must be for it (`slots.closing.vouching`). None, and
+        the mode ``full``, leave the caps as the training data set them.
     """
 
     mode: Literal["compact", "full"] = "compact"
@@ -42,10 +47,13 @@ class ClosingConfig:
     min_gain: int | None = None
     max_candidates: int = 500
     reach: float = 1.0
+    vouch: float | None = 0.98
 
     def __post_init__(self) -> None:
         if not 0 < self.reach <= 1:
             raise UsageError(f"`reach` must lie in (0, 1], got {self.reach}. 0.8 gives up one match in five.")
+        if self.vouch is not None and not 0 < self.vouch < 1:
+            raise UsageError(f"`vouch` must lie in (0, 1), got {self.vouch}. 0.98 lets one match in fifty be wrong.")
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,8 @@ class ClosingReport:
         Answers of the closed model on the training data.
     matched : bool array of shape (example,)
         Training examples that some slot matches.
+    vouching : Vouching or None
+        How often matched answers are right on examples that trained nothing; None where none could be asked.
     """
 
     n_dropped: int
@@ -73,3 +83,4 @@ class ClosingReport:
     contradictions: Ids
     labels: Ids
     matched: npt.NDArray[np.bool_]
+    vouching: Vouching | None = None

@@ -18,11 +18,12 @@ def drop_redundant(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
     """Drop slots that neither the cover needs nor enough examples own.
 
-    Returns who is matched by a slot of its own label, who by one of another (none at precision 1), and how many went.
+    ``ids`` are those that count. Returns, of all examples, who is matched by a slot of its own label, who by one of
+    another (none at precision 1), and how many went.
     """
     head = data.head
     covered: list[tuple[Tensor, Tensor]] = []
-    foreign = np.zeros(len(ids), bool)
+    foreign = np.zeros(len(data.y), bool)
     head.hits.zero_()
     for part, features, labels in data.blocks(ids, "matching"):
         example, slot = matching_pairs(features, head.caps())
@@ -41,7 +42,7 @@ def drop_redundant(
         keep[mine[greedy_set_cover(covers).to(mine.device)]] = True
         if not bool(keep[mine].any()):
             keep[mine[0]] = True  # a label once learned keeps at least one slot to be named by
-    matched = np.zeros(len(ids), bool)
+    matched = np.zeros(len(data.y), bool)
     matched[example.cpu().numpy()] = True
     head.drop_slots(keep)
     return matched, foreign, int((~keep).sum())

@@ -43,13 +43,14 @@ def cover_unmatched(
     y: npt.NDArray[np.int64],
     *,
     matched: npt.NDArray[np.bool_],
+    among: npt.NDArray[np.int64] | None = None,
     min_gain: int,
     max_candidates: int,
     slack: float,
     progress: Progress,
     refine_s: float = 1.0,
 ) -> tuple[int, npt.NDArray[np.int64]]:
-    """Add the fewest examples as slots that cover the unmatched ones, each at precision 1 on all of the data.
+    """Add the fewest examples as slots that cover the unmatched ones, each at precision 1 on all that are looked at.
 
     Parameters
     ----------
@@ -61,6 +62,8 @@ def cover_unmatched(
         Labels of the training data, >= 0.
     matched : bool array of shape (example,)
         Updated in place: true for what the new slots match.
+    among : int64 array, optional
+        Examples that are looked at, sorted. Default: all.
     min_gain : int
         Unmatched examples of its label that a new slot must match, itself included (count, >= 1).
     max_candidates : int
@@ -78,11 +81,12 @@ def cover_unmatched(
     contradictions : int64 array
         Candidates that do not even match themselves: the same features under another label, or zero.
     """
-    open_ids = np.flatnonzero(~matched)
+    among = np.arange(len(y)) if among is None else among
+    open_ids = among[~matched[among]]
     if len(open_ids) == 0:
         return 0, open_ids
     step = -(-len(open_ids) // max(1, max_candidates))
-    tried = _candidates(source, head, y, open_ids[::step], progress)
+    tried = _candidates(source, head, y, open_ids[::step], among=among, progress=progress)
     pairs = _pairs(source, head, y, open_ids, tried, progress=progress)
     added = 0
     for label in np.unique(y[tried.ids]):
@@ -99,9 +103,11 @@ def _candidates(
     head: IncrementalNeuralHashing,
     y: npt.NDArray[np.int64],
     ids: npt.NDArray[np.int64],
+    *,
+    among: npt.NDArray[np.int64],
     progress: Progress,
 ) -> _Candidates:
-    """Candidates with exact precision thresholds over the whole training set."""
+    """Candidates with exact precision thresholds over the examples ``among``."""
     device = source.featurizer.device
     targets = torch.from_numpy(y).to(device)
     unit = torch.cat([normalize(source(ids[rows])[:, 0].float()) for rows in source.blocks(len(ids))])
@@ -109,9 +115,10 @@ def _candidates(
     parts = []
     for i in range(0, len(ids), _CHUNK):
         accumulator = PrecisionAccumulator(unit[i : i + _CHUNK], labels[i : i + _CHUNK])
-        for rows in source.blocks(columns=max(head.n_slots, min(_CHUNK, len(ids)))):
-            progress("candidates", (i + _CHUNK * rows.stop / len(y)) / (len(ids) + _CHUNK))
-            accumulator.update(source(rows), targets[rows])
+        for rows in source.blocks(len(among), columns=max(head.n_slots, min(_CHUNK, len(ids)))):
+            progress("candidates", (i + _CHUNK * rows.stop / len(among)) / (len(ids) + _CHUNK))
+            part = rows if len(among) == len(y) else among[rows]
+            accumulator.update(source(part), targets[torch.as_tensor(part) if part is not rows else rows])
         parts.append(accumulator.thresholds())
     return _Candidates(ids, unit, labels, torch.cat(parts))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from slots.features.preprocessing import Preprocessing
 from slots.features.views import Views
+from slots.features.whitening import Whitening
 from slots.shapes import RawInputs
 
 _CPU_INPUTS = 128
@@ -30,7 +31,9 @@ class Featurizer(nn.Module):
     backbone : nn.Module
         From (batch, channel, height, width), (batch, feature), or strings, to (batch, feature).
     feature_dim : int
-        Number of features that the backbone gives.
+        Number of features that come out at the end.
+    whitening : Whitening, optional
+        Applied to what the backbone gives. Default: none.
     device : torch device, default "cpu"
         Where the backbone lies; ``to`` moves both.
 
@@ -49,10 +52,12 @@ class Featurizer(nn.Module):
         backbone: nn.Module,
         *,
         feature_dim: int,
+        whitening: Whitening | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
         self.preprocessing, self.views, self.backbone, self.feature_dim = preprocessing, views, backbone, feature_dim
+        self.whitening = whitening
         self._place: Tensor
         # Moves along where the backbone has no tensor of its own, and is not stored.
         self.register_buffer("_place", torch.empty(0, device=device), persistent=False)
@@ -89,7 +94,16 @@ class Featurizer(nn.Module):
             features = torch.cat([self.backbone(part) for part in inputs.split(_CPU_INPUTS)])
         else:
             features = self.backbone(inputs)
+        features = self.project(features)
         return features.reshape(*views.shape[:2], features.shape[-1])
+
+    def project(self, features: Float[Tensor, "example feature"]) -> Float[Tensor, "example feature"]:
+        """What the head sees of the backbone's features: whitened where there is a whitening."""
+        return features if self.whitening is None else self.whitening(features)
+
+    def directions(self, weights: Float[Tensor, "slot feature"]) -> Float[Tensor, "slot feature"]:
+        """Slot weights as directions in the backbone's features, for pictures of what makes a slot fire."""
+        return weights if self.whitening is None else self.whitening.directions(weights)
 
     def blocks(self, n: int, *, columns: int = 0) -> Iterator[slice]:
         """Slices of examples whose intermediates stay near 64 MB.

@@ -57,6 +57,16 @@ class FeatureSource:
         places = self._learn(rows)
         return self._memory.take(rows if self._ids is None else places)
 
+    def projected(self) -> FeatureSource:
+        """The same inputs after a whitening was put into the featurizer: what is kept is mapped, not computed anew."""
+        after = FeatureSource(self.featurizer, self.x, keep=self.keeps)
+        if self._memory is not None and after._memory is not None and self._ids is None:
+            known = np.flatnonzero(self._memory.known)
+            for rows in self.blocks(len(known)):
+                old = self._memory.take(known[rows])
+                after._memory.put(known[rows], self.featurizer.project(old.flatten(0, 1)).reshape(old.shape))
+        return after
+
     def fill(self, progress: Progress) -> FeatureSource:
         """Compute what is not known yet, block by block, where it is kept; returns itself.
 

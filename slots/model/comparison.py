@@ -182,7 +182,17 @@ def _feature_reasons(old: SlotModel, new: SlotModel) -> tuple[str, ...]:
         or not all(torch.equal(value.cpu(), second[name].cpu()) for name, value in first.items())
     ):
         reasons.append("the backbone differs")
+    if not _same_whitening(old, new):
+        reasons.append("the whitening differs")
     return tuple(reasons)
+
+
+def _same_whitening(old: SlotModel, new: SlotModel) -> bool:
+    first, second = old.featurizer.whitening, new.featurizer.whitening
+    if first is None or second is None:
+        return first is second
+    pairs = ((first.mean, second.mean), (first.matrix, second.matrix))
+    return all(torch.equal(a.cpu(), b.cpu()) for a, b in pairs)
 
 
 def _slot_reasons(old: SlotModel, new: SlotModel) -> tuple[str, ...]:

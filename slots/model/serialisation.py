@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from slots.errors import ModelError, UsageError
 from slots.features.preprocessing import Preprocessing
+from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.labels import LabelNames
 from slots.novelty.slot_novelty import ModelNovelty
@@ -41,6 +42,8 @@ class ModelParts:
         From scaled inputs to features; None where the inputs are the features.
     backbone_spec : tuple or None
         ``(name, options)`` that rebuild the backbone.
+    whitening : Whitening or None
+        Between backbone and slots; None where there is none.
     head : IncrementalNeuralHashing
         The slots.
     labels : LabelNames
@@ -62,6 +65,7 @@ class ModelParts:
     views: str
     backbone: nn.Module | None
     backbone_spec: tuple[str, dict[str, Any]] | None
+    whitening: Whitening | None
     head: IncrementalNeuralHashing
     labels: LabelNames
     history: list[Generation]
@@ -95,6 +99,8 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
     }
     if parts.backbone is not None and (weights := parts.backbone.state_dict()):
         tensors["backbone"] = weights
+    if parts.whitening is not None:
+        tensors["whitening"] = {name: value.contiguous() for name, value in parts.whitening.state_dict().items()}
     if parts.exemplar_images is not None:
         tensors["exemplars"] = _stored_exemplars(parts.exemplar_images)
     if parts.exemplar_features is not None:
@@ -165,6 +171,7 @@ def from_state(
         views=header["views"],
         backbone=backbone,
         backbone_spec=None if spec is None else (spec["name"], spec["options"]),
+        whitening=Whitening(**tensors["whitening"]) if "whitening" in tensors else None,
         head=head,
         labels=LabelNames(tuple(header["class_names"]), frozenset(header.get("clusters", ()))),
         history=[Generation(**line) for line in header["history"]],

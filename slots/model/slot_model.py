@@ -43,6 +43,8 @@ class SlotModel(ModelState):
         Views matched beside the input itself, for example ``"shift1"`` (`slots.features.parse_views`).
     backbone_spec : tuple, optional
         ``(name, options)`` that rebuild the backbone at load. Default: the backbone's own ``name`` and ``options``.
+    whitening : Whitening, optional
+        Between the backbone's features and the slots (`slots.features.whitening`); fixed, as the backbone is.
 
     Examples
     --------

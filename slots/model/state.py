@@ -15,6 +15,7 @@ from slots.features.featurized import Featurized
 from slots.features.featurizer import Featurizer
 from slots.features.preprocessing import Preprocessing
 from slots.features.views import parse_views
+from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.index.kept_index import KeptIndex
 from slots.labels import LabelNames
@@ -38,12 +39,14 @@ class ModelState(Featurized):
         class_names: Sequence[str] = (),
         views: str = "none",
         backbone_spec: tuple[str, dict[str, Any]] | None = None,
+        whitening: Whitening | None = None,
     ) -> None:
         featurizer = Featurizer(
             preprocessing,
             parse_views(views),
             nn.Identity() if backbone is None else backbone,
             feature_dim=head.feature_dim,
+            whitening=whitening,
             device=head.weights.device,
         )
         super().__init__(featurizer)
@@ -170,6 +173,7 @@ class ModelState(Featurized):
                 views=self.views.spec,
                 backbone=None if isinstance(self.backbone, nn.Identity) else self.backbone,
                 backbone_spec=self.backbone_spec,
+                whitening=self.featurizer.whitening,
                 head=self.head,
                 labels=LabelNames(self.class_names, self.clusters),
                 history=self.history,
@@ -232,6 +236,7 @@ class ModelState(Featurized):
             class_names=parts.labels.names,
             views=parts.views,
             backbone_spec=parts.backbone_spec,
+            whitening=parts.whitening,
         )
         model.history, model.clusters = parts.history, parts.labels.clusters
         model.exemplar_features, model.thumbnails = parts.exemplar_features, parts.exemplar_images

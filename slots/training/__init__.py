@@ -6,6 +6,8 @@ from slots.labels import check_labels as check_labels
 from slots.training.backbone_hooks import constrain as constrain
 from slots.training.backbone_hooks import schedule as schedule
 from slots.training.config import TrainConfig as TrainConfig
+from slots.training.defaults import AutoConfig as AutoConfig
+from slots.training.defaults import Look as Look
 from slots.training.fitting import FitResult as FitResult
 from slots.training.fitting import fit as fit
 from slots.training.fitting import hold_out as hold_out

@@ -50,6 +50,9 @@ class TrainConfig:
         Wanted precision of a slot on the training data.
     standardize : bool, default False
         Subtract the channels' mean and divide by their deviation before the backbone.
+    whitening : float, optional
+        Shrinkage in (0, 1] of a whitening of the features before the sphere (`slots.features.whitening`); only where
+        training does not change the features. Default: none.
     closing : ClosingConfig
         How the closing pass turns trained weights into exact caps.
     seed : int, default 0
@@ -77,6 +80,7 @@ class TrainConfig:
     held_out: float = 0.05
     precision: float = 1.0
     standardize: bool = False
+    whitening: float | None = None
     closing: ClosingConfig = field(default_factory=ClosingConfig)
     seed: int = 0
     device: str = "cpu"
@@ -95,6 +99,8 @@ class TrainConfig:
             raise UsageError(f"`held_out` must lie in [0, 1), got {self.held_out}. 0.05 keeps one example in twenty.")
         if not 0 < self.precision <= 1:
             raise UsageError(f"`precision` must lie in (0, 1], got {self.precision}. Pass 1.0 for no tolerance.")
+        if self.whitening is not None and not 0 < self.whitening <= 1:
+            raise UsageError(f"`whitening` must lie in (0, 1], got {self.whitening}. 0.1 keeps most of the covariance.")
         rates = self.backbone_lr, self.matrix_lr
         if self.scale <= 0 or self.slot_lr <= 0 or min(self.beta, self.margin, *rates) < 0:
             raise UsageError(

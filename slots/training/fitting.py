@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slots.closing.closing_pass import close_fit
 from slots.closing.config import ClosingReport
@@ -20,6 +20,7 @@ from slots.errors import DataError, UsageError
 from slots.features.preprocessing import Preprocessing, raw_inputs
 from slots.features.source import FeatureSource
 from slots.features.views import parse_views
+from slots.features.whitening import ClassSums, Whitening
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.labels import check_labels, numbered
 from slots.model.slot_model import SlotModel
@@ -29,8 +30,11 @@ from slots.shapes import RawInputs
 from slots.training.backbone_hooks import learns
 from slots.training.checkpoint import remove_checkpoint
 from slots.training.config import TrainConfig
+from slots.training.cross_fit import ENOUGH, cross_fit
+from slots.training.defaults import AutoConfig, Look, look_at
 from slots.training.loop import FitLoop, Regularizer
 
+_FEWEST = 10  # held-out examples that can calibrate anything
 _SMALL_WORK = 5e7  # multiplications a batch: a millisecond of one thread
 
 
@@ -50,6 +54,10 @@ class FitResult:
         Whether ``stop`` ended the training early; the model is closed and usable all the same.
     closing : ClosingReport
         What the closing pass did, and its answers on the training data.
+    config : TrainConfig
+        What the fit used.
+    look : Look or None
+        What a look at the data found, where the config was left to it.
     """
 
     epochs: int
@@ -57,6 +65,8 @@ class FitResult:
     elapsed_s: float
     interrupted: bool
     closing: ClosingReport
+    config: TrainConfig
+    look: Look | None = None
 
 
 @renamed(report="progress")
@@ -65,7 +75,7 @@ def fit(
     y: npt.ArrayLike,
     *,
     backbone: nn.Module | None = None,
-    config: TrainConfig | None = None,
+    config: TrainConfig | AutoConfig | None = None,
     class_names: tuple[str, ...] = (),
     checkpoint: str | Path | None = None,
     resume: bool = False,
@@ -85,8 +95,9 @@ def fit(
     backbone : nn.Module, optional
         From (batch, channel, height, width) to (batch, feature). Without parameters that ask for gradients it stays
         as it is, and only the head is trained. Default: none, the inputs are the features.
-    config : TrainConfig, optional
-        How to train and to close. Default: `TrainConfig`'s own numbers.
+    config : TrainConfig or AutoConfig, optional
+        How to train and to close. Default: chosen by a short look at the data (`AutoConfig`), where training does not
+        change the features; `TrainConfig`'s own numbers where it does.
     class_names : tuple of str
         Name of label ``i`` at place ``i``; a label beyond them is shown as its number. Default: where ``y`` holds
         names, those in their order.
@@ -121,16 +132,28 @@ def fit(
     limited by their support caps alone. Equal inputs with different labels are allowed: no slot will match them.
     """
     started = time.monotonic()
-    config = config or TrainConfig()
+    auto = AutoConfig() if config is None else config
+    config = auto.base if isinstance(auto, AutoConfig) else auto
     progress = progress or silent
     x = raw_inputs(x)
     y, class_names = numbered(y, class_names)
     labels = check_labels(x, y)
     torch.manual_seed(config.seed)
     model = _assemble(x, backbone, config, class_names)
-    held_out = hold_out(len(labels), config.held_out, config.seed)
+    held_out = hold_out(labels, config.held_out, config.seed)
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
     source = _fixed_features(model, x, config, progress)
+    look = rows = None
+    if isinstance(auto, AutoConfig) and _is_fixed(model, config):
+        rows = _rows(model, x, source)
+        look = look_at(rows[torch.from_numpy(fitted)], labels[fitted], auto, progress=progress)
+        config = config if look is None else look.config
+        model.head.scale, model.head.beta, model.head.precision = config.scale, config.beta, config.precision
+    if rows is None and (config.whitening is not None or _wants_cross_fit(model, config, n_held_out=len(held_out))):
+        rows = _rows(model, x, source)
+    if config.whitening is not None and rows is not None:
+        _whiten(model, rows[torch.from_numpy(fitted)], labels[fitted], config)
+        source = None if source is None else source.projected()
     targets = torch.from_numpy(labels).to(model.device)
     run = FitLoop(model, x, targets, fitted, config, progress, stop or (lambda: False), source, regularizer)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
@@ -139,21 +162,53 @@ def fit(
         if not model.head.n_slots and not is_text and not bool(torch.as_tensor(x).any()):
             raise DataError("`x` must have an example that is not all zeros, got none. Check how the data was made.")
         source = FeatureSource(model.featurizer, x) if source is None else source
-        closed = close_fit(source, model.head, labels, held_out=held_out, config=config.closing, progress=progress)
+        evidence = None
+        if rows is not None and _wants_cross_fit(model, config, n_held_out=len(held_out)):
+            evidence = cross_fit(rows, labels, config, progress=progress)
+        closed = close_fit(
+            source, model.head, labels, held_out=held_out, config=config.closing, progress=progress, evidence=evidence
+        )
     model.novelty, model.thumbnails = closed.novelty, closed.exemplar_images
     model.exemplar_features = closed.exemplar_features
     model.rehearsal = remember(source, model.head, labels, held_out=held_out, seed=config.seed, progress=progress)
     model.eval()
     if checkpoint is not None:
         remove_checkpoint(Path(checkpoint))
-    return model, FitResult(len(losses), tuple(losses), time.monotonic() - started, interrupted, closed.report)
+    elapsed = time.monotonic() - started
+    return model, FitResult(len(losses), tuple(losses), elapsed, interrupted, closed.report, config, look)
+
+
+def _is_fixed(model: SlotModel, config: TrainConfig) -> bool:
+    """Whether training leaves the features as they are."""
+    return config.augment == "none" and not learns(model.backbone)
+
+
+def _wants_cross_fit(model: SlotModel, config: TrainConfig, *, n_held_out: int) -> bool:
+    """Whether more examples should be asked how far slots may vouch than are held out, and can be."""
+    asks = config.closing.vouch is not None and config.closing.mode != "full" and n_held_out < ENOUGH
+    return asks and _is_fixed(model, config) and model.views.n_views == 1 and config.slots_per_class > 0
+
+
+def _rows(model: SlotModel, x: RawInputs, source: FeatureSource | None) -> Tensor:
+    """Features of the inputs themselves, shape (example, feature), as the backbone gives them."""
+    seen = FeatureSource(model.featurizer, x, keep=False) if source is None else source
+    return torch.cat([seen(part)[:, 0] for part in seen.blocks()]).float()
+
+
+def _whiten(model: SlotModel, rows: Tensor, labels: npt.NDArray[np.int64], config: TrainConfig) -> None:
+    """Put a whitening, learned from the rows that are trained on, between backbone and head."""
+    if not _is_fixed(model, config):
+        raise UsageError("`whitening` must be left out where training changes the features. Freeze the backbone.")
+    assert config.whitening is not None
+    sums = ClassSums.of(rows, torch.from_numpy(labels).to(rows.device))
+    model.featurizer.whitening = Whitening.of(sums, shrinkage=config.whitening).to(rows.device)
 
 
 def _fixed_features(model: SlotModel, x: RawInputs, config: TrainConfig, progress: Progress) -> FeatureSource | None:
     """The features of all views, computed once, where training cannot change them and memory can hold them."""
     if model.preprocessing.kind == "text":
         return FeatureSource(model.featurizer, x).fill(progress)
-    if config.augment != "none" or learns(model.backbone) or not any(True for _ in model.backbone.parameters()):
+    if not _is_fixed(model, config) or not any(True for _ in model.backbone.parameters()):
         return None  # an identity or a reshape is quicker than a copy
     source = FeatureSource(model.featurizer, x)
     return source.fill(progress) if source.keeps else None
@@ -173,12 +228,23 @@ def _threads_for(model: SlotModel, backbone: nn.Module | None, config: TrainConf
         torch.set_num_threads(before)
 
 
-def hold_out(n: int, share: float, seed: int) -> npt.NDArray[np.int64]:
-    """Ids kept aside, sorted; none when fewer than 10 would be, since they could not calibrate anything."""
+def hold_out(labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.int64]:
+    """Ids kept aside, sorted; none when fewer than 10 would be, since they could not calibrate anything.
+
+    No class gives away more than half of its examples.
+    """
+    n = len(labels)
     count = min(round(n * share), n // 2)
-    if count < 10:
+    if count < _FEWEST:
         return np.zeros(0, np.int64)
-    return np.sort(np.random.default_rng(seed).choice(n, count, replace=False)).astype(np.int64)
+    drawn = np.random.default_rng(seed).choice(n, count, replace=False)
+    _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    mine = of_class[drawn]
+    order = np.argsort(mine, kind="stable")
+    rank = np.empty(count, np.int64)  # how many of its class were drawn before
+    rank[order] = np.arange(count) - np.searchsorted(mine[order], mine[order])
+    kept = drawn[rank < sizes[mine] // 2]
+    return np.sort(kept if len(kept) >= _FEWEST else kept[:0]).astype(np.int64)
 
 
 def _assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, class_names: tuple[str, ...]) -> SlotModel:

@@ -117,8 +117,8 @@ class FitLoop:
         """Features of inputs as they are."""
         if self.source is not None:
             return self.source(ids)[:, 0]
-        features: Tensor = self.model.backbone(self.model.preprocessing(self.x[ids], self.model.device))
-        return features
+        inputs = self.model.preprocessing(self.x[ids], self.model.device)
+        return self.model.featurizer.project(self.model.backbone(inputs))
 
     def _features(self, views: Tensor) -> tuple[Tensor, Tensor | float]:
         """Features of a batch of viewed inputs, and what a regulariser adds to the loss."""

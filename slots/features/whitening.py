@@ -1,0 +1,146 @@
+"""Whitening: features in which the spread within a class is the same in all directions, before the sphere.
+
+Cosines between raw features weigh each direction by its variance, most of which is often shared by all classes and says
+nothing about them. Divided by the spread *within* classes, angles measure what tells classes apart: the nearest class
+mean in whitened features is linear discriminant analysis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slots.shapes import Labels
+
+
+@dataclass(frozen=True)
+class ClassSums:
+    """What whitening needs of labelled rows: counts, means and the scatter within classes, in float64.
+
+    Parameters
+    ----------
+    mean : float64 tensor of shape (feature,)
+        Of all rows.
+    scatter : float64 tensor of shape (feature, feature)
+        Sum over all rows of the outer product of what lies between a row and the mean of its class.
+    n : int
+        Number of rows.
+    n_classes : int
+        Number of different labels.
+    """
+
+    mean: Tensor
+    scatter: Tensor
+    n: int
+    n_classes: int
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, rows: Float[Tensor, "example feature"], labels: Labels) -> Self:
+        """Sums of these rows.
+
+        Parameters
+        ----------
+        rows : float tensor of shape (example, feature)
+            At least one.
+        labels : int64 tensor of shape (example,)
+            Label of each row.
+        """
+        wide = rows.double()
+        classes, place = labels.unique(return_inverse=True)
+        sums = torch.zeros(len(classes), rows.shape[1], dtype=torch.float64, device=rows.device)
+        # A loop over classes keeps the order of summing, and so the bits, the same on every device.
+        order = place.argsort(stable=True)
+        sizes = torch.bincount(place, minlength=len(classes)).tolist()
+        for i, members in enumerate(order.split(sizes)):
+            sums[i] = wide[members].sum(0)
+        means = sums / torch.tensor(sizes, dtype=torch.float64, device=rows.device)[:, None]
+        inner = wide - means[place]
+        return cls(wide.mean(0), inner.T @ inner, len(rows), len(classes))
+
+
+class Whitening(nn.Module):
+    """The map ``z = (x - mean) @ matrix`` from features to whitened features, fixed once it is made.
+
+    Parameters
+    ----------
+    mean : float tensor of shape (feature,)
+        Taken off first.
+    matrix : float tensor of shape (feature, whitened)
+        Applied to what is left.
+
+    Attributes
+    ----------
+    mean, matrix : float64 tensors
+        As given, as buffers.
+
+    Examples
+    --------
+    >>> rows = torch.tensor([[0.0, 4.0], [0.0, -4.0], [1.0, 4.0], [1.0, -4.0]])
+    >>> white = Whitening.of(ClassSums.of(rows, torch.tensor([0, 0, 1, 1])), shrinkage=0.5)
+    >>> white(rows)[:2].round(decimals=3)               # the second axis varies within classes only
+    tensor([[-0.2500,  1.1550],
+            [-0.2500, -1.1550]])
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, mean: Float[Tensor, " feature"], matrix: Float[Tensor, "feature whitened"]) -> None:
+        super().__init__()
+        if (
+            matrix.ndim != 2
+            or mean.shape != matrix.shape[:1]
+            or not bool(matrix.isfinite().all() & mean.isfinite().all())
+        ):
+            raise ValueError(
+                f"`mean` and `matrix` must be finite, of shapes (feature,) and (feature, whitened), got "
+                f"{tuple(mean.shape)} and {tuple(matrix.shape)}. Make them with Whitening.of."
+            )
+        self.register_buffer("mean", mean.detach().double())
+        self.register_buffer("matrix", matrix.detach().double())
+
+    @classmethod
+    def of(cls, sums: ClassSums, *, shrinkage: float) -> Self:
+        """Whitening by the inverse root of the shrunk covariance within classes.
+
+        Parameters
+        ----------
+        sums : ClassSums
+            Of the training rows.
+        shrinkage : float in (0, 1]
+            Weight of a multiple of the identity in ``(1 - shrinkage) S + shrinkage tr(S) / d I``; at 1 features are
+            centred and scaled alike, and no direction is preferred.
+
+        Notes
+        -----
+        Regularised discriminant analysis (Friedman, "Regularized Discriminant Analysis", 1989, eq. 18) keeps the
+        covariance shared by the classes and shrinks it towards a multiple of the identity.
+        """
+        if not 0 < shrinkage <= 1:
+            raise ValueError(f"`shrinkage` must lie in (0, 1], got {shrinkage}. 0.1 keeps most of the covariance.")
+        covariance = sums.scatter / max(1, sums.n - sums.n_classes)
+        spread = float(covariance.diagonal().mean())
+        identity = torch.eye(len(covariance), dtype=torch.float64, device=covariance.device)
+        if spread <= 0:  # every class is one point: there is no direction to divide by
+            return cls(sums.mean, identity)
+        values, vectors = torch.linalg.eigh((1 - shrinkage) * covariance / spread + shrinkage * identity)
+        # The symmetric root leaves the axes where they were, so that a shrinkage of 1 changes nothing but the centre.
+        return cls(sums.mean, (vectors / values.clamp_min(np.finfo(np.float64).eps).sqrt()) @ vectors.T)
+
+    def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch whitened"]:
+        """Whitened features of the same kind of float.
+
+        Computed in float64: rounded to float32 afterwards, a row gets the same bits alone and in a batch.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            return ((x.double() - self.mean) @ self.matrix).to(torch.promote_types(x.dtype, torch.float32))
+
+    def directions(self, weights: Float[Tensor, "slot whitened"]) -> Float[Tensor, "slot feature"]:
+        """Directions in the features before: up to a constant, ``x @ directions.T`` is ``z @ weights.T``."""
+        return (weights.double() @ self.matrix.T).to(weights.dtype)
