@@ -132,7 +132,8 @@ def _vouch(
         evidence = ask(data.source, data.head, y, held_out)
     vouching = None
     if config.vouch is not None and evidence.n:
-        vouching = calibrate(evidence, config.vouch)
+        # Who tolerates wrong labels above a threshold cannot be promised fewer of them on new data.
+        vouching = calibrate(evidence, min(config.vouch, data.head.precision))
         if not full:
             tighten(data.head, vouching.angle)
             empty = ~data.head.pooled & (data.head.support_thresholds > 1)

@@ -65,15 +65,20 @@ class Evidence:
     @classmethod
     def joined(cls, parts: Sequence[Evidence]) -> Evidence:
         """That of several heads, each asked about other examples."""
+        parts = [*parts, cls.none()]
         starts = np.cumsum([0, *(part.n for part in parts)])
         return cls(
             np.concatenate([part.examples + start for part, start in zip(parts, starts, strict=False)]),
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("right", "depths", "support_depths")
-            ),
-            n=int(starts[-1]),
+            np.concatenate([part.right for part in parts]),
+            np.concatenate([part.depths for part in parts]),
+            np.concatenate([part.support_depths for part in parts]),
+            int(starts[-1]),
         )
+
+    @classmethod
+    def none(cls) -> Evidence:
+        """That of no examples."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0), np.zeros(0), 0)
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def ask(source: FeatureSource, head: IncrementalNeuralHashing, y: npt.NDArray[np
         labels = torch.from_numpy(y[ids[rows]]).to(slot.device)
         found.append((example + rows.start, labels[example] == caps.labels[slot], depth[0], depth[1]))
     if not found:
-        return Evidence(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0), np.zeros(0), 0)
+        return Evidence.none()
     columns = [torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)]
     return Evidence(columns[0], columns[1], columns[2], columns[3], len(ids))
 

@@ -97,6 +97,8 @@ def _ask_fold(
     source = FeatureSource(featurizer, rows.cpu().numpy())
     unit = normalize(source(fitted)[:, 0].float())
     start = first_slots(unit, targets[here], per_class=max(1, config.slots_per_class), seed=config.seed)
+    if len(start.classes) == 0:
+        return Evidence.none()
     head = train_fixed(unit, targets[here], start, config)
     data = Reference(head, source, targets, silent)
     drawn = set_caps(data, fitted, left, replace(config.closing, mode="compact"))

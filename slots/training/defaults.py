@@ -127,6 +127,8 @@ def look_at(
     The simplest setting comes first (raw directions, one slot a class); another takes its place if it is ahead by half
     a standard error of the paired difference. The same for the same data and seed.
     """
+    seen = (rows != 0).any(1).cpu().numpy()  # a zero row has no direction to tell anything by
+    rows, labels = rows[torch.from_numpy(seen)], labels[seen]
     parts = _parts(labels, auto.base.seed)
     if not parts:
         return None
@@ -269,7 +271,7 @@ class _Trials:
 
 def _parts(labels: npt.NDArray[np.int64], seed: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Fitted and checked rows: one split where there are many examples, else folds; each class keeps one to fit on."""
-    sizes = np.bincount(labels)
+    sizes = np.bincount(labels) if len(labels) else np.zeros(0, np.int64)
     if int((sizes > 1).sum()) < 2:
         return []
     order = np.random.default_rng([seed, 12]).permutation(len(labels))

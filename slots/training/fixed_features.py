@@ -21,7 +21,6 @@ from slots.head.similarities import normalize
 from slots.shapes import Labels
 from slots.training.config import TrainConfig
 
-_NOWHERE = -1e4  # score of a place without a slot
 _MOMENTS = 0.9, 0.999, 1e-8  # Adam's, as torch has them
 _KMEANS_EXAMPLES = 3000  # per class, as in the loop of a fit
 
@@ -71,7 +70,8 @@ def first_slots(unit: Float[Tensor, "example feature"], labels: Labels, *, per_c
         if per_class == 1:
             found = normalize(rows.double().sum(0, keepdim=True)).to(unit)
         else:
-            found = torch.from_numpy(directions(rows.cpu().numpy(), min(per_class, len(rows)), seed=seed)).to(unit)
+            centres = directions(rows.cpu().numpy(), min(per_class, len(rows)), seed=seed)
+            found = normalize(torch.from_numpy(centres).to(unit))
         weights[: len(found), c] = found
         there[: len(found), c] = True
     return SlotGrid(weights, there, classes)
@@ -88,7 +88,7 @@ def train_fixed(
     unit : float32 tensor of shape (example, feature)
         Unit rows, whitened already.
     labels : int64 tensor of shape (example,)
-        Each in ``start.classes``.
+        Rows of labels that have no slot are passed over.
     start : SlotGrid
         Where the slots begin.
     config : TrainConfig
@@ -100,10 +100,12 @@ def train_fixed(
         Slots by class, then by place.
     """
     shape = start.weights.shape
+    seen = torch.isin(labels, start.classes)
+    unit, labels = unit[seen], labels[seen]
     weights = start.weights.flatten(0, 1).clone()
     wanted = torch.searchsorted(start.classes, labels)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
-    batch = min(config.batch_size, len(unit))
+    batch = max(1, min(config.batch_size, len(unit)))
     per_epoch = max(1, len(unit) // batch)
     decay1, decay2, tiny = _MOMENTS
     for step in range(config.epochs * per_epoch):
@@ -154,8 +156,8 @@ def loss_slope(
     if len(there) == 1:
         pooled, inner = scores, None
     else:
-        s = scores.reshape(n, *there.shape).masked_fill(~there, _NOWHERE)
-        attention = (config.beta * s).softmax(1)
+        s = scores.reshape(n, *there.shape)
+        attention = (config.beta * s).masked_fill(~there, -math.inf).softmax(1)
         pooled = (attention * s).sum(1)
         inner = attention * (1 + config.beta * (s - pooled[:, None]))
     logits = config.scale * pooled

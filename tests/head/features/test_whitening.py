@@ -1,0 +1,99 @@
+"""Whitening before the sphere: what it does to the spread within classes, and that a row alone gets the same bits."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import slots
+from slots.features.whitening import ClassSums, Whitening
+from slots.training import TrainConfig
+
+
+def rows_of(seed: int, n: int = 200, d: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 4, n)
+    mixing = rng.normal(size=(d, d)) * np.geomspace(0.1, 10, d)
+    x = rng.normal(size=(4, d))[y] * 3 + rng.normal(size=(n, d)) @ mixing
+    return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_sums_are_those_of_a_loop_over_rows(seed):
+    x, y = rows_of(seed, 50)
+    sums = ClassSums.of(x, y)
+    wide = x.double().numpy()
+    means = {int(c): wide[y.numpy() == c].mean(0) for c in y.unique()}
+    scatter = sum(np.outer(row - means[int(c)], row - means[int(c)]) for row, c in zip(wide, y, strict=True))
+    np.testing.assert_allclose(sums.scatter.numpy(), scatter, rtol=1e-9, atol=1e-9)
+    assert (sums.n, sums.n_classes) == (50, len(means))
+
+
+def test_little_shrinkage_makes_the_spread_within_classes_round():
+    x, y = rows_of(0, 5000)
+    white = Whitening.of(ClassSums.of(x, y), shrinkage=1e-9)(x)
+    covariance = ClassSums.of(white, y).scatter / (len(x) - 4)
+    spread = covariance.diagonal().mean()
+    assert torch.allclose(covariance / spread, torch.eye(6, dtype=torch.float64), atol=1e-2)
+
+
+def test_full_shrinkage_only_centres_and_scales():
+    x, y = rows_of(1)
+    white = Whitening.of(ClassSums.of(x, y), shrinkage=1.0)(x)
+    centred = x - x.mean(0)
+    ratio = white[0] / centred[0]
+    assert torch.allclose(ratio, ratio[:1].expand(6), rtol=1e-4)
+
+
+@given(seed=st.integers(0, 100), shrinkage=st.floats(0.01, 1))
+@settings(max_examples=20, deadline=None)
+def test_a_row_has_the_same_bits_alone_and_in_a_batch(seed, shrinkage):
+    x, y = rows_of(seed)
+    white = Whitening.of(ClassSums.of(x, y), shrinkage=shrinkage)
+    together = white(x)
+    assert all(torch.equal(white(x[i : i + 1])[0], together[i]) for i in range(0, 200, 17))
+
+
+def test_directions_give_the_same_scores_up_to_a_constant():
+    x, y = rows_of(2)
+    white = Whitening.of(ClassSums.of(x, y), shrinkage=0.2)
+    weights = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    difference = white(x) @ weights.T - x @ white.directions(weights).T
+    assert torch.allclose(difference, difference[:1].expand_as(difference), atol=1e-3)
+
+
+def test_classes_of_one_point_are_left_as_they_are():
+    x = torch.eye(3).repeat(2, 1)
+    white = Whitening.of(ClassSums.of(x, torch.arange(3).repeat(2)), shrinkage=0.1)
+    assert torch.equal(white.matrix, torch.eye(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shrinkage", [0, -1, 1.5])
+def test_shrinkage_out_of_range_is_refused(shrinkage):
+    with pytest.raises(ValueError, match="shrinkage"):
+        Whitening.of(ClassSums.of(*rows_of(0)), shrinkage=shrinkage)
+
+
+def test_a_whitened_model_is_stored_and_read_with_the_same_answers(tmp_path):
+    x, y = rows_of(3, 400)
+    config = TrainConfig(epochs=3, slots_per_class=2, whitening=0.1)
+    model, _ = slots.fit(x.numpy(), y.numpy(), config=config)
+    model.save(tmp_path / "model")
+    again = slots.SlotModel.load(tmp_path / "model")
+    before, after = model.predict(x.numpy()), again.predict(x.numpy())
+    assert all(np.array_equal(getattr(before, name), getattr(after, name)) for name in vars(before))
+    assert torch.equal(again.featurizer.whitening.matrix, model.featurizer.whitening.matrix)
+
+
+def test_an_update_never_moves_the_whitening():
+    x, y = rows_of(4, 400)
+    known = (y < 3).numpy()
+    config = TrainConfig(epochs=3, slots_per_class=2, whitening=0.1)
+    model, _ = slots.fit(x.numpy()[known], y.numpy()[known], config=config)
+    matrix, before = model.featurizer.whitening.matrix.clone(), model.predict(x.numpy())
+    model.update(x.numpy(), {int(i): 3 for i in np.flatnonzero(~known)[:20]})
+    after = model.predict(x.numpy())
+    assert torch.equal(model.featurizer.whitening.matrix, matrix)
+    assert np.array_equal(after.labels[before.matched], before.labels[before.matched])

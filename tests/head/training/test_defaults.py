@@ -1,0 +1,115 @@
+"""Defaults that read the data: the quick training against autograd, and what a look chooses."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
+
+import slots
+from slots.head.similarities import normalize
+from slots.training import AutoConfig, TrainConfig
+from slots.training.defaults import look_at
+from slots.training.fixed_features import first_slots, loss_slope, train_fixed
+
+
+def unit_rows(seed: int, n: int = 120, d: int = 8, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    x = rng.normal(size=(classes, d))[y] + rng.normal(size=(n, d))
+    return normalize(torch.from_numpy(x.astype(np.float32))), torch.from_numpy(y)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    per_class=st.integers(1, 5),
+    beta=st.floats(0, 30),
+    margin=st.sampled_from([0.0, 0.1]),
+    smooth=st.sampled_from([0.0, 0.2]),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_slope_is_autograds_through_the_head(seed, per_class, beta, margin, smooth):
+    x, y = unit_rows(seed)
+    config = TrainConfig(scale=10.0, beta=beta, margin=margin, label_smoothing=smooth, slots_per_class=per_class)
+    grid = first_slots(x, y, per_class=per_class, seed=0)
+    flat = grid.weights.flatten(0, 1)
+    slope = loss_slope(x @ flat.T, y, grid.there, config).T @ x
+    head = slots.IncrementalNeuralHashing(8, scale=10.0, beta=beta)
+    order = torch.arange(len(flat)).reshape(grid.there.shape)
+    label = torch.arange(4).expand(grid.there.shape)
+    keep = grid.there.flatten()
+    head.add_slots(flat[keep], label.flatten()[keep])
+    logits = head(x) - 10.0 * margin * functional.one_hot(y, 4)
+    functional.cross_entropy(logits, y, label_smoothing=smooth).backward()
+    assert torch.allclose(slope[order.flatten()[keep]], head.weights.grad, atol=1e-5)
+
+
+def test_the_first_slot_of_a_class_is_its_mean_direction():
+    x, y = unit_rows(0)
+    grid = first_slots(x, y, per_class=1, seed=0)
+    for label in range(4):
+        assert torch.allclose(grid.weights[0, label], normalize(x[y == label].mean(0)), atol=1e-6)
+
+
+def test_quick_training_is_deterministic_and_lowers_the_loss():
+    x, y = unit_rows(1)
+    config = TrainConfig(epochs=10, batch_size=30, slots_per_class=2, scale=10.0)
+    grid = first_slots(x, y, per_class=2, seed=0)
+    first, second = train_fixed(x, y, grid, config), train_fixed(x, y, grid, config)
+    assert torch.equal(first.weights, second.weights)
+    untrained = train_fixed(x, y, grid, TrainConfig(epochs=0, batch_size=30, slots_per_class=2, scale=10.0))
+    assert functional.cross_entropy(first(x), y) < functional.cross_entropy(untrained(x), y)
+
+
+def test_classes_that_need_whitening_get_it():
+    rng = np.random.default_rng(0)
+    y = np.arange(900) % 6
+    shared = rng.normal(size=(900, 2)) * 20  # what all classes share, and nothing tells
+    x = np.concatenate([np.eye(6)[y] + rng.normal(size=(900, 6)) * 0.3, shared], 1).astype(np.float32)
+    found = look_at(torch.from_numpy(x), y, AutoConfig())
+    assert found.config.whitening is not None
+    assert found.config.whitening < 1
+    assert found.chosen.accuracy > found.tries[0].accuracy + 0.1
+
+
+def test_classes_of_several_parts_get_several_slots():
+    rng = np.random.default_rng(0)
+    part = np.arange(1200) % 12
+    angles = part * np.pi / 6
+    x = np.stack([np.cos(angles), np.sin(angles)], 1) + rng.normal(size=(1200, 2)) * 0.03
+    found = look_at(
+        torch.from_numpy(x.astype(np.float32)), part % 2, AutoConfig()
+    )  # every other of twelve is one class
+    assert found.config.slots_per_class >= 4
+    assert found.chosen.accuracy > 0.95
+
+
+def test_what_is_given_stays():
+    x, y = unit_rows(2)
+    base = TrainConfig(slots_per_class=3, scale=33.0, epochs=2)
+    found = look_at(x, y.numpy(), AutoConfig(base, frozenset({"slots_per_class", "scale", "epochs"})))
+    assert (found.config.slots_per_class, found.config.scale, found.config.epochs) == (3, 33.0, 2)
+    assert all(tried.slots_per_class == 3 and tried.scale == 33.0 for tried in found.tries)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 1, 3), (2, 2), (1, 50), (3, 400, 2)])
+def test_few_examples_a_class_are_welcome(sizes):
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    rng = np.random.default_rng(0)
+    x = (np.eye(len(sizes), 5)[y] * 4 + rng.normal(size=(len(y), 5)) * 0.2).astype(np.float32)
+    model, _ = slots.fit(x, y)
+    assert (model.predict(x).labels == y).mean() > 0.95
+    assert set(model.head.labels.tolist()) == set(range(len(sizes)))
+
+
+def test_the_default_fit_is_no_worse_than_logistic_regression_on_digits():
+    data = load_digits()
+    x, y = data.data.astype(np.float32), data.target
+    model, result = slots.fit(x[:1200], y[:1200])
+    reference = LogisticRegression(max_iter=1000).fit(x[:1200] / 16, y[:1200]).score(x[1200:] / 16, y[1200:])
+    assert (model.predict(x[1200:]).labels == y[1200:]).mean() >= reference
+    assert result.look is not None
+    assert result.config == result.look.config
