@@ -23,7 +23,7 @@ def fitted(**options):
 
 def test_held_out_examples_come_first_and_judge():
     x, y, model = fitted()
-    memory, aside = model.rehearsal, hold_out(180, 0.2, 0)
+    memory, aside = model.rehearsal, hold_out(y, 0.2, 0)
     assert len(memory) == 180
     assert int(memory.held_out.sum()) == len(aside) == 36
     unit = normalize(torch.from_numpy(x)).half()
@@ -52,7 +52,7 @@ def test_images_are_remembered_by_the_view_nearest_to_a_slot():
     torch.manual_seed(0)
     config = TrainConfig(epochs=1, slots_per_class=2, held_out=0.2, views="shift1")
     model, _ = fit(x, y, backbone=TinyNet().requires_grad_(requires_grad=False), config=config)
-    aside = hold_out(60, 0.2, 0)
+    aside = hold_out(y, 0.2, 0)
     with torch.no_grad():
         views = normalize(model.features(x[aside]))
     scores = views @ model.head.weights.T
