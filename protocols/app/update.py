@@ -145,6 +145,8 @@ def update_and_save(
         dry_run=plan.dry_run,
         elapsed_s=round(time.monotonic() - started, 2),
         purity=proposal.purity,
+        scope=done.scope if done else "",
+        verdict=done.verdict if done else "",
     )
     if done and done.slots_added:
         line = model.history[-1]

@@ -86,6 +86,8 @@ def update(
             f"Generation {done.generation}: {done.slots_added} slots added{clusters}; {done.labels_used} labels used, "
             f"{done.changed_matched_answers} matched answers changed. {done.elapsed_s:.0f} s"
         )
+        if done.verdict:
+            typer.echo(f"Judged: {done.scope}. {done.verdict}")
     sets = (("new data", done.stream), ("never asked about", done.never_queried), ("held out", done.held_out))
     rows = [(name, it.n, it.before, it.control, it.after) for name, it in sets if it and not dry_run]
     if rows:

@@ -39,7 +39,8 @@ class UpdateSummary:
 
     ``stream`` is all of the new data, ``never_queried`` what of it was not asked about, ``held_out`` the other part
     of the data set; None where no label is known to measure with. Known labels are never learned from.
-    ``purity`` is the share of what a query stands for that has its label, as measured on remembered examples.
+    ``purity`` is the share of what a query stands for that has its label, as measured on remembered examples;
+    ``scope`` and ``verdict`` what the judgement left of the plan, and why (`slots.update.UpdateReport`).
     """
 
     schema: int
@@ -66,3 +67,5 @@ class UpdateSummary:
     dry_run: bool
     elapsed_s: float
     purity: float | None = None
+    scope: str = ""
+    verdict: str = ""

@@ -86,5 +86,7 @@ def _join(model: Changeable, new: NewSlots) -> None:
     model.exemplar_features = torch.cat([old, fresh])
     if new.exemplar_images is not None and model.thumbnails is not None:
         model.thumbnails = np.concatenate([model.thumbnails, new.exemplar_images])
+    if model.rehearsal is not None:
+        model.rehearsal = model.rehearsal.joined(*new.told)
     model.class_names, model.clusters = new.known.names, new.known.clusters
     model.history.append(new.line)

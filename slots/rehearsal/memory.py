@@ -75,7 +75,7 @@ class RehearsalMemory:
         Parameters
         ----------
         features : float tensor of shape (new, feature)
-            Unit features.
+            Unit features; rows of zeros are left out.
         labels : int64 tensor of shape (new,)
             Their labels.
 
@@ -84,6 +84,8 @@ class RehearsalMemory:
         RehearsalMemory
             The same for the same examples in the same order.
         """
+        usable = (features != 0).any(1)
+        features, labels = features[usable], labels.to(usable.device)[usable]
         every = RehearsalMemory(
             torch.cat([self.features, features.half().cpu()]),
             torch.cat([self.labels, labels.cpu()]),

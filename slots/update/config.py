@@ -38,6 +38,9 @@ class UpdateConfig:
         each label (or query) seeds one slot.
     slots_per_label : int, default 30
         With ``spread``: the most new slots of one label (count, >= 1).
+    judge : bool, default True
+        Judge the planned slots on remembered examples and on given labels that did not make them, and leave out what
+        would do harm (`slots.update.plan_update`); False adds them as planned.
     """
 
     kmeans_iterations: int = 3
@@ -49,6 +52,7 @@ class UpdateConfig:
     seed: int = 0
     spread: SelfTrainingConfig | None = None
     slots_per_label: int = 30
+    judge: bool = True
 
     def __post_init__(self) -> None:
         for name in ("kmeans_iterations", "epochs", "rehearsal"):

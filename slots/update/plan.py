@@ -12,21 +12,36 @@ from torch import Tensor
 
 from slots.errors import DataError
 from slots.features.exemplars import support_features, thumbnails
-from slots.features.source import FeatureSource
+from slots.features.source import FeatureSource, unit_features
+from slots.head.caps import SlotCaps
 from slots.head.similarities import normalize
 from slots.labels import GivenLabels, LabelNames
 from slots.progress import Progress, silent
+from slots.rehearsal.judgement import (
+    AS_PLANNED,
+    LEAST_LABELS,
+    MARGINS,
+    NOTHING,
+    TOLERANCE,
+    Decision,
+    Judged,
+    Trial,
+    decide_scope,
+    harmless,
+    join,
+    right_answers,
+)
 from slots.shapes import Ids, RawInputs, SlotLabels, SlotVectors, Thresholds
 from slots.storage.generations import Generation
 from slots.update.config import UpdateConfig
 from slots.update.draft import DraftedSlots
-from slots.update.new_caps import make_caps
+from slots.update.new_caps import Caps, make_caps
 from slots.update.pseudo_labelled_slots import pseudo_labelled_draft
 from slots.update.queries import Proposal, propose
-from slots.update.refinement import RefinementData, refine
-from slots.update.report import Contradiction, UpdateReport, figures
+from slots.update.refinement import RefinementData, matched_examples, refine
+from slots.update.report import UpdateReport, contradictions, figures
 from slots.update.seeded_slots import seeded_draft
-from slots.update.self_training import Pool
+from slots.update.self_training import Pool, make_pool
 from slots.update.snapshot import Snapshot
 
 
@@ -52,6 +67,8 @@ class NewSlots:
         On the CPU.
     exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel), strings, or None
         None where the model keeps none.
+    told : pair of tensors of shape (example, feature) and (example,)
+        Unit features and labels of the labelled examples that join the rehearsal memory.
     known : LabelNames
         All labels of the updated model.
     line : Generation
@@ -68,6 +85,7 @@ class NewSlots:
     exemplars: Tensor
     exemplar_features: Tensor
     exemplar_images: npt.NDArray[Any] | None
+    told: tuple[Tensor, Tensor]
     known: LabelNames
     line: Generation
 
@@ -142,6 +160,13 @@ def plan_update(
     (`slots.update.refinement`); last come the caps. A cluster answers for what it matches, and guesses about nothing
     else until it has a name. Where at least half of the unmatched are labelled, the seeds are thinned by set cover.
     Time and memory grow with the new data and the number of slots, not with the old training data.
+
+    With ``config.judge`` the plan is judged where labels are given. On half of the rehearsal memory, which took no part
+    in it: new slots are refined further away from old examples (`slots.rehearsal.judgement.MARGINS`) until these keep
+    their answers; where that does not help and no label is new, slots leave the pooled score
+    (`slots.rehearsal.harmless`). On the labels: slots of either half of them answer the other half, and where that is
+    no better than the present model, new slots answer only what they match, or are not added
+    (`slots.rehearsal.decide_scope`).
     """
     config, progress = config or UpdateConfig(), progress or silent
     given, known = snapshot.labels.read(labels, len(x))
@@ -163,12 +188,18 @@ def plan_update(
         clusters_added=0,
         slots=np.zeros(0, np.int64),
         sources=np.zeros(0, np.int64),
-        contradictions=_contradictions(proposal, given),
+        contradictions=contradictions(proposal, given),
         proposal=replace(proposal, source=None),  # a report must not hold on to the features
     )
-    work = _Work(snapshot, source, given, proposal, config, progress)
-    draft = work.draft(first_free=known.n_labels, pool=pool)
+    if config.spread is not None and pool is None and done.labels_used:
+        pool = make_pool(snapshot, source, proposal.prediction, progress=progress)
+    work = _Work(snapshot, source, given, proposal, config, pool, progress)
+    draft = work.draft(first_free=known.n_labels)
     if draft is None or len(draft.prototypes.labels) == 0:
+        return PlannedUpdate(None, done)
+    decision = work.judged(draft)
+    done = replace(done, scope=decision.scope, verdict=decision.verdict)
+    if decision.scope == NOTHING:
         return PlannedUpdate(None, done)
     first, sources = snapshot.head.n_slots, np.where(draft.sources >= 0, proposal.unmatched[draft.sources], -1)
     done = replace(
@@ -180,7 +211,8 @@ def plan_update(
         sources=sources,
     )
     line = Generation(done.generation, "update", first + done.slots_added, figures(done))
-    return PlannedUpdate(work.finish(draft, known.with_clusters(len(draft.clusters)), line), done)
+    known = known.with_clusters(len(draft.clusters))
+    return PlannedUpdate(work.finish(draft, decision, known, line), done)
 
 
 def _source(snapshot: Snapshot, x: RawInputs, proposal: Proposal | None) -> FeatureSource:
@@ -200,9 +232,10 @@ class _Work:
     given: Ids
     proposal: Proposal
     config: UpdateConfig
+    pool: Pool | None
     progress: Progress
 
-    def draft(self, *, first_free: int, pool: Pool | None) -> DraftedSlots | None:
+    def draft(self, *, first_free: int) -> DraftedSlots | None:
         """Where the new slots go; None when everything is matched."""
         snapshot, proposal, config = self.snapshot, self.proposal, self.config
         known = self.given[proposal.unmatched]
@@ -212,53 +245,132 @@ class _Work:
         if config.spread is None or not (known >= 0).any():
             return seeded_draft(snapshot, fresh, known, proposal, first_free=first_free, config=config)
         return pseudo_labelled_draft(
-            snapshot, self.source, self.given, proposal, config=config, pool=pool, progress=self.progress
+            snapshot, self.source, self.given, proposal, config=config, pool=self.pool, progress=self.progress
         )
 
-    def finish(self, draft: DraftedSlots, known: LabelNames, line: Generation) -> NewSlots:
-        """Refine the drafted slots, and give them their caps and memory."""
-        snapshot, unmatched, prototypes = self.snapshot, self.proposal.unmatched, draft.prototypes
-        device = snapshot.device
-        memory = snapshot.memory()
-        weights = self._refined(draft, memory)
-        caps = make_caps(
+    def judged(self, draft: DraftedSlots) -> Decision:
+        """What may be added of the drafted slots, by the old data and by given labels that had no part in them."""
+        if not self.config.judge or not self.votes or not (self.given[self.proposal.unmatched] >= 0).any():
+            return Decision(self._pooled(draft), AS_PLANNED, "", MARGINS[0])
+        judged, margin = self._kept_away(draft)
+        old = self.snapshot.head.labels.unique().cpu().numpy()
+        has_new = not np.isin(self.given[self.proposal.unmatched], [-1, *old]).all()
+        if judged.lost > TOLERANCE and not has_new and self.snapshot.rehearsal is not None:
+            judged = self._harmless(self.as_caps(draft, self.refined(draft, margin=margin)), tolerance=TOLERANCE)
+        trial = self._trial(margin)
+        return replace(decide_scope(self._pooled(draft), judged, trial, has_new_labels=has_new), margin=margin)
+
+    def _kept_away(self, draft: DraftedSlots) -> tuple[Judged, float]:
+        """The smallest margin on old examples at which these keep their answers, else the largest; what they lose."""
+        judged = Judged(self._pooled(draft), 0.0)
+        if self.snapshot.rehearsal is None:
+            return judged, MARGINS[0]
+        for margin in MARGINS:
+            judged = self._harmless(self.as_caps(draft, self.refined(draft, margin=margin)), tolerance=1.0)
+            if judged.lost <= TOLERANCE:
+                break
+        return judged, margin
+
+    def _harmless(self, new: SlotCaps, *, tolerance: float) -> Judged:
+        """Which new slots may guess where old examples may lose so much."""
+        before, memory = self.snapshot.head.caps(), self.snapshot.rehearsal
+        assert memory is not None
+        return harmless(before, join(before, new), memory, tolerance=tolerance)
+
+    def _trial(self, margin: float) -> Trial | None:
+        """Twofold cross-fitting: slots of one half of the labels answer the other half; None for too few labels."""
+        told = self.proposal.unmatched[self.given[self.proposal.unmatched] >= 0]
+        if len(told) < LEAST_LABELS:
+            return None
+        told = told[np.argsort(self.given[told], kind="stable")]
+        nothing = np.zeros(0, np.int64)
+        before, counts = self.snapshot.head.caps(), []
+        for half in (0, 1):
+            held = told[half::2]
+            given = self.given.copy()
+            given[held] = -1
+            asked = replace(self.proposal, queries=nothing, gains=nothing)
+            work = replace(self, given=given, proposal=asked)
+            draft = work.draft(first_free=1 + int(self.given.max()))
+            assert draft is not None
+            new = work.as_caps(draft, work.refined(draft, margin=margin))
+            silent_ones = replace(new, pooled=torch.zeros_like(new.pooled))
+            views, labels = self.source(held), torch.from_numpy(self.given[held])
+            caps = (before, join(before, silent_ones), join(before, new))
+            counts.append([right_answers(views, labels, each) for each in caps])
+        return Trial(*(np.concatenate(column) for column in zip(*counts, strict=True)))
+
+    @property
+    def votes(self) -> bool:
+        """Whether new slots can stand outside the pooled score: a head whose slots all do votes with all of them."""
+        return bool(self.snapshot.head.pooled.any()) or self.snapshot.head.n_slots == 0
+
+    def _pooled(self, draft: DraftedSlots) -> Tensor:
+        """Drafted slots that are to guess: those that stand for many, and have a name."""
+        prototypes = draft.prototypes
+        named = ~torch.isin(prototypes.labels, torch.from_numpy(draft.clusters).to(prototypes.labels))
+        return prototypes.pooled & named if self.votes else torch.zeros_like(named)
+
+    def _caps(self, draft: DraftedSlots, weights: SlotVectors, *, judges: bool) -> Caps:
+        """Caps over the unmatched and the memory; without those that judge it, or with them."""
+        unmatched = self.proposal.unmatched
+        return make_caps(
             self.source.take(unmatched),
             weights,
-            prototypes,
+            draft.prototypes,
             draft.labels,
-            known=torch.from_numpy(self.given[unmatched]).to(device),
-            old=snapshot.head.caps(),
-            memory=memory,
+            known=torch.from_numpy(self.given[unmatched]).to(self.snapshot.device),
+            old=self.snapshot.head.caps(),
+            memory=self.snapshot.memory(judges=judges),
             precision=self.config.precision,
             radius=self.proposal.radius,
             disjoint=self.config.disjoint,
         )
+
+    def as_caps(self, draft: DraftedSlots, weights: SlotVectors) -> SlotCaps:
+        """The drafted slots as the decision sees them, before the judges cut their caps."""
+        caps, head = self._caps(draft, weights, judges=False), self.snapshot.head
+        labels = draft.prototypes.labels
+        generations = torch.full_like(labels, self.snapshot.generation + 1)
+        centres = normalize(draft.prototypes.centres)
+        pooled = self._pooled(draft)
+        return SlotCaps(weights, centres, caps.precision, caps.support, labels, generations, pooled, head.beta)
+
+    def finish(self, draft: DraftedSlots, decision: Decision, known: LabelNames, line: Generation) -> NewSlots:
+        """Refine the slots on all that is remembered, and give them their caps and their memory."""
+        snapshot, unmatched, prototypes = self.snapshot, self.proposal.unmatched, draft.prototypes
+        weights = self.refined(draft, margin=decision.margin, judges=True)
+        caps = self._caps(draft, weights, judges=True)
         exemplars = caps.exemplars.cpu().numpy()
         ids = np.where(exemplars >= 0, unmatched[exemplars], -1)
-        named = ~torch.isin(prototypes.labels, torch.from_numpy(draft.clusters).to(prototypes.labels))
-        # A head whose slots all stand outside the pooled score goes on to vote with all of them.
-        pooling = bool(snapshot.head.pooled.any()) or snapshot.head.n_slots == 0
         centres = normalize(prototypes.centres)  # as the head stores them
-        exemplars_on_device = torch.from_numpy(ids).to(device)
+        exemplars_on_device = torch.from_numpy(ids).to(snapshot.device)
         return NewSlots(
             weights=weights,
             centres=prototypes.centres,
             labels=prototypes.labels,
             precision_thresholds=caps.precision,
             support_thresholds=caps.support,
-            pooled=prototypes.pooled & named if pooling else torch.zeros_like(named),
+            pooled=decision.pooled,
             hits=caps.members,
             exemplars=exemplars_on_device,
             exemplar_features=support_features(self.source, centres, exemplars_on_device),
             exemplar_images=thumbnails(self.source.x, ids) if snapshot.has_images else None,
+            told=self._told(),
             known=known,
             line=line,
         )
 
-    def _refined(self, draft: DraftedSlots, memory: tuple[Tensor, Tensor]) -> SlotVectors:
+    def _told(self) -> tuple[Tensor, Tensor]:
+        """Unit features and labels of the labelled examples that nothing matched, for the memory."""
+        rows = self.proposal.unmatched[self.given[self.proposal.unmatched] >= 0]
+        return unit_features(self.source.take(rows, keep=False)), torch.from_numpy(self.given[rows])
+
+    def refined(self, draft: DraftedSlots, *, margin: float, judges: bool = False) -> SlotVectors:
         """Weights of the new slots: those that are pooled are refined beside the old ones, the others stay."""
         prototypes, head, config = draft.prototypes, self.snapshot.head, self.config
-        rehearsed = _rehearsed(self.proposal, self.given, config)
+        memory = self.snapshot.memory(judges=judges)
+        rehearsed = matched_examples(self.proposal, self.given, most=config.rehearsal)
         answered = torch.from_numpy(self.proposal.prediction.labels[rehearsed]).to(draft.labels)
         few = slice(None, None, max(1, -(-len(memory[0]) // max(1, config.rehearsal))))  # or time would grow as slots^2
         data = RefinementData(
@@ -275,22 +387,8 @@ class _Work:
             data,
             epochs=config.epochs,
             lr=config.slot_lr,
+            memory_margin=margin,
             seed=config.seed,
             progress=self.progress,
         )
         return weights
-
-
-def _rehearsed(proposal: Proposal, given: Ids, config: UpdateConfig) -> Ids:
-    """Matched new examples for the refinement, evenly spread; not those whose given label says otherwise."""
-    agrees = (given < 0) | (given == proposal.prediction.labels)
-    ids = np.flatnonzero(proposal.prediction.matched & agrees)
-    if len(ids) == 0 or config.rehearsal == 0:
-        return ids[:0]
-    return np.asarray(ids[:: -(-len(ids) // config.rehearsal)], np.int64)
-
-
-def _contradictions(proposal: Proposal, given: Ids) -> tuple[Contradiction, ...]:
-    answers = proposal.prediction
-    rows = np.flatnonzero(answers.matched & (given >= 0) & (given != answers.labels))
-    return tuple(Contradiction(int(i), int(given[i]), int(answers.labels[i]), int(answers.slots[i])) for i in rows)

