@@ -36,7 +36,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     n_clusters : int or "auto", default "auto"
         Clusters that `fit` makes, >= 1; fewer where there are fewer different rows. ``auto`` takes the number from 2
         to ``max_clusters`` with the largest mean silhouette (Rousseeuw 1987) on up to 2,000 rows; with
-        ``merge="graph"`` the number that runs at many resolutions agree on.
+        ``merge="graph"`` the number for which most speaks (`slots.graph.levels`).
     merge : {"none", "graph"}, default "none"
         ``none``: a cluster is one of k-means, round. ``graph``: a cluster is a community of many small slots with
         inputs between them (`slots.graph.learn_graph`), of any shape; for some hundred rows and more.
@@ -68,7 +68,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     lift_ : SphereProjection
     graph_ : SlotGraph
         Only with ``merge="graph"``: the slots and bridges of `fit`; ``graph_.explain(number)`` says why some are one
-        cluster.
+        cluster, and ``graph_.levels`` offers coarser and finer clusters, each with its evidence.
     n_features_in_ : int
     feature_names_in_ : array of shape (n_features_in_,)
         Only where ``X`` has string column names.

@@ -14,7 +14,7 @@ from slots.clustering.kmeans import nearest_slots, spherical_means
 from slots.errors import DataError
 from slots.graph.config import GraphConfig
 from slots.head.similarities import normalize
-from slots.progress import Progress, part
+from slots.progress import Progress, part, silent
 from slots.shapes import Features, SlotVectors
 
 _MOST_SLOTS = 1500  # so that a pass over 60,000 images stays near a second or two on one core
@@ -65,8 +65,8 @@ class BridgedSlots:
         )
 
 
-def bridged_slots(features: Features, config: GraphConfig, progress: Progress) -> BridgedSlots:
-    """Steps 1 and 2 of `learn_graph`."""
+def unit_rows(features: Features) -> tuple[Int[Tensor, " part"], Float[Tensor, "part feature"]]:
+    """Numbers of the inputs that are not zero, and their directions."""
     if features.ndim != 2 or not features.is_floating_point() or not bool(features.isfinite().all()):
         raise DataError(
             f"`features` must be a finite float matrix (example, feature), got {features.dtype} of shape "
@@ -75,17 +75,41 @@ def bridged_slots(features: Features, config: GraphConfig, progress: Progress) -
     usable = (features != 0).any(1).nonzero()[:, 0]
     if len(usable) == 0:
         raise DataError(f"`features` must have a row that is not zero, got {len(features)} without. Check the scaling.")
-    unit = normalize(features[usable].float())
+    return usable, normalize(features[usable].float())
+
+
+def bridged_slots(
+    usable: Int[Tensor, " part"],
+    unit: Float[Tensor, "part feature"],
+    groups: npt.NDArray[np.int64],
+    config: GraphConfig,
+    progress: Progress,
+    *,
+    single: bool = False,
+) -> tuple[BridgedSlots, npt.NDArray[np.int64]]:
+    """Steps 3 and 4 of `learn_graph`: slots in each group, in step with its size, and the group of each.
+
+    A ``single`` slot for each group unless the config says how many.
+    """
     usual = min(_MOST_SLOTS, int(6 * len(unit) ** 0.5), -(-len(unit) // 4))
-    n_slots = min(config.n_slots or usual, len(unit))
-    weights = spherical_means(unit, n_slots, passes=config.passes, seed=config.seed, progress=part(progress, 0.0, 0.8))
-    scores, near = nearest_slots(unit, weights, min(2, len(weights)))
+    total = min(config.n_slots or (1 if single else usual), len(unit))
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(groups))[:-1])
+    told = part(progress, 0.0, 0.8)
+    weights, of_slot = [], []
+    for number, rows in enumerate(members):
+        count = max(1, round(total * len(rows) / len(unit)))
+        mine = unit[torch.from_numpy(rows).to(unit.device)]
+        weights.append(spherical_means(mine, count, passes=config.passes, seed=config.seed, progress=silent))
+        of_slot.append(np.full(len(weights[-1]), number))
+        told("slots", (number + 1) / len(members))
+    slots = torch.cat(weights)
+    scores, near = nearest_slots(unit, slots, min(2, len(slots)))
     progress("bridges", 0.85)
-    bridges = count_bridges(scores, near, len(weights), sharpness=config.sharpness)
+    bridges = count_bridges(scores, near, len(slots), sharpness=config.sharpness)
     owners = near[:, 0].cpu().numpy()
-    return BridgedSlots(
-        usable, unit, weights, owners, bridges, np.bincount(owners, minlength=len(weights)).astype(np.float64)
-    )
+    sizes = np.bincount(owners, minlength=len(slots)).astype(np.float64)
+    return BridgedSlots(usable, unit, slots, owners, bridges, sizes), np.concatenate(of_slot)
 
 
 def count_bridges(

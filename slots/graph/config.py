@@ -15,14 +15,17 @@ class GraphConfig:
     Parameters
     ----------
     n_slots : int, optional
-        Slots to learn, >= 1. Default: six times the square root of the number of inputs, at most 1,500 and at most a
-        quarter of the inputs.
+        Slots to learn, >= 1, at least one for each group. Default: one for each round group, otherwise six times the
+        square root of the number of inputs, at most 1,500 and at most a quarter of the inputs.
     n_communities : int, optional
-        Wanted number, >= 1. Default: the number with the largest modularity.
-    min_size : int, default 20
-        Communities that own fewer inputs are dissolved, >= 1: they are outliers. If all are as small, all stay.
+        Wanted number, >= 1. Default: the number for which most speaks (`slots.graph.levels`).
+    n_neighbours : tuple of int, default (15, 30)
+        Nearest inputs that an input is linked with, each >= 1; at most a tenth of the inputs, but at least 2. The graph
+        is taken whose groups have more evidence.
+    min_size : int, default 8
+        Communities of fewer inputs are dissolved, >= 1: they are outliers. If all are as small, all stay.
     resolutions : tuple of float
-        Each > 0; the larger, the more communities. Those are taken that runs at all of them agree on.
+        Each > 0; only where ``n_communities`` is no level's number, for the communities of slots (`find_communities`).
     sharpness : float, default 4.0
         How far from the middle between two slots an input may lie and still be a bridge, >= 0: the larger, the nearer
         to the middle; at 0 every input is a bridge of weight 1.
@@ -31,14 +34,15 @@ class GraphConfig:
     passes : int, default 8
         Passes of the k-means that places the slots, >= 1.
     runs : int, default 4
-        Visiting orders tried at each resolution, >= 1.
+        Visiting orders tried at each of these resolutions, >= 1.
     seed : int, default 0
         Of the k-means and of the visiting orders.
     """
 
     n_slots: int | None = None
     n_communities: int | None = None
-    min_size: int = 20
+    n_neighbours: tuple[int, ...] = (15, 30)
+    min_size: int = 8
     resolutions: tuple[float, ...] = RESOLUTIONS
     sharpness: float = 4.0
     beta: float = 20.0
@@ -51,6 +55,8 @@ class GraphConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` must be >= 1, got {value}. Leave it out for the default.")
+        if not self.n_neighbours or min(self.n_neighbours) < 1:
+            raise UsageError(f"`n_neighbours` must be numbers >= 1, got {self.n_neighbours}. Leave it out.")
         if not self.resolutions or min(self.resolutions) <= 0:
             raise UsageError(f"`resolutions` must be numbers > 0, got {self.resolutions}. 1 is the modularity.")
         if not self.sharpness >= 0 or not self.beta >= 0:

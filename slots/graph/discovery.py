@@ -8,17 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Int
+from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
+from slots.clustering.kmeans import nearest_slots
 from slots.deprecation import renamed
 from slots.errors import DataError
-from slots.graph.bridges import BridgedSlots, bridged_slots
+from slots.graph.bridges import BridgedSlots, bridged_slots, unit_rows
 from slots.graph.communities import find_communities
 from slots.graph.config import GraphConfig
+from slots.graph.groups import Worth, find_groups, means, spherical_groups
 from slots.graph.learning import finish_graph
+from slots.graph.louvain import numbered
 from slots.graph.slot_graph import SlotGraph
-from slots.progress import Progress, silent
-from slots.shapes import FeatureRows, Ids
+from slots.progress import Progress, part, silent
+from slots.shapes import FeatureRows, Features, Ids
 
 _SHARE = 0.5  # of the usual labelled share: a slot with less holds a class without labels
 _NEAR = 2.0  # what the slots that it has bridges to count beside itself, since a few inputs say little of a share
@@ -58,10 +62,12 @@ def discover(
 
     Notes
     -----
-    Ours. Slots and bridges are learned from all inputs. A slot is *known* where the labelled share of what it owns, and
-    of what its neighbours own (averaged by their bridges, counted twice), is at least half the usual one, the median
-    over slots with labelled inputs; its class is the most frequent label. The bridges among the other slots make the
-    new communities (`slots.graph.learn_graph`).
+    Ours. Groups are found from all inputs as in `learn_graph`, at the level whose evidence times the agreement with the
+    labels (adjusted Rand index) is largest. Round groups: those with less than half of the usual labelled share are
+    new, and semi-supervised k-means (Vaze et al. 2022, section 3.2) goes on from them and the means of the labelled.
+    Groups of other shapes: a slot is *known* where the labelled share of what it owns, and of what its neighbours own
+    (averaged by their bridges, counted twice), is at least half the usual one, the median over slots with labelled
+    inputs; its class is the most frequent label, and the other slots keep their groups.
 
     Examples
     --------
@@ -81,9 +87,14 @@ def discover(
             f"`labels` must be whole numbers >= -1 of shape ({len(features)},) with each class from 0 to the last, got "
             f"{labels.dtype} of shape {tuple(labels.shape)}. Number the known classes from 0; -1 is unknown."
         )
-    base = bridged_slots(features, config, progress or silent)
-    classes = _classes(base, given[base.part.cpu().numpy()], len(counts))
-    kept = _large_enough(base, classes, config, len(counts))
+    told = progress or silent
+    usable, unit = unit_rows(features)
+    shown = given[usable.cpu().numpy()]
+    found = find_groups(unit, config, part(told, 0.0, 0.7), worth=_worth(shown))
+    groups = _with_labels(unit, found.chosen.groups, shown, len(counts)) if found.round else found.chosen.groups
+    base, of_slot = bridged_slots(usable, unit, groups, config, part(told, 0.7, 1.0), single=found.round)
+    classes = _known_groups(of_slot, len(counts)) if found.round else _classes(base, shown, len(counts))
+    kept = _large_enough(base, classes, of_slot, np.bincount(groups) >= config.min_size, config, n_known=len(counts))
     return finish_graph(features, base.only(kept[0]), kept[1], config)
 
 
@@ -98,18 +109,42 @@ def _classes(base: BridgedSlots, given: Ids, n_known: int) -> Ids:
     return np.where(known, votes.argmax(1), -1)
 
 
-def _large_enough(base: BridgedSlots, classes: Ids, config: GraphConfig, n_known: int) -> tuple[Ids, Ids]:
-    """Slots of known classes and of new communities that own enough, and the community of each."""
-    fresh = np.flatnonzero(classes < 0)
-    rest = base.only(fresh)
-    chosen: dict[str, Any] = {"runs": config.runs, "seed": config.seed}
-    found = find_communities(rest.bridges, rest.sizes, resolutions=config.resolutions, **chosen)
-    owned = np.bincount(found, rest.sizes)
-    stays = owned[found] >= config.min_size
-    fresh, rest, found = fresh[stays], rest.only(np.flatnonzero(stays)), found[stays]
-    if config.n_communities is not None:
+def _worth(given: Ids) -> Worth:
+    """The evidence of a level times its agreement with the labels: the adjusted Rand index on the labelled inputs."""
+    known = given >= 0
+    return lambda it: it.evidence * max(0.0, float(adjusted_rand_score(given[known], it.groups[known])))
+
+
+def _with_labels(unit: Features, groups: Ids, given: Ids, n_known: int) -> Ids:
+    """Semi-supervised k-means: known classes first, then the groups that hold too few labelled inputs for a class."""
+    known = given >= 0
+    sizes = np.bincount(groups)
+    shares = np.bincount(groups[known], minlength=len(sizes)) / sizes
+    fresh = shares < _SHARE * np.median(shares[shares > 0])
+    number = np.full(len(sizes), -1)
+    number[fresh] = n_known + np.arange(fresh.sum())
+    start = number[groups]
+    near = nearest_slots(unit, means(unit[torch.from_numpy(known)], given[known]), 1)[1][:, 0].cpu().numpy()
+    start = np.where(known, given, np.where(start >= 0, start, near))
+    return spherical_groups(unit, start, fixed=given)
+
+
+def _known_groups(of_slot: Ids, n_known: int) -> Ids:
+    """Known class of each slot where classes come first among the groups."""
+    return np.where(of_slot < n_known, of_slot, -1)
+
+
+def _large_enough(
+    base: BridgedSlots, classes: Ids, of_slot: Ids, enough: npt.NDArray[np.bool_], config: GraphConfig, *, n_known: int
+) -> tuple[Ids, Ids]:
+    """Slots of known classes and of new groups that hold enough, and the community of each."""
+    fresh = np.flatnonzero((classes < 0) & enough[of_slot])
+    found = numbered(of_slot[fresh])
+    if config.n_communities not in {None, int(found.max(initial=-1)) + 1}:
+        chosen: dict[str, Any] = {"runs": config.runs, "seed": config.seed, "resolutions": config.resolutions}
+        rest = base.only(fresh)
         found = find_communities(rest.bridges, rest.sizes, k=config.n_communities, **chosen)
-    owned = np.bincount(found, rest.sizes, minlength=int(found.max(initial=-1)) + 1)
+    owned = np.bincount(found, base.sizes[fresh], minlength=int(found.max(initial=-1)) + 1)
     communities = classes.copy()
     communities[fresh] = n_known + np.argsort(np.argsort(-owned, kind="stable"))[found]
     kept = np.flatnonzero(communities >= 0)

@@ -7,21 +7,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 
 from slots.clustering.kmeans import by_size, nearest_slots
 from slots.deprecation import renamed
-from slots.graph.bridges import BridgedSlots, bridged_slots
+from slots.errors import UsageError
+from slots.graph.bridges import BridgedSlots, bridged_slots, unit_rows
 from slots.graph.communities import find_communities
 from slots.graph.config import GraphConfig
-from slots.graph.louvain import modularity
-from slots.graph.slot_graph import SlotGraph, place
+from slots.graph.groups import FoundGroups, find_groups
+from slots.graph.louvain import modularity, numbered
+from slots.graph.slot_graph import GraphLevel, SlotGraph, place
 from slots.head.similarities import normalize
 from slots.head.thresholds import support_thresholds
-from slots.progress import Progress, silent
+from slots.progress import Progress, part, silent
 from slots.shapes import FeatureRows, Features
 
 _OUTSIDE = 0.05  # share of a slot's own inputs that lie outside its reach
+_TOLD = 0.9  # share of a level's groups that slots must tell apart
 _OWNED = 10  # inputs from which a slot's own reach is trusted
 
 
@@ -53,12 +57,14 @@ def learn_graph(
 
     Notes
     -----
-    (1) Spherical k-means places many small slots. (2) Each input adds a bridge of weight ``(a1 / a2) ** sharpness``
-    between its two nearest slots, which lie at angles ``a1 <= a2``: 1 half way, 0 on a slot; so a slot that owns a
-    single outlier has no bridges. With weight 1 this is the competitive Hebbian rule of topology representing networks
-    (Martinetz and Schulten 1994), with counts. (3) Communities on which runs at many resolutions agree
-    (`find_communities`). (4) Those that own too little are dissolved. (5) An input belongs to the community with the
-    largest SoftMaxPool over its slots' cosines, as in the head. The rest is ours.
+    (1) Inputs are linked with their nearest 15, and with their nearest 30 (`shared_neighbours`). (2) Communities of
+    both graphs at many resolutions; the one is taken for which most speaks (`slots.graph.levels`). Where its groups
+    are round, so that spherical k-means from their means cuts hardly more links, that is kept, and each group is one
+    slot. (3) Otherwise spherical k-means places small slots in each group. (4) Each input adds a bridge of weight
+    ``(a1 / a2) ** sharpness`` between its two nearest slots, which lie at angles ``a1 <= a2``: 1 half way, 0 on a slot.
+    With weight 1 this is the competitive Hebbian rule of topology representing networks (Martinetz and Schulten 1994),
+    with counts. (5) Groups that are too small are dissolved. (6) An input belongs to the community with the largest
+    SoftMaxPool over its slots' cosines, as in the head. The rest is ours.
 
     Examples
     --------
@@ -69,15 +75,46 @@ def learn_graph(
     config = config or GraphConfig()
     progress = progress or silent
     features = torch.as_tensor(features)
-    base = bridged_slots(features, config, progress)
-    chosen: dict[str, Any] = {"runs": config.runs, "seed": config.seed}
-    communities = find_communities(base.bridges, base.sizes, resolutions=config.resolutions, **chosen)
-    kept = _large(communities, base.sizes, config.min_size)
-    base, communities = base.only(kept), communities[kept]
-    if config.n_communities is not None:
-        communities = find_communities(base.bridges, base.sizes, k=config.n_communities, **chosen)
-    progress("communities", 0.95)
-    return finish_graph(features, base, by_size(communities, base.sizes), config)
+    usable, unit = unit_rows(features)
+    found = find_groups(unit, config, part(progress, 0.0, 0.7), n_groups=config.n_communities)
+    groups = found.chosen.groups
+    single = found.round and config.n_communities in {None, found.chosen.n_groups}
+    base, of_slot = bridged_slots(usable, unit, groups, config, part(progress, 0.7, 1.0), single=single)
+    kept = _large(of_slot, np.bincount(groups), config.min_size)
+    base, of_slot = base.only(kept), of_slot[kept]
+    if config.n_communities not in {None, int(numbered(of_slot).max()) + 1}:
+        chosen: dict[str, Any] = {"runs": config.runs, "seed": config.seed, "resolutions": config.resolutions}
+        of_slot = find_communities(base.bridges, base.sizes, k=config.n_communities, **chosen)
+    progress("assignment", 0.95)
+    graph = finish_graph(features, base, by_size(of_slot, base.sizes), config)
+    return replace(graph, levels=_levels(base, found))
+
+
+@torch.no_grad()
+def at_level(graph: SlotGraph, features: FeatureRows, level: int) -> SlotGraph:
+    """The same slots and bridges, answering at another level of the hierarchy.
+
+    Parameters
+    ----------
+    graph : SlotGraph
+        From `learn_graph`.
+    features : float array or tensor of shape (example, feature)
+        What it was learned from.
+    level : int
+        Index into ``graph.levels``; 0 is the coarsest, -1 the finest.
+
+    Returns
+    -------
+    SlotGraph
+
+    Raises
+    ------
+    UsageError
+        If there is no such level.
+    """
+    if not -len(graph.levels) <= level < len(graph.levels):
+        raise UsageError(f"`level` must lie in [0, {len(graph.levels)}), got {level}. See `graph.levels`.")
+    return _regrouped(graph, features, graph.levels[level].communities)
 
 
 @torch.no_grad()
@@ -91,7 +128,7 @@ def regroup(graph: SlotGraph, features: FeatureRows, n_communities: int, *, seed
     features : float array or tensor of shape (example, feature)
         What it was learned from.
     n_communities : int
-        >= 1; fewer only where there are fewer slots.
+        >= 1; fewer only where there are fewer slots. A level with so many is taken, if there is one.
     seed : int, default 0
         Of the visiting orders.
 
@@ -99,8 +136,18 @@ def regroup(graph: SlotGraph, features: FeatureRows, n_communities: int, *, seed
     -------
     SlotGraph
     """
+    if n_communities == graph.n_communities:
+        return graph
+    for level in graph.levels:
+        if level.n_communities == n_communities:
+            return _regrouped(graph, features, level.communities)
     owned = graph.wins.double().cpu().numpy()
     found = by_size(find_communities(graph.bridges, owned, k=n_communities, seed=seed), owned)
+    return _regrouped(graph, features, found)
+
+
+def _regrouped(graph: SlotGraph, features: FeatureRows, found: npt.NDArray[np.int64]) -> SlotGraph:
+    """The same slots in other communities."""
     of_slot = torch.from_numpy(found).to(graph.weights.device)
     placement = place(
         normalize(torch.as_tensor(features).float()), graph.weights, of_slot, graph.thresholds, beta=graph.beta
@@ -108,10 +155,25 @@ def regroup(graph: SlotGraph, features: FeatureRows, n_communities: int, *, seed
     return replace(graph, communities=of_slot, placement=placement, modularity=modularity(graph.bridges, found))
 
 
-def _large(communities: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64], min_size: int) -> npt.NDArray[np.int64]:
-    """Slots of the communities that own enough; all where none does."""
-    enough = np.bincount(communities, sizes) >= min_size
-    return np.flatnonzero(enough[communities]) if enough.any() else np.arange(len(communities))
+def _levels(base: BridgedSlots, found: FoundGroups) -> tuple[GraphLevel, ...]:
+    """Each slot in the group that most of its inputs have at that level; the chosen level as it was refined."""
+    levels = []
+    for one in found.levels:
+        same = one.resolution == found.chosen.resolution and one.evidence == found.chosen.evidence
+        groups = found.chosen.groups if same else one.groups
+        votes = sp.coo_array((np.ones(len(groups)), (base.owners + 1, groups)), (len(base.sizes) + 1, groups.max() + 1))
+        of_slot = votes.tocsr()[1:].argmax(1)
+        communities = by_size(np.asarray(of_slot).ravel(), base.sizes)
+        if communities.max() + 1 < _TOLD * one.n_groups:
+            continue  # finer than the slots are
+        levels.append(GraphLevel(communities, one.silhouette, one.stability, one.evidence))
+    return tuple(levels)
+
+
+def _large(of_slot: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], min_size: int) -> npt.NDArray[np.int64]:
+    """Slots of the groups that hold enough inputs; all where none does."""
+    enough = sizes >= min_size
+    return np.flatnonzero(enough[of_slot]) if enough.any() else np.arange(len(of_slot))
 
 
 def finish_graph(

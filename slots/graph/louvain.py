@@ -117,17 +117,23 @@ def modularity_of_edges(edges: Edges, communities: Ids, resolution: float) -> fl
     return float(np.trace(joined.dense()) / total - resolution * np.square(joined.degrees / total).sum())
 
 
+def cut(edges: Edges, communities: Ids) -> float:
+    """Weight of the edges between communities, each edge counted from both of its ends."""
+    row = np.repeat(communities, np.diff(edges.starts))
+    return float(edges.weights[row != communities[edges.nodes]].sum())
+
+
 def louvain_of_edges(edges: Edges, resolution: float, rng: np.random.Generator) -> Ids:
     """`louvain` on a graph as lists."""
     found = np.arange(len(edges))
     while len(found):
         found = numbered(found)
         whole = edges.joined(found)
-        moved = _local_moving(whole, np.arange(len(whole)), resolution, rng)
+        moved = local_moving(whole, np.arange(len(whole)), resolution, rng)
         if len(np.unique(moved)) == len(whole):
             break
         found = moved[found]
-    return numbered(_local_moving(edges, found, resolution, rng)) if len(found) else found
+    return numbered(local_moving(edges, found, resolution, rng)) if len(found) else found
 
 
 def numbered(communities: Ids) -> Ids:
@@ -138,7 +144,7 @@ def numbered(communities: Ids) -> Ids:
     return np.asarray(rank[inverse], np.int64)
 
 
-def _local_moving(edges: Edges, start: Ids, resolution: float, rng: np.random.Generator) -> Ids:
+def local_moving(edges: Edges, start: Ids, resolution: float, rng: np.random.Generator) -> Ids:
     """Local moving: sweeps over all nodes, in one order drawn anew for each, until none moves."""
     found = start.copy()
     if edges.degrees.sum() == 0:

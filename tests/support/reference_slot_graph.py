@@ -64,3 +64,28 @@ def one_pass(rows, starts):
         norm = math.sqrt(sum(value * value for value in total))
         means.append([value / norm for value in total])
     return means
+
+
+def silhouette(unit, groups):
+    """For each row: own mean without it against the nearest other mean, by cosine; 0 for a row alone."""
+    found = []
+    for i, row in enumerate(unit):
+        own = [unit[j] for j in range(len(unit)) if groups[j] == groups[i] and j != i]
+        if not own:
+            found.append(0.0)
+            continue
+        a = 1 - cosine(row, sum(own))
+        b = min(1 - cosine(row, sum(unit[groups == other])) for other in set(groups.tolist()) - {int(groups[i])})
+        found.append((b - a) / max(a, b))
+    return found
+
+
+def shared_neighbours(near):
+    """Jaccard index of the sets of nearest rows, where one row is in the other's."""
+    sets = [{i, *row} for i, row in enumerate(near.tolist())]
+    found = [[0.0] * len(sets) for _ in sets]
+    for i, one in enumerate(sets):
+        for j, other in enumerate(sets):
+            if i != j and (j in one or i in other):
+                found[i][j] = len(one & other) / len(one | other)
+    return found

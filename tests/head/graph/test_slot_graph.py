@@ -8,14 +8,17 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from support import reference_slot_graph as reference
 
 from slots.clustering.kmeans import nearest_slots, spherical_means
+from slots.clustering.neighbours import nearest_neighbours
 from slots.errors import DataError, UsageError
 from slots.estimators.clusterer import SlotClusterer
 from slots.graph.bridges import count_bridges
 from slots.graph.communities import find_communities, weighted_nmi
 from slots.graph.config import GraphConfig
 from slots.graph.discovery import discover
-from slots.graph.learning import learn_graph, regroup
+from slots.graph.learning import at_level, learn_graph, regroup
+from slots.graph.levels import Grouping, peaks, silhouette
 from slots.graph.louvain import louvain, modularity
+from slots.graph.neighbour_graph import shared_neighbours
 from slots.head.similarities import normalize
 
 
@@ -258,18 +261,23 @@ class TestGraph:
         with pytest.raises(UsageError, match=r"`community` must lie in \[0, 6\), got 6. Choose"):
             graph.explain(6)
 
-    def test_outliers_are_dissolved_and_zeros_take_no_part(self):
+    def test_outliers_are_unmatched_and_zeros_take_no_part(self):
         x, groups = blobs()
         far = -x[groups == 0].mean(0) * torch.ones(5, 1) + 0.05 * torch.randn(5, 12)
         x = torch.cat([torch.zeros(2, 12), x, far])
-        kept = learn_graph(x, GraphConfig(min_size=1))
         graph = learn_graph(x)
-        assert graph.dissolved > 0
-        assert kept.dissolved == 0
-        assert kept.n_communities > graph.n_communities == 6
+        assert graph.n_communities == 6
         assert not bool(graph.placement.matched[:2].any())
         assert not bool(graph.placement.matched[-5:].any())
         assert bool((graph.exemplars >= 2).all())
+
+    def test_small_groups_are_dissolved(self):
+        x, groups = blobs()
+        x = x[(groups > 0) | (torch.arange(len(x)) < 240)]  # 40 of the first group, 150 of each other
+        kept, graph = (learn_graph(x, GraphConfig(min_size=size)) for size in (1, 41))
+        assert (kept.n_communities, kept.dissolved) == (6, 0)
+        assert graph.n_communities == 5
+        assert graph.dissolved > 0
 
     def test_of_few_inputs_nothing_is_dissolved(self):
         x = torch.cat([torch.eye(3).repeat_interleave(3, 0), torch.eye(3)])
@@ -302,11 +310,81 @@ class TestGraph:
     def test_progress_is_told(self):
         told = []
         learn_graph(blobs()[0], GraphConfig(passes=2), progress=lambda *what: told.append(what))
-        assert [step for step, _ in told] == ["slots, pass 1/2", "slots, pass 2/2", "bridges", "communities"]
+        steps = list(dict.fromkeys(step for step, _ in told))
+        assert steps == ["neighbours", "communities", "slots", "bridges", "assignment"]
         assert [share for _, share in told] == sorted(share for _, share in told)
 
 
+class TestLevels:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def nested():
+        """Four far groups of five near ones of 30 inputs each."""
+        rng = torch.Generator().manual_seed(0)
+        coarse = torch.randn(4, 1, 1, 24, generator=rng)
+        fine = coarse + 0.45 * torch.randn(4, 5, 1, 24, generator=rng)
+        x = (fine + 0.1 * torch.randn(4, 5, 30, 24, generator=rng)).reshape(-1, 24)
+        return x, torch.arange(len(x)) // 150, torch.arange(len(x)) // 30
+
+    def test_coarse_and_fine_groups_are_offered(self, nested):
+        x, coarse, fine = nested
+        graph = learn_graph(x)
+        assert graph.n_communities == 20
+        assert adjusted_rand_score(fine, graph.placement.communities) > 0.99
+        assert [it.n_communities for it in graph.levels] == [4, 20]
+        assert graph.levels[1].evidence == max(it.evidence for it in graph.levels)
+        above = at_level(graph, x, 0)
+        assert adjusted_rand_score(coarse, above.placement.communities) > 0.99
+        assert torch.equal(above.weights, graph.weights)
+        assert torch.equal(at_level(graph, x, -1).placement.communities, graph.placement.communities)
+        assert torch.equal(regroup(graph, x, 4).placement.communities, above.placement.communities)
+        with pytest.raises(UsageError, match=r"`level` must lie in \[0, 2\), got 2. See `graph.levels`"):
+            at_level(graph, x, 2)
+
+    @pytest.mark.parametrize("n_groups", [2, 40, 300])
+    def test_small_groups_are_counted(self, n_groups):
+        x, groups = blobs(n_groups, each=15, noise=0.4, width=32)
+        graph = learn_graph(x)
+        assert abs(graph.n_communities - n_groups) <= 0.02 * n_groups
+        assert adjusted_rand_score(groups, graph.placement.communities) > 0.97
+
+    @given(st.integers(2, 4), st.integers(0, 1000))
+    def test_the_silhouette_is_the_literal_one(self, n, seed):
+        rng = np.random.default_rng(seed)
+        unit = normalize(torch.from_numpy(rng.normal(size=(12, 3))))
+        groups = np.concatenate([np.arange(n), rng.integers(0, n, 12 - n)])
+        expected = reference.silhouette(unit.numpy(), groups)
+        assert silhouette(unit, groups) == pytest.approx(float(np.mean(expected)), abs=1e-6)
+        assert silhouette(unit, groups, np.array([3, 5])) == pytest.approx((expected[3] + expected[5]) / 2, abs=1e-6)
+
+    @given(st.integers(2, 12), st.integers(0, 1000))
+    def test_shared_neighbours_are_the_literal_ones(self, n, seed):
+        near = nearest_neighbours(torch.from_numpy(np.random.default_rng(seed).normal(size=(n, 3))), 3)
+        np.testing.assert_allclose(shared_neighbours(near).dense(), reference.shared_neighbours(near), atol=1e-6)
+
+    def test_many_inputs_go_through_small_groups(self, monkeypatch):
+        x, groups = blobs(each=100)
+        monkeypatch.setattr("slots.graph.levels._NODES", 200)
+        assert adjusted_rand_score(groups, learn_graph(x).placement.communities) > 0.99
+
+    def test_peaks_have_no_better_neighbour(self):
+        levels = [
+            Grouping(np.arange(n), 1.0, 0.5, 1.0, evidence)
+            for n, evidence in [(2, 0.3), (3, 0.2), (10, 0.5), (12, 0.4), (40, 0.1), (60, 0.0)]
+        ]
+        assert [it.n_groups for it in peaks(levels)] == [2, 10, 40]
+
+
 class TestDiscovery:
+    def test_a_tenth_of_the_labels_is_enough(self):
+        x, groups = blobs(n_blobs=20, each=40, noise=0.4)
+        labels = torch.where((groups < 15) & (torch.arange(len(groups)) < 80), groups, -1)
+        graph = discover(x, labels)
+        found = graph.placement.communities
+        assert graph.n_communities == 20
+        assert bool((found[groups < 15] == groups[groups < 15]).float().mean() > 0.98)
+        assert adjusted_rand_score(groups[groups >= 15], found[groups >= 15]) > 0.98
+
     def test_new_classes_come_after_the_known(self):
         x, groups = blobs(each=200)
         labels = torch.where((groups < 3) & (torch.arange(len(groups)) < 600), 2 - groups, -1)
@@ -370,6 +448,8 @@ class TestRefusals:
             ({"min_size": 0}, r"`min_size` must be >= 1, got 0. Leave it"),
             ({"passes": 0}, r"`passes` must be >= 1, got 0. Leave it"),
             ({"runs": 0}, r"`runs` must be >= 1, got 0. Leave it"),
+            ({"n_neighbours": (15, 0)}, r"`n_neighbours` must be numbers >= 1, got \(15, 0\). Leave it"),
+            ({"n_neighbours": ()}, r"`n_neighbours` must be numbers >= 1, got \(\). Leave it"),
             ({"resolutions": (1.0, 0.0)}, r"`resolutions` must be numbers > 0, got \(1.0, 0.0\). 1 is"),
             ({"resolutions": ()}, r"`resolutions` must be numbers > 0, got \(\). 1 is"),
             ({"sharpness": -1.0}, r"`sharpness` and `beta` must be >= 0, got -1.0 and 20.0. Leave"),

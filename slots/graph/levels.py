@@ -1,0 +1,208 @@
+"""Groups at every scale: communities of inputs at rising resolution, and what speaks for each number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from slots.clustering.kmeans import blocks
+from slots.graph.louvain import Edges, local_moving, louvain_of_edges, numbered
+from slots.graph.neighbour_graph import part_of
+from slots.rounding import add_by_owner_, full_product
+from slots.shapes import Features, Ids
+
+_FIRST, _LAST = -7, 17  # powers of two between which resolutions lie: from the connected parts to single inputs
+_BETWEEN = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)  # powers tried around the best of the whole ones
+_SMALLEST = 5  # mean size of a group at which the sweep ends
+_KEPT = 0.8  # share of the nodes in a resample
+_HOPELESS = 4  # levels in a row with less than half of the best evidence end the sweep
+_NODES = 8192  # inputs up to which each is a node; of more, groups of a few inputs are
+_JUDGED = 8192  # inputs whose silhouette is computed; the means are those of all
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One partition of the inputs, and what speaks for it.
+
+    Parameters
+    ----------
+    groups : int64 array of shape (example,)
+        From 0.
+    resolution : float
+        Of the modularity that it is a local maximum of, > 0.
+    silhouette : float
+        Mean leave-one-out silhouette, in [-1, 1] (`silhouette`).
+    stability : float
+        Adjusted Rand index of the groups found in two random four fifths of the nodes, on those in both; at most 1.
+    evidence : float
+        ``silhouette * stability * sqrt(entropy)``, the entropy of the groups' sizes in nats.
+    """
+
+    groups: Ids
+    resolution: float
+    silhouette: float
+    stability: float
+    evidence: float
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups."""
+        return int(self.groups.max(initial=-1)) + 1
+
+
+def groupings(unit: Features, edges: Edges, *, at_least: int = 1, seed: int = 0) -> list[Grouping]:
+    """Communities of a graph of inputs, from coarse to fine.
+
+    Parameters
+    ----------
+    unit : float tensor of shape (example, feature)
+        Rows of length 1.
+    edges : Edges
+        A graph with the inputs as nodes, for example `shared_neighbours`.
+    at_least : int, default 1
+        Number of groups that the sweep goes on to, whatever speaks for them.
+    seed : int, default 0
+        Of the visiting orders, the resamples and the inputs judged.
+
+    Returns
+    -------
+    list of Grouping
+        At rising resolution; each has two groups or more. Empty where there is one group at every resolution.
+
+    Notes
+    -----
+    Louvain's method at the resolutions 1/128, 1/64, ... and four more around the best. The evidence is ours: groups
+    should be apart (silhouette), come again where a fifth of the data is missing (stability), and say much (entropy);
+    a product, so that none makes up for another. Beyond 8,192 inputs the nodes are communities of a few inputs each,
+    found at a high resolution.
+    """
+    sweep = _Sweep(unit, edges, seed)
+    found: dict[float, Grouping] = {}
+    best, behind = 0.0, 0
+    for power in range(_FIRST, _LAST):
+        one = sweep.at(2.0**power)
+        if one.n_groups > max(at_least, len(unit) / _SMALLEST, len(unit) ** 0.5):
+            break
+        found[power] = one
+        best = max(best, one.evidence)
+        behind = behind + 1 if one.evidence < best / 2 else 0
+        if behind >= _HOPELESS and one.n_groups >= at_least:
+            break
+    if found:
+        centre = max(found, key=lambda it: found[it].evidence)
+        found |= {centre + step: sweep.at(2.0 ** (centre + step)) for step in _BETWEEN}
+    return [found[power] for power in sorted(found) if found[power].n_groups > 1]
+
+
+def peaks(found: Sequence[Grouping]) -> list[Grouping]:
+    """Levels of which none with a number of groups within a factor of two has more evidence, from coarse to fine.
+
+    Parameters
+    ----------
+    found : sequence of Grouping
+        In any order.
+
+    Returns
+    -------
+    list of Grouping
+        One for each number of groups; the one with the most evidence of all is among them.
+    """
+    kept: dict[int, Grouping] = {}
+    for one in found:
+        near = [it.evidence for it in found if one.n_groups / 2 <= it.n_groups <= 2 * one.n_groups]
+        if one.evidence > 0 and one.evidence >= max(near):
+            kept.setdefault(one.n_groups, one)
+    return [kept[n] for n in sorted(kept)]
+
+
+def polished(edges: Edges, one: Grouping, *, seed: int = 0) -> Grouping:
+    """The same after single inputs moved to where their own neighbours are."""
+    rng = np.random.default_rng(seed)
+    return replace(one, groups=numbered(local_moving(edges, one.groups, one.resolution, rng)))
+
+
+def silhouette(unit: Features, groups: Ids, judged: Ids | None = None) -> float:
+    """Mean leave-one-out silhouette of groups of unit rows.
+
+    Parameters
+    ----------
+    unit : float tensor of shape (example, feature)
+        Rows of length 1.
+    groups : int64 array of shape (example,)
+        From 0.
+    judged : int64 array of shape (row,), optional
+        Rows that the mean is taken over. Default: all.
+
+    Returns
+    -------
+    float
+        Mean of ``(b - a) / max(a, b)``, in [-1, 1]: ``a`` is 1 minus the cosine of a row to the mean of its group's
+        other rows, ``b`` the same to the nearest mean of another group; 0 for a row alone. 0 where there is one group.
+
+    Notes
+    -----
+    Rousseeuw 1987, with means in place of pairs; that a row takes no part in its own mean keeps small groups honest.
+    """
+    owners = torch.from_numpy(groups).to(unit.device)
+    n = int(groups.max(initial=-1)) + 1
+    if n < 2:
+        return 0.0
+    sums = add_by_owner_(unit.new_zeros(n, unit.shape[1]), owners, unit)
+    sizes, norms = torch.bincount(owners, minlength=n), sums.norm(dim=1)
+    rows = torch.arange(len(unit)) if judged is None else torch.from_numpy(judged)
+    total = 0.0
+    for some in blocks(len(rows), n):
+        chosen = rows[some].to(unit.device)
+        mine, raw = owners[chosen], full_product(unit[chosen], sums.T)
+        own = raw.gather(1, mine[:, None])[:, 0]
+        others = (norms[mine].square() - 2 * own + 1).clamp_min(1e-12).sqrt()  # length of the sum without the row
+        near = (raw / norms.clamp_min(1e-12)).scatter(1, mine[:, None], -1.0).max(1).values
+        a, b = 1 - (own - 1) / others, 1 - near
+        scores = (b - a) / torch.maximum(a, b).clamp_min(1e-12)
+        total += float(scores.masked_fill(sizes[mine] == 1, 0.0).double().sum())
+    return total / max(1, len(rows))
+
+
+class _Sweep:
+    """What is the same at every resolution: the nodes, the two resamples, the inputs judged."""
+
+    def __init__(self, unit: Features, edges: Edges, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.unit, self.seed = unit, seed
+        self.of_input = _small_groups(edges, seed) if len(unit) > _NODES else np.arange(len(unit))
+        self.edges = edges.joined(self.of_input) if len(unit) > _NODES else edges
+        n = len(self.edges)
+        self.kept = [np.sort(rng.permutation(n)[: max(1, int(_KEPT * n))]) for _ in range(2)]
+        self.samples = [part_of(self.edges, kept) for kept in self.kept]
+        self.judged = np.sort(rng.permutation(len(unit))[:_JUDGED])
+
+    def at(self, resolution: float) -> Grouping:
+        """The communities, with their evidence."""
+        groups = self._communities(self.edges, resolution)[self.of_input]
+        shares = np.bincount(groups) / len(groups)
+        entropy = -float((shares * np.log(shares)).sum())
+        apart, stable = silhouette(self.unit, groups, self.judged), self._stability(resolution)
+        return Grouping(groups, resolution, apart, stable, apart * max(0.0, stable) * entropy**0.5)
+
+    def _communities(self, edges: Edges, resolution: float) -> Ids:
+        return louvain_of_edges(edges, resolution, np.random.default_rng(self.seed))
+
+    def _stability(self, resolution: float) -> float:
+        found = np.full((2, len(self.edges)), -1)
+        for i, (kept, edges) in enumerate(zip(self.kept, self.samples, strict=True)):
+            found[i, kept] = self._communities(edges, resolution)
+        both = (found >= 0).all(0)
+        return float(adjusted_rand_score(found[0, both], found[1, both]))
+
+
+def _small_groups(edges: Edges, seed: int) -> Ids:
+    """Communities of a few inputs each, at the first of some high resolutions that gives so many."""
+    resolution, found = 64.0, np.zeros(len(edges), np.int64)
+    while found.max(initial=0) + 1 < min(_NODES // 2, len(edges) // _SMALLEST) and resolution < 2.0**_LAST:
+        resolution *= 2
+        found = louvain_of_edges(edges, resolution, np.random.default_rng(seed))
+    return found
