@@ -34,7 +34,7 @@ class FoundGroups:
     chosen : Grouping
         The level that is answered with.
     levels : tuple of Grouping
-        The peaks of the evidence, from coarse to fine.
+        The peaks of the evidence in all graphs, from coarse to fine.
     round : bool
         Whether spherical k-means from the groups' means cuts hardly more of the graph than the communities did; then
         the groups are those.
@@ -71,23 +71,24 @@ def find_groups(
     most = max(2, len(unit) // 10)
     counts = sorted({min(count, most) for count in config.n_neighbours})
     near = nearest_neighbours(unit, counts[-1], part(progress, 0.0, 0.5))
-    found = []
+    found, every = [], list[Grouping]()
     for place, count in enumerate(counts):
         progress("communities", 0.5 + 0.4 * place / len(counts))
         edges = shared_neighbours(near[:, :count])
         tried = groupings(unit, edges, at_least=n_groups or 1, seed=config.seed)
+        every += tried
         if tried:
             exact = [it for it in tried if it.n_groups == n_groups]
             best = max(exact or tried, key=judge)
             best = polished(edges, best, seed=config.seed)
-            found.append((bool(exact), judge(best), best, tuple(peaks(tried)), edges))
+            found.append((bool(exact), judge(best), best, edges))
     if not found:
         one = Grouping(np.zeros(len(unit), np.int64), 1.0, 0.0, 1.0, 0.0)
         return FoundGroups(one, (one,), round=False)
-    *_, best, levels, edges = max(found, key=lambda it: it[:2])
+    *_, best, edges = max(found, key=lambda it: it[:2])
     rounder = spherical_groups(unit, best.groups)
     is_round = cut(edges, rounder) <= _ROUND * cut(edges, best.groups)
-    return FoundGroups(replace(best, groups=rounder) if is_round else best, levels, is_round)
+    return FoundGroups(replace(best, groups=rounder) if is_round else best, tuple(peaks(every)), is_round)
 
 
 def spherical_groups(unit: Features, groups: Ids, fixed: Ids | None = None) -> Ids:

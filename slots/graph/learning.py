@@ -78,14 +78,15 @@ def learn_graph(
     usable, unit = unit_rows(features)
     found = find_groups(unit, config, part(progress, 0.0, 0.7), n_groups=config.n_communities)
     groups = found.chosen.groups
-    single = found.round and config.n_communities in {None, found.chosen.n_groups}
+    as_told = found.chosen.n_groups == config.n_communities and np.bincount(groups).min() >= config.min_size
+    single = found.round and (config.n_communities is None or as_told)
     base, of_slot = bridged_slots(usable, unit, groups, config, part(progress, 0.7, 1.0), single=single)
     kept = _large(of_slot, np.bincount(groups), config.min_size)
     base, of_slot = base.only(kept), of_slot[kept]
     if config.n_communities not in {None, int(numbered(of_slot).max()) + 1}:
         chosen: dict[str, Any] = {"runs": config.runs, "seed": config.seed, "resolutions": config.resolutions}
         of_slot = find_communities(base.bridges, base.sizes, k=config.n_communities, **chosen)
-    progress("assignment", 0.95)
+    progress("assignment", 0.97)
     graph = finish_graph(features, base, by_size(of_slot, base.sizes), config)
     return replace(graph, levels=_levels(base, found))
 
