@@ -17,10 +17,10 @@ from slots.shapes import Features, Ids
 
 _FIRST, _LAST = -7, 17  # powers of two between which resolutions lie: from the connected parts to single inputs
 _BETWEEN = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)  # powers tried around the best of the whole ones
-_SMALLEST = 5  # mean size of a group at which the sweep ends
+_SMALLEST = 5  # mean number of nodes of a group at which the sweep ends; fewer come again by themselves
 _KEPT = 0.8  # share of the nodes in a resample
 _HOPELESS = 4  # levels in a row with less than half of the best evidence end the sweep
-_NODES = 8192  # inputs up to which each is a node; of more, groups of a few inputs are
+_NODES = 16_384  # inputs up to which each is a node; of more, groups of a few inputs are
 _JUDGED = 8192  # inputs whose silhouette is computed; the means are those of all
 
 
@@ -77,7 +77,7 @@ def groupings(unit: Features, edges: Edges, *, at_least: int = 1, seed: int = 0)
     -----
     Louvain's method at the resolutions 1/128, 1/64, ... and four more around the best. The evidence is ours: groups
     should be apart (silhouette), come again where a fifth of the data is missing (stability), and say much (entropy);
-    a product, so that none makes up for another. Beyond 8,192 inputs the nodes are communities of a few inputs each,
+    a product, so that none makes up for another. Beyond 16,384 inputs the nodes are communities of a few inputs each,
     found at a high resolution.
     """
     sweep = _Sweep(unit, edges, seed)
@@ -85,7 +85,7 @@ def groupings(unit: Features, edges: Edges, *, at_least: int = 1, seed: int = 0)
     best, behind = 0.0, 0
     for power in range(_FIRST, _LAST):
         one = sweep.at(2.0**power)
-        if one.n_groups > max(at_least, len(unit) / _SMALLEST, len(unit) ** 0.5):
+        if one.n_groups > max(at_least, len(sweep.edges) / sweep.smallest, len(unit) ** 0.5):
             break
         found[power] = one
         best = max(best, one.evidence)
@@ -174,6 +174,7 @@ class _Sweep:
         rng = np.random.default_rng(seed)
         self.unit, self.seed = unit, seed
         self.of_input = _small_groups(edges, seed) if len(unit) > _NODES else np.arange(len(unit))
+        self.smallest = _SMALLEST if len(unit) <= _NODES else 2 * _SMALLEST
         self.edges = edges.joined(self.of_input) if len(unit) > _NODES else edges
         n = len(self.edges)
         self.kept = [np.sort(rng.permutation(n)[: max(1, int(_KEPT * n))]) for _ in range(2)]
