@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ FIT_KEYS = [
     "test_matched",
     "test_ambiguous",
     "test_accuracy_matched",
+    "vouching",
     "elapsed_s",
     "epochs",
     "seed",
@@ -114,6 +116,48 @@ def test_show_tells_slots_and_history(digits, capsys):
     assert "generation 0: fit" in run(capsys, "show", folder).out
 
 
+def test_fit_and_show_say_first_what_a_match_is_worth(digits, capsys, tmp_path):
+    folder, printed = digits
+    worth = printed["vouching"]
+    assert (worth["level"], worth["n_matched"]) == (0.98, worth["n_right"])
+    n = worth["n_checked"]
+    shown = run(capsys, "show", folder).out.splitlines()
+    assert shown[0] == (
+        f"Too few examples to show that matched answers are right at 98 %: of {n} examples that trained "
+        f"nothing, {worth['n_right']} of {worth['n_matched']} matched are right."
+    )
+    assert json.loads(run(capsys, "show", folder, "--json").out)["vouching"] == worth
+    old = run(capsys, "show", CHECKOUT / "tests" / "fixtures" / "old_model").out.splitlines()
+    assert old[0] == "How often matched answers are right on new data was not measured."
+    quick = ["--data", "digits", "--epochs", 1, "--slots-per-class", 1, "--out", tmp_path / "m"]
+    said = run(capsys, "fit", *quick, "--vouch", 0.9).out.splitlines()
+    assert said[0].startswith("digits, backbone pixels: ")
+    assert said[1].startswith("Matched answers are right at 90 % or better on examples that trained nothing: ")
+    assert run(capsys, "show", tmp_path / "m").out.splitlines()[0] == said[1]
+    assert json.loads(run(capsys, "fit", *quick, "--vouch", "none", "--json").out)["vouching"] is None
+
+
+def test_rows_are_looked_at_before_a_fit(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(900) % 3
+    x = (np.eye(3, 6)[y] * 4 + rng.normal(size=(900, 6)) * [1, 1, 1, 9, 9, 9]).astype(np.float32)
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+    call = ["fit", "--data", tmp_path / "rows.npz", "--out", tmp_path / "m"]
+    said = run(capsys, *call).out
+    assert re.search(r"^[0-9]+ settings were tried on 684 examples left out:$", said, re.M)
+    assert "chosen" in said
+    printed = json.loads(run(capsys, *call, "--epochs", 3, "--slots-per-class", 2, "--json").out)
+    look = printed["look"]
+    assert look["chosen"]["whitening"] is not None  # the loud directions say nothing
+    assert look["chosen"] in look["tries"]
+    assert look["chosen"]["accuracy"] > 0.9
+    assert {tried["slots_per_class"] for tried in look["tries"]} == {2}
+    assert (look["used"]["epochs"], look["used"]["slots_per_class"], printed["epochs"]) == (3, 2, 3)
+    assert printed["vouching"]["shown"]
+    tuned = run(capsys, "fit", "--data", "digits", "--epochs", 1, "--json", "--out", tmp_path / "n").out
+    assert json.loads(tuned)["look"] is None  # has a recipe of its own
+
+
 def test_doctor_finds_this_installation_in_order_or_says_what_to_do(capsys):
     with pytest.raises(SystemExit) as end:
         main(["doctor", "--json"])
@@ -162,10 +206,13 @@ def test_help_is_quick_and_does_not_import_torch():
         (["fit", "--data", "digits", "--backbone", "timm:x", "--weights", "no.pt"], 2, "must"),
         (["fit", "--data", "digits", "--device", "cuda:99"], 2, "`device` must be auto, cpu or a CUDA device"),
         (["fit", "--data", "digits", "--epochs", "-1"], 2, "--epochs"),
+        (["fit", "--data", "digits", "--vouch", "1"], 2, "`vouch` must lie in (0, 1) or be none, got 1."),
+        (["fit", "--data", "digits", "--vouch", "most"], 2, "`vouch` must lie in (0, 1) or be none, got most."),
+        (["fit", "--data", "digits", "--vouch", "0.9", "--closing", "full"], 2, "`vouch` must be left out with"),
         (["fit", "--data", "digits", "--precision", "1.5"], 2, "`precision` must lie in (0, 1]"),
         (["fit", "--data", "nowhere.npz"], 3, "nowhere.npz"),
         (["show", "nowhere"], 4, "nowhere"),
-        (["predict", "nowhere"], 2, "Give image files or --data"),
+        (["predict", "nowhere"], 2, "Give image files (texts to a model of text) or --data"),
     ],
 )
 def test_a_wrong_call_gives_one_line_and_its_status(arguments, status, says, capsys, tmp_path, monkeypatch):

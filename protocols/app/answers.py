@@ -12,6 +12,7 @@ import numpy.typing as npt
 from protocols.data.dataset import Dataset
 from protocols.data.images import load_images
 from protocols.pages.environment import csv_text
+from protocols.summaries.fit import NOT_MEASURED, Vouched
 from protocols.summaries.intervals import wilson_lower
 from slots.errors import DataError
 from slots.head.prediction import Answer, Prediction
@@ -172,6 +173,7 @@ def describe(model: SlotModel) -> dict[str, Any]:
         "backbone": _backbone(model),
         "input": "x".join(map(str, model.preprocessing.shape)) or model.preprocessing.kind,
         "views": f"{model.views.spec} ({model.views.n_views})",
+        "vouching": fitted.get("vouching"),
         "fitted_on": fitted.get("data"),
         "train_matched": fitted.get("train_matched"),
         "test_accuracy": fitted.get("test_accuracy"),
@@ -181,6 +183,19 @@ def describe(model: SlotModel) -> dict[str, Any]:
         "classes": classes,
         "history": [{"number": g.number, "what": g.what, "n_slots": g.n_slots} for g in model.history],
     }
+
+
+def describe_vouching(model: SlotModel) -> str:
+    """What matched answers of a model are worth, by the record of its fit: one sentence.
+
+    Parameters
+    ----------
+    model : SlotModel
+        Fitted or loaded; it is only read.
+    """
+    vouched = Vouched.of_history(model.history[0].figures) if model.history else None
+    later = len(model.history) > 1 and vouched is not None
+    return f"{vouched or NOT_MEASURED}{' That is of the fit, without what came later.' if later else ''}"
 
 
 def _remembered(model: SlotModel, slots: Ids) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,8 @@ from protocols.provenance import versions
 from protocols.recipes.building import build_backbone
 from protocols.recipes.recipes import Recipe
 from protocols.summaries.evaluation import Evaluation, evaluate
-from protocols.summaries.fit import SCHEMA, FitSummary
+from protocols.summaries.fit import SCHEMA, FitSummary, Looked, Vouched
+from slots.closing.vouching import Vouching
 from slots.errors import DataError, StorageError
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress
@@ -75,7 +77,7 @@ def fit_and_save(
         data.x_train,
         data.y_train,
         backbone=build_backbone(name, data, recipe, config.seed),
-        config=config,
+        config=recipe.config,
         class_names=data.class_names,
         regularizer=_regularizer(recipe),
         checkpoint=checkpoint_path(out),
@@ -164,4 +166,22 @@ def _summarize(
         report=str(out / "report.html"),
         versions=versions(),
         source_digest=data.source_digest,
+        vouching=_vouched(result.closing.vouching),
+        look=_looked(result),
     )
+
+
+def _vouched(vouching: Vouching | None) -> Vouched | None:
+    if vouching is None:
+        return None
+    smaller_by = math.degrees(vouching.angle) if math.isfinite(vouching.angle) else None  # JSON has no infinity
+    found = vouching.n_checked, vouching.n_matched, vouching.n_right
+    return Vouched(vouching.level, *found, shown=vouching.shown, smaller_by=smaller_by)
+
+
+def _looked(result: FitResult) -> Looked | None:
+    if result.look is None:
+        return None
+    names = "whitening", "slots_per_class", "scale", "epochs", "batch_size"
+    used = {name: getattr(result.config, name) for name in names}
+    return Looked(result.look.n_checked, result.look.chosen, result.look.tries, used)

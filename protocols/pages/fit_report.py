@@ -12,7 +12,7 @@ from protocols.data.dataset import Dataset
 from protocols.pages import cards
 from protocols.pages.environment import page_environment
 from protocols.summaries.evaluation import confusion
-from protocols.summaries.fit import FitSummary
+from protocols.summaries.fit import NOT_MEASURED, FitSummary
 from slots.head.prediction import Prediction
 from slots.model.slot_model import SlotModel
 from slots.storage.atomic import write_file
@@ -117,6 +117,9 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
         .get_template("report.html")
         .render(
             summary=summary,
+            vouched=str(summary.vouching or NOT_MEASURED),
+            tried=summary.look.table(most=len(summary.look.tries)) if summary.look else [],
+            used=summary.look.sentence() if summary.look else "",
             is_text=data.kind == "text",
             noun="text" if data.kind == "text" else "example",
             model=model,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import backbones
 from backbones.nets.pretrained import PublishedInput, published_input
@@ -49,6 +50,37 @@ def parse_options(words: Sequence[str], *, weights: str | None = None) -> dict[s
     return options if weights is None else {**options, "weights": weights}
 
 
+def parse_vouch(word: str | None) -> float | Literal["none"] | None:
+    """The level at which slots vouch, from a word of a command line.
+
+    Parameters
+    ----------
+    word : str, optional
+        A share, or ``"none"``.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+
+    Examples
+    --------
+    >>> parse_vouch("0.95"), parse_vouch("none")
+    (0.95, 'none')
+    """
+    if word is None:
+        return None
+    if word == "none":
+        return "none"
+    try:
+        level = float(word)
+    except ValueError:
+        level = math.nan
+    if not 0 < level < 1:
+        raise UsageError(f"`vouch` must lie in (0, 1) or be none, got {word}. 0.98 lets one match in fifty be wrong.")
+    return level
+
+
 def plan(
     data: Dataset,
     backbone: str | None,
@@ -79,8 +111,8 @@ def plan(
     reconstruction, detach
         See `Recipe`.
     **changes
-        Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode) and ``reach`` are fields of
-        its `ClosingConfig`.
+        Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode), ``reach`` and ``vouch`` are
+        fields of its `ClosingConfig`; the vouch ``"none"`` stands for its None.
 
     Returns
     -------
@@ -125,7 +157,8 @@ def plan(
     if reconstruction and not (learns and (name != "pretrained" or chosen.get("frozen") is False)):
         raise UsageError("`reconstruction` must come with a backbone that learns, got none. Choose another backbone.")
     recipe = replace(_changed(recipe, changes), reconstruction=reconstruction, detach=detach)
-    return name, replace(recipe, backbone={**recipe.backbone, **chosen})
+    reads_data = recipe.reads_data and chosen.get("frozen", True)
+    return name, replace(recipe, backbone={**recipe.backbone, **chosen}, reads_data=reads_data)
 
 
 def _of_library(network: str) -> bool:
@@ -215,6 +248,11 @@ def _plan_text(data: Dataset, backbone: str | None, *, given: bool, **changes: A
 def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """The recipe with what the user wants otherwise; None stands for the recipe's own."""
     kept = {key: value for key, value in changes.items() if value is not None}
-    wanted = {"mode": kept.pop("closing", None), "reach": kept.pop("reach", None)}
-    closing = replace(recipe.train.closing, **{name: value for name, value in wanted.items() if value is not None})
-    return replace(recipe, train=replace(recipe.train, closing=closing, **kept))
+    wanted = {"mode": kept.pop("closing", None), "reach": kept.pop("reach", None), "vouch": kept.pop("vouch", None)}
+    closing_changes = {name: value for name, value in wanted.items() if value is not None}
+    if closing_changes.get("vouch") == "none":
+        closing_changes["vouch"] = None
+    elif "vouch" in closing_changes and closing_changes.get("mode") == "full":
+        raise UsageError("`vouch` must be left out with the closing full, which leaves caps as wide as they can be.")
+    closing = replace(recipe.train.closing, **closing_changes)
+    return replace(recipe, train=replace(recipe.train, closing=closing, **kept), given=frozenset(kept))

@@ -8,6 +8,7 @@ from typing import Any
 from protocols.recipes.weights import TrainedBackbone
 from slots.closing.config import ClosingConfig
 from slots.training.config import TrainConfig
+from slots.training.defaults import AutoConfig
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Recipe:
         Weight of the loss that makes the winning units' gradients look like the inputs (>= 0).
     detach : bool, default False
         With ``reconstruction``: the backbone learns from that loss alone, without labels.
+    reads_data : bool, default False
+        Whether a look at the data chooses how to train, where nothing changes the features: of ``train`` only what the
+        user chose counts then.
+    given : frozenset of str
+        Fields of ``train`` that the user chose, beside its closing.
     """
 
     backbone: dict[str, Any] = field(default_factory=dict)
@@ -36,6 +42,17 @@ class Recipe:
     fine_tune: bool = False
     reconstruction: float = 0.0
     detach: bool = False
+    reads_data: bool = False
+    given: frozenset[str] = frozenset()
+
+    @property
+    def config(self) -> TrainConfig | AutoConfig:
+        """What a fit takes."""
+        if not self.reads_data:
+            return self.train
+        # Views of a recipe are left out too: few examples can vouch for their answers only one by one, without views.
+        chosen = {name: getattr(self.train, name) for name in self.given}
+        return AutoConfig(TrainConfig(closing=self.train.closing, **chosen), self.given)
 
 
 _PIXELS = TrainConfig(epochs=20, slots_per_class=30, slot_lr=2e-3, scale=80.0, margin=0.02, views="shift1")
@@ -69,6 +86,8 @@ _PARTS = replace(_IMAGES, backbone_lr=4e-3)
 _PART_STROKES = replace(_STROKES, backbone_lr=4e-3)
 _DIGITS = replace(_PART_STROKES, epochs=40, batch_size=50, augment="shift1")
 
+_NETWORK = TrainConfig(epochs=20, slots_per_class=20, scale=40.0, slot_lr=2e-3, views="flip")
+
 _POOLED: dict[str, Any] = {
     "stem": "whitening",
     "stem_kernel": 2,
@@ -93,8 +112,8 @@ _UNFOLDING: dict[str, Any] = {
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("cnn", ""): Recipe(train=replace(_STROKES, backbone_lr=1e-3)),
     ("cnn", "digits"): Recipe(train=replace(_DIGITS, backbone_lr=2e-3)),
-    ("none", ""): Recipe(train=TrainConfig(epochs=20)),
-    ("pixels", ""): Recipe(train=_PIXELS),
+    ("none", ""): Recipe(train=TrainConfig(epochs=20), reads_data=True),
+    ("pixels", ""): Recipe(train=_PIXELS, reads_data=True),
     ("pixels", "digits"): Recipe(train=replace(_PIXELS, epochs=60, batch_size=100, slots_per_class=10)),
     ("pixels", "mnist"): Recipe(train=_MNIST),
     ("pixels", "fashion_mnist"): Recipe(train=replace(_PIXELS, slots_per_class=50, views="shift1,flip")),
@@ -138,10 +157,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("gumbel", ""): Recipe({"units": 240}, _PARTS),
     ("gumbel", "digits"): Recipe({"units": 120}, _DIGITS),
     ("gumbel", "mnist"): Recipe({"units": 120}, _PART_STROKES),
-    ("pretrained", ""): Recipe(
-        {"network": "cifar_resnet20"},
-        TrainConfig(epochs=20, slots_per_class=20, scale=40.0, slot_lr=2e-3, views="flip"),
-    ),
+    ("pretrained", ""): Recipe({"network": "cifar_resnet20"}, _NETWORK, reads_data=True),
+    ("pretrained", "cifar10"): Recipe({"network": "cifar_resnet20"}, _NETWORK),
 }
 """By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
 

@@ -2,10 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from slots.training.defaults import Try
 
 SCHEMA = 1
 """Version of `FitSummary` as JSON."""
+
+NOT_MEASURED = "How often matched answers are right on new data was not measured."
+"""Said where a fit has no `Vouched`."""
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """How often matched answers were right on examples that trained nothing.
+
+    Parameters
+    ----------
+    level : float
+        Share of matched answers that was asked to be right, in (0, 1).
+    n_checked, n_matched, n_right : int
+        Examples asked, those then matched, and those rightly.
+    shown : bool
+        Whether these are enough to show the level.
+    smaller_by : float or None
+        Degrees by which the precision caps were made smaller for it; None where nothing may be matched.
+    """
+
+    level: float
+    n_checked: int
+    n_matched: int
+    n_right: int
+    shown: bool
+    smaller_by: float | None
+
+    @classmethod
+    def of_history(cls, figures: Mapping[str, Any]) -> Vouched | None:
+        """What the figures of a fit say; None for models older than this, and where nothing was asked."""
+        kept = figures.get("vouching")
+        return None if kept is None else cls(**{name: kept[name] for name in cls.__dataclass_fields__})
+
+    def __str__(self) -> str:
+        level, asked = f"{100 * self.level:g} %", f"{self.n_checked:,} examples that trained nothing"
+        found = f"{self.n_right:,} of {self.n_matched:,}"
+        if self.shown:
+            return f"Matched answers are right at {level} or better on examples that trained nothing: {found}."
+        if self.n_matched and self.n_right < self.level * self.n_matched:
+            share = f"{100 * self.n_right / self.n_matched:.1f} %"
+            return f"Matched answers are not right at {level}: on {asked} {found} are, {share}."
+        matched = f"of {asked}, {found} matched are right" if self.n_matched else f"of {asked} none is matched"
+        return f"Too few examples to show that matched answers are right at {level}: {matched}."
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a look at the data tried before the fit, and what the fit used.
+
+    Parameters
+    ----------
+    n_checked : int
+        Held-out examples behind each accuracy.
+    chosen : Try
+        The setting that was taken.
+    tries : tuple of Try
+        All that were tried, in order.
+    used : dict
+        Fields of the fit's `TrainConfig` that a look can decide; slots a class grow with the data.
+    """
+
+    n_checked: int
+    chosen: Try
+    tries: tuple[Try, ...]
+    used: dict[str, float | None]
+
+    def sentence(self) -> str:
+        """What the fit used, in words."""
+        n_slots = int(self.used["slots_per_class"] or 0)
+        slots = f"{n_slots} slots a class" if n_slots > 1 else "one slot a class" if n_slots else "grown slots"
+        steps = f"{self.used['epochs']} epochs in batches of {self.used['batch_size']}"
+        shrinkage = self.used["whitening"]
+        whitening = _whitening(shrinkage) if shrinkage == 1 else f"whitening: {_whitening(shrinkage)}"
+        return f"{whitening}, {slots}, scale {self.used['scale']:g}, {steps}"
+
+    def table(self, most: int = 5) -> list[tuple[str, str, str, str]]:
+        """The chosen setting and the most accurate of the others, at most ``most`` in all, under a line of heads."""
+        others = sorted(set(self.tries) - {self.chosen}, key=lambda tried: (-tried.accuracy, self.tries.index(tried)))
+        lines = [_line(tried, chosen=tried is self.chosen) for tried in (self.chosen, *others[: most - 1])]
+        return [("whitening", "slots a class", "scale", "accuracy"), *lines]
+
+
+def _line(tried: Try, *, chosen: bool) -> tuple[str, str, str, str]:
+    """A setting in words."""
+    whitening = _whitening(tried.whitening) + (", chosen" if chosen else "")
+    return whitening, str(tried.slots_per_class or "grown"), f"{tried.scale:g}", f"{100 * tried.accuracy:.2f} %"
+
+
+def _whitening(shrinkage: float | None) -> str:
+    return "none" if shrinkage is None else "centring only" if shrinkage == 1 else f"shrinkage {shrinkage:g}"
 
 
 @dataclass(frozen=True)
@@ -36,3 +131,5 @@ class FitSummary:
     report: str
     versions: dict[str, str]
     source_digest: str = ""
+    vouching: Vouched | None = None
+    look: Looked | None = None

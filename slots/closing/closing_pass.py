@@ -31,7 +31,7 @@ from slots.closing.config import ClosingConfig, ClosingReport
 from slots.closing.reduction import drop_redundant
 from slots.closing.residual_cover import cover_unmatched
 from slots.closing.shrinkage import shrink_support
-from slots.closing.vouching import Evidence, Vouching, ask, calibrate, tighten
+from slots.closing.vouching import Evidence, Vouching, ask, calibrate, measure, tighten
 from slots.features.exemplars import support_features, thumbnails
 from slots.features.source import FeatureSource
 from slots.head.decision import decide
@@ -133,7 +133,8 @@ def _vouch(
     vouching = None
     if config.vouch is not None and evidence.n:
         # Who tolerates wrong labels above a threshold cannot be promised fewer of them on new data.
-        vouching = calibrate(evidence, min(config.vouch, data.head.precision))
+        level = min(config.vouch, data.head.precision)
+        vouching = measure(evidence, level) if full else calibrate(evidence, level)
         if not full:
             tighten(data.head, vouching.angle)
             empty = ~data.head.pooled & (data.head.support_thresholds > 1)

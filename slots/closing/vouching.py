@@ -183,8 +183,7 @@ def calibrate(evidence: Evidence, level: float) -> Vouching:
     passed = None
     for angle in [*spots[::-1], 0.0]:
         matched, right = evidence.answers(float(angle))
-        holds = matched > 0 and stats.binom.cdf(matched - right, matched, 1 - level) <= _RISK
-        if holds:
+        if _holds(matched, right, level):
             passed = Vouching(level, float(angle), evidence.n, matched, right, shown=True)
         elif passed is not None:
             break
@@ -193,6 +192,25 @@ def calibrate(evidence: Evidence, level: float) -> Vouching:
     wrong = evidence.depths[~evidence.right]
     angle = float(wrong.max()) if len(wrong) else 0.0
     return Vouching(level, angle, evidence.n, *evidence.answers(angle), shown=False)
+
+
+def measure(evidence: Evidence, level: float) -> Vouching:
+    """How often matches are right where the caps stay as they are, and whether that shows the level (as `calibrate`).
+
+    Examples
+    --------
+    >>> half = Evidence(np.arange(100), np.arange(100) % 2 == 0, np.ones(100), np.ones(100), 100)
+    >>> found = measure(half, 0.95)
+    >>> found.shown, found.n_right, found.angle
+    (False, 50, 0.0)
+    """
+    matched, right = evidence.answers(0.0)
+    return Vouching(level, 0.0, evidence.n, matched, right, shown=_holds(matched, right, level))
+
+
+def _holds(matched: int, right: int, level: float) -> bool:
+    """The exact binomial tail of the errors, at risk 0.1."""
+    return matched > 0 and bool(stats.binom.cdf(matched - right, matched, 1 - level) <= _RISK)
 
 
 @torch.no_grad()

@@ -115,6 +115,18 @@ def test_nobody_is_matched_wrongly_in_training_after_held_out_examples_are_folde
     assert np.array_equal(answers.matched, result.closing.matched)
 
 
+def test_the_mode_full_keeps_its_caps_and_says_how_they_do():
+    x, y = overlapping(5, 900)
+    config = TrainConfig(
+        epochs=5, slots_per_class=1, scale=20.0, held_out=0.3, closing=slots.ClosingConfig(mode="full")
+    )
+    _, full = slots.fit(x, y, config=config)
+    vouching = full.closing.vouching
+    assert full.closing.matched.all()
+    assert (vouching.angle, vouching.shown) == (0.0, False)  # classes overlap
+    assert vouching.n_right < 0.98 * vouching.n_matched
+
+
 @pytest.mark.parametrize("vouch", [0.0, 1.0, -1.0])
 def test_a_level_out_of_range_is_refused(vouch):
     with pytest.raises(slots.errors.UsageError, match="vouch"):

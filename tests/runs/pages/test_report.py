@@ -17,12 +17,13 @@ from protocols.pages import environment, fit_report
 from protocols.pages.pictures import diverging
 from protocols.recipes.planning import plan
 from protocols.summaries.evaluation import evaluate
-from protocols.summaries.fit import FitSummary
+from protocols.summaries.fit import NOT_MEASURED, FitSummary, Looked, Vouched
 from slots.errors import StorageError
 from slots.features.preprocessing import Preprocessing
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.model.slot_model import SlotModel
 from slots.training.config import TrainConfig
+from slots.training.defaults import Try
 from slots.training.fitting import fit
 
 
@@ -131,6 +132,28 @@ class TestPage:
         for table in page.all("table"):
             assert table.all("th", scope="col")
             assert len(table.all("tbody")[0].all("tr")) == len(table.all("th", scope="row"))
+
+    def test_what_a_match_is_worth_comes_first_and_the_look_behind(self, digits):
+        model, data, _, plain = digits
+        header = plain.all("header")[0]
+        assert header.all("p", cls="vouched")[0].text == NOT_MEASURED
+        tries = Try(None, 1, 20.0, 0.81), Try(1.0, 1, 20.0, 0.9), Try(0.3, 4, 10.0, 0.9), Try(0.3, 1, 20.0, 0.7)
+        used = {"whitening": 1.0, "slots_per_class": 1, "scale": 20.0, "epochs": 10, "batch_size": 50}
+        vouching = Vouched(0.95, 3000, 2480, 2459, shown=True, smaller_by=1.5)
+        page = page_of(model, data, vouching=vouching, look=Looked(1234, tries[1], tries, used))
+        sentence = "Matched answers are right at 95 % or better on examples that trained nothing: 2,459 of 2,480."
+        assert page.all("header")[0].all("p", cls="vouched")[0].text == sentence
+        facts = page.by_id("facts").text
+        assert facts.index(sentence) < facts.index("right when matched")  # before what is said of the training part
+        assert "centring only, one slot a class, scale 20, 10 epochs in batches of 50" in facts
+        rows = page.by_id("facts").all("tbody")[0].all("tr")
+        assert [row.all("th")[0].text for row in rows] == [
+            "centring only, chosen",
+            "shrinkage 0.3",
+            "none",
+            "shrinkage 0.3",
+        ]
+        assert [row.all("td")[2].text for row in rows] == ["90.00 %", "90.00 %", "81.00 %", "70.00 %"]
 
     def test_light_dark_print_and_phone(self, digits):
         style = digits[3].all("style")[0].text

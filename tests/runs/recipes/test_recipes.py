@@ -12,11 +12,14 @@ from backbones.explanations.reconstruction import reconstruct
 from protocols.app.fit import fit_and_save
 from protocols.data.dataset import Dataset
 from protocols.recipes.building import build_backbone, pick_device
-from protocols.recipes.planning import parse_options, plan
+from protocols.recipes.planning import parse_options, parse_vouch, plan
 from protocols.recipes.recipes import GPU_RECIPES, RECIPES, Recipe, find_recipe
 from protocols.recipes.weights import list_trained, load_trained, write_trained
+from slots.closing.config import ClosingConfig
 from slots.errors import UsageError
 from slots.features.views import parse_views
+from slots.training.config import TrainConfig
+from slots.training.defaults import AutoConfig
 
 SHAPES = {
     "digits": (8, 8, 1),
@@ -70,6 +73,54 @@ def test_the_users_changes_win_over_the_recipe():
     _, recipe = plan(images("mnist", (28, 28, 1)), None, epochs=3, views=None, closing="full", seed=7)
     assert (recipe.train.epochs, recipe.train.seed, recipe.train.closing.mode) == (3, 7, "full")
     assert recipe.train.views == RECIPES["pixels", "mnist"].train.views
+
+
+@pytest.mark.parametrize(("word", "level"), [(None, 0.98), ("0.9", 0.9), ("none", None)])
+def test_the_level_at_which_slots_vouch(word, level):
+    _, recipe = plan(images("mnist", (28, 28, 1)), None, vouch=parse_vouch(word), reach=0.8)
+    assert recipe.train.closing == replace(RECIPES["pixels", "mnist"].train.closing, vouch=level, reach=0.8)
+
+
+def test_what_nobody_tuned_is_left_to_a_look_at_the_data():
+    rows = np.zeros((2, 5), np.float32)
+    source = Dataset("rows", rows, np.array([0, 1]), rows, np.array([0, 1]), (), "digest")
+    _, recipe = plan(source, None, epochs=7, scale=None, seed=3, reach=0.8)
+    base = TrainConfig(epochs=7, seed=3, closing=ClosingConfig(reach=0.8))
+    assert recipe.config == AutoConfig(base, frozenset({"epochs", "seed"}))
+    assert plan(source, None)[1].config == AutoConfig()  # as `slots.fit` alone
+    photos = images("holiday", (8, 8, 3))
+    assert plan(photos, "pixels", views="flip")[1].config == AutoConfig(TrainConfig(views="flip"), frozenset({"views"}))
+    frozen = {"weights": "some.pt"}
+    assert isinstance(plan(photos, "cifar_resnet20", frozen)[1].config, AutoConfig)
+    learning = [("cifar_resnet20", {"frozen": False}, photos), ("explor", {}, photos)]
+    tuned = [("pixels", {}, images("mnist", (28, 28, 1))), ("cifar_resnet20", frozen, images("cifar10", (32, 32, 3)))]
+    for backbone, options, data in [*learning, *tuned]:
+        assert isinstance(plan(data, backbone, options)[1].config, TrainConfig)
+
+
+def test_a_fit_that_looked_goes_on_after_it_was_killed(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(300) % 3
+    x = (np.eye(3, 6)[y] * 4 + rng.normal(size=(300, 6)) * [1, 1, 1, 9, 9, 9]).astype(np.float32)
+    source = Dataset("rows", x, y, x, y, ("a", "b", "c"), "digest")
+    name, recipe = plan(source, None, epochs=6)
+    whole, wanted = fit_and_save(source, name, recipe, out=tmp_path / "whole", command="")
+    assert whole.featurizer.whitening is not None
+
+    def killed(step, share):
+        if (tmp_path / ".m.checkpoint.safetensors").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_and_save(source, name, recipe, out=tmp_path / "m", command="", progress=killed)
+    assert not (tmp_path / "m").exists()
+    steps = []
+    again, summary = fit_and_save(
+        source, name, recipe, out=tmp_path / "m", command="", resume=True, progress=lambda *at: steps.append(at)
+    )
+    assert not any("epoch 1/" in step for step, _ in steps)
+    assert all(torch.equal(again.head.state_dict()[key], value) for key, value in whole.head.state_dict().items())
+    assert (summary.look, summary.vouching) == (wanted.look, wanted.vouching)
 
 
 def test_the_same_seed_draws_the_same_weights():
