@@ -80,8 +80,7 @@ class Featurizer(nn.Module):
         float tensor of shape (example, view, feature)
         """
         if self.preprocessing.kind == "text":
-            read: Tensor = self.backbone(x)
-            return read[:, None]
+            return self.project(self.backbone(x))[:, None]
         return self.featurize(
             self.views(inputs) if (inputs := self.preprocessing(x, self.device)).ndim == 4 else inputs[:, None]
         )

@@ -50,6 +50,16 @@ def test_names_become_classes_and_lists_are_answered(fitted):
     assert len(fitted.predict(np.array([], object))) == 0
 
 
+def test_texts_are_whitened_as_their_features_are():
+    (texts, labels), (new, _) = sentences(300), sentences(60, seed=1)
+    config = slots.TrainConfig(epochs=3, slots_per_class=2, whitening=0.3)
+    of_texts, _ = slots.fit(texts, labels, backbone=Words(), config=config)
+    of_rows, _ = slots.fit(Words()(texts), labels, config=config)
+    answers, wanted = of_texts.predict(new), of_rows.predict(Words()(new))
+    assert np.array_equal(answers.labels, wanted.labels)
+    np.testing.assert_allclose(answers.margins, wanted.margins, atol=1e-5)
+
+
 def test_slots_remember_texts(fitted):
     assert fitted.thumbnails.shape == tuple(fitted.head.exemplars.shape)
     texts, labels = sentences(300)
