@@ -18,9 +18,9 @@ from slots.shapes import Features, Ids
 _FIRST, _LAST = -7, 17  # powers of two between which resolutions lie: from the connected parts to single inputs
 _BETWEEN = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)  # powers tried around the best of the whole ones
 _SMALLEST = 5  # mean number of nodes of a group at which the sweep ends; fewer come again by themselves
-_KEPT = 0.8  # share of the nodes in a resample
+_KEPT = 0.8  # share of the inputs in a resample
 _HOPELESS = 4  # levels in a row with less than half of the best evidence end the sweep
-_NODES = 16_384  # inputs up to which each is a node; of more, groups of a few inputs are
+_NODES = 8192  # inputs up to which each is a node; of more, groups of a few inputs are
 _JUDGED = 8192  # inputs whose silhouette is computed; the means are those of all
 
 
@@ -37,7 +37,7 @@ class Grouping:
     silhouette : float
         Mean leave-one-out silhouette, in [-1, 1] (`silhouette`).
     stability : float
-        Adjusted Rand index of the groups found in two random four fifths of the nodes, on those in both; at most 1.
+        Adjusted Rand index of the groups found in two random four fifths of the inputs, on those in both; at most 1.
     evidence : float
         ``silhouette * stability * sqrt(entropy)``, the entropy of the groups' sizes in nats.
     """
@@ -77,8 +77,8 @@ def groupings(unit: Features, edges: Edges, *, at_least: int = 1, seed: int = 0)
     -----
     Louvain's method at the resolutions 1/128, 1/64, ... and four more around the best. The evidence is ours: groups
     should be apart (silhouette), come again where a fifth of the data is missing (stability), and say much (entropy);
-    a product, so that none makes up for another. Beyond 16,384 inputs the nodes are communities of a few inputs each,
-    found at a high resolution.
+    a product, so that none makes up for another. Beyond 8,192 inputs the nodes are communities of a few inputs each,
+    found at a high resolution, in each resample anew.
     """
     sweep = _Sweep(unit, edges, seed)
     found: dict[float, Grouping] = {}
@@ -168,18 +168,17 @@ def silhouette(unit: Features, groups: Ids, judged: Ids | None = None) -> float:
 
 
 class _Sweep:
-    """What is the same at every resolution: the nodes, the two resamples, the inputs judged."""
+    """What is the same at every resolution: the nodes of the whole and of the two resamples, the inputs judged."""
 
     def __init__(self, unit: Features, edges: Edges, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.unit, self.seed = unit, seed
-        self.of_input = _small_groups(edges, seed) if len(unit) > _NODES else np.arange(len(unit))
-        self.smallest = _SMALLEST if len(unit) <= _NODES else 2 * _SMALLEST
-        self.edges = edges.joined(self.of_input) if len(unit) > _NODES else edges
-        n = len(self.edges)
+        n, many = len(edges), len(edges) > _NODES
+        self.smallest = 2 * _SMALLEST if many else _SMALLEST
         self.kept = [np.sort(rng.permutation(n)[: max(1, int(_KEPT * n))]) for _ in range(2)]
-        self.samples = [part_of(self.edges, kept) for kept in self.kept]
-        self.judged = np.sort(rng.permutation(len(unit))[:_JUDGED])
+        self.judged = np.sort(rng.permutation(n)[:_JUDGED])
+        self.edges, self.of_input = _nodes(edges, seed, many=many)
+        self.samples = [_nodes(part_of(edges, kept), seed, many=many) for kept in self.kept]
 
     def at(self, resolution: float) -> Grouping:
         """The communities, with their evidence."""
@@ -193,17 +192,25 @@ class _Sweep:
         return louvain_of_edges(edges, resolution, np.random.default_rng(self.seed))
 
     def _stability(self, resolution: float) -> float:
-        found = np.full((2, len(self.edges)), -1)
-        for i, (kept, edges) in enumerate(zip(self.kept, self.samples, strict=True)):
-            found[i, kept] = self._communities(edges, resolution)
+        found = np.full((2, len(self.unit)), -1)
+        for i, (kept, (edges, of_input)) in enumerate(zip(self.kept, self.samples, strict=True)):
+            found[i, kept] = self._communities(edges, resolution)[of_input]
         both = (found >= 0).all(0)
         return float(adjusted_rand_score(found[0, both], found[1, both]))
+
+
+def _nodes(edges: Edges, seed: int, *, many: bool) -> tuple[Edges, Ids]:
+    """The graph that is cut, and the node of each input: of many inputs, small groups found anew in every resample."""
+    if not many:
+        return edges, np.arange(len(edges))
+    of_input = _small_groups(edges, seed)
+    return edges.joined(of_input), of_input
 
 
 def _small_groups(edges: Edges, seed: int) -> Ids:
     """Communities of a few inputs each, at the first of some high resolutions that gives so many."""
     resolution, found = 64.0, np.zeros(len(edges), np.int64)
-    while found.max(initial=0) + 1 < min(_NODES // 2, len(edges) // _SMALLEST) and resolution < 2.0**_LAST:
+    while found.max(initial=0) + 1 < min(_NODES, len(edges) // _SMALLEST) and resolution < 2.0**_LAST:
         resolution *= 2
         found = louvain_of_edges(edges, resolution, np.random.default_rng(seed))
     return found

@@ -16,7 +16,7 @@ from slots.graph.communities import find_communities, weighted_nmi
 from slots.graph.config import GraphConfig
 from slots.graph.discovery import discover
 from slots.graph.learning import at_level, learn_graph, regroup
-from slots.graph.levels import Grouping, peaks, silhouette
+from slots.graph.levels import Grouping, groupings, peaks, silhouette
 from slots.graph.louvain import louvain, modularity
 from slots.graph.neighbour_graph import shared_neighbours
 from slots.head.similarities import normalize
@@ -302,7 +302,7 @@ class TestGraph:
 
     def test_equal_seeds_give_equal_graphs(self):
         x, _ = blobs(noise=1.0)
-        one, two, other = (learn_graph(x, GraphConfig(seed=seed)) for seed in (1, 1, 2))
+        one, two, other = (learn_graph(x, GraphConfig(n_slots=60, seed=seed)) for seed in (1, 1, 2))
         assert torch.equal(one.weights, two.weights)
         assert torch.equal(one.placement.communities, two.placement.communities)
         assert not torch.equal(one.weights, other.weights)
@@ -370,6 +370,16 @@ class TestLevels:
         x, groups = blobs(each=100)
         monkeypatch.setattr("slots.graph.levels._NODES", 200)
         assert adjusted_rand_score(groups, learn_graph(x).placement.communities) > 0.99
+
+    def test_small_groups_do_not_make_chance_look_stable(self, monkeypatch):
+        unit = normalize(torch.randn(1500, 8, generator=torch.Generator().manual_seed(0)))
+        edges = shared_neighbours(nearest_neighbours(unit, 15))
+        honest = groupings(unit, edges)
+        monkeypatch.setattr("slots.graph.levels._NODES", 200)
+        joined = {it.resolution: it.stability for it in groupings(unit, edges)}
+        both = [(it.stability, joined[it.resolution]) for it in honest if it.resolution in joined]
+        assert len(both) >= 5
+        assert np.mean([after - before for before, after in both]) <= 0.02
 
     def test_peaks_have_no_better_neighbour(self):
         levels = [
