@@ -123,8 +123,8 @@ def test_fit_and_show_say_first_what_a_match_is_worth(digits, capsys, tmp_path):
     n = worth["n_checked"]
     shown = run(capsys, "show", folder).out.splitlines()
     assert shown[0] == (
-        f"Too few examples to show that matched answers are right at 98 %: of {n} examples that trained "
-        f"nothing, {worth['n_right']} of {worth['n_matched']} matched are right."
+        f"It could not be shown that matched answers are right at 98 %: of {n} examples that trained nothing "
+        f"{worth['n_matched']} are matched, {worth['n_right']} rightly, too few to tell."
     )
     assert json.loads(run(capsys, "show", folder, "--json").out)["vouching"] == worth
     old = run(capsys, "show", CHECKOUT / "tests" / "fixtures" / "old_model").out.splitlines()

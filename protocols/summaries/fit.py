@@ -52,8 +52,9 @@ class Vouched:
         if self.n_matched and self.n_right < self.level * self.n_matched:
             share = f"{100 * self.n_right / self.n_matched:.1f} %"
             return f"Matched answers are not right at {level}: on {asked} {found} are, {share}."
-        matched = f"of {asked}, {found} matched are right" if self.n_matched else f"of {asked} none is matched"
-        return f"Too few examples to show that matched answers are right at {level}: {matched}."
+        count = f"{self.n_matched:,} are matched, {self.n_right:,} rightly, too few to tell"
+        start = f"It could not be shown that matched answers are right at {level}"
+        return f"{start}: of {asked} {count if self.n_matched else 'none is matched'}."
 
 
 @dataclass(frozen=True)

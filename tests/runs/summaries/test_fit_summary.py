@@ -15,13 +15,13 @@ from slots.training.defaults import Try
         ),
         (
             (0.985, 60, 31, 31, False, 0.2),
-            "Too few examples to show that matched answers are right at 98.5 %: of 60 examples that trained nothing, "
-            "31 of 31 matched are right.",
+            "It could not be shown that matched answers are right at 98.5 %: of 60 examples that trained nothing "
+            "31 are matched, 31 rightly, too few to tell.",
         ),
         (
             (0.98, 60, 0, 0, False, None),
-            "Too few examples to show that matched answers are right at 98 %: of 60 examples that trained nothing none "
-            "is matched.",
+            "It could not be shown that matched answers are right at 98 %: of 60 examples that trained nothing "
+            "none is matched.",
         ),
         (
             (0.98, 1200, 1070, 995, False, 0.0),
