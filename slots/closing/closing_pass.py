@@ -136,9 +136,12 @@ def _vouch(
         level = min(config.vouch, data.head.precision)
         vouching = measure(evidence, level) if full else calibrate(evidence, level)
         if not full:
+            # Slots made of single examples stay only where more can be vouched for with them than without.
+            alone = calibrate(evidence.of_trained(), vouching.level)
+            without = alone.shown >= vouching.shown and alone.n_matched >= vouching.n_matched
+            vouching = alone if without else vouching
             tighten(data.head, vouching.angle)
-            empty = ~data.head.pooled & (data.head.support_thresholds > 1)
-            data.head.drop_slots(~empty)
+            data.head.drop_slots(data.head.pooled | ((data.head.support_thresholds <= 1) & (not without)))
     if not full:
         measure_precision(data, held_out)
         fold_in(data, held_out)

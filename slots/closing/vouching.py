@@ -43,6 +43,8 @@ class Evidence:
         Radians inside the precision cap, > 0.
     support_depths : float64 array of shape (pair,)
         Radians inside the support cap, > 0.
+    trained : bool array of shape (pair,)
+        Whether the slot was trained; otherwise it was added for examples that trained slots do not match.
     n : int
         Number of examples asked, matched or not.
     """
@@ -51,7 +53,14 @@ class Evidence:
     right: npt.NDArray[np.bool_]
     depths: npt.NDArray[np.float64]
     support_depths: npt.NDArray[np.float64]
+    trained: npt.NDArray[np.bool_]
     n: int
+
+    def of_trained(self) -> Evidence:
+        """The same for the trained slots alone."""
+        kept = self.trained
+        columns = self.examples[kept], self.right[kept], self.depths[kept], self.support_depths[kept], kept[kept]
+        return Evidence(*columns, self.n)
 
     def answers(self, angle: float) -> tuple[int, int]:
         """Examples that are matched, and rightly, when all precision caps are smaller by an angle."""
@@ -72,13 +81,14 @@ class Evidence:
             np.concatenate([part.right for part in parts]),
             np.concatenate([part.depths for part in parts]),
             np.concatenate([part.support_depths for part in parts]),
+            np.concatenate([part.trained for part in parts]),
             int(starts[-1]),
         )
 
     @classmethod
     def none(cls) -> Evidence:
         """That of no examples."""
-        return cls(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0), np.zeros(0), 0)
+        return cls(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0), np.zeros(0), np.zeros(0, bool), 0)
 
 
 @dataclass(frozen=True)
@@ -142,11 +152,12 @@ def ask(source: FeatureSource, head: IncrementalNeuralHashing, y: npt.NDArray[np
             deeper = (here > 0).all(0) & (here[0] > depth[0])
             depth = torch.where(deeper, here, depth)
         labels = torch.from_numpy(y[ids[rows]]).to(slot.device)
-        found.append((example + rows.start, labels[example] == caps.labels[slot], depth[0], depth[1]))
+        right = labels[example] == caps.labels[slot]
+        found.append((example + rows.start, right, depth[0], depth[1], caps.pooled[slot]))
     if not found:
         return Evidence.none()
     columns = [torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)]
-    return Evidence(columns[0], columns[1], columns[2], columns[3], len(ids))
+    return Evidence(columns[0], columns[1], columns[2], columns[3], columns[4], len(ids))
 
 
 def calibrate(evidence: Evidence, level: float) -> Vouching:
@@ -172,7 +183,7 @@ def calibrate(evidence: Evidence, level: float) -> Vouching:
     Examples
     --------
     >>> depths = np.linspace(0.01, 1, 300)
-    >>> sure = Evidence(np.arange(300), depths > 0.1, depths, np.ones(300), 300)   # the shallow tenth is wrong
+    >>> sure = Evidence(np.arange(300), depths > 0.1, depths, np.ones(300), depths > 0, 300)  # the shallow tenth is wrong
     >>> found = calibrate(sure, 0.95)
     >>> found.shown, found.angle < 0.1, found.n_right / found.n_matched > 0.95
     (True, True, True)

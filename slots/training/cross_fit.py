@@ -99,7 +99,7 @@ def _ask_fold(
     start = first_slots(unit, targets[here], per_class=max(1, config.slots_per_class), seed=config.seed)
     if len(start.classes) == 0:
         return Evidence.none()
-    head = train_fixed(unit, targets[here], start, config)
+    head = train_fixed(unit, targets[here], start, config).head(config)
     data = Reference(head, source, targets, silent)
     drawn = set_caps(data, fitted, left, replace(config.closing, mode="compact"))
     add_missing(data, labels, fitted, drawn, replace(config.closing, mode="compact"))

@@ -140,9 +140,9 @@ def look_at(
     else:
         ranked = [best]
     if "slots_per_class" not in auto.given:
-        # The two best ways to whiten go on: with more slots a class directions tell more, and whitening less.
-        second = max((found for found in ranked if found is not best), key=lambda found: found.accuracy, default=best)
-        best = _best([_more_slots(trial, start) for start in ([best] if second is best else [best, second])])
+        # Raw directions go on beside the best whitening: with more slots a class they often overtake it.
+        starts = [best] if best is ranked[0] else [best, ranked[0]]
+        best = _best([_more_slots(trial, start) for start in starts])
     if "scale" not in auto.given:
         best = _best([best, *(trial.run(replace(best.setting, scale=best.setting.scale * f)) for f in (0.5, 2.0))])
         if best.setting.scale > _SCALE:
@@ -227,7 +227,7 @@ class _Trials:
             features = self._features(place, setting.whitening)
             rows = torch.from_numpy(fitted)
             unit, targets = features[rows], self.targets[rows]
-            head = train_fixed(unit, targets, self._grid(place, setting, unit, targets), setting)
+            head = train_fixed(unit, targets, self._grid(place, setting, unit, targets), setting).head(setting)
             with torch.no_grad():
                 scores = torch.cat([head(block) for block in features[torch.from_numpy(checked)].split(1024)])
             right.append(head.classes[scores.argmax(1)].cpu().numpy() == self.labels[checked])

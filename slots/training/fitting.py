@@ -22,6 +22,7 @@ from slots.features.source import FeatureSource
 from slots.features.views import parse_views
 from slots.features.whitening import ClassSums, Whitening
 from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.similarities import normalize
 from slots.labels import check_labels, numbered
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress, silent
@@ -32,6 +33,7 @@ from slots.training.checkpoint import remove_checkpoint
 from slots.training.config import TrainConfig
 from slots.training.cross_fit import ENOUGH, cross_fit
 from slots.training.defaults import AutoConfig, Look, look_at
+from slots.training.fixed_features import first_slots, train_fixed
 from slots.training.loop import FitLoop, Regularizer
 
 _FEWEST = 10  # held-out examples that can calibrate anything
@@ -153,11 +155,14 @@ def fit(
         rows = _rows(model, x, source)
     if config.whitening is not None and rows is not None:
         _whiten(model, rows[torch.from_numpy(fitted)], labels[fitted], config)
-        source = None if source is None else source.projected()
+        source = FeatureSource(model.featurizer, x).fill(progress) if source is None else source.projected()
     targets = torch.from_numpy(labels).to(model.device)
     run = FitLoop(model, x, targets, fitted, config, progress, stop or (lambda: False), source, regularizer)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
-        losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
+        if look is not None and model.views.n_views == 1 and config.slots_per_class > 0:
+            losses, interrupted = _train_quickly(run, FeatureSource(model.featurizer, x) if source is None else source)
+        else:
+            losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
         is_text = model.preprocessing.kind == "text"
         if not model.head.n_slots and not is_text and not bool(torch.as_tensor(x).any()):
             raise DataError("`x` must have an example that is not all zeros, got none. Check how the data was made.")
@@ -176,6 +181,19 @@ def fit(
         remove_checkpoint(Path(checkpoint))
     elapsed = time.monotonic() - started
     return model, FitResult(len(losses), tuple(losses), elapsed, interrupted, closed.report, config, look)
+
+
+def _train_quickly(run: FitLoop, source: FeatureSource) -> tuple[list[float], bool]:
+    """Train as the look did, in seconds and without a checkpoint; what it judged is then what the fit becomes."""
+    config = run.config
+    parts = [source(run.fitted[rows])[:, 0].float() for rows in source.blocks(len(run.fitted))]
+    unit, labels = normalize(torch.cat(parts)), run.y[torch.from_numpy(run.fitted)]
+    start = first_slots(unit, labels, per_class=config.slots_per_class, seed=config.seed)
+    if len(start.classes) == 0:
+        return [], False
+    found = train_fixed(unit, labels, start, config, progress=run.progress, stop=run.stop)
+    run.model.head.add_slots(found.weights, found.labels)
+    return list(found.losses), found.stopped
 
 
 def _is_fixed(model: SlotModel, config: TrainConfig) -> bool:

@@ -7,6 +7,7 @@ number of slots: then the gradient is three products, and a step costs a fractio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn import functional
 from slots.clustering.kmeans import directions
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
+from slots.progress import Progress, silent
 from slots.shapes import Labels
 from slots.training.config import TrainConfig
 
@@ -77,10 +79,46 @@ def first_slots(unit: Float[Tensor, "example feature"], labels: Labels, *, per_c
     return SlotGrid(weights, there, classes)
 
 
+@dataclass(frozen=True)
+class TrainedSlots:
+    """What a training on fixed features gives.
+
+    Parameters
+    ----------
+    weights : float tensor of shape (slot, feature)
+        Unit vectors, by class and then by place.
+    labels : int64 tensor of shape (slot,)
+        Of each.
+    losses : tuple of float
+        Mean cross-entropy of each epoch that was completed.
+    stopped : bool
+        Whether ``stop`` ended it.
+    """
+
+    weights: Tensor
+    labels: Tensor
+    losses: tuple[float, ...]
+    stopped: bool
+
+    def head(self, config: TrainConfig) -> IncrementalNeuralHashing:
+        """A head with these slots, not closed."""
+        found = IncrementalNeuralHashing(
+            self.weights.shape[1], scale=config.scale, beta=config.beta, precision=config.precision
+        ).to(self.weights.device)
+        found.add_slots(self.weights, self.labels)
+        return found
+
+
 @torch.no_grad()
 def train_fixed(
-    unit: Float[Tensor, "example feature"], labels: Labels, start: SlotGrid, config: TrainConfig
-) -> IncrementalNeuralHashing:
+    unit: Float[Tensor, "example feature"],
+    labels: Labels,
+    start: SlotGrid,
+    config: TrainConfig,
+    *,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> TrainedSlots:
     """Train slots on unit rows, as `slots.training.fit` does where the features do not change; the head is not closed.
 
     Parameters
@@ -93,12 +131,17 @@ def train_fixed(
         Where the slots begin.
     config : TrainConfig
         Its epochs, batch size, rate, scale, beta, margin, label smoothing and seed.
+    progress : callable, optional
+        Told the progress.
+    stop : callable, optional
+        Asked after each step; true ends the training.
 
     Returns
     -------
-    IncrementalNeuralHashing
-        Slots by class, then by place.
+    TrainedSlots
     """
+    tell, losses, stopped = progress or silent, [], False
+    total: Tensor | float = 0.0
     shape = start.weights.shape
     seen = torch.isin(labels, start.classes)
     unit, labels = unit[seen], labels[seen]
@@ -114,7 +157,8 @@ def train_fixed(
             batches = torch.from_numpy(rng.permutation(len(unit))).to(unit.device).tensor_split(per_epoch)
         rows = batches[step % per_epoch]
         x = unit[rows]
-        slope = loss_slope(x @ weights.T, wanted[rows], start.there, config)
+        slope, loss = loss_slope(x @ weights.T, wanted[rows], start.there, config)
+        total += loss * len(rows)
         gradient = slope.T @ x
         first.mul_(decay1).add_(gradient, alpha=1 - decay1)
         second.mul_(decay2).addcmul_(gradient, gradient, value=1 - decay2)
@@ -122,20 +166,26 @@ def train_fixed(
         root = (second / (1 - decay2 ** (step + 1))).sqrt_().add_(tiny)
         weights.addcdiv_(first, root, value=-rate / (1 - decay1 ** (step + 1)))
         weights = normalize(weights)
-    head = IncrementalNeuralHashing(shape[2], scale=config.scale, beta=config.beta, precision=config.precision)
+        if (step + 1) % per_epoch == 0:
+            losses.append(float(total) / max(1, len(unit)))
+            total = 0.0
+            tell(f"epoch {len(losses)}/{config.epochs}  loss {losses[-1]:.4f}", 1.0)
+        if stop is not None and stop():
+            stopped = True
+            break
     keep = start.there.T.reshape(-1)
-    head = head.to(unit.device)
-    head.add_slots(
+    return TrainedSlots(
         weights.reshape(shape).transpose(0, 1).reshape(-1, shape[2])[keep],
         start.classes.repeat_interleave(shape[0])[keep],
+        tuple(losses),
+        stopped,
     )
-    return head
 
 
 def loss_slope(
     scores: Float[Tensor, "example slot"], wanted: Labels, there: Tensor, config: TrainConfig
-) -> Float[Tensor, "example slot"]:
-    """Derivative of the mean cross-entropy of the pooled scores by each cosine.
+) -> tuple[Float[Tensor, "example slot"], Tensor | float]:
+    """Derivative of the mean cross-entropy of the pooled scores by each cosine, and that cross-entropy.
 
     Parameters
     ----------
@@ -165,5 +215,7 @@ def loss_slope(
     if config.margin:
         logits = logits - config.scale * config.margin * target
     smooth = config.label_smoothing
-    slope = (logits.softmax(1) - (1 - smooth) * target - smooth / n_classes) * (config.scale / n)
-    return slope if inner is None else (slope[:, None] * inner).reshape(n, -1)
+    chances = logits.log_softmax(1)
+    loss = -(1 - smooth) * (chances * target).sum(1).mean() - smooth * chances.mean()
+    slope = (chances.exp() - (1 - smooth) * target - smooth / n_classes) * (config.scale / n)
+    return (slope if inner is None else (slope[:, None] * inner).reshape(n, -1)), loss

@@ -41,7 +41,12 @@ def test_answers_while_caps_shrink_are_those_of_a_loop(seed, angle):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(0, 60))
     evidence = Evidence(
-        np.sort(rng.integers(0, 20, n)), rng.random(n) < 0.7, rng.random(n) + 1e-3, rng.random(n) + 1e-3, 20
+        np.sort(rng.integers(0, 20, n)),
+        rng.random(n) < 0.7,
+        rng.random(n) + 1e-3,
+        rng.random(n) + 1e-3,
+        rng.random(n) < 0.5,
+        20,
     )
     assert evidence.answers(angle) == literal_answers(evidence, angle)
 
@@ -52,13 +57,27 @@ def test_what_is_shown_passes_the_test_and_what_is_not_has_no_error(seed, level)
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 600))
     depths = rng.random(n)
-    evidence = Evidence(np.arange(n), rng.random(n) < 0.6 + 0.5 * depths, depths, np.ones(n), n)
+    evidence = Evidence(np.arange(n), rng.random(n) < 0.6 + 0.5 * depths, depths, np.ones(n), np.ones(n, bool), n)
     found = calibrate(evidence, level)
     assert (found.n_matched, found.n_right) == evidence.answers(found.angle)
     if found.shown:
         assert stats.binom.cdf(found.n_matched - found.n_right, found.n_matched, 1 - level) <= 0.1
     else:
         assert found.n_matched == found.n_right
+
+
+def test_slots_of_single_examples_stay_only_where_they_vouch_for_more():
+    x, y = overlapping(0, 900)
+    config = TrainConfig(epochs=5, slots_per_class=1, scale=20.0, closing=slots.ClosingConfig(min_gain=2))
+    free = TrainConfig(epochs=5, slots_per_class=1, scale=20.0, closing=slots.ClosingConfig(min_gain=2, vouch=None))
+    with_all, _ = slots.fit(x, y, config=free)
+    vouched, _ = slots.fit(x, y, config=config)
+    assert with_all.head.n_slots > vouched.head.n_slots == 12, "classes of one blob each need no more"
+    rng = np.random.default_rng(0)
+    part = np.arange(2000) % 24
+    rows = (np.random.default_rng(5).normal(size=(24, 20))[part] + rng.normal(size=(2000, 20)) * 0.1).astype(np.float32)
+    needed, _ = slots.fit(rows, part % 2, config=config)
+    assert needed.head.n_slots > 2, "classes of many blobs do"
 
 
 def test_evidence_is_what_predict_says():

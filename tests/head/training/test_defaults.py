@@ -36,14 +36,17 @@ def test_the_slope_is_autograds_through_the_head(seed, per_class, beta, margin, 
     config = TrainConfig(scale=10.0, beta=beta, margin=margin, label_smoothing=smooth, slots_per_class=per_class)
     grid = first_slots(x, y, per_class=per_class, seed=0)
     flat = grid.weights.flatten(0, 1)
-    slope = loss_slope(x @ flat.T, y, grid.there, config).T @ x
+    slope, loss = loss_slope(x @ flat.T, y, grid.there, config)
+    slope = slope.T @ x
     head = slots.IncrementalNeuralHashing(8, scale=10.0, beta=beta)
     order = torch.arange(len(flat)).reshape(grid.there.shape)
     label = torch.arange(4).expand(grid.there.shape)
     keep = grid.there.flatten()
     head.add_slots(flat[keep], label.flatten()[keep])
     logits = head(x) - 10.0 * margin * functional.one_hot(y, 4)
-    functional.cross_entropy(logits, y, label_smoothing=smooth).backward()
+    wanted = functional.cross_entropy(logits, y, label_smoothing=smooth)
+    wanted.backward()
+    assert float(loss) == pytest.approx(float(wanted), rel=1e-4)
     assert torch.allclose(slope[order.flatten()[keep]], head.weights.grad, atol=1e-5)
 
 
@@ -58,9 +61,10 @@ def test_quick_training_is_deterministic_and_lowers_the_loss():
     x, y = unit_rows(1)
     config = TrainConfig(epochs=10, batch_size=30, slots_per_class=2, scale=10.0)
     grid = first_slots(x, y, per_class=2, seed=0)
-    first, second = train_fixed(x, y, grid, config), train_fixed(x, y, grid, config)
+    first, second = (train_fixed(x, y, grid, config).head(config) for _ in range(2))
     assert torch.equal(first.weights, second.weights)
-    untrained = train_fixed(x, y, grid, TrainConfig(epochs=0, batch_size=30, slots_per_class=2, scale=10.0))
+    start = TrainConfig(epochs=0, batch_size=30, slots_per_class=2, scale=10.0)
+    untrained = train_fixed(x, y, grid, start).head(start)
     assert functional.cross_entropy(first(x), y) < functional.cross_entropy(untrained(x), y)
 
 
