@@ -183,7 +183,7 @@ def calibrate(evidence: Evidence, level: float) -> Vouching:
     Examples
     --------
     >>> depths = np.linspace(0.01, 1, 300)
-    >>> sure = Evidence(np.arange(300), depths > 0.1, depths, np.ones(300), depths > 0, 300)  # the shallow tenth is wrong
+    >>> sure = Evidence(np.arange(300), depths > 0.1, depths, np.ones(300), depths > 0, 300)
     >>> found = calibrate(sure, 0.95)
     >>> found.shown, found.angle < 0.1, found.n_right / found.n_matched > 0.95
     (True, True, True)
@@ -210,7 +210,7 @@ def measure(evidence: Evidence, level: float) -> Vouching:
 
     Examples
     --------
-    >>> half = Evidence(np.arange(100), np.arange(100) % 2 == 0, np.ones(100), np.ones(100), 100)
+    >>> half = Evidence(np.arange(100), np.arange(100) % 2 == 0, np.ones(100), np.ones(100), np.ones(100) > 0, 100)
     >>> found = measure(half, 0.95)
     >>> found.shown, found.n_right, found.angle
     (False, 50, 0.0)

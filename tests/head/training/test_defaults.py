@@ -46,7 +46,7 @@ def test_the_slope_is_autograds_through_the_head(seed, per_class, beta, margin, 
     logits = head(x) - 10.0 * margin * functional.one_hot(y, 4)
     wanted = functional.cross_entropy(logits, y, label_smoothing=smooth)
     wanted.backward()
-    assert float(loss) == pytest.approx(float(wanted), rel=1e-4)
+    assert float(loss) == pytest.approx(wanted.item(), rel=1e-4)
     assert torch.allclose(slope[order.flatten()[keep]], head.weights.grad, atol=1e-5)
 
 
