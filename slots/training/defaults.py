@@ -228,6 +228,9 @@ class _Trials:
             rows = torch.from_numpy(fitted)
             unit, targets = features[rows], self.targets[rows]
             head = train_fixed(unit, targets, self._grid(place, setting, unit, targets), setting).head(setting)
+            if not head.n_slots:  # whitened, all rows are zero
+                right.append(np.zeros(len(checked), bool))
+                continue
             with torch.no_grad():
                 scores = torch.cat([head(block) for block in features[torch.from_numpy(checked)].split(1024)])
             right.append(head.classes[scores.argmax(1)].cpu().numpy() == self.labels[checked])

@@ -145,13 +145,14 @@ def train_fixed(
     shape = start.weights.shape
     seen = torch.isin(labels, start.classes)
     unit, labels = unit[seen], labels[seen]
+    epochs = config.epochs if len(unit) else 0
     weights = start.weights.flatten(0, 1).clone()
     wanted = torch.searchsorted(start.classes, labels)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     batch = max(1, min(config.batch_size, len(unit)))
     per_epoch = max(1, len(unit) // batch)
     decay1, decay2, tiny = _MOMENTS
-    for step in range(config.epochs * per_epoch):
+    for step in range(epochs * per_epoch):
         if step % per_epoch == 0:
             rng = np.random.default_rng([config.seed, step // per_epoch])
             batches = torch.from_numpy(rng.permutation(len(unit))).to(unit.device).tensor_split(per_epoch)

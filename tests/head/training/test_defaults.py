@@ -109,6 +109,14 @@ def test_few_examples_a_class_are_welcome(sizes):
     assert set(model.head.labels.tolist()) == set(range(len(sizes)))
 
 
+@pytest.mark.parametrize("n", [20, 5000])
+def test_equal_rows_under_two_labels_are_answered_and_matched_by_no_slot(n):
+    model, result = slots.fit(np.ones((n, 4), np.float32), np.arange(n) % 2)
+    answers = model.predict(np.ones((3, 4), np.float32))
+    assert not answers.matched.any()
+    assert result.config.whitening is None
+
+
 def test_the_default_fit_is_no_worse_than_logistic_regression_on_digits():
     data = load_digits()
     x, y = data.data.astype(np.float32), data.target
