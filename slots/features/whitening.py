@@ -84,8 +84,8 @@ class Whitening(nn.Module):
     >>> rows = torch.tensor([[0.0, 4.0], [0.0, -4.0], [1.0, 4.0], [1.0, -4.0]])
     >>> white = Whitening.of(ClassSums.of(rows, torch.tensor([0, 0, 1, 1])), shrinkage=0.5)
     >>> white(rows)[:2].round(decimals=3)               # the second axis varies within classes only
-    tensor([[-0.2500,  1.1550],
-            [-0.2500, -1.1550]])
+    tensor([[-0.7070,  3.2660],
+            [-0.7070, -3.2660]])
     """
 
     mean: Tensor
