@@ -159,7 +159,7 @@ def fit(
     targets = torch.from_numpy(labels).to(model.device)
     run = FitLoop(model, x, targets, fitted, config, progress, stop or (lambda: False), source, regularizer)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
-        if look is not None and model.views.n_views == 1 and config.slots_per_class > 0:
+        if checkpoint is None and look is not None and model.views.n_views == 1 and config.slots_per_class > 0:
             losses, interrupted = _train_quickly(run, FeatureSource(model.featurizer, x) if source is None else source)
         else:
             losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
@@ -184,7 +184,7 @@ def fit(
 
 
 def _train_quickly(run: FitLoop, source: FeatureSource) -> tuple[list[float], bool]:
-    """Train as the look did, in seconds and without a checkpoint; what it judged is then what the fit becomes."""
+    """Train as the look did, in seconds; where a checkpoint is asked for, the loop that writes one trains instead."""
     config = run.config
     parts = [source(run.fitted[rows])[:, 0].float() for rows in source.blocks(len(run.fitted))]
     unit, labels = normalize(torch.cat(parts)), run.y[torch.from_numpy(run.fitted)]

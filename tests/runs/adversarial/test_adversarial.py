@@ -370,8 +370,7 @@ def test_attacks_harm_more_than_noise_and_more_where_they_may_do_more(outcome):
     for method, figures in small.items():
         assert figures["attacked"] <= figures["noise"] + 0.05, method
         assert large[method]["attacked"] <= figures["attacked"], method
-        # of few examples fewer are vouched for, so that fewer are matched
-        assert figures["clean"] > (0.6 if "matched answers only" in method else 0.8), method
+        assert figures["clean"] > 0.8, method
         # gradients are not masked: images made on another model do not harm more than those made on this one
         assert figures["transfer"] is None or figures["attacked"] <= figures["transfer"] + 0.05, method
         assert figures["wrong"] <= 1 - figures["attacked"] + 1e-9
