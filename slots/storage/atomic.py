@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slots.errors import StorageError
+from slots.storage.plain_files import is_plain
 
 _BLOCK = 1 << 20  # bytes compared at once
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
@@ -59,7 +60,7 @@ def link_same(path: Path, other: Path, data: bytes) -> bool:
     disk when it was written. False also where the file system has no hard links.
     """
     try:
-        if other.stat().st_size != len(data) or not _holds(other, data):
+        if not is_plain(other) or other.stat().st_size != len(data) or not _holds(other, data):
             return False
         os.link(other, path)
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from slots.errors import ModelError
+from slots.storage.plain_files import read_plain, require_folder
 
 _Read = TypeVar("_Read")
 FORMAT = "neural-slots"
 SCHEMA = 1
 POINTER = "slots.json"
 HEADER = "model.json"
+MOST_JSON = 1 << 26
+"""Bytes of JSON that are read at most: 64 MiB, which hold the names of more than a million labels."""
+
 STATE = re.compile(r"\d{6,12}-[0-9a-f]{8}")
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -68,7 +73,7 @@ def read_settled(root: Path, read: Callable[[Pointer], _Read]) -> _Read:
 
 def read_pointer(root: Path) -> Pointer:
     """Which states a model folder has."""
-    if not (root / POINTER).is_file():
+    if not os.path.lexists(root / POINTER):
         raise ModelError(f"`{root}` must be a model folder, got one without {POINTER}. Name a folder that a fit wrote.")
     document = _parse(_read_bytes(root / POINTER), root / POINTER)
     current, generations = document.get("current"), document.get("generations")
@@ -115,6 +120,8 @@ def load_state(path: Path, n_generations: int) -> State:
 
 def load_document(path: Path) -> dict[str, Any]:
     """The ``model.json`` of the state in a folder: its header and its list of files."""
+    for folder in (path.parent, path):
+        require_folder(folder)
     raw = _read_bytes(path / HEADER)
     if hashlib.sha256(raw).hexdigest()[:8] != path.name.split("-")[1]:
         raise _damaged(path / HEADER, "its content does not match its folder's name")
@@ -147,18 +154,18 @@ def _load_tensors(path: Path, n_bytes: int, sha256: str) -> dict[str, Tensor]:
 
 def checked_bytes(path: Path, n_bytes: int, sha256: str) -> bytes:
     """A file's content, if it has this size and digest."""
-    # The size first, so that a file of another size is not read whole; the digest of the very bytes that are used.
-    if path.is_file() and path.stat().st_size != n_bytes:
-        raise _damaged(path, f"it has {path.stat().st_size} bytes, not {n_bytes}")
-    data = _read_bytes(path)
+    # No more than that many, so that a larger file is not read whole; the digest of the very bytes that are used.
+    data = _read_bytes(path, most=max(0, n_bytes))
+    if len(data) != n_bytes:
+        raise _damaged(path, f"it has {len(data)} bytes, not {n_bytes}")
     if hashlib.sha256(data).hexdigest() != sha256:
         raise _damaged(path, "its content does not match its sha256")
     return data
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, *, most: int = MOST_JSON) -> bytes:
     try:
-        return path.read_bytes()
+        return read_plain(path, most=most)
     except FileNotFoundError as error:
         raise ModelError(f"`{path}` must exist, and does not: the model is damaged. Use a copy of it.") from error
     except OSError as error:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ from slots.storage.atomic import (
     temporary,
     write_synced,
 )
+from slots.storage.plain_files import require_folder, require_plain
 from slots.storage.states import (
     FORMAT,
     HEADER,
@@ -102,7 +104,7 @@ def write_state(
     files[HEADER] = _serialise_header(header, _digests(files))  # the tensors first: it holds their digests
     _refuse_foreign(root)
     with storage(root), _made(root), _locked(root):
-        old = read_pointer(root) if (root / POINTER).exists() else None
+        old = read_pointer(root) if os.path.lexists(root / POINTER) else None
         if old and keep_history:
             _refuse_fork(root, old, files[HEADER])
         like = root / "states" / old.current if old else None
@@ -209,8 +211,9 @@ def check_target(folder: str | Path) -> None:
     root = Path(folder)
     with storage(root):
         _refuse_foreign(root)
-        if (root / POINTER).exists():
+        if os.path.lexists(root / POINTER):
             read_pointer(root)
+        require_folder(root / "states")
         nearest = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
         tempfile.TemporaryFile(dir=nearest).close()
 
@@ -252,7 +255,7 @@ def _refuse_foreign(root: Path) -> None:
     """Never write among files that are not ours; what a crash during a first write left behind is ours."""
     if root.exists() and not root.is_dir():
         raise StorageError(f"`{root}` must be a folder, got a file. Choose another place for the model.")
-    if not root.is_dir() or (root / POINTER).exists():
+    if not root.is_dir() or os.path.lexists(root / POINTER):
         return
     try:
         foreign = sorted(p.name for p in root.iterdir() if p.name not in {".lock", "states"} and not is_temporary(p))
@@ -273,7 +276,7 @@ def _made(root: Path) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(OSError):
-            if not (root / POINTER).exists():
+            if not os.path.lexists(root / POINTER):
                 (root / "states").rmdir()
                 (root / ".lock").unlink(missing_ok=True)  # Windows has removed it
             for folder in made:
@@ -283,6 +286,7 @@ def _made(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
+    require_plain(root / ".lock")
     # Never the fallback that only makes a file: on a file system without locks that would outlive a killed writer.
     lock = FileLock(root / ".lock", blocking=False, fallback_to_soft=False)
     try:
@@ -313,6 +317,7 @@ def _refuse_fork(root: Path, old: Pointer, document: bytes) -> None:
 def _put(root: Path, old: Pointer | None, files: Mapping[str, bytes], *, like: Path | None, keep_history: bool) -> Path:
     """Write a state beside the others and flip to it; the caller holds the lock."""
     states = root / "states"
+    require_folder(states)
     states.mkdir(exist_ok=True)
     _sweep(root, keep=old.generations if old else [])
     number = int(old.current.split("-")[0]) + 1 if old else 1
