@@ -286,7 +286,8 @@ def _made(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    require_plain(root / ".lock")
+    if not (root / ".lock").is_dir() or (root / ".lock").is_symlink():  # a folder is the disk's to refuse
+        require_plain(root / ".lock")
     # Never the fallback that only makes a file: on a file system without locks that would outlive a killed writer.
     lock = FileLock(root / ".lock", blocking=False, fallback_to_soft=False)
     try:
