@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slots.errors import ModelError, StorageError, UsageError
+from slots.storage import states as states_module
 from slots.storage.atomic import write_file
 from slots.storage.store import check_target, read_headers, read_state, restore_state, write_state
 
@@ -541,16 +542,16 @@ def test_models_are_fitted_saved_and_loaded_where_nothing_is_posix(tmp_path):
 
 def test_a_reader_follows_a_writer_that_removes_its_state(model, monkeypatch):
     seen = read_state(model).path
-    real = Path.read_bytes
+    real = states_module.read_plain
     reads = []
 
-    def read_while_someone_writes(path):
+    def read_while_someone_writes(path, **most):
         if path == seen / "head.safetensors" and not reads:
             reads.append(path)
             write_state(model, header={"n": "newer"}, tensors=tensors())
-        return real(path)
+        return real(path, **most)
 
-    monkeypatch.setattr(Path, "read_bytes", read_while_someone_writes)
+    monkeypatch.setattr(states_module, "read_plain", read_while_someone_writes)
     assert read_state(model).header == {"n": "newer"}
     assert reads
 
