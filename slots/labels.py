@@ -15,6 +15,26 @@ GivenLabels = npt.NDArray[Any] | Mapping[int, int | str]
 """Label ids, one an example and -1 for unknown; or example -> label id or name."""
 
 
+def check_name(name: str, what: str = "label") -> str:
+    """Return a name if it is text that a file can hold.
+
+    Parameters
+    ----------
+    name : str
+        Of a class, a label or a cluster.
+    what : str, default "label"
+        What the message calls it.
+
+    Raises
+    ------
+    DataError
+        If it holds half of a character (a lone surrogate), which UTF-8 lacks.
+    """
+    if not name.isascii() and any("\ud800" <= it <= "\udfff" for it in name):
+        raise DataError(f"`{what}` must be text, got half of a character in {name!r}. Write it in UTF-8.")
+    return name
+
+
 @dataclass(frozen=True)
 class LabelNames:
     """The label ids given out so far, and what each of them is called. Ids are never given out twice.
@@ -67,8 +87,8 @@ class LabelNames:
         return replace(self, names=(*self.names, *map(str, range(len(self.names), n_labels))))
 
     def with_name(self, name: str) -> LabelNames:
-        """The same in which the name has an id: the one it has, else the next."""
-        return self if name in self.names else replace(self, names=(*self.names, name))
+        """The same in which the name has an id: the one it has, else the next; `check_name` holds for a new one."""
+        return self if name in self.names else replace(self, names=(*self.names, check_name(name)))
 
     def with_clusters(self, count: int) -> LabelNames:
         """The same with as many further clusters, under the next ids."""
@@ -159,7 +179,7 @@ def numbered(y: npt.ArrayLike, class_names: tuple[str, ...] = ()) -> tuple[npt.A
         values = values.astype(str)
     if values.dtype.kind != "U" or values.ndim != 1:
         return y, class_names
-    names = class_names or tuple(np.unique(values).tolist())
+    names = class_names or tuple(check_name(name, "y") for name in np.unique(values).tolist())
     ids = LabelNames(names).ids(values.tolist())
     if (ids < 0).any():
         raise DataError(

@@ -14,7 +14,7 @@ from protocols.pages.environment import csv_text
 from protocols.summaries.cleaning import SCHEMA, CleaningPlan, CleaningSummary, Confused, SuspectLabels
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress, silent
-from slots.storage.atomic import write_file
+from slots.storage.atomic import write_text
 
 COLUMNS = (
     "rank", "example", "given", "suggested", "suspicion", "slots", "radians", "matches", "same", "same_angle",
@@ -95,8 +95,8 @@ def clean_and_write(
         elapsed_s=round(time.monotonic() - started, 2),
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_file(table, cleaning_csv(found).encode())
-    write_file(page, cleaning_page(found, summary).encode())
+    write_text(table, cleaning_csv(found))
+    write_text(page, cleaning_page(found, summary))
     return summary
 
 

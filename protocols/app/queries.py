@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.data.dataset import check_sum
-from protocols.pages.environment import csv_text
+from protocols.pages.environment import csv_text, from_text
 from protocols.summaries.update import COLUMNS
 from slots.errors import DataError
 from slots.model.slot_model import SlotModel
@@ -87,7 +87,7 @@ def read_labels(path: Path, x: RawInputs) -> tuple[dict[int, str], npt.NDArray[n
                 f"`{path}` must be for this data, but example {example} (line {line}) is another one. "
                 "Name the data, and the --part, that the list was made for."
             )
-        name = (row["label"] or "").strip()
+        name = from_text((row["label"] or "").strip())
         if name:
             labels[example] = name
         else:

@@ -20,7 +20,7 @@ from slots.head.prediction import Prediction, changed_matched
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress
 from slots.shapes import Ids, RawInputs
-from slots.storage.atomic import write_file
+from slots.storage.atomic import write_text
 from slots.update.config import UpdateConfig
 from slots.update.queries import Proposal
 from slots.update.report import UpdateReport
@@ -184,8 +184,8 @@ def _write_queries(
         "--labels",
         "labels.csv",
     ]
-    write_file(table, queries_csv(model, x, proposal).encode())
-    write_file(page, queries_page(model, x, proposal, command=shlex.join(again)).encode())
+    write_text(table, queries_csv(model, x, proposal))
+    write_text(page, queries_page(model, x, proposal, command=shlex.join(again)))
     return str(table), str(page)
 
 

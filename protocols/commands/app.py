@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from protocols.commands import detection, doctor, history, model, run, update
+from protocols.commands.terminal import say
 
 app = typer.Typer(
     name="slots",
@@ -83,17 +85,20 @@ for _command, _example in COMMANDS:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: 0 ok, 1 a bug, 2 usage, 3 bad data, 4 bad model, 5 storage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is spelt out
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in given
     try:
         status = app(args=given, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("Interrupted. A fit goes on from its last epoch with --resume, a run from its last seed.", err=True)
+        say("Interrupted. A fit goes on from its last epoch with --resume, a run from its last seed.", err=True)
         status = 130
     except Exception as error:  # noqa: BLE001  # the one place where every error becomes a line and a status
         if debug:
-            traceback.print_exc()
+            say(*traceback.format_exc().splitlines(), err=True)
         status = int(getattr(error, "exit_code", 1))  # the package's errors and typer's carry theirs
-        typer.echo(f"Error: {_message(error, status)}", err=True)
+        say(f"Error: {_message(error, status)}", err=True)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -20,7 +20,7 @@ from protocols.commands.options import (
     part_of,
     usage,
 )
-from protocols.commands.terminal import print_json, print_table, progress_bar
+from protocols.commands.terminal import print_csv, print_json, print_table, progress_bar, say
 
 
 def ood(
@@ -43,7 +43,7 @@ def ood(
     """Say of each input how novel it is: score, p-value, decision, nearest slot and reason, one CSV line each."""
     from protocols.app.novelty import assess_inputs, novelty_csv, novelty_json
     from protocols.recipes.building import load_model
-    from slots.storage.atomic import write_file
+    from slots.storage.atomic import write_text
 
     loaded = load_model(model, device=device)
     columns = text_column, label_column
@@ -54,11 +54,11 @@ def ood(
     if as_json:
         print_json({"model": str(model), **novelty_json(loaded, found, x, false_alarm_rate=false_alarm_rate)})
     elif out is not None:
-        write_file(out, novelty_csv(loaded, found, x).encode())
-        typer.echo(f"{flagged} Scores: {out}")
+        write_text(out, novelty_csv(loaded, found, x))
+        say(f"{flagged} Scores: {out}")
     else:
-        typer.echo(novelty_csv(loaded, found, x), nl=False)
-        typer.echo(flagged, err=True)
+        print_csv(novelty_csv(loaded, found, x))
+        say(flagged, err=True)
 
 
 def clean(
@@ -116,10 +116,10 @@ def clean(
     if as_json:
         print_json(asdict(found))
         return
-    typer.echo(f"{found.estimated_errors:,} of {found.n_examples:,} labels are wrong by the estimate.")
+    say(f"{found.estimated_errors:,} of {found.n_examples:,} labels are wrong by the estimate.")
     if found.listed:
         held_back = f"they hold back {found.slots_held_back:,} of {found.n_slots:,} slots"
-        typer.echo(f"{found.listed:,} are listed; {held_back}.")
+        say(f"{found.listed:,} are listed; {held_back}.")
     if rows := [(it.true, it.given, f"{it.count:,}") for it in found.confused[:8] if it.count > 1]:
         print_table("", [("really", "labelled as", "about"), *rows])
-    typer.echo(f"List: {found.table}\nPage: {found.page}")
+    say(f"List: {found.table}", f"Page: {found.page}")

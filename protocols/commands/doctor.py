@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from protocols.commands.options import AsJson, DataDir
-from protocols.commands.terminal import print_json
+from protocols.commands.terminal import print_json, say
 
 
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -21,9 +21,9 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         print_json({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]})
     else:
         for finding in findings:
-            typer.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.name}: {finding.message}")
+            say(f"{'ok ' if finding.ok else 'BAD'} {finding.name}: {finding.message}")
             if not finding.ok and finding.fix:
-                typer.echo(f"      {finding.fix}")
+                say(f"      {finding.fix}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

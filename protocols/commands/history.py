@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from protocols.commands.options import DATA, AsJson, DataDir, LabelColumn, Model, TextColumn, load, part_of, usage
-from protocols.commands.terminal import print_json, print_table
+from protocols.commands.terminal import print_json, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ def diff(
         print_json({"model": str(model), **asdict(found)})
         return
     for line in difference_lines(found):
-        typer.echo(line)
+        say(line)
 
 
 def undo(
@@ -86,7 +86,7 @@ def undo(
     if as_json:
         print_json({"model": str(model), **asdict(entry)})
         return
-    typer.echo(f"Generation {entry.number} is generation {entry.content} again: {entry.n_slots} slots.")
+    say(f"Generation {entry.number} is generation {entry.content} again: {entry.n_slots} slots.")
 
 
 def relabel(
@@ -144,4 +144,4 @@ def _edit(model: Path, edit: Callable[[SlotModel], EditReport], dry_run: bool, a
         print_json({"model": str(model), "dry_run": dry_run, "n_in_passing": done.n_in_passing, **asdict(done)})
         return
     for line in edit_lines(done, dry_run=dry_run):
-        typer.echo(line)
+        say(line)

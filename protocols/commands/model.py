@@ -20,7 +20,7 @@ from protocols.commands.options import (
     part_of,
     usage,
 )
-from protocols.commands.terminal import cell, print_json, print_table, progress_bar, stop_on_signal
+from protocols.commands.terminal import cell, print_csv, print_json, print_table, progress_bar, say, stop_on_signal
 
 
 def fit(
@@ -145,7 +145,7 @@ def fit(
         print_json(asdict(summary))
         return
     title = f"{summary.data}, backbone {summary.backbone}: {summary.n_slots} slots in {summary.elapsed_s:.0f} s"
-    typer.echo(f"{title}\n{summary.vouching or NOT_MEASURED}")
+    say(title, str(summary.vouching or NOT_MEASURED))
     print_table(
         "",
         [
@@ -155,14 +155,14 @@ def fit(
         ],
     )
     if summary.look is not None:
-        typer.echo(f"{len(summary.look.tries)} settings were tried on {summary.look.n_checked:,} examples left out:")
+        say(f"{len(summary.look.tries)} settings were tried on {summary.look.n_checked:,} examples left out:")
         print_table("", summary.look.table())
-        typer.echo(f"Used: {summary.look.sentence()}.")
+        say(f"Used: {summary.look.sentence()}.")
     if n := len(summary.contradictions):
-        typer.echo(f"{n} training examples contradict others (same input, another label); --json lists them.")
-    typer.echo(f"Model: {summary.model}\nReport: {summary.report}")
+        say(f"{n} training examples contradict others (same input, another label); --json lists them.")
+    say(f"Model: {summary.model}", f"Report: {summary.report}")
     if (figures := target / "figures").is_dir():
-        typer.echo(f"Figures: {figures}")
+        say(f"Figures: {figures}")
 
 
 def evaluate(
@@ -212,7 +212,7 @@ def predict(
     """Answer inputs: label, kind of answer, slot, margin and runner-up, one CSV line each."""
     from protocols.app.answers import answers_csv, answers_json, load_inputs
     from protocols.recipes.building import load_model
-    from slots.storage.atomic import write_file
+    from slots.storage.atomic import write_text
 
     if bool(inputs) == (data is not None):
         raise usage("Give image files (texts to a model of text) or --data, one of the two.")
@@ -225,10 +225,10 @@ def predict(
     if as_json:
         print_json({"model": str(model), "answers": answers_json(loaded, names, x, prediction)})
     elif out is not None:
-        write_file(out, answers_csv(loaded, names, x, prediction).encode())
-        typer.echo(f"{len(prediction)} answers: {out}")
+        write_text(out, answers_csv(loaded, names, x, prediction))
+        say(f"{len(prediction)} answers: {out}")
     else:
-        typer.echo(answers_csv(loaded, names, x, prediction), nl=False)
+        print_csv(answers_csv(loaded, names, x, prediction))
 
 
 def show(model: Model, as_json: AsJson = False) -> None:
@@ -243,14 +243,14 @@ def show(model: Model, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"model": str(model), **description})
         return
-    typer.echo(describe_vouching(loaded))
+    say(describe_vouching(loaded))
     for key, value in description.items():
         if key not in ("classes", "history", "vouching"):
-            typer.echo(f"{key.replace('_', ' '):>18}  {cell(value)}")
+            say(f"{key.replace('_', ' '):>18}  {cell(value)}")
     heads = ("class", "slots", "training matches", "median radius (degrees)", "held-out precision", "remembers")
     rows: list[tuple[Any, ...]] = [tuple(line.values()) for line in description["classes"]]
     rows = [tuple(shorten(it, 60) if isinstance(it, str) else it for it in row) for row in rows]
     rows = [heads[: len(rows[0]) if rows else -1], *rows]
     print_table("", rows)
     for line in description["history"]:
-        typer.echo(f"generation {line['number']}: {line['what']}, {line['n_slots']} slots")
+        say(f"generation {line['number']}: {line['what']}, {line['n_slots']} slots")

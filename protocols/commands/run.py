@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from protocols.commands.options import DATA, AsJson, DataDir, Device, LabelColumn, TextColumn, load, usage
-from protocols.commands.terminal import print_json, print_table, progress_bar, stop_on_signal
+from protocols.commands.terminal import print_json, print_table, progress_bar, say, stop_on_signal
 
 
 def run(
@@ -80,5 +80,5 @@ def run(
     for name, rows in groups(outcome.rows):
         print_table(name or outcome.title, terminal_rows(rows, outcome.columns, outcome.headline))
     for line in notes(outcome):
-        typer.echo(line, err=True)
-    typer.echo(f"Report: {files.page}")
+        say(line, err=True)
+    say(f"Report: {files.page}")

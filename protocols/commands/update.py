@@ -19,7 +19,7 @@ from protocols.commands.options import (
     part_of,
     usage,
 )
-from protocols.commands.terminal import print_json, print_table, progress_bar
+from protocols.commands.terminal import print_json, print_table, progress_bar, say
 
 
 def update(
@@ -70,29 +70,28 @@ def update(
     if as_json:
         print_json(asdict(done))
         return
-    typer.echo(f"{done.unmatched} of {done.n_examples} inputs are unmatched.")
+    say(f"{done.unmatched} of {done.n_examples} inputs are unmatched.")
     if done.queries_file and done.queries:
-        typer.echo(
+        say(
             f"{done.queries} labels would cover {100 * done.covered:.1f} % of them (at most {100 * done.bound:.1f} % "
-            f"for any {done.queries}).\nLabel them: {done.page} or {done.queries_file}"
+            f"for any {done.queries}).",
+            f"Label them: {done.page} or {done.queries_file}",
         )
         if done.purity is not None:
-            typer.echo(
-                f"Groups like theirs have one label to {100 * done.purity:.1f} % (measured on remembered examples)."
-            )
+            say(f"Groups like theirs have one label to {100 * done.purity:.1f} % (measured on remembered examples).")
     if not dry_run:
         clusters = f", {done.clusters_added} of them clusters to be named" if done.clusters_added else ""
-        typer.echo(
+        say(
             f"Generation {done.generation}: {done.slots_added} slots added{clusters}; {done.labels_used} labels used, "
             f"{done.changed_matched_answers} matched answers changed. {done.elapsed_s:.0f} s"
         )
         if done.verdict:
-            typer.echo(f"Judged: {done.scope}. {done.verdict}")
+            say(f"Judged: {done.scope}. {done.verdict}")
     sets = (("new data", done.stream), ("never asked about", done.never_queried), ("held out", done.held_out))
     rows = [(name, it.n, it.before, it.control, it.after) for name, it in sets if it and not dry_run]
     if rows:
         print_table("", [("accuracy", "examples", "before", "labels, no new slots", "after"), *rows])
     for it in done.contradictions[:5]:
-        typer.echo(f"Example {it['example']} is labelled {it['label']}, but slot {it['slot']} says {it['answer']}.")
+        say(f"Example {it['example']} is labelled {it['label']}, but slot {it['slot']} says {it['answer']}.")
     if n := len(done.contradictions):
-        typer.echo(f"{n} labels contradict a slot; its answer stands. Mend it with slots relabel, merge or delete.")
+        say(f"{n} labels contradict a slot; its answer stands. Mend it with slots relabel, merge or delete.")

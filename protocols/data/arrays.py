@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from protocols.data.dataset import Dataset, divided, make_dataset
 from protocols.data.labels import named_labels, number_labels
 from slots.errors import DataError
+from slots.labels import check_name
 
 _INPUTS = ("x", "features", "feature", "embeddings", "embedding", "vectors", "images", "data")
 _LABELS = ("y", "labels", "label", "targets", "target", "classes")
@@ -287,7 +288,8 @@ def _class_names(names: NDArray[Any] | None, n_classes: int, path: Path) -> tupl
         raise DataError(
             f"`{path}: class_names` must name all {n_classes} classes, got {len(names)}. Add the missing names."
         )
-    return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist())
+    texts = (name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist())
+    return tuple(check_name(text, f"{path}: class_names") for text in texts)
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,13 @@ def _by_class(part: Path) -> _Named:
     named = []
     for file in list_images(part) if part.is_dir() else []:
         below = file.relative_to(part).parts
-        named.append((file, below[0] if len(below) > 1 else None))
+        named.append((file, _folder_name(below[0]) if len(below) > 1 else None))
     return named
+
+
+def _folder_name(name: str) -> str:
+    r"""A folder's name as text: bytes that are no UTF-8 are spelt out, as in ``caf\xe9``."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _files(paths: str | Path | Sequence[str | Path]) -> list[Path]:

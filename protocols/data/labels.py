@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slots.errors import DataError
+from slots.labels import check_name
 
 MAX_LABEL = 1_000_000
 """Numbers of classes end below this: far more would be something else than classes."""
@@ -84,7 +85,7 @@ def named_labels(
     Raises
     ------
     DataError
-        If a part has more or fewer labels than examples, or a label is a fraction.
+        If a part has more or fewer labels than examples, or a label is a fraction or no text.
 
     Examples
     --------
@@ -133,7 +134,7 @@ def _name(value: Any, where: str) -> str | None:
         value = int(value)
     if isinstance(value, (list, dict, tuple)):
         raise DataError(f"`{where}` must hold one label an example, got {value!r}. Name the column of the labels.")
-    name = " ".join(str(value).split())
+    name = check_name(" ".join(str(value).split()), where)
     return None if name == "" or value == -1 else name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Sequence
 
 from protocols.harness.outcome import Curve, SeedOutcome, merge_curves
@@ -80,6 +81,7 @@ def _draw(lines: Sequence[tuple[Curve, list[float | None]]]) -> str:
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue()[text.getvalue().index("<svg") :]
+    svg = re.sub("<defs>\\s*<style.*?</style>\\s*</defs>", "", svg, flags=re.DOTALL)  # the page's own style says it
     return svg.replace("#000000", "currentColor")  # readable on a dark page too
 
 

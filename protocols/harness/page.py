@@ -11,8 +11,8 @@ from protocols.harness.charts import charts
 from protocols.harness.outcome import Column, MethodSummary
 from protocols.harness.runner import Outcome
 from protocols.harness.tables import cell, columns_of, groups, heading, is_best, markdown, notes, wide_tables
-from protocols.pages.environment import page_environment
-from slots.storage.atomic import write_file
+from protocols.pages.environment import render_page
+from slots.storage.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def write_files(outcome: Outcome, out: Path) -> Files:
         If the disk refuses.
     """
     files = Files(out / "result.json", out / "result.md", out / "report.html")
-    write_file(files.json, (json.dumps(outcome.as_json(), indent=1) + "\n").encode())
-    write_file(files.markdown, markdown(outcome).encode())
-    write_file(files.page, render(outcome).encode())
+    write_text(files.json, json.dumps(outcome.as_json(), indent=1) + "\n")
+    write_text(files.markdown, markdown(outcome))
+    write_text(files.page, render(outcome))
     return files
 
 
@@ -76,20 +76,17 @@ def render(outcome: Outcome) -> str:
         lines = [Line(row.method, row.ours, _cells(row, rows, used)) for row in rows]
         tables.append((name, [heading(column) for column in used], lines))
     hardware = [f"{key} {value}" for key, value in outcome.hardware.items() if value is not None]
-    return (
-        page_environment()
-        .get_template("run.html")
-        .render(
-            outcome=outcome,
-            tables=tables,
-            wide=[(it.title, it.methods, it.cells()) for it in wide_tables(outcome.rows, outcome.columns)],
-            notes=[line.removeprefix("- ") for line in notes(outcome)],
-            charts=charts([run.outcome for run in outcome.seeds]),
-            seeds=", ".join(f"{run.seed} ({run.elapsed_s:,.0f} s)" for run in outcome.seeds),
-            options=", ".join(f"{key}={json.dumps(value)}" for key, value in outcome.options.items()) or "none",
-            machine=", ".join(hardware),
-            versions=", ".join(f"{name} {version}" for name, version in outcome.versions.items()),
-        )
+    return render_page(
+        "run.html",
+        outcome=outcome,
+        tables=tables,
+        wide=[(it.title, it.methods, it.cells()) for it in wide_tables(outcome.rows, outcome.columns)],
+        notes=[line.removeprefix("- ") for line in notes(outcome)],
+        charts=charts([run.outcome for run in outcome.seeds]),
+        seeds=", ".join(f"{run.seed} ({run.elapsed_s:,.0f} s)" for run in outcome.seeds),
+        options=", ".join(f"{key}={json.dumps(value)}" for key, value in outcome.options.items()) or "none",
+        machine=", ".join(hardware),
+        versions=", ".join(f"{name} {version}" for name, version in outcome.versions.items()),
     )
 
 

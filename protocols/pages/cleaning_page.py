@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocols.pages.cards import excerpt
-from protocols.pages.environment import page_environment
+from protocols.pages.environment import render_page
 from protocols.pages.pictures import data_uri, png
 from protocols.summaries.cleaning import CleaningSummary, SuspectLabels
 from slots.features.exemplars import thumbnails
@@ -63,16 +63,13 @@ def cleaning_page(found: SuspectLabels, summary: CleaningSummary) -> str:
     -------
     str
     """
-    return (
-        page_environment()
-        .get_template("cleaning.html")
-        .render(
-            summary=summary,
-            cards=_cards(found, found.evidence[:SHOWN]),
-            images=found.x.ndim != 2,
-            confused=summary.confused[:CONFUSED],
-            most=max((it.count for it in summary.confused), default=1),
-        )
+    return render_page(
+        "cleaning.html",
+        summary=summary,
+        cards=_cards(found, found.evidence[:SHOWN]),
+        images=found.x.ndim != 2,
+        confused=summary.confused[:CONFUSED],
+        most=max((it.count for it in summary.confused), default=1),
     )
 
 

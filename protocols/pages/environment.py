@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -31,15 +34,78 @@ def page_environment() -> jinja2.Environment:
     return environment
 
 
+def render_page(template: str, **values: Any) -> str:
+    """A page with its Content-Security-Policy: it runs no script but its own, and asks for no other file.
+
+    Parameters
+    ----------
+    template : str
+        Name of a template. Its blocks ``style`` and ``script`` are what the page's ``<style>`` and ``<script>`` hold;
+        no value is filled in there.
+    **values
+        What its other parts name.
+
+    Returns
+    -------
+    str
+        HTML whose ``policy`` lets in those two blocks by their digests, and pictures inside the page.
+
+    Notes
+    -----
+    The digests are of the template's own text, never of the page: whatever got into the page by way of a value is not
+    let in. Attributes ``style`` may be there, since they hold lengths of bars; they cannot load anything.
+    """
+    found = page_environment().get_template(template)
+    sources = {"style": "'none'", "script": "'none'"}
+    for name, block in found.blocks.items():
+        text = "".join(block(found.new_context()))
+        sources[name] = f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    policy = (
+        f"default-src 'none'; script-src {sources['script']}; style-src {sources['style']}; "
+        "style-src-attr 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return found.render(policy=policy, **values)
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def as_text(value: str) -> str:
+    r"""A text for a CSV cell: what a spreadsheet would take for a formula gets an apostrophe in front.
+
+    Parameters
+    ----------
+    value : str
+        Any text.
+
+    Returns
+    -------
+    str
+        With one apostrophe more where it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, or with
+        apostrophes and then one of these; `from_text` takes it away again.
+
+    Examples
+    --------
+    >>> as_text("=1+1"), as_text("'=1"), as_text("it's"), from_text(as_text("=1+1"))
+    ("'=1+1", "''=1", "it's", '=1+1')
+    """
+    return f"'{value}" if _FORMULA.match(value) else value
+
+
+def from_text(cell: str) -> str:
+    """The text that `as_text` made a cell of; any other cell stays as it is."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    r"""CSV with a header line, lines ending in a newline alone.
+    r"""CSV with a header line, lines ending in a newline alone; texts that look like formulas as `as_text` has them.
 
     Parameters
     ----------
     columns : sequence of str
         Names in the header line.
     rows : iterable of sequence
-        Values in the order of the columns; None becomes an empty field.
+        Values in the order of the columns; None becomes an empty field, numbers stay numbers.
 
     Returns
     -------
@@ -50,11 +116,14 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     >>> csv_text(("example", "label"), [(3, "cat"), (5, None)])
     'example,label\n3,cat\n5,\n'
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+    return "".join(map(_csv_line, (columns, *rows)))
+
+
+def _csv_line(row: Sequence[Any]) -> str:
+    line = io.StringIO()
+    # With both characters as the end of a line the writer puts quotes around cells that hold either of them.
+    csv.writer(line, lineterminator="\r\n").writerow([as_text(it) if isinstance(it, str) else it for it in row])
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def percent(share: float | None, digits: int = 1) -> str:

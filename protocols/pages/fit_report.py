@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from protocols.data.dataset import Dataset
 from protocols.pages import cards
-from protocols.pages.environment import page_environment
+from protocols.pages.environment import render_page
 from protocols.summaries.evaluation import confusion
 from protocols.summaries.fit import NOT_MEASURED, FitSummary
 from slots.head.prediction import Prediction
 from slots.model.slot_model import SlotModel
-from slots.storage.atomic import write_file
+from slots.storage.atomic import write_text
 
 MATRIX = 25
 """Classes up to which the whole confusion matrix is shown; beyond, the largest confusions."""
@@ -91,7 +91,7 @@ def write_report(model: SlotModel, data: Dataset, prediction: Prediction, summar
     StorageError
         If it cannot be written.
     """
-    write_file(path, render(model, data, prediction, summary).encode())
+    write_text(path, render(model, data, prediction, summary))
 
 
 def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: FitSummary) -> str:
@@ -112,38 +112,35 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
     shown = cards.gallery_slots(model)
     groups = _by_class(cards.slot_cards(model, data.x_train, shown))
     counts = confusion(prediction, y, _n_classes(model, y))
-    return (
-        page_environment()
-        .get_template("report.html")
-        .render(
-            summary=summary,
-            vouched=str(summary.vouching or NOT_MEASURED),
-            tried=summary.look.table(most=len(summary.look.tries)) if summary.look else [],
-            used=summary.look.sentence() if summary.look else "",
-            is_text=data.kind == "text",
-            noun="text" if data.kind == "text" else "example",
-            model=model,
-            backbone=model.backbone_spec[0] if model.backbone_spec else "none",
-            outcomes=outcomes(prediction, right),
-            classes=class_rows(model, y, prediction),
-            groups=groups,
-            highlights=[slots[0] for _, slots in groups[:_HIGHLIGHTS]],
-            n_shown=len(shown),
-            shown=set(shown.tolist()),
-            names=[model.class_name(label) for label in range(len(counts))],
-            matrix=_matrix(counts) if len(counts) <= MATRIX else None,
-            confusions=largest_confusions(model, counts),
-            n_confusions=int(np.count_nonzero(counts - np.diag(np.diag(counts)))),
-            n_test=len(y),
-            wrong=cards.example_cards(model, x, y, prediction, surest),
-            n_wrong=len(wrong),
-            unmatched=cards.example_cards(model, x, y, prediction, sample),
-            n_unmatched=len(unmatched),
-            n_guessed=int(right[unmatched].sum()),
-            contradictions=cards.contradiction_pictures(
-                model, data.x_train, data.y_train, summary.contradictions[:_CONTRADICTIONS]
-            ),
-        )
+    return render_page(
+        "report.html",
+        summary=summary,
+        vouched=str(summary.vouching or NOT_MEASURED),
+        tried=summary.look.table(most=len(summary.look.tries)) if summary.look else [],
+        used=summary.look.sentence() if summary.look else "",
+        is_text=data.kind == "text",
+        noun="text" if data.kind == "text" else "example",
+        model=model,
+        backbone=model.backbone_spec[0] if model.backbone_spec else "none",
+        outcomes=outcomes(prediction, right),
+        classes=class_rows(model, y, prediction),
+        groups=groups,
+        highlights=[slots[0] for _, slots in groups[:_HIGHLIGHTS]],
+        n_shown=len(shown),
+        shown=set(shown.tolist()),
+        names=[model.class_name(label) for label in range(len(counts))],
+        matrix=_matrix(counts) if len(counts) <= MATRIX else None,
+        confusions=largest_confusions(model, counts),
+        n_confusions=int(np.count_nonzero(counts - np.diag(np.diag(counts)))),
+        n_test=len(y),
+        wrong=cards.example_cards(model, x, y, prediction, surest),
+        n_wrong=len(wrong),
+        unmatched=cards.example_cards(model, x, y, prediction, sample),
+        n_unmatched=len(unmatched),
+        n_guessed=int(right[unmatched].sum()),
+        contradictions=cards.contradiction_pictures(
+            model, data.x_train, data.y_train, summary.contradictions[:_CONTRADICTIONS]
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protocols.data.dataset import check_sum
 from protocols.pages.cards import excerpt
-from protocols.pages.environment import page_environment
+from protocols.pages.environment import render_page
 from protocols.pages.pictures import data_uri, png
 from protocols.summaries.update import COLUMNS
 from slots.features.exemplars import thumbnails
@@ -54,14 +54,11 @@ def queries_page(model: SlotModel, x: RawInputs, proposal: Proposal, *, command:
         for label, name in enumerate(model.class_names)
         if label not in model.clusters  # a person names things; a cluster has no name yet
     ]
-    return (
-        page_environment()
-        .get_template("queries.html")
-        .render(
-            rows=rows,
-            names=names,
-            proposal=proposal,
-            columns=(*COLUMNS, "text") if is_text else COLUMNS,
-            command=command,
-        )
+    return render_page(
+        "queries.html",
+        rows=rows,
+        names=names,
+        proposal=proposal,
+        columns=(*COLUMNS, "text") if is_text else COLUMNS,
+        command=command,
     )

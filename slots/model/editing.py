@@ -16,6 +16,7 @@ import torch
 
 from slots.errors import UsageError
 from slots.head.decision import decide
+from slots.labels import check_name
 from slots.model.comparison import answer_names
 from slots.model.slot_model import SlotModel
 from slots.model.transaction import all_or_nothing
@@ -100,6 +101,8 @@ def relabel(model: SlotModel, slots: Sequence[int], name: str) -> EditReport:
     ------
     UsageError
         If there is no such slot or the name is empty.
+    DataError
+        If the name holds half of a character.
 
     Notes
     -----
@@ -152,6 +155,8 @@ def merge(model: SlotModel, names: Sequence[str], into: str) -> EditReport:
     ------
     UsageError
         If a name is unknown, or ``into`` is empty.
+    DataError
+        If ``into`` holds half of a character.
     """
     if not names:
         raise UsageError("`names` must hold at least one label, got none. Name what is to be merged.")
@@ -165,7 +170,7 @@ def merge(model: SlotModel, names: Sequence[str], into: str) -> EditReport:
     def change() -> None:
         known = [model.class_name(label) for label in range(model.n_labels)]
         if into not in known:  # the first id goes on under the new name
-            known[labels[0]] = into
+            known[labels[0]] = check_name(into, "into")
             model.class_names = tuple(known)
             model.clusters = model.clusters - {labels[0]}
         _move(model, rows, model.label_id(into))

@@ -186,7 +186,8 @@ def _stored_exemplars(shown: npt.NDArray[Any]) -> dict[str, Tensor]:
     """Pictures as they are; texts as the bytes of one JSON list a slot."""
     if shown.dtype != object:
         return {"images": torch.from_numpy(shown)}
-    document = json.dumps(shown.tolist(), ensure_ascii=False).encode()
+    # Half of a character is spelt out, and JSON's own escape for it is just that.
+    document = json.dumps(shown.tolist(), ensure_ascii=False).encode("utf-8", "backslashreplace")
     return {"texts": torch.from_numpy(np.frombuffer(document, np.uint8).copy())}
 
 

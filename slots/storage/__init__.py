@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from slots.storage.atomic import write_file as write_file
+from slots.storage.atomic import write_text as write_text
 from slots.storage.generations import Generation as Generation
 from slots.storage.generations import generation_of as generation_of
 from slots.storage.generations import log as log

@@ -33,6 +33,17 @@ def write_file(path: str | Path, data: bytes) -> None:
         replace_file(target, data)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write one file of text in UTF-8, as `write_file` does; half of a character, which UTF-8 lacks, is spelt out.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses; what was there before is untouched.
+    """
+    write_file(path, text.encode("utf-8", "backslashreplace"))
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, then put it in place."""
     aside = temporary(path)

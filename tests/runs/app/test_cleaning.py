@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import pages
 from support.nets import blobs
+from support.policies import refused
 
 from protocols.app.clean import COLUMNS, clean_and_write
 from protocols.app.suspects import find_suspects
@@ -103,8 +104,10 @@ def test_the_summary_is_json_and_counts_what_was_labelled(rows, cleaned):
 
 def test_the_page_of_rows_is_a_table_and_escapes_names(cleaned):
     summary, out = cleaned
-    page = pages.parse((out / "label-errors.html").read_text())
+    text = (out / "label-errors.html").read_text()
+    page = pages.parse(text)
     assert pages.asked_for(page) == ["data:,", "#main", "#confused", "#suspects", "#facts"]
+    assert refused(text) == []
     assert page.by_id("main")
     lines = lines_of(out)
     table = page.by_id("suspects").all("tr")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from support.pages import asked_for, parse
+from support.policies import refused
 
 from protocols.data.loading import load_data
 from protocols.harness.outcome import Column, Curve, Row, SeedOutcome, merge_rows, to_json
@@ -126,6 +127,7 @@ def test_the_files_say_the_same(tmp_path, digits):
     mean = np.mean([it["outcome"]["rows"][0]["figures"]["accuracy"] for it in document["seeds"]])
     page = files.page.read_text()
     assert set(asked_for(parse(page))) <= {"data:,", "#main"}
+    assert refused(page) == []
     for text in (files.markdown.read_text(), page):
         assert f"{100 * mean:.2f}" in text
         assert "slots run means" in text
