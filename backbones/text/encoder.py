@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from backbones.text.finding import WeightsError, find_model_folder
+from backbones.text.finding import WeightsError, allow_folder, find_model_folder, require_allowed
 
 PREFIX: Final = "text:"
 """What the name of such a backbone begins with, in the shell and in `backbones.build`."""
@@ -50,7 +51,9 @@ class TextBackbone(nn.Module):
     Parameters
     ----------
     model : str
-        What `find_model_folder` finds: a folder, an installed package, or a model in the local cache.
+        What `find_model_folder` finds: a folder, an installed package, or a model in the local cache. With both
+        ``weights`` and ``features``, as a model folder records them, a folder is read only if somebody named it in this
+        process without them, or in ``SLOTS_ENCODERS``.
     weights : str, optional
         Digest that weights and vocabulary must have, as `options` records it. Default: any.
     features : int, optional
@@ -82,7 +85,11 @@ class TextBackbone(nn.Module):
     def __init__(self, model: str, *, weights: str | None = None, features: int | None = None) -> None:
         super().__init__()
         folder = Path(model).expanduser()
-        self.model = str(folder.resolve()) if folder.is_dir() else model
+        named = weights is None or features is None  # by a user, and not by what a model folder records
+        if named and folder.is_dir():
+            allow_folder(folder)
+            model = str(folder.resolve())
+        self.model = model
         self.weights, self.input_shape = weights, ()
         self._place: Tensor
         self.register_buffer("_place", torch.empty(0), persistent=False)  # moves along with the model
@@ -141,7 +148,10 @@ class TextBackbone(nn.Module):
     def _encoder(self) -> Any:
         """The network; read when it is first asked for."""
         if not self._held:
-            encoder = _load(find_model_folder(self.model))
+            path = Path(self.model)
+            if path.is_absolute():
+                require_allowed(path)
+            encoder = _load(find_model_folder(self.model, by_name=not path.is_absolute()))
             digest = _digest(encoder)
             if self.weights not in (None, digest):
                 raise WeightsError(
@@ -155,6 +165,7 @@ class TextBackbone(nn.Module):
 
 def _load(folder: Path) -> Any:
     """A sentence encoder from a folder, without the network and without its code."""
+    _refuse_code(folder)
     try:
         with _quiet():
             from sentence_transformers import SentenceTransformer
@@ -170,6 +181,24 @@ def _load(folder: Path) -> Any:
         raise WeightsError(f"`{folder}` must be a whole sentence encoder, got: {first}. Get it again.") from error
     encoder.requires_grad_(False).eval()
     return encoder
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse modules that are not the library's own: their code would be run, by older versions from the folder."""
+    try:
+        listed = json.loads((folder / "modules.json").read_bytes())
+        kinds = [str(module["type"]) for module in listed]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise WeightsError(
+            f"`{folder}` must be a whole sentence encoder, got no list of modules. Get it again."
+        ) from error
+    for kind in kinds:
+        if not kind.startswith("sentence_transformers."):
+            raise WeightsError(
+                f"`{folder}` must consist of modules of sentence-transformers, got {kind!r}. Do not trust it."
+            )
 
 
 @contextmanager

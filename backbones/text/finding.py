@@ -10,6 +10,28 @@ from pathlib import Path
 _MARKS = ("modules.json", "config.json")  # of sentence-transformers, of transformers
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ORGANISATION = "sentence-transformers"
+_allowed: set[Path] = set()
+
+
+def allow_folder(folder: Path) -> None:
+    """Let models of this process read the sentence encoder in a folder: the user named it."""
+    _allowed.add(folder.resolve())
+
+
+def require_allowed(folder: Path) -> None:
+    """Refuse a folder that only a model folder named, and nobody who runs this process.
+
+    Raises
+    ------
+    WeightsError
+        Unless it was allowed here, or stands in ``SLOTS_ENCODERS``, a list of folders separated as in ``PATH``.
+    """
+    listed = {Path(entry).resolve() for entry in os.environ.get("SLOTS_ENCODERS", "").split(os.pathsep) if entry}
+    if folder.resolve() not in _allowed | listed:
+        raise WeightsError(
+            f"The model names the sentence encoder `{folder}`, which lies outside its folder. If you trust that "
+            "encoder, set SLOTS_ENCODERS to its folder, or in Python build it once: backbones.build('text:FOLDER')."
+        )
 
 
 class WeightsError(ValueError):
@@ -18,7 +40,7 @@ class WeightsError(ValueError):
     exit_code = 2
 
 
-def find_model_folder(name: str) -> Path:
+def find_model_folder(name: str, *, by_name: bool = False) -> Path:
     """The folder of a sentence encoder on this machine.
 
     Parameters
@@ -27,6 +49,8 @@ def find_model_folder(name: str) -> Path:
         A folder; the name of an installed package that ships one; or a model of the Hugging Face hub that lies in its
         local cache, ``all-MiniLM-L6-v2`` standing for ``sentence-transformers/all-MiniLM-L6-v2``. A folder wins over a
         package, a package over the cache.
+    by_name : bool, default False
+        Whether a folder of that name, in whatever folder the process happens to be, is passed over.
 
     Returns
     -------
@@ -39,7 +63,7 @@ def find_model_folder(name: str) -> Path:
         If there is none; the sentence says how to get one.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() and not by_name:
         if not _is_model(folder):
             raise WeightsError(
                 f"`{folder}` must be a folder of sentence-transformers, with modules.json or config.json, and has "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,12 @@ from slots.features.preprocessing import Preprocessing
 from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.labels import LabelNames
+from slots.model.recorded import BuildBackbone, build_recorded
 from slots.novelty.slot_novelty import ModelNovelty
 from slots.rehearsal.memory import RehearsalMemory
 from slots.storage.generations import Generation, generation_of
 from slots.storage.states import State
 from slots.storage.store import read_headers, read_state
-
-BuildBackbone = Callable[..., nn.Module]
-"""``build(name, *, input_shape, **options)``, for example `backbones.build`."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def from_state(
     Raises
     ------
     ModelError
-        If there is a backbone, and no ``build``.
+        If there is a backbone, and no ``build``; or its record names what lies outside the folder.
     KeyError, TypeError, ValueError, RuntimeError
         If the header or the tensors are not those of a model.
     """
@@ -160,9 +158,8 @@ def from_state(
     if spec is not None:
         if build is None:
             raise ModelError(f"The model has the backbone {spec['name']!r}. Pass build=backbones.build to load it.")
-        backbone = build(spec["name"], input_shape=shape, **spec["options"])
-        backbone.load_state_dict(tensors.get("backbone", {}))
-        backbone.eval()
+        weights = tensors.get("backbone", {})
+        backbone = build_recorded(spec["name"], spec["options"], input_shape=shape, weights=weights, build=build)
     head = IncrementalNeuralHashing(**header["head"])
     head.load_state_dict(tensors["head"])
     stored = header.get("novelty")

@@ -19,7 +19,8 @@ from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.index.kept_index import KeptIndex
 from slots.labels import LabelNames
-from slots.model.serialisation import BuildBackbone, ModelParts, from_state, state_of, to_state
+from slots.model.recorded import BuildBackbone
+from slots.model.serialisation import ModelParts, from_state, state_of, to_state
 from slots.novelty.slot_novelty import ModelNovelty
 from slots.rehearsal.memory import RehearsalMemory
 from slots.storage.generations import Generation
@@ -195,7 +196,10 @@ class ModelState(Featurized):
         build: BuildBackbone | None = None,
         device: str = "cpu",
     ) -> Self:
-        """Read a model that `save` wrote.
+        """Read a model that `save` wrote. Nothing outside the folder is read, and no network is used.
+
+        A sentence encoder, which a model names and does not hold, is read at the first question
+        (`backbones.TextBackbone` says from where).
 
         Parameters
         ----------
@@ -215,7 +219,8 @@ class ModelState(Featurized):
         Raises
         ------
         ModelError
-            If the folder is missing, damaged, foreign or of a newer version, or needs ``build``.
+            If the folder is missing, damaged, foreign or of a newer version, or needs ``build``; or if it names weights
+            that lie elsewhere.
         """
         state = state_of(folder, generation)
         try:

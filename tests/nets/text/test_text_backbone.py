@@ -83,6 +83,7 @@ def test_it_is_rebuilt_from_its_options_without_being_read(folder, backbone):
 def test_other_weights_are_refused(tmp_path, backbone):
     other = tiny_encoder(tmp_path, seed=1)
     shutil.rmtree(tmp_path / "bare")
+    backbones.build(f"text:{other}")  # so that it may be read
     twin = backbones.build("text", **{**backbone.options, "model": str(other)})
     with pytest.raises(WeightsError, match=r"must have the weights \w{16} that the model was fitted with, got \w{16}"):
         twin(["rain"])
