@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from protocols.data.decoding import ImageHeader, ImageLimits, read_header, read_pixels
 from slots.errors import DataError
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-_GREY = {"1", "L", "LA"}
-_COLOUR = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _EVERY_NTH_IS_TEST = 5
 
 Part = tuple[NDArray[Any], NDArray[np.int64]]
@@ -41,6 +38,7 @@ def load_images(
     shape: tuple[int, int, int] | None = None,
     image_size: tuple[int, int] | None = None,
     crop: float | None = None,
+    limits: ImageLimits | None = None,
 ) -> NDArray[np.uint8]:
     """Read image files into one array, in the order given (a folder: in the order of `list_images`).
 
@@ -56,23 +54,30 @@ def load_images(
     crop : float in (0, 1], optional
         With ``image_size``: keep the aspect. Each image is resized until this share of it covers the size, and the
         middle is cut out. Default: the whole image, squeezed.
+    limits : ImageLimits, optional
+        How large one image, and all together, may be. Default: `ImageLimits.of_environment`.
 
     Returns
     -------
     uint8 array of shape (example, height, width, channel)
-        0 to 255. Photographs are turned upright; transparency is dropped.
+        0 to 255. Photographs are turned upright; transparency is dropped; of an animation the first frame is taken.
 
     Raises
     ------
     DataError
-        If there is no image, or one cannot be read or has another size; the sentence names the first.
+        If there is no image, or one cannot be read, is too large, has 16 bits a channel or another size; the sentence
+        names the first.
     """
+    limits = limits or ImageLimits.of_environment()
     files = _files(paths)
-    headers = [_header(file) for file in files]
+    headers = [read_header(file, limits) for file in files]
     size, n_channels = _common(files, headers, shape, image_size)
+    if shape is None and image_size is None:
+        limits.check_total(files, size[0] * size[1] * n_channels)
     images = np.empty((len(files), *size, n_channels), dtype=np.uint8)
     for image, file in zip(images, files, strict=True):
-        image[...] = _pixels(file, size, "L" if n_channels == 1 else "RGB", crop).reshape(image.shape)
+        pixels = read_pixels(file, size, "L" if n_channels == 1 else "RGB", crop, limits)
+        image[...] = pixels.reshape(image.shape)
     return images
 
 
@@ -138,60 +143,24 @@ def _files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def _header(file: Path) -> tuple[str, tuple[int, int]]:
-    """Read colour mode, and (height, width) of the upright image, without decoding it."""
-    with _opened(file) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 lie on their side
-        width, height = image.size
-        return image.mode, (width, height) if turned else (height, width)
-
-
 def _common(
     files: list[Path],
-    headers: list[tuple[str, tuple[int, int]]],
+    headers: list[ImageHeader],
     shape: tuple[int, int, int] | None,
     image_size: tuple[int, int] | None,
 ) -> tuple[tuple[int, int], int]:
     """Find size and channel count of all images, or raise the error that names the first that does not fit."""
-    for file, (mode, _) in zip(files, headers, strict=True):
-        if mode not in _GREY | _COLOUR:
-            raise DataError(f"`{file}` must have 8 bits a channel, got mode {mode}. Convert it first.")
-    n_channels = shape[2] if shape else 1 if all(mode in _GREY for mode, _ in headers) else 3
+    n_channels = shape[2] if shape else 1 if all(header.is_grey for header in headers) else 3
     if n_channels not in (1, 3):
         raise DataError(f"`shape` must end in 1 or 3 channels, got {shape}. Image files are grey or colour.")
-    size = shape[:2] if shape else image_size or headers[0][1]
+    size = shape[:2] if shape else image_size or headers[0].size
     if image_size is not None and (tuple(image_size) != tuple(size) or min(image_size) < 1):
         raise DataError(f"`image_size` must be positive and fit `shape`, got {image_size} for {shape}. Drop one.")
-    for file, (_, own) in zip(files, headers, strict=True):
+    for file, header in zip(files, headers, strict=True):
+        own = header.size
         if image_size is None and own != size:
             raise DataError(
                 f"`{file}` must be {size[0]} x {size[1]} (height x width) like the others, got {own[0]} x {own[1]}. "
                 f"Pass image_size=({size[0]}, {size[1]}) to resize, or --image-size to slots fit."
             )
     return size, n_channels
-
-
-def _pixels(file: Path, size: tuple[int, int], mode: str, crop: float | None) -> NDArray[np.uint8]:
-    with _opened(file) as opened:
-        image = ImageOps.exif_transpose(opened).convert(mode)
-    if crop is not None:
-        factor = max(size[0] / image.height, size[1] / image.width) / crop
-        height, width = max(size[0], round(image.height * factor)), max(size[1], round(image.width * factor))
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - size[1]) // 2, (height - size[0]) // 2
-        image = image.crop((left, top, left + size[1], top + size[0]))
-    if (image.height, image.width) != size:
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8)
-
-
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    """Open an image, and name the file in whatever goes wrong until it is closed; decoding happens late."""
-    if not file.is_file():
-        raise DataError(f"`{file}` must be an image file, and does not exist. Check the path.")
-    try:
-        with Image.open(file) as image:
-            yield image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"`{file}` must be a whole image, got: {error}. Remove it or get it again.") from error
