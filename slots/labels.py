@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from slots.errors import DataError, UsageError
+
+MOST_GAPS = 100_000
+"""Label ids below this may have any gaps; beyond it at most nine of ten ids may stand for nothing."""
 
 GivenLabels = npt.NDArray[Any] | Mapping[int, int | str]
 """Label ids, one an example and -1 for unknown; or example -> label id or name."""
@@ -28,11 +32,39 @@ def check_name(name: str, what: str = "label") -> str:
     Raises
     ------
     DataError
-        If it holds half of a character (a lone surrogate), which UTF-8 lacks.
+        If it is empty, or holds half of a character (a lone surrogate), which UTF-8 lacks.
     """
+    if not name.strip():
+        raise DataError(f"`{what}` must not be empty, got {name!r}. Name it, or leave it out where it is unknown.")
     if not name.isascii() and any("\ud800" <= it <= "\udfff" for it in name):
         raise DataError(f"`{what}` must be text, got half of a character in {name!r}. Write it in UTF-8.")
     return name
+
+
+def check_ids(largest: int, *, n_distinct: int, n_names: int = 0, what: str = "y") -> None:
+    """Refuse ids that leave large gaps: models number their labels, and keep a name for each number up to the largest.
+
+    Parameters
+    ----------
+    largest : int
+        Largest id.
+    n_distinct : int
+        Number of different ids.
+    n_names : int, default 0
+        Ids that have a name already.
+    what : str, default "y"
+        What the message calls them.
+
+    Raises
+    ------
+    DataError
+        If the largest id is neither named, nor below `MOST_GAPS`, nor below ten times the number of different ids.
+    """
+    if largest >= max(MOST_GAPS, 10 * n_distinct, n_names):
+        raise DataError(
+            f"`{what}` must number the classes from 0 without large gaps, got {largest} among {n_distinct} different "
+            "ids. Number them anew, or give strings, which are taken as names."
+        )
 
 
 @dataclass(frozen=True)
@@ -116,33 +148,53 @@ class LabelNames:
         Raises
         ------
         DataError
-            If the labels are no such array or mapping, or are for other rows.
+            If the labels are no such array or mapping, are for other rows, or are ids with large gaps (`check_ids`).
         """
         if labels is None:
             return np.full(n, -1, np.int64), self
         given, known = self._read_mapping(labels, n) if isinstance(labels, Mapping) else (_read_array(labels, n), self)
+        n_distinct = known.n_labels + len(np.unique(given))
+        check_ids(int(given.max(initial=-1)), n_distinct=n_distinct, n_names=known.n_labels, what="labels")
         return given, known.reaching(1 + int(given.max(initial=-1)))
 
     def _read_mapping(self, labels: Mapping[int, int | str], n: int) -> tuple[npt.NDArray[np.int64], LabelNames]:
         given, known = np.full(n, -1, np.int64), self
         for row, label in labels.items():
-            if not 0 <= int(row) < n:
-                raise DataError(f"`labels` must be for rows 0 to {n - 1}, got row {row}. Is it for other data?")
+            place = _whole_number(row)
+            if place is None or not 0 <= place < n:
+                raise DataError(f"`labels` must be for rows 0 to {n - 1}, got row {row!r:.60}. Is it for other data?")
             if isinstance(label, str):
                 known = known.with_name(label)
-                given[int(row)] = known.id(label)
-            elif int(label) < 0:
-                raise DataError(f"`labels` must be names or numbers >= 0, got {label} for row {row}. Leave it out.")
-            else:
-                given[int(row)] = int(label)
+                given[place] = known.id(label)
+                continue
+            number = _whole_number(label)
+            if number is None or not 0 <= number < _LARGEST:
+                raise DataError(
+                    f"`labels` must be names or numbers >= 0, got {label!r:.60} for row {row}. Leave it out."
+                )
+            given[place] = number
         return given, known
+
+
+_LARGEST = 2**63
+"""Numbers from here on do not fit into 64 bits with a sign."""
+
+
+def _whole_number(value: Any) -> int | None:
+    """A whole number of Python or NumPy as it is; None for anything else, 1.0 too."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _read_array(labels: npt.NDArray[Any], n: int) -> npt.NDArray[np.int64]:
     array = np.asarray(labels)
-    if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer) or (n and int(array.min()) < -1):
+    whole = array.shape == (n,) and np.issubdtype(array.dtype, np.integer)
+    if not whole or (n and not -1 <= int(array.min()) <= int(array.max()) < _LARGEST):
+        held = f" from {array.min()} to {array.max()}" if whole else ""
         raise DataError(
-            f"`labels` must be whole numbers >= -1 of shape ({n},), got {array.dtype} of shape {array.shape}. "
+            f"`labels` must be whole numbers >= -1 of shape ({n},), got {array.dtype} of shape {array.shape}{held}. "
             "Give one label an example, -1 where it is unknown."
         )
     return array.astype(np.int64)
@@ -188,7 +240,7 @@ def numbered(y: npt.ArrayLike, class_names: tuple[str, ...] = ()) -> tuple[npt.A
     return ids, names
 
 
-def check_labels(x: Sized, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def check_labels(x: Sized, y: npt.ArrayLike, *, n_names: int | None = None) -> npt.NDArray[np.int64]:
     """Labels of a training set as int64.
 
     Parameters
@@ -197,6 +249,9 @@ def check_labels(x: Sized, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
         The examples.
     y : int array of shape (example,)
         Their labels, >= 0.
+    n_names : int, optional
+        The ids are to be those of a model with so many names: ids with large gaps are refused (`check_ids`). Default:
+        any ids.
 
     Returns
     -------
@@ -205,17 +260,22 @@ def check_labels(x: Sized, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
     Raises
     ------
     DataError
-        If there are no examples, or the labels are not one whole number >= 0 for each.
+        If there are no examples, or the labels are not one whole number >= 0 for each, or leave large gaps.
     """
     labels = np.asarray(y)
     if len(x) == 0:
         raise DataError("`x` must hold at least one example, got none. Check the training part of the data.")
     if labels.shape != (len(x),):
         raise DataError(f"`y` must have shape ({len(x)},), got {labels.shape}. Give one label an example.")
-    if not np.issubdtype(labels.dtype, np.integer) or int(labels.min()) < 0:
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if not whole or not 0 <= int(labels.min()) <= int(labels.max()) < _LARGEST:
+        least = f" from {labels.min()}" if labels.dtype.kind in "biuf" else ""
+        most = f" to {labels.max()}" if whole and int(labels.max()) >= _LARGEST else ""
         raise DataError(
-            f"`y` must hold whole numbers >= 0, got {labels.dtype} from {labels.min()}. Number the classes from 0."
+            f"`y` must hold whole numbers >= 0, got {labels.dtype}{least}{most}. Number the classes from 0."
         )
+    if n_names is not None:
+        check_ids(int(labels.max()), n_distinct=len(np.unique(labels)), n_names=n_names)
     return labels.astype(np.int64)
 
 

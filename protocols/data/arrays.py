@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from protocols.data.dataset import Dataset, divided, make_dataset
 from protocols.data.labels import named_labels, number_labels
 from slots.errors import DataError
-from slots.labels import check_name
+from slots.labels import check_ids, check_name
 
 _INPUTS = ("x", "features", "feature", "embeddings", "embedding", "vectors", "images", "data")
 _LABELS = ("y", "labels", "label", "targets", "target", "classes")
@@ -116,6 +116,9 @@ def _assemble(
             y, where = labels.get(part, (None, str(path)))
             ids.append(number_labels(y, count, where))
         n_classes = 1 + max(int(y.max(initial=-1)) for y in ids)
+        if class_names is None:
+            n_distinct = len(np.unique(np.concatenate(ids)))
+            check_ids(n_classes - 1, n_distinct=n_distinct, what=f"{path}: labels")
         names = _class_names(class_names, n_classes, path)
     of_part = {part: (x, y) for part, x, y in zip(parts, inputs.values(), ids, strict=True)}
     if "" in of_part:

@@ -134,8 +134,8 @@ def _name(value: Any, where: str) -> str | None:
         value = int(value)
     if isinstance(value, (list, dict, tuple)):
         raise DataError(f"`{where}` must hold one label an example, got {value!r}. Name the column of the labels.")
-    name = check_name(" ".join(str(value).split()), where)
-    return None if name == "" or value == -1 else name
+    name = " ".join(str(value).split())
+    return None if name == "" or value == -1 else check_name(name, where)
 
 
 def _order(name: str) -> tuple[int, int, str]:

@@ -111,7 +111,9 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
     sample = sample[np.argsort(right[sample], kind="stable")]
     shown = cards.gallery_slots(model)
     groups = _by_class(cards.slot_cards(model, data.x_train, shown))
-    counts = confusion(prediction, y, _n_classes(model, y))
+    n_classes = _n_classes(model, y)
+    in_full = n_classes <= MATRIX
+    confusions, n_confusions = largest_confusions(model, y, prediction.labels)
     return render_page(
         "report.html",
         summary=summary,
@@ -128,10 +130,11 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
         highlights=[slots[0] for _, slots in groups[:_HIGHLIGHTS]],
         n_shown=len(shown),
         shown=set(shown.tolist()),
-        names=[model.class_name(label) for label in range(len(counts))],
-        matrix=_matrix(counts) if len(counts) <= MATRIX else None,
-        confusions=largest_confusions(model, counts),
-        n_confusions=int(np.count_nonzero(counts - np.diag(np.diag(counts)))),
+        n_classes=n_classes,
+        names=[model.class_name(label) for label in range(n_classes if in_full else 0)],
+        matrix=_matrix(confusion(prediction, y, n_classes)) if in_full else None,
+        confusions=confusions,
+        n_confusions=n_confusions,
         n_test=len(y),
         wrong=cards.example_cards(model, x, y, prediction, surest),
         n_wrong=len(wrong),
@@ -186,33 +189,38 @@ def class_rows(model: SlotModel, y: npt.NDArray[np.int64], prediction: Predictio
     return rows
 
 
-def largest_confusions(model: SlotModel, counts: npt.NDArray[np.int64], *, limit: int = _CONFUSIONS) -> list[Confusion]:
-    """The most frequent wrong answers.
+def largest_confusions(
+    model: SlotModel, y: npt.NDArray[np.int64], answers: npt.NDArray[np.int64], *, limit: int = _CONFUSIONS
+) -> tuple[list[Confusion], int]:
+    """The most frequent wrong answers, found without a matrix: labels may be many, and far apart.
 
     Parameters
     ----------
     model : SlotModel
         Gives the labels their names.
-    counts : int64 array of shape (class, class)
-        Rows are true labels, columns the answers.
+    y, answers : int64 array of shape (example,)
+        True labels, and the answers.
     limit : int
         Rows at most (count, >= 0).
 
     Returns
     -------
-    list of Confusion
+    largest : list of Confusion
         Most frequent first, ties by label; shares are of the true class.
+    n : int
+        How many there are.
     """
-    off = counts - np.diag(np.diag(counts))
-    truths, answers = np.nonzero(off)
-    order = np.argsort(-off[truths, answers], kind="stable")[:limit]
-    return [
-        Confusion(
-            model.class_name(truth), model.class_name(answer), int(off[truth, answer]), off[truth, answer] / total
-        )
-        for truth, answer in zip(truths[order].tolist(), answers[order].tolist(), strict=True)
-        for total in (int(counts[truth].sum()),)
+    wrong = y != answers
+    if not wrong.any():
+        return [], 0
+    pairs, counts = np.unique(np.stack([y[wrong], answers[wrong]]), axis=1, return_counts=True)
+    totals = dict(zip(*(it.tolist() for it in np.unique(y, return_counts=True)), strict=True))
+    order = np.argsort(-counts, kind="stable")[:limit]
+    found = [
+        Confusion(model.class_name(truth), model.class_name(answer), count, count / totals[truth])
+        for (truth, answer), count in zip(pairs.T[order].tolist(), counts[order].tolist(), strict=True)
     ]
+    return found, len(counts)
 
 
 def _matrix(counts: npt.NDArray[np.int64]) -> list[list[Cell]]:

@@ -81,12 +81,13 @@ def discover(
     features, labels = torch.as_tensor(features), torch.as_tensor(labels)
     given = labels.cpu().numpy()
     whole = given.dtype.kind == "i" and given.shape == features.shape[:1]
-    counts = np.bincount(given[given >= 0]) if whole else np.zeros(0)
-    if not whole or (given < -1).any() or not counts.all() or not counts.size:
+    ids = np.unique(given[given >= 0]) if whole else np.zeros(0, np.int64)
+    if not whole or (given < -1).any() or not ids.size or int(ids[-1]) != len(ids) - 1:
         raise DataError(
             f"`labels` must be whole numbers >= -1 of shape ({len(features)},) with each class from 0 to the last, got "
             f"{labels.dtype} of shape {tuple(labels.shape)}. Number the known classes from 0; -1 is unknown."
         )
+    counts = np.bincount(given[given >= 0])
     told = progress or silent
     usable, unit = unit_rows(features)
     shown = given[usable.cpu().numpy()]

@@ -139,7 +139,7 @@ def fit(
     progress = progress or silent
     x = raw_inputs(x)
     y, class_names = numbered(y, class_names)
-    labels = check_labels(x, y)
+    labels = check_labels(x, y, n_names=len(class_names))
     torch.manual_seed(config.seed)
     model = _assemble(x, backbone, config, class_names)
     held_out = hold_out(labels, config.held_out, config.seed)

@@ -173,3 +173,12 @@ def test_a_division_keeps_every_row_and_a_fifth_of_each_class(tmp_path_factory, 
     rows, _ = whole(data)
     assert rows[:, 0].tolist() == list(range(len(labels)))
     assert undivided(data).y_test.tolist() == labels
+
+
+def test_label_ids_with_large_gaps_are_refused_and_names_are_not(tmp_path):
+    x = np.eye(3, dtype=np.float32)
+    np.savez(tmp_path / "far.npz", x_train=x, y_train=np.array([0, 5, 700_000]))
+    with pytest.raises(DataError, match="must number the classes from 0 without large gaps, got 700000 among 3"):
+        load_data(tmp_path / "far.npz")
+    np.savez(tmp_path / "names.npz", x_train=x, y_train=np.array(["0", "5", "1000000000"]))
+    assert load_data(tmp_path / "names.npz").class_names == ("0", "5", "1000000000")

@@ -1,4 +1,5 @@
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -424,6 +425,19 @@ class TestOtherData:
         lines = [[cell.text for cell in line.all("th") + line.all("td")] for line in section.all("tbody")[0].all("tr")]
         assert lines == [[f"kind {a}", f"kind {b}", str(n), f"{100 * n / 10:.1f} %"] for (a, b), n in best]
         assert f"40 most frequent of {len(counted)} confusions" in section.text
+
+    def test_labels_far_apart_need_no_matrix(self):
+        data = rows(toy(noise=150))
+        far = np.array([0, 60_000, 99_999])
+        data = replace(data, y_train=far[data.y_train], y_test=far[data.y_test], class_names=())
+        model = fitted(data, epochs=1, slots_per_class=1)
+        tracemalloc.start()
+        section = page_of(model, data).by_id("confusion")
+        assert tracemalloc.get_traced_memory()[1] < 1e8  # the matrix would have taken 80 GB
+        tracemalloc.stop()
+        assert "With 100,000 classes" in section.text
+        wrong = int((model.predict(data.x_test).labels != data.y_test).sum())
+        assert wrong == sum(int(line.all("td")[1].text) for line in section.all("tbody")[0].all("tr")) > 0
 
     def test_many_classes_without_confusion(self):
         data = rows(toy(n_classes=26, n=390, noise=1))
