@@ -75,18 +75,27 @@ def diff(
 def undo(
     model: Model,
     to: Annotated[int | None, typer.Option(min=0, help="Generation to go back to. Default: the one before.")] = None,
+    if_needed: Annotated[
+        bool, typer.Option("--if-needed", help="With --to: change nothing where its content is current already.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to an older generation, under a new number: nothing is lost, and an undo can be undone with --to."""
+    """Go back to an older generation, under a new number: nothing is lost, and an undo can be undone with --to.
+
+    Each undo without --to goes one step further back. With --to and --if-needed it can be repeated: after a crash, for
+    example, when nobody knows whether it was done.
+    """
     from dataclasses import asdict
 
     from slots.storage.generations import undo as go_back
 
-    entry = go_back(model, to)
+    entry = go_back(model, to, if_needed=if_needed)
     if as_json:
         print_json({"model": str(model), **asdict(entry)})
         return
     say(f"Generation {entry.number} is generation {entry.content} again: {entry.n_slots} slots.")
+    if to is None:
+        say(f"Once more would go further back; to repeat this one: slots undo --to {entry.content} --if-needed.")
 
 
 def relabel(

@@ -25,7 +25,8 @@ def write_file(path: str | Path, data: bytes) -> None:
     Raises
     ------
     StorageError
-        If the disk refuses; what was there before is untouched.
+        If the disk refuses; what was there before is untouched, or the sentence says that the new content is in place
+        and only might not survive a crash of the machine.
     """
     target = Path(path)
     with storage(target):
@@ -53,7 +54,10 @@ def replace_file(path: Path, data: bytes) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise in_place(path, error, "the new content") from error
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -117,6 +121,14 @@ def storage(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise refused(path, error) from error
+
+
+def in_place(path: Path, error: OSError, what: str) -> StorageError:
+    """Make the sentence for what the disk said when all was done but the last step."""
+    return StorageError(
+        f"`{path}` must be writable, got: {error.strerror or error}. That was after the last step: {what} is in place, "
+        "but might not survive a crash of the machine. Check the disk, and look before you do it again."
+    )
 
 
 def refused(path: Path, error: OSError) -> StorageError:

@@ -107,7 +107,7 @@ def log(folder: str | Path) -> list[LogEntry]:
     return _entries(folder, read_headers(folder))
 
 
-def undo(folder: str | Path, to: int | None = None) -> LogEntry:
+def undo(folder: str | Path, to: int | None = None, *, if_needed: bool = False) -> LogEntry:
     """Go back to an older generation: its content becomes current again, under the next number.
 
     Parameters
@@ -117,16 +117,20 @@ def undo(folder: str | Path, to: int | None = None) -> LogEntry:
     to : int, optional
         Number of a generation that the folder keeps, as `log` lists it. Default: the one before the current content,
         so that a second undo goes one step further back. An undo is undone by going back to what it left.
+    if_needed : bool, default False
+        Where the content of ``to`` is current already, change nothing: so it can be repeated, after a crash or a
+        message that leaves it open whether it was done.
 
     Returns
     -------
     LogEntry
-        The new generation.
+        The new generation; with ``if_needed`` the current one where nothing was to be done.
 
     Raises
     ------
     UsageError
-        If ``to`` is not kept or is current already, or nothing lies before.
+        If ``to`` is not kept, or is current already and ``if_needed`` is false, or nothing lies before; if
+        ``if_needed`` comes without ``to``.
     StorageError
         If the disk refuses or somebody else is writing; nothing has changed then.
     ModelError
@@ -153,6 +157,12 @@ def undo(folder: str | Path, to: int | None = None) -> LogEntry:
     """
     headers = read_headers(folder)
     entries = _entries(folder, headers)
+    if if_needed and to is None:
+        raise UsageError("`if_needed` must come with `to`, got none. Without it each undo goes one step further back.")
+    if if_needed and any(
+        entry.kept and entry.number == to and entry.content == entries[-1].content for entry in entries
+    ):
+        return entries[-1]
     target = _target(entries, to)
     place = max(place for place, header in enumerate(headers) if generation_of(header) == target.number)
     restore_state(folder, place, header=_restored_header(headers[place], headers[-1], n_slots=target.n_slots))

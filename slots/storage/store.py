@@ -34,6 +34,7 @@ from torch import Tensor
 
 from slots.errors import ModelError, StorageError, UsageError
 from slots.storage.atomic import (
+    in_place,
     is_temporary,
     link_same,
     refused,
@@ -93,7 +94,8 @@ def write_state(
     ------
     StorageError
         If the folder holds something else than a model, somebody else is writing or, with ``keep_history``, has
-        written since, or the disk refuses. What was there before is still whole, and nothing half-written stays.
+        written since, or the disk refuses. What was there before is still whole, and nothing half-written stays; where
+        the disk refused after the new state was current, the sentence says so.
     ModelError
         If the folder's own ``slots.json`` is damaged or was written by a newer version.
     UsageError
@@ -327,10 +329,12 @@ def _put(root: Path, old: Pointer | None, files: Mapping[str, bytes], *, like: P
     try:
         _write_folder(states, name, files, like)
         replace_file(root / POINTER, _pointer_bytes(name, kept))
-    except BaseException:
-        _discard(root, name)
+        _sweep(root, keep=kept)
+    except BaseException as error:
+        if _discard(root, name) and isinstance(error, OSError):
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            raise in_place(root, cause, f"the new state {name}") from error
         raise
-    _sweep(root, keep=kept)
     return states / name
 
 
@@ -349,12 +353,16 @@ def _write_folder(states: Path, name: str, files: Mapping[str, bytes], like: Pat
     sync_folder(states)
 
 
-def _discard(root: Path, name: str) -> None:
-    """After a failure: the new state goes, unless the flip had happened already."""
-    with contextlib.suppress(ModelError):
-        if name in read_pointer(root).generations:
-            return
+def _discard(root: Path, name: str) -> bool:
+    """After a failure: the new state goes, unless the flip had happened already; tells whether it had."""
+    if os.path.lexists(root / POINTER):
+        try:
+            if name in read_pointer(root).generations:
+                return True
+        except ModelError:  # nobody can tell now: the next writer removes it if it is none of the kept ones
+            return False
     shutil.rmtree(root / "states" / name, ignore_errors=True)
+    return False
 
 
 def _sweep(root: Path, *, keep: list[str]) -> None:

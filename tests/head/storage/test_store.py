@@ -402,10 +402,14 @@ def test_a_disk_that_fails_at_any_step(tmp_path, monkeypatch, is_new):
             synced(descriptor)
 
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(StorageError, match="must be writable, got: No space left on device"):
+        with pytest.raises(StorageError, match="must be writable, got: No space left on device") as told:
             write_state(folder, header={"n": "new"}, tensors=tensors(2.0))
         if failing < 7:
             assert everything(tmp_path) == before
+            assert "What was there before is unchanged" in str(told.value)
+        else:
+            assert "unchanged" not in str(told.value)
+            assert f"the new state {states(folder)[-1]} is in place, but might not survive" in str(told.value)
     # The last step forces the flip itself to disk: if that fails, the new state is in place and the old one too.
     assert read_state(folder).header == {"n": "new"}
     monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append(descriptor), synced(descriptor)))

@@ -214,3 +214,21 @@ def test_a_single_generation_has_nothing_to_compare_with(tmp_path, capsys):
     three_animals().save(tmp_path / "m")
     assert "must keep two generations to compare" in run(capsys, "diff", tmp_path / "m", status=2).err
     assert "keeps none" in run(capsys, "undo", tmp_path / "m", status=2).err
+
+
+def test_an_undo_can_be_repeated(folder, capsys):
+    said = run(capsys, "undo", folder).out
+    assert said.endswith("to repeat this one: slots undo --to 0 --if-needed.\n")
+    before = (folder / "slots.json").read_bytes()
+    for _ in range(2):
+        again = run(capsys, "undo", folder, "--to", "0", "--if-needed").out
+        assert again == "Generation 2 is generation 0 again: 6 slots.\n"
+    assert (folder / "slots.json").read_bytes() == before
+    assert (
+        run(capsys, "undo", folder, "--to", "1", "--if-needed").out == "Generation 3 is generation 1 again: 8 slots.\n"
+    )
+    assert "must come with `to`" in run(capsys, "undo", folder, "--if-needed", status=2).err
+    assert (
+        "must be a generation that the folder keeps"
+        in run(capsys, "undo", folder, "--to", "9", "--if-needed", status=2).err
+    )
