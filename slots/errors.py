@@ -37,6 +37,10 @@ class StorageError(SlotsError, OSError):
     exit_code = 5
 
 
+class OutdatedError(StorageError):
+    """Another writer was faster: what was to be saved does not go on from what the folder holds now."""
+
+
 class MissingExtraError(SlotsError, ImportError):
     """An optional dependency is needed; the message names the extra that brings it."""
 

@@ -11,6 +11,7 @@ from slots.model.comparison import Difference
 from slots.model.editing import EditReport
 from slots.model.slot_model import SlotModel
 from slots.storage.generations import log
+from slots.storage.locking import reserved
 
 SHOWN = 20
 """Changed answers that are printed; JSON has them all."""
@@ -49,8 +50,10 @@ def load_pair(first: Path, older: str | None, newer: str | None) -> tuple[SlotMo
     return _load(first, _number(older)), _load(first, None if newer is None else _number(newer))
 
 
-def edit_and_save(folder: Path, edit: Callable[[SlotModel], EditReport], *, dry_run: bool = False) -> EditReport:
-    """Load a model, edit it, and save it as its next generation.
+def edit_and_save(
+    folder: Path, edit: Callable[[SlotModel], EditReport], *, dry_run: bool = False, wait: float = 0.0
+) -> EditReport:
+    """Load a model, edit it, and save it as its next generation, with other writers kept out from the first on.
 
     Parameters
     ----------
@@ -60,14 +63,18 @@ def edit_and_save(folder: Path, edit: Callable[[SlotModel], EditReport], *, dry_
         One of `slots.model.editing`, with all but the model filled in.
     dry_run : bool, default False
         Only find out what it would change.
+    wait : float, default 0
+        How long to wait while another process is writing (seconds).
 
     Returns
     -------
     EditReport
     """
-    model = _load(folder, None)
-    done = edit(model)
-    if not dry_run:
+    if dry_run:
+        return edit(_load(folder, None))
+    with reserved(folder, wait=wait):
+        model = _load(folder, None)
+        done = edit(model)
         model.save(folder, keep_history=True)
     return done
 

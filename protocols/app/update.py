@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from slots.model.slot_model import SlotModel
 from slots.progress import Progress
 from slots.shapes import Ids, RawInputs
 from slots.storage.atomic import write_text
+from slots.storage.locking import reserved
+from slots.storage.states import POINTER
 from slots.update.config import UpdateConfig
 from slots.update.queries import Proposal
 from slots.update.report import UpdateReport
@@ -44,6 +47,8 @@ class UpdatePlan:
         How the user named the data, for the command on the page.
     columns : tuple of str
         Options that say what its columns are, for the same command.
+    wait : float
+        How long to wait while another process is writing to the model (seconds).
     """
 
     part: str
@@ -52,6 +57,7 @@ class UpdatePlan:
     dry_run: bool = False
     source: str = ""
     columns: tuple[str, ...] = ()
+    wait: float = 0.0
 
 
 def update_and_save(
@@ -93,6 +99,8 @@ def update_and_save(
         If data or labels do not fit the model.
     UsageError
         If the options contradict each other.
+    OutdatedError
+        If another generation was written since the model was loaded; nothing is lost but this update's work.
     """
     if plan.labels is not None and plan.budget is not None:
         raise UsageError("`budget` must be left out with labels, got both. The list says what was asked.")
@@ -151,7 +159,8 @@ def update_and_save(
     if done and done.slots_added:
         line = model.history[-1]
         model.history[-1] = replace(line, figures={**line.figures, **asdict(summary)})
-        model.save(folder, keep_history=True)
+        with reserved(folder, wait=plan.wait) if (folder / POINTER).exists() else nullcontext():
+            model.save(folder, keep_history=True)
     return summary
 
 

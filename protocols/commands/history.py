@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protocols.commands.options import DATA, AsJson, DataDir, LabelColumn, Model, TextColumn, load, part_of, usage
+from protocols.commands.options import DATA, AsJson, DataDir, LabelColumn, Model, TextColumn, Wait, load, part_of, usage
 from protocols.commands.terminal import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def undo(
     if_needed: Annotated[
         bool, typer.Option("--if-needed", help="With --to: change nothing where its content is current already.")
     ] = False,
+    wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Go back to an older generation, under a new number: nothing is lost, and an undo can be undone with --to.
@@ -89,7 +90,7 @@ def undo(
 
     from slots.storage.generations import undo as go_back
 
-    entry = go_back(model, to, if_needed=if_needed)
+    entry = go_back(model, to, if_needed=if_needed, wait=wait)
     if as_json:
         print_json({"model": str(model), **asdict(entry)})
         return
@@ -104,6 +105,7 @@ def relabel(
     slots: Annotated[str | None, typer.Option(help="Slot numbers, such as 3,7.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Instead: all slots of this cluster or label.")] = None,
     dry_run: DryRun = False,
+    wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Give slots another label, or a cluster its name; says which remembered examples are answered otherwise."""
@@ -115,9 +117,9 @@ def relabel(
         raise usage("Give --slots or --cluster, one of the two.")
     numbers = [] if slots is None else read_slots(slots)
     if cluster is None:
-        _edit(model, lambda it: relabel_slots(it, numbers, label), dry_run, as_json)
+        _edit(model, lambda it: relabel_slots(it, numbers, label), dry_run, wait, as_json)
     else:
-        _edit(model, lambda it: merge_labels(it, [cluster], label), dry_run, as_json)
+        _edit(model, lambda it: merge_labels(it, [cluster], label), dry_run, wait, as_json)
 
 
 def merge(
@@ -125,30 +127,31 @@ def merge(
     names: Annotated[list[str], typer.Option("--from", help="A label or cluster; give it once for each.")],
     into: Annotated[str, typer.Option(help="A label of the model, or a new one.")],
     dry_run: DryRun = False,
+    wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Make one label of several: all their slots get it. The slots themselves stay as they are."""
     from slots.model.editing import merge as merge_labels
 
-    _edit(model, lambda it: merge_labels(it, names, into), dry_run, as_json)
+    _edit(model, lambda it: merge_labels(it, names, into), dry_run, wait, as_json)
 
 
-def delete(model: Model, slots: SlotList, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+def delete(model: Model, slots: SlotList, dry_run: DryRun = False, wait: Wait = 60.0, as_json: AsJson = False) -> None:
     """Forget slots; the slots behind them get new numbers. `slots undo` brings them back."""
     from protocols.app.history import read_slots
     from slots.model.editing import delete as delete_slots
 
     numbers = read_slots(slots)
-    _edit(model, lambda it: delete_slots(it, numbers), dry_run, as_json)
+    _edit(model, lambda it: delete_slots(it, numbers), dry_run, wait, as_json)
 
 
-def _edit(model: Path, edit: Callable[[SlotModel], EditReport], dry_run: bool, as_json: bool) -> None:
+def _edit(model: Path, edit: Callable[[SlotModel], EditReport], dry_run: bool, wait: float, as_json: bool) -> None:
     """Edit, save, and print what changed."""
     from dataclasses import asdict
 
     from protocols.app.history import edit_and_save, edit_lines
 
-    done = edit_and_save(model, edit, dry_run=dry_run)
+    done = edit_and_save(model, edit, dry_run=dry_run, wait=wait)
     if as_json:
         print_json({"model": str(model), "dry_run": dry_run, "n_in_passing": done.n_in_passing, **asdict(done)})
         return

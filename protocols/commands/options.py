@@ -23,6 +23,7 @@ DataDir = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait while another process is writing to the model.")]
 Model = Annotated[Path, typer.Argument(help="A model folder that `slots fit` wrote.")]
 
 

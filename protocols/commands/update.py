@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,16 @@ from protocols.commands.options import (
     LabelColumn,
     Model,
     TextColumn,
+    Wait,
     load,
     part_of,
     usage,
 )
 from protocols.commands.terminal import print_json, print_table, progress_bar, say
+
+if TYPE_CHECKING:
+    from protocols.summaries.update import UpdateSummary
+    from slots.model.slot_model import SlotModel
 
 
 def update(
@@ -37,6 +42,7 @@ def update(
     label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
+    wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Learn from new data: find what no slot matches, ask for the fewest labels, add slots.
@@ -50,6 +56,8 @@ def update(
     from protocols.app.update import UpdatePlan, update_and_save
     from protocols.provenance import command_line
     from protocols.recipes.building import load_model
+    from slots.errors import OutdatedError
+    from slots.storage.locking import reserved
     from slots.update.config import UpdateConfig
     from slots.update.self_training import SpreadConfig
 
@@ -61,12 +69,21 @@ def update(
     part_of(loaded, chosen)
     columns = (("--text-column", text_column), ("--label-column", label_column))
     named = tuple(word for option, value in columns if value for word in (option, value))
-    plan = UpdatePlan(part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data, columns=named)
+    plan = UpdatePlan(part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data, columns=named, wait=wait)
     config = UpdateConfig(spread=SpreadConfig() if spread else None)
     with progress_bar() as progress:
-        done = update_and_save(
-            loaded_model, loaded, plan, folder=model, command=command_line(), config=config, progress=progress
-        )
+
+        def learn(current: SlotModel) -> UpdateSummary:
+            return update_and_save(
+                current, loaded, plan, folder=model, command=command_line(), config=config, progress=progress
+            )
+
+        try:
+            done = learn(loaded_model)
+        except OutdatedError:
+            say("Another generation was written meanwhile: planning again on it.", err=True)
+            with reserved(model, wait=wait):  # so that nobody is faster a second time
+                done = learn(load_model(model, device=device))
     if as_json:
         print_json(asdict(done))
         return

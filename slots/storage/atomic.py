@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from slots.errors import StorageError
 from slots.storage.plain_files import is_plain
 
 _BLOCK = 1 << 20  # bytes compared at once
+_LEFT_S = 600.0  # a temporary file is there for moments; one older than this (seconds) was left by a killed writer
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def write_file(path: str | Path, data: bytes) -> None:
     """Write one file so that a reader sees its old content or its new, never a part; its folder is made if need be.
+
+    What killed writers of the same file left beside it is removed.
 
     Raises
     ------
@@ -32,6 +36,10 @@ def write_file(path: str | Path, data: bytes) -> None:
     with storage(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_file(target, data)
+    with contextlib.suppress(OSError):
+        for other in target.parent.iterdir():
+            if other.name.startswith(f".{target.name}.") and is_left_over(other):
+                other.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -110,6 +118,14 @@ def temporary(path: Path) -> Path:
 def is_temporary(path: Path) -> bool:
     """Tell whether a name is one that `temporary` made up."""
     return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def is_left_over(path: Path) -> bool:
+    """Tell whether a killed writer left this temporary file: it is older than any write takes."""
+    try:
+        return is_temporary(path) and path.lstat().st_mtime < time.time() - _LEFT_S
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

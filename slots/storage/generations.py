@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slots.errors import UsageError
+from slots.storage.locking import reserved
 from slots.storage.store import read_headers, read_state, restore_state
 
 
@@ -107,7 +108,7 @@ def log(folder: str | Path) -> list[LogEntry]:
     return _entries(folder, read_headers(folder))
 
 
-def undo(folder: str | Path, to: int | None = None, *, if_needed: bool = False) -> LogEntry:
+def undo(folder: str | Path, to: int | None = None, *, if_needed: bool = False, wait: float = 0.0) -> LogEntry:
     """Go back to an older generation: its content becomes current again, under the next number.
 
     Parameters
@@ -120,6 +121,9 @@ def undo(folder: str | Path, to: int | None = None, *, if_needed: bool = False) 
     if_needed : bool, default False
         Where the content of ``to`` is current already, change nothing: so it can be repeated, after a crash or a
         message that leaves it open whether it was done.
+
+    wait : float, default 0
+        How long to wait while another process is writing (seconds); the undo goes on from what that one wrote.
 
     Returns
     -------
@@ -155,18 +159,18 @@ def undo(folder: str | Path, to: int | None = None, *, if_needed: bool = False) 
     ...     [line.what for line in log(folder)], entry.number, entry.content
     (['fit', 'update', 'undo'], 2, 0)
     """
-    headers = read_headers(folder)
-    entries = _entries(folder, headers)
     if if_needed and to is None:
         raise UsageError("`if_needed` must come with `to`, got none. Without it each undo goes one step further back.")
-    if if_needed and any(
-        entry.kept and entry.number == to and entry.content == entries[-1].content for entry in entries
-    ):
-        return entries[-1]
-    target = _target(entries, to)
-    place = max(place for place, header in enumerate(headers) if generation_of(header) == target.number)
-    restore_state(folder, place, header=_restored_header(headers[place], headers[-1], n_slots=target.n_slots))
-    return next(entry for entry in log(folder) if entry.number == entries[-1].number + 1)
+    with reserved(folder, wait=wait):
+        headers = read_headers(folder)
+        entries = _entries(folder, headers)
+        current = entries[-1]
+        if if_needed and any(it.kept and it.number == to and it.content == current.content for it in entries):
+            return current
+        target = _target(entries, to)
+        place = max(place for place, header in enumerate(headers) if generation_of(header) == target.number)
+        restore_state(folder, place, header=_restored_header(headers[place], headers[-1], n_slots=target.n_slots))
+        return next(entry for entry in log(folder) if entry.number == current.number + 1)
 
 
 def _entries(folder: str | Path, headers: list[dict[str, Any]]) -> list[LogEntry]:

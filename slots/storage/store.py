@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from slots.errors import ModelError, StorageError, UsageError
+from slots.errors import ModelError, OutdatedError, StorageError, UsageError
 from slots.storage.atomic import (
     in_place,
+    is_left_over,
     is_temporary,
     link_same,
     refused,
@@ -44,7 +44,8 @@ from slots.storage.atomic import (
     temporary,
     write_synced,
 )
-from slots.storage.plain_files import require_folder, require_plain
+from slots.storage.locking import locked as _locked
+from slots.storage.plain_files import require_folder
 from slots.storage.states import (
     FORMAT,
     HEADER,
@@ -286,24 +287,6 @@ def _made(root: Path) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    if not (root / ".lock").is_dir() or (root / ".lock").is_symlink():  # a folder is the disk's to refuse
-        require_plain(root / ".lock")
-    # Never the fallback that only makes a file: on a file system without locks that would outlive a killed writer.
-    lock = FileLock(root / ".lock", blocking=False, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise StorageError(
-            f"`{root}` must be free, but another process is writing to it. Try again when it is done."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _refuse_fork(root: Path, old: Pointer, document: bytes) -> None:
     """Whoever keeps the history must go on from the current state, or what others wrote since it was read is undone."""
     try:
@@ -311,7 +294,7 @@ def _refuse_fork(root: Path, old: Pointer, document: bytes) -> None:
     except (ModelError, KeyError, TypeError):  # damaged or without a history: nothing to go on from
         return
     if json.loads(document)["header"].get("history", [])[: len(past)] != past:
-        raise StorageError(
+        raise OutdatedError(
             f"`{root}` must be as it was read, but another generation was written since. "
             "Load the model again and repeat the change."
         )
@@ -371,5 +354,7 @@ def _sweep(root: Path, *, keep: list[str]) -> None:
         if path.name not in keep and (STATE.fullmatch(path.name) or is_temporary(path)):
             shutil.rmtree(path, ignore_errors=True)
     for path in root.iterdir():
-        if is_temporary(path) and path.name.startswith(f".{POINTER}."):
-            path.unlink(missing_ok=True)
+        # Others write beside the state without the lock: what they left is known by its age.
+        if is_temporary(path) and (path.name.startswith(f".{POINTER}.") or is_left_over(path)):
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,13 +1,17 @@
 """`slots log, diff, undo, relabel, merge, delete` as a user meets them: what they print, write and refuse."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from support.small_models import new_animals, three_animals
 
 from protocols.commands import main
 from slots.model.slot_model import SlotModel
+from slots.storage.generations import log
 from slots.storage.store import read_state
 
 
@@ -232,3 +236,32 @@ def test_an_undo_can_be_repeated(folder, capsys):
         "must be a generation that the folder keeps"
         in run(capsys, "undo", folder, "--to", "9", "--if-needed", status=2).err
     )
+
+
+EDITOR = """
+import sys
+from protocols.commands import main
+main(sys.argv[1:])
+"""
+
+
+def test_writers_wait_and_every_acknowledged_edit_is_in(folder):
+    edits = [["relabel", folder, "--slots", str(i % 6), "--label", f"by {i}", "--wait", "300"] for i in range(6)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", EDITOR, *map(str, it)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for it in edits
+    ]
+    for it in running:
+        _, told = it.communicate(timeout=300)
+        assert it.returncode == 0, told
+    assert labels(folder)[:6] == [f"by {i}" for i in range(6)]
+    assert [line.what for line in log(folder)] == ["fit", "update"] + ["relabel"] * 6
+
+
+def test_a_writer_that_waits_in_vain_says_for_how_long(folder, capsys):
+    with FileLock(folder / ".lock"):
+        for command in (["relabel", folder, "--slots", "0", "--label", "x"], ["undo", folder]):
+            told = run(capsys, *command, "--wait", "0.2", status=5).err
+            assert "another process is writing to it for 0.2 seconds" in told
+        run(capsys, "relabel", folder, "--slots", "0", "--label", "x", "--dry-run")
+    assert len(log(folder)) == 2

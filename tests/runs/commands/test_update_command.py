@@ -12,8 +12,10 @@ from support.command import SLOTS
 from support.pages import asked_for, parse
 
 import backbones
+from protocols.app.history import edit_and_save
 from protocols.app.queries import queries_csv, read_labels
 from protocols.app.update import UpdatePlan, update_and_save
+from protocols.commands import main
 from protocols.data.dataset import check_sum, only_classes
 from protocols.data.loading import load_data
 from protocols.pages.queries_page import queries_page
@@ -21,7 +23,9 @@ from protocols.summaries.update import COLUMNS
 from slots.closing.config import ClosingConfig
 from slots.errors import DataError, UsageError
 from slots.head.prediction import changed_matched
+from slots.model.editing import relabel
 from slots.model.slot_model import SlotModel
+from slots.storage.generations import log
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
 
@@ -262,3 +266,26 @@ def test_labels_are_spread_when_asked_to(folder, model, tmp_path):
 
     refused = run("update", target, "--data", folder / "new.npz", "--spread", status=2)
     assert "--spread must come with --labels" in refused.stderr
+
+
+def test_an_update_that_was_overtaken_is_planned_again_and_kept(model, folder, tmp_path, monkeypatch, capsys):
+    target, planned = tmp_path / "model", SlotModel.update
+    n_slots = model.head.n_slots
+
+    def overtaken(self, *arguments, **options):
+        done = planned(self, *arguments, **options)
+        monkeypatch.setattr(SlotModel, "update", planned)
+        edit_and_save(target, lambda it: relabel(it, [0], "zero"))  # another writer, between planning and saving
+        return done
+
+    monkeypatch.setattr(SlotModel, "update", overtaken)
+    with pytest.raises(SystemExit) as end:
+        main(["update", str(target), "--data", str(folder / "new.npz"), "--json"])
+    printed = capsys.readouterr()
+    assert end.value.code == 0, printed.err
+    assert "planning again" in printed.err
+    assert json.loads(printed.out)["generation"] == 2
+    assert [line.what for line in log(target)][1:] == ["relabel", "update"]
+    after = SlotModel.load(target)
+    assert after.head.n_slots > n_slots
+    assert after.class_name(int(after.head.labels[0])) == "zero"
