@@ -42,6 +42,7 @@ COMMANDS = (
         "Examples:  slots diff runs/m   slots diff runs/m 0 3 --data digits   slots diff runs/before runs/after",
     ),
     (history.undo, "Examples:  slots undo runs/m   slots undo runs/m --to 0"),
+    (history.prune, "Examples:  slots prune runs/m --keep 10 --keep-days 30   slots prune runs/m --pin 3"),
     (
         history.relabel,
         "Examples:  slots relabel runs/m --slots 3,7 --label cat   "

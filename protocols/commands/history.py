@@ -99,6 +99,35 @@ def undo(
         say(f"Once more would go further back; to repeat this one: slots undo --to {entry.content} --if-needed.")
 
 
+def prune(
+    model: Model,
+    keep: Annotated[int | None, typer.Option(min=1, help="Keep the newest so many generations.")] = None,
+    keep_days: Annotated[float | None, typer.Option(min=0.0, help="Keep those of the last so many days.")] = None,
+    pin: Annotated[list[int] | None, typer.Option(help="A generation never to be removed; once for each.")] = None,
+    unpin: Annotated[list[int] | None, typer.Option(help="A generation that need not be kept any more.")] = None,
+    dry_run: DryRun = False,
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Free the disk of old generations: those that neither --keep nor --keep-days keeps.
+
+    Never the current one, the fit or a pinned one. Their lines stay in `slots log`; they cannot be gone back to.
+    """
+    from dataclasses import asdict
+
+    from slots.storage.pruning import prune as drop
+
+    done = drop(model, keep=keep, keep_days=keep_days, pin=pin or (), unpin=unpin or (), dry_run=dry_run, wait=wait)
+    if as_json:
+        print_json({"model": str(model), "dry_run": dry_run, **asdict(done)})
+        return
+    would = "would be removed" if dry_run else "removed"
+    said = f"{len(done.removed)} generations {would}, {len(done.kept)} kept, {done.freed_bytes / 1e6:,.1f} MB freed."
+    say(said)
+    if done.pinned:
+        say(f"Pinned: {', '.join(map(str, done.pinned))}.")
+
+
 def relabel(
     model: Model,
     label: Annotated[str, typer.Option(help="A label of the model, or a new one.")],

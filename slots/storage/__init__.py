@@ -9,6 +9,8 @@ from slots.storage.generations import generation_of as generation_of
 from slots.storage.generations import log as log
 from slots.storage.generations import undo as undo
 from slots.storage.locking import reserved as reserved
+from slots.storage.pruning import Pruned as Pruned
+from slots.storage.pruning import prune as prune
 from slots.storage.states import State as State
 from slots.storage.store import check_target as check_target
 from slots.storage.store import read_headers as read_headers

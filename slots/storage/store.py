@@ -24,7 +24,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,9 @@ from slots.storage.states import (
     read_settled,
     state_name,
 )
+
+PINS = "pins.json"
+"""File of a model folder with the numbers of its pinned generations; it goes with the history."""
 
 
 def write_state(
@@ -201,6 +204,35 @@ def read_headers(folder: str | Path) -> list[dict[str, Any]]:
     return read_settled(root, read)
 
 
+def states_of(folder: str | Path) -> list[tuple[str, int]]:
+    """Names of the kept states, oldest first, each with the number of its generation (0 without a history)."""
+    root = Path(folder)
+    found = []
+    for name in read_pointer(root).generations:
+        history = load_document(root / "states" / name)["header"].get("history", [])
+        found.append((name, int(history[-1]["number"]) if history else 0))
+    return found
+
+
+def drop_states(folder: str | Path, names: Collection[str]) -> None:
+    """Forget states of a model folder, all at once; never the current one. What is dropped is then removed.
+
+    Raises
+    ------
+    StorageError
+        If somebody else is writing, or the disk refuses.
+    ModelError
+        If this is no model folder.
+    """
+    root = Path(folder)
+    with storage(root), _locked(root):
+        old = read_pointer(root)
+        kept = [name for name in old.generations if name not in names or name == old.current]
+        if len(kept) < len(old.generations):
+            replace_file(root / POINTER, _pointer_bytes(old.current, kept))
+            _sweep(root, keep=kept)
+
+
 def check_target(folder: str | Path) -> None:
     """Find out, before the work of making a model, whether `write_state` could write it there; nothing is changed.
 
@@ -312,6 +344,9 @@ def _put(root: Path, old: Pointer | None, files: Mapping[str, bytes], *, like: P
     try:
         _write_folder(states, name, files, like)
         replace_file(root / POINTER, _pointer_bytes(name, kept))
+        if not keep_history:
+            with contextlib.suppress(OSError):
+                (root / PINS).unlink(missing_ok=True)
         _sweep(root, keep=kept)
     except BaseException as error:
         if _discard(root, name) and isinstance(error, OSError):

@@ -265,3 +265,19 @@ def test_a_writer_that_waits_in_vain_says_for_how_long(folder, capsys):
             assert "another process is writing to it for 0.2 seconds" in told
         run(capsys, "relabel", folder, "--slots", "0", "--label", "x", "--dry-run")
     assert len(log(folder)) == 2
+
+
+def test_prune_frees_what_no_rule_keeps(folder, capsys):
+    for name in ("a", "b", "c"):
+        run(capsys, "relabel", folder, "--slots", "0", "--label", name)
+    told = run_json(capsys, "prune", folder, "--keep", "1", "--pin", "2", "--dry-run")
+    assert (told["removed"], told["kept"], told["dry_run"]) == ([1, 3], [0, 2, 4], True)
+    printed = run(capsys, "prune", folder, "--keep", "1", "--pin", "2").out
+    assert printed == f"2 generations removed, 3 kept, {told['freed_bytes'] / 1e6:,.1f} MB freed.\nPinned: 2.\n"
+    assert told["freed_bytes"] > 0
+    lines = run(capsys, "log", folder).out.splitlines()
+    assert len(lines) == 6
+    assert sum("not kept" in line for line in lines) == 2
+    assert "must be a generation that the folder keeps" in run(capsys, "undo", folder, "--to", "3", status=2).err
+    assert "got neither" in run(capsys, "prune", folder, status=2).err
+    assert labels(folder)[0] == "c"
