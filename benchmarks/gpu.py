@@ -176,7 +176,8 @@ def tilings(bench: Bench) -> Any:
     if not has_fused_kernels(torch.device(bench.device)):
         return "needs a GPU and Triton"
     from slots.cover.fused.rounds import PackedRows
-    from slots.cover.fused.scores import SplitRows, Tiling, near_maxima, packed_coverage
+    from slots.cover.fused.scores import SplitRows, near_maxima, packed_coverage
+    from slots.cover.fused.tiles import COVERAGE_TILING, ClassTiles, Tiling
 
     x, y = (part.to(bench.device) for part in bench.images("fashion_mnist", 50_000))
     thresholds = cap_thresholds(x, y, x, y)
@@ -190,9 +191,11 @@ def tilings(bench: Bench) -> Any:
     for tiling in (
         Tiling(depth=32), Tiling(depth=32, stages=4), Tiling(depth=32, warps=4)
     ):  # fmt: skip
-        call = partial(packed_coverage, rows, rows, limits, counts, counts, rounding=1e-12, tiling=tiling)
+        tiles = ClassTiles.of(counts, counts, symmetric=True, tiling=tiling)
+        call = partial(packed_coverage, rows, rows, limits, tiles, rounding=1e-12)
         found[f"coverage {dataclasses.astuple(tiling)}"] = _or_error(lambda c=call: bench.timed(c)[0])
-    words = packed_coverage(rows, rows, limits, counts, counts, rounding=1e-12)
+    tiles = ClassTiles.of(counts, counts, symmetric=True, tiling=COVERAGE_TILING)
+    words = packed_coverage(rows, rows, limits, tiles, rounding=1e-12)
     found["packed rows"], packed = bench.timed(lambda: PackedRows(words))
     found["rounds"], gains = bench.timed(packed.greedy)
     chosen = gains.nonzero()[:, 0]

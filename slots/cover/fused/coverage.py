@@ -8,6 +8,7 @@ from torch import Tensor
 
 from slots.cover.bits import CoverBlock
 from slots.cover.fused.scores import SplitRows, foreign_maxima, packed_coverage
+from slots.cover.fused.tiles import ClassTiles
 from slots.cover.thresholds import ROUNDING, just_above
 from slots.shapes import Features, Labels, SlotLabels, SlotVectors, Thresholds
 
@@ -55,7 +56,8 @@ def fused_blocks(rows: SplitRows, columns: SplitRows, limits: Float[Tensor, " ca
     if sum(rows_a_class) < len(rows.labels):  # candidates of labels that no example has
         kept = torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)])
         rows = rows.only(kept.to(limits.device))
-    words = packed_coverage(rows, columns, limits[rows.order], rows_a_class, columns_a_class, rounding=ROUNDING)
+    tiles = ClassTiles.of(rows_a_class, columns_a_class, symmetric=rows is columns)
+    words = packed_coverage(rows, columns, limits[rows.order], tiles, rounding=ROUNDING)
     mine, own = rows.order.split(rows_a_class), columns.order.split(columns_a_class)
     return [CoverBlock(*parts) for parts in zip(label_list, mine, own, words, strict=True)]
 
@@ -77,5 +79,14 @@ def fused_class_coverage(features: Features, labels: Labels) -> tuple[Thresholds
     blocks : list of CoverBlock
     """
     rows = SplitRows.of(features, labels)
-    thresholds = just_above(foreign_maxima(rows, rows), rows.order)
-    return thresholds, fused_blocks(rows, rows, thresholds.double())
+    known, counts = torch.stack(rows.labels.unique_consecutive(return_counts=True)).tolist()
+    laid_out: list[ClassTiles] = []  # the host lays the tiles of the coverage out while the device looks for the maxima
+
+    def lay_out() -> None:
+        if not laid_out:
+            laid_out.append(ClassTiles.of(counts, counts, symmetric=True))
+
+    thresholds = just_above(foreign_maxima(rows, rows, meanwhile=lay_out), rows.order)
+    words = packed_coverage(rows, rows, thresholds.double()[rows.order], laid_out[0], rounding=ROUNDING)
+    ids = rows.order.split(counts)
+    return thresholds, [CoverBlock(*parts) for parts in zip(known, ids, ids, words, strict=True)]

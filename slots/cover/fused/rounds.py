@@ -3,7 +3,8 @@
 A round is two kernels over the candidates. The first counts what each still covers and bids for it: the bid is the
 round, the gain and the index in one integer, and the largest bid stays at each example. The second picks the candidates
 whose bid stands at all they cover. Integers alone decide, so the order in which the device works does not matter.
-Most words are 0, and most of the others after a round or two: now and then those are dropped.
+Most words are 0, and most of the others after a round or two: each round writes what is left of a row to its place in a
+second list, from which the next one reads, so that nothing has to wait for the device.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import triton
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from slots.cover.fused.kernels import bid_kernel, or_kernel, pick_kernel
+from slots.cover.fused.round_kernels import bid_kernel, count_kernel, list_kernel, or_kernel, pick_kernel
 
-_ROUNDS_BETWEEN_LOOKS = 4  # a look waits for the device, and forgets the candidates that have nothing left to cover
+_ROUNDS_BETWEEN_LOOKS = 8  # a look waits for the device, and forgets the candidates that have nothing left to cover
 _MOST_CANDIDATES = 1 << 24  # gain and index take 24 bits each of a bid, the round 15
 _MOST_ROUNDS = (1 << 15) - 1  # then they are counted anew: a chain of sets has one pick a round
 _AT_ONCE, _WORDS_AT_ONCE = 4, 8  # candidates a program, and words of each
@@ -70,41 +71,48 @@ class PackedRows:
         if self.n_rows >= _MOST_CANDIDATES:
             raise ValueError(f"`blocks` must hold fewer than {_MOST_CANDIDATES} candidates, got {self.n_rows}.")
         device, n = self.device, self.n_rows
+        now, begins, gains = self._listed()
+        left = now.like()
         gain_at_pick = torch.zeros(n, dtype=torch.int32, device=device)
         still_open = torch.full((self.n_words,), -1, dtype=torch.int64, device=device)
         best = torch.zeros(64 * self.n_words, dtype=torch.int64, device=device)
-        gains = torch.full((n,), np.iinfo(np.int32).max, dtype=torch.int32, device=device)
         bids = torch.zeros(n, dtype=torch.int64, device=device)
-        listed, this_round = self._listed(), 0
-        while len(listed.active):
+        active = gains.argsort(descending=True, stable=True)  # who may win bids first, so that few bids are outbid
+        sizes, this_round = {"BR": _AT_ONCE, "BW": _WORDS_AT_ONCE}, 0
+        while len(active := active[gains[active] >= min_gain]):
             if this_round > _MOST_ROUNDS - _ROUNDS_BETWEEN_LOOKS:
                 best.zero_()  # bids of rounds before would outbid those of round 1
                 this_round = 0
-            grid = (-(-len(listed.active) // _AT_ONCE),)
-            lists = (listed.words, listed.places, listed.starts, listed.active, len(listed.active))
-            for _ in range(min(1 + this_round, _ROUNDS_BETWEEN_LOOKS)):  # the first rounds cover most
+            grid = (-(-len(active) // _AT_ONCE),)
+            who = (begins, active, len(active), still_open, gains, bids, best)
+            for _ in range(_ROUNDS_BETWEEN_LOOKS):
                 this_round += 1
-                bid_kernel[grid](
-                    *lists, still_open, gains, bids, best, this_round, min_gain, n, BR=_AT_ONCE, BW=_WORDS_AT_ONCE
-                )
-                open_after = still_open.clone()
-                pick_kernel[grid](
-                    *lists, still_open, open_after, gains, bids, best, gain_at_pick, min_gain,
-                    BR=_AT_ONCE, BW=_WORDS_AT_ONCE,
-                )  # fmt: skip
-                still_open = open_after
-            listed = listed.still(still_open, gains >= min_gain)
+                bid_kernel[grid](*now.parts, *left.parts, *who, this_round, min_gain, n, **sizes)
+                pick_kernel[grid](*left.parts, *who, gain_at_pick, min_gain, **sizes)
+                now, left = left, now
         return gain_at_pick.long()
 
-    def _listed(self) -> _Listed:
-        """All words that are not 0."""
-        at = self.words.nonzero()[:, 0]
-        word, _, opened = self.where
-        row = torch.searchsorted(word, at, right=True) - 1
-        place = at - word[row] + opened[row]
-        starts = torch.searchsorted(at, torch.cat([word, word.new_full((1,), self.words.numel())]))
-        active = torch.arange(self.n_rows, device=self.device)
-        return _Listed(self.words[at], place.int(), starts.int(), active)
+    def _listed(self) -> tuple[_Listed, Int[Tensor, " candidate"], Int[Tensor, " candidate"]]:
+        """All words that are not 0; where each row's begin, and how many bits it has."""
+        counts = torch.empty(self.n_rows, dtype=torch.int64, device=self.device)
+        gains = torch.empty(self.n_rows, dtype=torch.int32, device=self.device)
+        word, width, _ = self.where
+        size = min(128, triton.next_power_of_2(self.widest))
+        if self.n_rows:
+            count_kernel[(self.n_rows,)](self.words, word, width, counts, gains, BC=size, num_warps=1)
+        ends = counts.cumsum(0)
+        begins = ends - counts
+        total = int(ends[-1]) if self.n_rows else 0
+        listed = _Listed(
+            torch.empty(total, dtype=torch.int64, device=self.device),
+            torch.empty(total, dtype=torch.int32, device=self.device),
+            ends,
+        )
+        if total:
+            list_kernel[(self.n_rows,)](
+                self.words, *self.where, begins, listed.words, listed.places, BC=size, num_warps=1
+            )
+        return listed, begins, gains
 
     def union(self, chosen: Int[Tensor, " slot"]) -> Int[Tensor, " word"]:
         """What some rows cover together.
@@ -141,26 +149,20 @@ class PackedRows:
 
 @dataclass(frozen=True)
 class _Listed:
-    """The words that matter, row after row."""
+    """The words that matter: those of row ``i`` from where it begins to ``ends[i]``."""
 
     words: Int[Tensor, " word"]
     places: Int[Tensor, " word"]  # among the words of the examples
-    starts: Int[Tensor, " active_and_one"]
-    active: Int[Tensor, " active"]
+    ends: Int[Tensor, " candidate"]
 
-    def still(self, still_open: Int[Tensor, " open"], enough: Bool[Tensor, " candidate"]) -> _Listed:
-        """What is left of it: rows that gain enough, words with something uncovered."""
-        left = self.words & still_open[self.places.long()]
-        row = torch.repeat_interleave(
-            torch.arange(len(self.active), device=left.device), self.starts.diff(), output_size=len(left)
-        )
-        kept = ((left != 0) & enough[self.active][row]).nonzero()[:, 0]
-        counts = torch.zeros(len(self.active), dtype=torch.long, device=left.device).index_add_(
-            0, row[kept], torch.ones_like(kept)
-        )
-        rows = counts.nonzero()[:, 0]
-        starts = torch.cat([counts.new_zeros(1), counts[rows].cumsum(0)]).int()
-        return _Listed(left[kept], self.places[kept], starts, self.active[rows])
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """As the kernels take them."""
+        return self.words, self.places, self.ends
+
+    def like(self) -> _Listed:
+        """Room for what a round leaves of them."""
+        return _Listed(torch.empty_like(self.words), torch.empty_like(self.places), torch.empty_like(self.ends))
 
 
 def _joined(blocks: Sequence[Tensor]) -> Int[Tensor, " word"]:

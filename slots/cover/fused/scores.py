@@ -9,17 +9,17 @@ products are as good as float32; the bits are packed at once, and what is too ne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from slots.cover.fused.kernels import coverage_kernel, exact_kernel, maxima_kernel, near_kernel, split_kernel
+from slots.cover.fused.tiles import ClassTiles, Tiling
 
 _DEPTH = 64  # features are padded to a multiple of it
 _MAXIMA_FLOATS = 1 << 28  # block maxima held at once: 1 GB
@@ -27,28 +27,7 @@ _LEAST_PAIRS = 1 << 16  # first guess of the pairs to compute again; where there
 _SUMS = 1e-5  # what the same float16 product may differ by when it is summed in another order
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """Sizes of a tile and how it is worked on.
-
-    Parameters
-    ----------
-    side : int
-        Rows and columns of a tile (power of two, >= 32).
-    depth : int
-        Features a step (a power of two up to 64, >= 16).
-    warps, stages : int
-        Warps a tile, and loads in flight.
-    """
-
-    side: int = 128
-    depth: int = 64
-    warps: int = 8
-    stages: int = 3
-
-
 MAXIMA_TILING = Tiling(warps=4)
-COVERAGE_TILING = Tiling(depth=32)
 
 
 @dataclass(frozen=True)
@@ -176,7 +155,13 @@ def exact_cosines(
     return out
 
 
-def foreign_maxima(rows: SplitRows, columns: SplitRows, *, tiling: Tiling = MAXIMA_TILING) -> Float[Tensor, " row"]:
+def foreign_maxima(
+    rows: SplitRows,
+    columns: SplitRows,
+    *,
+    tiling: Tiling = MAXIMA_TILING,
+    meanwhile: Callable[[], object] = int,
+) -> Float[Tensor, " row"]:
     """Largest cosine of each row to a column of another label.
 
     Parameters
@@ -185,6 +170,8 @@ def foreign_maxima(rows: SplitRows, columns: SplitRows, *, tiling: Tiling = MAXI
         Where they are the same object each tile serves both ways.
     tiling : Tiling
         Shape of a tile on the GPU; it changes the time, never the result.
+    meanwhile : callable
+        What the host does while the device works on the tiles; once for each stripe of rows.
 
     Returns
     -------
@@ -197,13 +184,18 @@ def foreign_maxima(rows: SplitRows, columns: SplitRows, *, tiling: Tiling = MAXI
     top = torch.full((n,), -math.inf, dtype=torch.float64, device=rows.high.device)
     for start in range(0, n, step):
         part = rows if whole else rows.only(torch.arange(start, min(n, start + step), device=rows.high.device))
-        i, j = near_maxima(part, columns, symmetric=rows is columns and whole, tiling=tiling)
+        i, j = near_maxima(part, columns, symmetric=rows is columns and whole, tiling=tiling, meanwhile=meanwhile)
         top.scatter_reduce_(0, i + start, exact_cosines(part, i, columns, j), "amax")
     return top
 
 
 def near_maxima(
-    rows: SplitRows, columns: SplitRows, *, symmetric: bool, tiling: Tiling = MAXIMA_TILING
+    rows: SplitRows,
+    columns: SplitRows,
+    *,
+    symmetric: bool,
+    tiling: Tiling = MAXIMA_TILING,
+    meanwhile: Callable[[], object] = int,
 ) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
     """Pairs of other labels among which each row's largest cosine is, and few others.
 
@@ -215,6 +207,8 @@ def near_maxima(
         Whether they are the same rows.
     tiling : Tiling
         Shape of a tile on the GPU; it changes the time, never the result.
+    meanwhile : callable
+        What the host does while the device works on the tiles.
 
     Returns
     -------
@@ -229,6 +223,7 @@ def near_maxima(
     maxima_kernel[(-(-n // side) * blocks,)](
         x, y, rows.labels, columns.labels, best, n, m, d, symmetric=symmetric, GROUP=8, **how
     )
+    meanwhile()
     near = 2 * float16_bound(d)
     top = best.amax(0)
     block, hit = ((best >= top - near) & (top > -3)).nonzero(as_tuple=True)
@@ -252,11 +247,9 @@ def packed_coverage(
     rows: SplitRows,
     columns: SplitRows,
     limits: Float[Tensor, " row"],
-    rows_a_class: Sequence[int],
-    columns_a_class: Sequence[int],
+    tiles: ClassTiles,
     *,
     rounding: float,
-    tiling: Tiling = COVERAGE_TILING,
 ) -> list[Int[Tensor, "row word"]]:
     """Packed coverage of each class by itself.
 
@@ -266,12 +259,10 @@ def packed_coverage(
         Where they are the same object each tile serves both ways.
     limits : float64 tensor of shape (row,)
         In the order of the labels; a row covers the columns of its class whose cosine is above.
-    rows_a_class, columns_a_class : sequence of int
-        How many rows and columns each class has.
+    tiles : ClassTiles
+        Those of these rows and columns.
     rounding : float
         What a float64 cosine must be above its limit by.
-    tiling : Tiling
-        Shape of a tile on the GPU; it changes the time, never the result.
 
     Returns
     -------
@@ -279,69 +270,40 @@ def packed_coverage(
         Views of one tensor, one after the other.
     """
     device = limits.device
-    n_rows, n_columns = np.asarray(rows_a_class, np.int64), np.asarray(columns_a_class, np.int64)
-    widths = -(-n_columns // 64)
-    sizes = n_rows * widths
+    sizes = tiles.n_rows * tiles.widths
     words = torch.zeros(int(sizes.sum()), dtype=torch.int64, device=device)
-    tiles = _class_tiles(n_rows, n_columns, sizes, tiling.side, symmetric=rows is columns)
-    if len(tiles):
-        pairs = _covered(rows, columns, limits.float(), torch.from_numpy(tiles).to(device), words, tiling)
+    if len(tiles.about):
+        pairs = _covered(rows, columns, limits.float(), tiles, words)
         i, j = pairs >> 32, pairs & 0xFFFFFFFF
         inside = exact_cosines(rows, i, columns, j) > limits[i] + rounding
-        i, j = i[inside], j[inside]
-        first = np.cumsum([n_rows, n_columns, sizes], axis=1) - np.stack([n_rows, n_columns, sizes])
-        of_class = torch.searchsorted(torch.from_numpy(first[0]).to(device), i, right=True) - 1
-        row, column, word, width = torch.from_numpy(np.concatenate([first, widths[None]])).to(device)[:, of_class]
+        i, j = pairs[inside] >> 32, pairs[inside] & 0xFFFFFFFF
+        counts = np.stack([tiles.n_rows, tiles.n_columns, sizes])
+        table = torch.from_numpy(np.concatenate([counts.cumsum(1) - counts, tiles.widths[None]])).to(device)
+        of_class = torch.searchsorted(table[0], i, right=True) - 1
+        row, column, word, width = table[:, of_class]
         place = j - column
         bit = torch.ones_like(place) << (place % 64)
         words.scatter_add_(0, word + (i - row) * width + place // 64, bit)  # each bit once and zero before: it is an or
     parts = words.split(sizes.tolist())
-    return [part.view(n, w) for part, n, w in zip(parts, n_rows.tolist(), widths.tolist(), strict=True)]
+    return [part.view(n, w) for part, n, w in zip(parts, tiles.n_rows.tolist(), tiles.widths.tolist(), strict=True)]
 
 
-def _covered(  # noqa: PLR0917
-    rows: SplitRows, columns: SplitRows, limits: Tensor, tiles: Tensor, words: Tensor, tiling: Tiling
+def _covered(
+    rows: SplitRows, columns: SplitRows, limits: Tensor, tiles: ClassTiles, words: Tensor
 ) -> Int[Tensor, " pair"]:
     """Write the bits that are beyond doubt; the pairs that are not."""
-    d = rows.high.shape[1]
+    d, tiling = rows.high.shape[1], tiles.tiling
+    about = torch.from_numpy(tiles.about).to(words.device)
     capacity = max(_LEAST_PAIRS, 16 * len(limits))
     while True:
         pairs = torch.empty(capacity, dtype=torch.int64, device=words.device)
         count = torch.zeros(1, dtype=torch.int32, device=words.device)
-        coverage_kernel[(len(tiles),)](
-            rows.high, rows.low, columns.high, columns.low, limits, tiles, words.view(torch.int32), pairs, count, d,
-            capacity, split_bound(d), symmetric=rows is columns, BM=tiling.side, BN=tiling.side, BK=tiling.depth,
+        coverage_kernel[(len(about),)](
+            rows.high, rows.low, columns.high, columns.low, limits, about, words.view(torch.int32), pairs, count, d,
+            capacity, split_bound(d), symmetric=tiles.symmetric, BM=tiling.side, BN=tiling.side, BK=tiling.depth,
             num_warps=tiling.warps, num_stages=tiling.stages,
         )  # fmt: skip
         found = int(count)
         if found <= capacity:
             return pairs[:found]
         capacity = found
-
-
-def _class_tiles(
-    n_rows: npt.NDArray[np.int64],
-    n_columns: npt.NDArray[np.int64],
-    sizes: npt.NDArray[np.int64],
-    side: int,
-    *,
-    symmetric: bool,
-) -> npt.NDArray[np.int64]:
-    """First and last row and column of each tile, where its half-words go, and how many a row of its class has.
-
-    Last, where the half-words of the mirrored tile go: of a symmetric matrix only tiles on and above the diagonal are
-    made, and -1 says that there is no other.
-    """
-    high, wide = -(-n_rows // side), -(-n_columns // side)
-    counts = high * wide
-    of_class = np.repeat(np.arange(len(counts)), counts)
-    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-    first_row, first_column, first_word = (np.cumsum(part) - part for part in (n_rows, n_columns, sizes))
-    i, j = within // wide[of_class] * side, within % wide[of_class] * side
-    width = 2 * -(-n_columns // 64)[of_class]
-    row, column = first_row[of_class], first_column[of_class]
-    target = 2 * first_word[of_class] + i * width + j // 32
-    mirrored = np.where(i < j, 2 * first_word[of_class] + j * width + i // 32, -1)
-    ends = row + n_rows[of_class], column + n_columns[of_class]
-    found = np.stack([row + i, ends[0], column + j, ends[1], target, width, mirrored], axis=1).astype(np.int64)
-    return found[i <= j] if symmetric else found

@@ -53,10 +53,11 @@ def fused(yes):
         stack.enter_context(mock.patch.object(module, "has_fused_kernels", return_value=yes))
     if yes and INTERPRETED:
         import slots.cover.fused.scores as scores
+        from slots.cover.fused.tiles import ClassTiles, Tiling
 
-        small = {"tiling": scores.Tiling(32, 16, 4, 2)}
+        small = {"tiling": Tiling(32, 16, 4, 2)}
         stack.enter_context(mock.patch.dict(scores.foreign_maxima.__kwdefaults__, small))
-        stack.enter_context(mock.patch.dict(scores.packed_coverage.__kwdefaults__, small))
+        stack.enter_context(mock.patch.dict(ClassTiles.of.__func__.__kwdefaults__, small))
     return stack
 
 
