@@ -1,7 +1,7 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench fuzz clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,6 +43,12 @@ bench: $(VENV)/.installed ## how to measure the claims
 	@echo "Each script in benchmarks/ measures one claim; its --help says on what data and for how long:"
 	@ls benchmarks/*.py 2>/dev/null | sed 's|^|  $(BIN)/python |; s|$$| --help|'
 	@echo "The solvers and rivals that they compare with:  $(PIP) install -c constraints.txt '.[benchmarks]'"
+
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 0
+
+fuzz: $(VENV)/.installed ## strangers' files by the thousand, FUZZ_SECONDS=600 for each kind, FUZZ_SEED=0
+	$(BIN)/python tests/support/fuzz_folders.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 clean: ## remove what was built, the environment included
 	rm -rf $(VENV) dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache

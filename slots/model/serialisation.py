@@ -4,73 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from slots.errors import ModelError, UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.labels import LabelNames
+from slots.model.parts import ModelParts
 from slots.model.recorded import BuildBackbone, build_recorded
+from slots.model.soundness import check_kinds, check_preprocessing, check_sound
 from slots.novelty.slot_novelty import ModelNovelty
 from slots.rehearsal.memory import RehearsalMemory
 from slots.storage.generations import Generation, generation_of
 from slots.storage.states import State
 from slots.storage.store import read_headers, read_state
-
-
-@dataclass(frozen=True)
-class ModelParts:
-    """All that a model folder holds of one generation.
-
-    Parameters
-    ----------
-    preprocessing : Preprocessing
-        Checks raw inputs and scales them.
-    views : str
-        Words, as `slots.features.parse_views` takes them.
-    backbone : nn.Module or None
-        From scaled inputs to features; None where the inputs are the features.
-    backbone_spec : tuple or None
-        ``(name, options)`` that rebuild the backbone.
-    whitening : Whitening or None
-        Between backbone and slots; None where there is none.
-    head : IncrementalNeuralHashing
-        The slots.
-    labels : LabelNames
-        Names that were given, and clusters.
-    history : list of Generation
-        Lines of ``slots log``, the oldest first.
-    exemplar_features : float tensor of shape (slot, exemplar, feature) or None
-        Unit features of the remembered examples, zero rows where there is none; stored as ``support/features``.
-    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel), strings, or None
-        Small pictures of the same examples, stored as ``exemplars/images``; or the beginnings of their texts, of shape
-        (slot, exemplar), stored as ``exemplars/texts`` (JSON in UTF-8).
-    novelty : ModelNovelty or None
-        Metric and calibration of novelty.
-    rehearsal : RehearsalMemory or None
-        Examples of the old data; stored as ``rehearsal/...``.
-    """
-
-    preprocessing: Preprocessing
-    views: str
-    backbone: nn.Module | None
-    backbone_spec: tuple[str, dict[str, Any]] | None
-    whitening: Whitening | None
-    head: IncrementalNeuralHashing
-    labels: LabelNames
-    history: list[Generation]
-    exemplar_features: Tensor | None
-    exemplar_images: npt.NDArray[Any] | None
-    novelty: ModelNovelty | None
-    rehearsal: RehearsalMemory | None = None
 
 
 def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, Tensor]]]:
@@ -147,12 +102,15 @@ def from_state(
     Raises
     ------
     ModelError
-        If there is a backbone, and no ``build``; or its record names what lies outside the folder.
-    KeyError, TypeError, ValueError, RuntimeError
-        If the header or the tensors are not those of a model.
+        If there is a backbone, and no ``build``; its record names what lies outside the folder; or the parts are not
+        those of one model (`slots.model.soundness`).
+    Exception
+        Of any kind, if the header or the tensors are not those of a model.
     """
     shape = tuple(header["preprocessing"]["shape"])
     scaling = {key: tuple(header["preprocessing"][key]) for key in ("mean", "std")}
+    preprocessing = Preprocessing(header["preprocessing"]["kind"], shape, **scaling)
+    check_preprocessing(preprocessing)
     spec = header["backbone"]
     backbone = None
     if spec is not None:
@@ -161,10 +119,11 @@ def from_state(
         weights = tensors.get("backbone", {})
         backbone = build_recorded(spec["name"], spec["options"], input_shape=shape, weights=weights, build=build)
     head = IncrementalNeuralHashing(**header["head"])
+    check_kinds(tensors["head"], head.state_dict(), "the head")
     head.load_state_dict(tensors["head"])
     stored = header.get("novelty")
-    return ModelParts(
-        preprocessing=Preprocessing(header["preprocessing"]["kind"], shape, **scaling),
+    parts = ModelParts(
+        preprocessing=preprocessing,
         views=header["views"],
         backbone=backbone,
         backbone_spec=None if spec is None else (spec["name"], spec["options"]),
@@ -177,6 +136,8 @@ def from_state(
         novelty=None if stored is None else ModelNovelty.from_state(tensors["novelty"], stored),
         rehearsal=RehearsalMemory.from_state(tensors["rehearsal"]) if "rehearsal" in tensors else None,
     )
+    check_sound(parts)
+    return parts
 
 
 def _stored_exemplars(shown: npt.NDArray[Any]) -> dict[str, Tensor]:
@@ -194,9 +155,12 @@ def _read_exemplars(stored: dict[str, Tensor]) -> npt.NDArray[Any]:
         images: npt.NDArray[Any] = stored["images"].numpy()
         return images
     rows = json.loads(stored["texts"].numpy().tobytes())
-    texts = np.empty((len(rows), len(rows[0]) if rows else 0), dtype=object)
+    widths = {len(row) if isinstance(row, list) else -1 for row in rows}
+    if len(widths) > 1 or -1 in widths:  # before there is memory for as many as the longest row has
+        raise ModelError("The model is damaged or was edited: remembered texts must be equally many for each slot.")
+    texts = np.empty((len(rows), *widths) if rows else (0, 0), dtype=object)
     for slot, row in enumerate(rows):
-        texts[slot] = row  # raises where a row is longer or shorter
+        texts[slot] = row
     return texts
 
 

@@ -19,8 +19,9 @@ from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.index.kept_index import KeptIndex
 from slots.labels import LabelNames
+from slots.model.parts import ModelParts
 from slots.model.recorded import BuildBackbone
-from slots.model.serialisation import ModelParts, from_state, state_of, to_state
+from slots.model.serialisation import from_state, state_of, to_state
 from slots.novelty.slot_novelty import ModelNovelty
 from slots.rehearsal.memory import RehearsalMemory
 from slots.storage.generations import Generation
@@ -225,9 +226,12 @@ class ModelState(Featurized):
         state = state_of(folder, generation)
         try:
             return cls._of(from_state(state.header, state.tensors, build)).to(device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except ModelError:
+            raise
+        except Exception as error:  # a stranger's folder raises every kind there is
+            said = " ".join(str(error).split())[:300] or type(error).__name__
             raise ModelError(
-                f"The model in {folder} cannot be rebuilt: {error}. It was written by another version or edited. "
+                f"The model in {folder} cannot be rebuilt: {said}. It was written by another version or edited. "
                 "Fit it again."
             ) from error
 

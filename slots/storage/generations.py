@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from slots.errors import UsageError
+from slots.errors import ModelError, UsageError
 from slots.storage.locking import reserved
 from slots.storage.store import read_headers, read_state, restore_state
+
+_MOST_NUMBER = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,49 @@ class Generation:
 
 
 def generation_of(header: dict[str, Any]) -> int:
-    """Number of the generation that a stored header describes."""
-    history = header.get("history", [])
+    """Number of the generation that a stored header describes.
+
+    Raises
+    ------
+    ModelError
+        If its history is none.
+    """
+    history = history_lines(header)
     return int(history[-1]["number"]) if history else 0
+
+
+def history_lines(header: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lines of the history in a stored header, checked: numbers that ascend, words and figures.
+
+    Raises
+    ------
+    ModelError
+        If the header has something else there, or names and clusters that are none.
+    """
+    lines: Any = header.get("history", [])
+    before = -1
+    names, clusters = header.get("class_names", []), header.get("clusters", [])
+    sound = isinstance(lines, list) and isinstance(names, list) and isinstance(clusters, list)
+    for line in lines if sound else ():
+        sound = sound and _is_line(line, before)
+        before = line["number"] if sound else before
+    if not sound or not all(isinstance(name, str) for name in names):
+        raise ModelError(
+            "The model's history is damaged or was edited: its lines do not follow each other. Use a copy."
+        )
+    return list(lines)
+
+
+def _is_line(line: Any, before: int) -> bool:
+    """Whether this is a line of a history, and comes after a number."""
+    if not isinstance(line, dict) or not isinstance(line.get("what"), str):
+        return False
+    number, n_slots, figures = line.get("number"), line.get("n_slots"), line.get("figures", {})
+    if type(number) is not int or type(n_slots) is not int or not isinstance(figures, dict):
+        return False
+    words = all(isinstance(figures.get(key), str | None) for key in ("when", "detail"))
+    back = line["what"] != "undo" or (type(figures.get("to")) is int and 0 <= figures["to"] < number)
+    return words and back and before < number < _MOST_NUMBER and 0 <= n_slots < _MOST_NUMBER
 
 
 @dataclass(frozen=True)
@@ -176,9 +218,9 @@ def undo(folder: str | Path, to: int | None = None, *, if_needed: bool = False, 
 def _entries(folder: str | Path, headers: list[dict[str, Any]]) -> list[LogEntry]:
     """One entry a line of the current header's history, with what the kept headers know of it."""
     kept = {generation_of(header): header for header in headers}
-    lines = list(headers[-1].get("history", []))
-    first = headers[0]
-    if not first.get("history"):  # saved before there was a history: a generation all the same
+    lines = history_lines(headers[-1])
+    first, begun = headers[0], bool(lines) and lines[0]["number"] == 0
+    if not first.get("history") and not begun:  # saved before there was a history: a generation all the same
         slots = read_state(folder, 0).tensors.get("head", {}).get("labels", ())
         lines.insert(0, {"number": 0, "what": "start", "n_slots": len(slots)})
     content: dict[int, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -85,20 +86,30 @@ def read_pointer(root: Path) -> Pointer:
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(raw)
+        document = json.loads(raw, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, "it is no JSON") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ModelError(f"`{path}` must say format {FORMAT!r}; it belongs to something else. Name a model folder.")
     schema = document.get("schema")
     if not isinstance(schema, int) or schema < 1:
-        raise _damaged(path, f"its schema is {schema!r}")
+        raise _damaged(path, f"its schema is {schema!r:.40}")
     if schema > SCHEMA:
         raise ModelError(
             f"`{path}` must have schema {SCHEMA} or older, got {schema}: a newer version wrote it. "
             "Upgrade: pip install --upgrade neural-slots."
         )
     return document
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValueError(f"{digits:.20} is beyond what a float holds")
+    return value
 
 
 def state_name(root: Path, pointer: Pointer, generation: int) -> str:

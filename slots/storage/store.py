@@ -325,6 +325,8 @@ def _refuse_fork(root: Path, old: Pointer, document: bytes) -> None:
         past = load_document(root / "states" / old.current)["header"]["history"]
     except (ModelError, KeyError, TypeError):  # damaged or without a history: nothing to go on from
         return
+    if not isinstance(past, list):
+        return
     if json.loads(document)["header"].get("history", [])[: len(past)] != past:
         raise OutdatedError(
             f"`{root}` must be as it was read, but another generation was written since. "

@@ -1,0 +1,10 @@
+"""A short pass of each fuzz target; `make fuzz` runs them for longer."""
+
+from support import fuzz_folders
+
+
+def test_mutated_model_folders_open_or_are_refused():
+    found = fuzz_folders.fuzz(120, seed=1)
+    assert found.bad == []
+    assert found.counts["cases"] == 120
+    assert min(found.counts[kind] for kind in ("opened", "refused", "damaged", "forged")) >= 5
