@@ -48,6 +48,7 @@ FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 0
 
 fuzz: $(VENV)/.installed ## strangers' files by the thousand, FUZZ_SECONDS=600 for each kind, FUZZ_SEED=0
+	$(BIN)/python tests/support/fuzz_images.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 	$(BIN)/python tests/support/fuzz_folders.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 clean: ## remove what was built, the environment included
