@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slots.arrays import on_host
 from slots.errors import DataError, UsageError
 
 MOST_GAPS = 100_000
@@ -336,6 +337,6 @@ def check_rows_and_labels(
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import column_or_1d, validate_data
 
-    rows, labels = validate_data(estimator, x, y, dtype=np.float64, reset=reset)
+    rows, labels = validate_data(estimator, on_host(x), on_host(y), dtype=np.float64, reset=reset)
     check_classification_targets(labels)
     return rows, column_or_1d(labels)

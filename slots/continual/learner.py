@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from slots.arrays import on_host
 from slots.continual.buffer import PendingBuffer
 from slots.continual.evidence import ClassEvidence, Experts, watch
 from slots.continual.growth import Growth, learn, seal, unexplained
@@ -391,4 +392,4 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _rows(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         check_is_fitted(self, "slots_")
-        return unit_rows(validate_data(self, X, dtype=np.float64, reset=False))
+        return unit_rows(validate_data(self, on_host(X), dtype=np.float64, reset=False))

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from slots.arrays import on_host
 from slots.estimators.projection import Geometry, Scaling, SphereProjection
 
 Rows = npt.NDArray[np.float64]
@@ -57,7 +58,7 @@ class SphereEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _known_rows(self, X: npt.ArrayLike) -> Rows:
         """Rows of as many features, under the same names, as those of the fit."""
-        rows: Rows = validate_data(self, X, dtype=np.float64, reset=False)
+        rows: Rows = validate_data(self, on_host(X), dtype=np.float64, reset=False)
         return rows
 
     def _drawn_seeds(self, count: int) -> list[int]:

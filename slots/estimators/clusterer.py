@@ -12,6 +12,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.metrics import silhouette_score
 from sklearn.utils.validation import validate_data
 
+from slots.arrays import on_host
 from slots.closing.config import ClosingConfig
 from slots.clustering.kmeans import by_size, owners
 from slots.errors import UsageError
@@ -128,7 +129,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         SlotClusterer
             Itself.
         """
-        rows = validate_data(self, X, dtype=np.float64)
+        rows = validate_data(self, on_host(X), dtype=np.float64)
         self._check_numbers()
         (self._seed,) = self._drawn_seeds(1)
         lifted = self._learn_projection(rows)(rows)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.base import OutlierMixin
 from sklearn.utils.validation import validate_data
 
+from slots.arrays import on_host
 from slots.errors import UsageError
 from slots.estimators.base import Rows, SphereEstimator, UnitRows
 from slots.estimators.projection import Geometry, Scaling
@@ -107,7 +108,7 @@ class SlotOutlierDetector(OutlierMixin, SphereEstimator):  # type: ignore[misc]
         SlotOutlierDetector
             Itself.
         """
-        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=_FEWEST)
+        rows = validate_data(self, on_host(X), dtype=np.float64, ensure_min_samples=_FEWEST)
         self._check_numbers()
         (seed,) = self._drawn_seeds(1)
         order = np.random.default_rng(seed).permutation(len(rows))
