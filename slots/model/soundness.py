@@ -225,8 +225,8 @@ def _check_novelty(novelty: ModelNovelty, feature_dim: int, raw_width: int) -> N
     if basis.ndim != 2 or basis.shape[0] != feature_dim or scales.shape != basis.shape[1:]:
         raise _unsound(f"the metric of novelty must be of {feature_dim} features, got shape {tuple(basis.shape)}")
     for name, tensor in (("basis", basis), ("stretch", scales)):
-        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-            raise _unsound(f"the {name} of novelty must be finite numbers")
+        if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
+            raise _unsound(f"the {name} of novelty must be finite numbers of float32")
     _check_number("rest of novelty", metric.residual_inverse_scale, 0, 1e12)
     _check_number("middle of novelty", metric.median_log_norm, -1e3, 1e3)
     n_tests = len(metric.quantiles)

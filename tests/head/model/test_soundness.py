@@ -130,6 +130,8 @@ def test_shapes_that_do_not_belong_together_are_refused(stored, tmp_path, stem, 
         ("rehearsal", "labels", torch.float32),
         ("rehearsal", "held_out", torch.int64),
         ("novelty", "calibration", torch.float32),
+        ("novelty", "basis", torch.float64),
+        ("novelty", "stretch", torch.float16),
     ],
 )
 def test_numbers_of_another_kind_are_refused(stored, tmp_path, stem, name, kind):
