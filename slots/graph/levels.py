@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -177,24 +179,28 @@ class _Sweep:
         self.smallest = 2 * _SMALLEST if many else _SMALLEST
         self.kept = [np.sort(rng.permutation(n)[: max(1, int(_KEPT * n))]) for _ in range(2)]
         self.judged = np.sort(rng.permutation(n)[:_JUDGED])
-        self.edges, self.of_input = _nodes(edges, seed, many=many)
-        self.samples = [_nodes(part_of(edges, kept), seed, many=many) for kept in self.kept]
+        graphs = [edges, *(part_of(edges, kept) for kept in self.kept)]
+        with ThreadPoolExecutor(len(graphs)) as pool:
+            (self.edges, self.of_input), *self.samples = pool.map(lambda it: _nodes(it, seed, many=many), graphs)
 
     def at(self, resolution: float) -> Grouping:
         """The communities, with their evidence."""
-        groups = self._communities(self.edges, resolution)[self.of_input]
+        with ThreadPoolExecutor(len(self.samples) + 1) as pool:  # the loops are compiled, and let go of the interpreter
+            graphs = (self.edges, *(sample for sample, _ in self.samples))
+            whole, *parts = pool.map(self._communities, graphs, repeat(resolution))
+        groups = whole[self.of_input]
         shares = np.bincount(groups) / len(groups)
         entropy = -float((shares * np.log(shares)).sum())
-        apart, stable = silhouette(self.unit, groups, self.judged), self._stability(resolution)
+        apart, stable = silhouette(self.unit, groups, self.judged), self._stability(parts)
         return Grouping(groups, resolution, apart, stable, apart * max(0.0, stable) * entropy**0.5)
 
     def _communities(self, edges: Edges, resolution: float) -> Ids:
         return louvain_of_edges(edges, resolution, np.random.default_rng(self.seed))
 
-    def _stability(self, resolution: float) -> float:
+    def _stability(self, parts: Sequence[Ids]) -> float:
         found = np.full((2, len(self.unit)), -1)
-        for i, (kept, (edges, of_input)) in enumerate(zip(self.kept, self.samples, strict=True)):
-            found[i, kept] = self._communities(edges, resolution)[of_input]
+        for i, (kept, (_, of_input), groups) in enumerate(zip(self.kept, self.samples, parts, strict=True)):
+            found[i, kept] = groups[of_input]
         both = (found >= 0).all(0)
         return float(adjusted_rand_score(found[0, both], found[1, both]))
 

@@ -96,10 +96,8 @@ class Edges:
     def joined(self, communities: Ids) -> Edges:
         """Communities as nodes; what lies within one is an edge to itself."""
         n = int(communities.max(initial=-1)) + 1
-        row = communities[np.repeat(np.arange(len(self)), np.diff(self.starts))]
-        pairs, place = np.unique(row * n + communities[self.nodes], return_inverse=True)
-        weights = np.bincount(place, self.weights, minlength=len(pairs)).astype(np.float64)
-        return Edges._listed(pairs // n, pairs % n, weights, n)
+        starts, column, weights = _join(self.starts, self.nodes, self.weights, communities, n)
+        return Edges._listed(np.repeat(np.arange(n), np.diff(starts)), column, weights, n)
 
     def dense(self) -> Weights:
         """The matrix again."""
@@ -154,6 +152,35 @@ def local_moving(edges: Edges, start: Ids, resolution: float, rng: np.random.Gen
     while _sweep(*lists, found, sums, rng.permutation(len(edges)), resolution):
         pass
     return found
+
+
+@compiled
+def _join(starts: Ids, nodes: Ids, weights: Weights, communities: Ids, n: int) -> tuple[Ids, Ids, Weights]:
+    """Lists of the edges between communities; weights are added in the order of the nodes and of their edges."""
+    ends = np.bincount(communities, minlength=n).cumsum()
+    members = np.empty(len(communities), np.int64)
+    place = np.zeros(n, np.int64)
+    place[1:] = ends[:-1]
+    for node in range(len(communities)):
+        members[place[communities[node]]] = node
+        place[communities[node]] += 1
+    out, column, sums = np.zeros(n + 1, np.int64), np.empty(len(nodes), np.int64), np.empty(len(nodes), np.float64)
+    toward, last = np.zeros(n), np.full(n, -1)
+    done = first = 0
+    for one in range(n):
+        begin = done
+        for member in members[first : ends[one]]:
+            for edge in range(starts[member], starts[member + 1]):
+                other = communities[nodes[edge]]
+                if last[other] != one:
+                    last[other], toward[other], column[done] = one, 0.0, other
+                    done += 1
+                toward[other] += weights[edge]
+        column[begin:done].sort()
+        for entry in range(begin, done):
+            sums[entry] = toward[column[entry]]
+        out[one + 1], first = done, ends[one]
+    return out, column[:done], sums[:done]
 
 
 @compiled
