@@ -1,12 +1,13 @@
 """Graphs as lists: communities as nodes."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slots.graph.louvain import Edges
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.integers(0, 12), st.integers(1, 6), st.integers(0, 10**6))
 def test_communities_as_nodes_have_the_sums_of_the_edges_between_them(n, most, seed):
     rng = np.random.default_rng(seed)
