@@ -167,6 +167,8 @@ class Preprocessing:
         """
         if self.kind == "features":
             values = torch.as_tensor(block)
+            if values.dtype == torch.float64:
+                _check_range(values, first)
             if bool(torch.isfinite(values.sum())):  # one pass: a number that is not finite leaves no sum finite
                 return block
             finite = torch.isfinite(values).all(1)
@@ -206,6 +208,19 @@ class Preprocessing:
             shape = (1, -1, 1, 1)
             images = (images - images.new_tensor(self.mean).view(shape)) / images.new_tensor(self.std).view(shape)
         return images.contiguous(memory_format=torch.channels_last) if self.shape[0] > 1 else images.contiguous()
+
+
+def _check_range(values: Tensor, first: int) -> None:
+    """Raise a `DataError` where float32, in which slots see their features, would lose a float64 row."""
+    largest = values.abs().amax(1)
+    bounds = torch.finfo(torch.float32)
+    lost = ((largest > bounds.max) & largest.isfinite()) | ((largest > 0) & (largest < bounds.tiny))
+    if bool(lost.any()):
+        row = int(lost.nonzero()[0, 0])
+        raise DataError(
+            f"`x` must lie within the range of float32, got {float(largest[row]):.3g} as the largest number of row "
+            f"{first + row}. Scale the features."
+        )
 
 
 def _check_texts(x: RawInputs) -> None:

@@ -17,6 +17,9 @@ from slots.shapes import Similarities, SlotVectors
 
 Metric = Literal["cosine", "l2"]
 
+_SAFE = {torch.float32: (2.0**-50, 2.0**60, 2.0**90), torch.float64: (2.0**-400, 2.0**500, 2.0**600)}
+"""Lengths between which squares neither vanish nor overflow, and the power of two that brings other rows there."""
+
 
 def normalize(x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
     """Scale each row to unit length; a zero row stays zero, and so matches nothing.
@@ -38,6 +41,13 @@ def normalize(x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch featu
             [0.0000, 0.0000]])
     """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    if x.dtype in _SAFE:
+        low, high, power = _SAFE[x.dtype]
+        safe = (norm > low) & (norm < high)
+        if x.device.type != "cpu" or not bool(safe.all()):  # off the CPU a look would cost a wait
+            up = torch.where(norm > low, torch.full_like(norm, 1 / power), torch.full_like(norm, power))
+            x = x * torch.where(safe, torch.ones_like(norm), up)
+            norm = torch.where(safe, norm, torch.linalg.vector_norm(x, dim=-1, keepdim=True))
     return x / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
