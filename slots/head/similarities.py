@@ -41,7 +41,7 @@ def normalize(x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch featu
             [0.0000, 0.0000]])
     """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    if x.dtype in _SAFE:
+    if x.dtype in _SAFE and (x.device.type == "cpu" or x.dtype == torch.float32):  # float64 is of float32 numbers there
         low, high, power = _SAFE[x.dtype]
         safe = (norm > low) & (norm < high)
         if x.device.type != "cpu" or not bool(safe.all()):  # off the CPU a look would cost a wait
