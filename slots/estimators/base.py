@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ class SphereEstimator(BaseEstimator):  # type: ignore[misc]
     ----------
     scaling : {"auto", "standard", "common", "none"}
         How features are centred and scaled before anything else.
-    geometry : {"lifted", "direction"}
+    geometry : {"lifted", "direction"}, or "auto" of the classifier
         Whether distances count, or only cosines.
     height : float
         How flat the projection is, > 0.
@@ -41,14 +41,15 @@ class SphereEstimator(BaseEstimator):  # type: ignore[misc]
     """
 
     scaling: Scaling
-    geometry: Geometry
+    geometry: Geometry | Literal["auto"]
     height: float
     random_state: int | np.random.RandomState | None
     lift_: SphereProjection
 
     def _learn_projection(self, rows: Rows) -> SphereProjection:
         """Scale and height from these rows, by the estimator's parameters, which are checked here."""
-        self.lift_ = SphereProjection.of(rows, scaling=self.scaling, geometry=self.geometry, height=self.height)
+        geometry = cast("Geometry", self.geometry)  # the classifier's "auto" does not come here
+        self.lift_ = SphereProjection.of(rows, scaling=self.scaling, geometry=geometry, height=self.height)
         return self.lift_
 
     def _lifted(self, X: npt.ArrayLike) -> UnitRows:

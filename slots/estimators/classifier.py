@@ -11,16 +11,18 @@ from sklearn.base import ClassifierMixin
 
 from slots.closing.config import ClosingConfig
 from slots.errors import UsageError
-from slots.estimators.base import SphereEstimator
+from slots.estimators.base import Rows, SphereEstimator
+from slots.estimators.choice import candidates, choose
 from slots.estimators.model_scores import class_scores, fit_without_side_effects, nearest_angles, new_slot_radius
-from slots.estimators.projection import Geometry, Scaling
+from slots.estimators.projection import GEOMETRIES, Geometry, Scaling, SphereProjection
 from slots.head.prediction import Prediction
 from slots.labels import check_rows_and_labels, check_same_kind
 from slots.training.config import TrainConfig
+from slots.training.defaults import MOST_SLOTS, AutoConfig, steps_of
 from slots.update.config import UpdateConfig
 
 Labels = npt.NDArray[Any]
-_DIRECTION_SCALE = 60.0  # of the lifted, the flatter the lift the closer the cosines, so the scale grows with it
+_SCALE = 20.0  # of the softmax, where no look at the data decides
 _RARE = 20  # a class with fewer examples cannot spare any for calibration
 
 
@@ -30,16 +32,21 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
     Parameters
     ----------
     slots_per_class : int, optional
-        Slots a class to start with; 0 grows them batch by batch. Default: half the square root of the mean class
-        size, at most 30.
-    epochs : int, default 40
-        Passes over the training data, >= 0 (0 keeps k-means centres).
+        Slots a class to start with; 0 grows them batch by batch. Default: what answers held-out rows best.
+    epochs : int, optional
+        Passes over the training data, >= 0 (0 keeps k-means centres). Default: 10.
     batch_size : int, optional
-        Default: a fiftieth of the examples, at least 32 and at most 500.
+        Rows of a training step, >= 1. Default: an eighth of the examples, at least 32 and at most 500.
+    scale : float, optional
+        Factor on the pooled cosine in the softmax, > 0. Default: what answers held-out rows best.
+    whitening : "auto", None or float in (0, 1], default "auto"
+        Shrinkage of the covariance within classes that lifted rows are whitened by (`slots.features.whitening`): 1
+        only centres them, None leaves them. ``auto``: what answers held-out rows best.
     scaling : {"auto", "standard", "common", "none"}, default "auto"
         How features are centred and scaled before anything else (`slots.estimators.projection.SphereProjection`).
-    geometry : {"lifted", "direction"}, default "lifted"
-        ``lifted`` keeps distances; ``direction`` compares rows by cosine alone, as suits features of a network.
+    geometry : {"auto", "lifted", "direction"}, default "auto"
+        ``lifted`` keeps distances, as suits tables; ``direction`` compares rows by cosine alone, as suits embeddings.
+        ``auto``: what answers held-out rows best.
     height : float, default 1.0
         How flat the lift is, > 0: at large values angles are distances, at small ones they are directions.
     precision : float in (0, 1], default 1.0
@@ -49,6 +56,10 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
     reach : float in (0, 1], default 0.8
         Share of the matches kept when slots are made smaller at the end of the fit, which leaves room for classes that
         come later; what is then unmatched is answered by the pooled score.
+    vouch : float in (0, 1) or None, default 0.98
+        Share of the answers by a matching slot that shall be right on new rows of the same kind. Rows that trained
+        nothing decide how much smaller slots must be for it (`slots.closing.vouching`); where there are few, fewer
+        rows are matched. None: slots are right on the training rows alone.
     memory : int, default 1000
         Training rows kept, an even share of each class, and shown again at each `partial_fit`, so that what no slot
         matches is not lost to new classes; >= 0. They take ``memory * (n_features_in_ + 1) * 4`` bytes.
@@ -71,6 +82,9 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
 
     Notes
     -----
+    What is left open is decided by a short look at the data: a few small fits on one part of the rows, judged by their
+    accuracy on another (`slots.training.AutoConfig`). Where no two classes have two rows, there is nothing to look at.
+
     No forgetting: what a slot matched before a `partial_fit`, for whatever row, is answered in the same way after it
     (`slots.update`). What no slot matches is answered by the pooled score, which may change.
 
@@ -89,26 +103,32 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         self,
         *,
         slots_per_class: int | None = None,
-        epochs: int = 40,
+        epochs: int | None = None,
         batch_size: int | None = None,
+        scale: float | None = None,
+        whitening: float | Literal["auto"] | None = "auto",
         scaling: Scaling = "auto",
-        geometry: Geometry = "lifted",
+        geometry: Geometry | Literal["auto"] = "auto",
         height: float = 1.0,
         precision: float = 1.0,
         closing: Literal["compact", "full"] = "compact",
         reach: float = 0.8,
+        vouch: float | None = 0.98,
         memory: int = 1000,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.slots_per_class = slots_per_class
         self.epochs = epochs
         self.batch_size = batch_size
+        self.scale = scale
+        self.whitening = whitening
         self.scaling = scaling
         self.geometry = geometry
         self.height = height
         self.precision = precision
         self.closing = closing
         self.reach = reach
+        self.vouch = vouch
         self.memory = memory
         self.random_state = random_state
 
@@ -137,11 +157,13 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         rows, labels = check_rows_and_labels(self, X, y, reset=True)
         self.classes_, ids = np.unique(labels, return_inverse=True)
         self._ids = np.arange(len(self.classes_))
-        lifted = self._learn_projection(rows)(rows)
+        ids = ids.astype(np.int64)
         if self.memory < 0:
             raise UsageError(f"`memory` must be >= 0, got {self.memory}. 0 keeps no rows for later updates.")
         self._seeds = self._drawn_seeds(2)
-        self.model_ = fit_without_side_effects(lifted, ids, self._config(ids))
+        self.lift_, config = choose(rows, ids, self._projections(rows), self._auto(ids))
+        lifted = self.lift_(rows)
+        self.model_ = fit_without_side_effects(lifted, ids, config)
         self.contradictions_ = np.zeros(0, np.int64)
         self._remember(lifted, ids)
         return self
@@ -290,16 +312,37 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         order = np.argsort(names, kind="stable")
         self.classes_, self._ids = names[order], ids[order]
 
-    def _config(self, ids: npt.NDArray[np.int64]) -> TrainConfig:
+    def _projections(self, rows: Rows) -> tuple[SphereProjection, ...]:
+        """From rows to the sphere: what the parameters leave open."""
+        if self.geometry != "auto" and self.geometry not in GEOMETRIES:
+            raise UsageError(
+                f"`geometry` must be one of auto, {', '.join(GEOMETRIES)}, got {self.geometry!r}. Try 'auto'."
+            )
+        geometry = None if self.geometry == "auto" else self.geometry
+        return candidates(rows, scaling=self.scaling, geometry=geometry, height=self.height)
+
+    def _auto(self, ids: npt.NDArray[np.int64]) -> AutoConfig:
+        """The training: what the parameters say, and beside it what to do where no look at the data is possible."""
         counts = np.bincount(ids)
-        usual = min(30, int(np.ceil(0.5 * np.sqrt(counts.mean()))))
-        return TrainConfig(
-            epochs=self.epochs,
-            batch_size=min(500, max(32, len(ids) // 50)) if self.batch_size is None else self.batch_size,
-            slots_per_class=usual if self.slots_per_class is None else self.slots_per_class,
+        epochs, batch_size = steps_of(len(ids))
+        usual: dict[str, Any] = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "slots_per_class": min(MOST_SLOTS, int(np.ceil(0.5 * np.sqrt(counts.mean())))),
+            "scale": _SCALE,
+            "whitening": None,
+        }
+        given = {name: getattr(self, name) for name in usual if getattr(self, name) is not None}
+        if isinstance(self.whitening, str):
+            if given.pop("whitening") != "auto":
+                raise UsageError(f"`whitening` must be 'auto', None or a number, got {self.whitening!r}. Try 'auto'.")
+        else:
+            given["whitening"] = self.whitening
+        base = TrainConfig(
             held_out=0.05 if counts.min() >= _RARE else 0.0,
-            scale=_DIRECTION_SCALE if self.geometry == "direction" else 10 * (1 + self.height**2),
             precision=self.precision,
-            closing=ClosingConfig(mode=self.closing, reach=self.reach),
+            closing=ClosingConfig(mode=self.closing, reach=self.reach, vouch=self.vouch),
             seed=self._seeds[0],
+            **{**usual, **given},
         )
+        return AutoConfig(base, frozenset(given))
