@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from slots.estimators.projection import Geometry, Rows, Scaling, SphereProjection
 from slots.training.config import TrainConfig
-from slots.training.defaults import AutoConfig, Look, look_at
+from slots.training.defaults import AutoConfig, is_ahead, look_at
 from slots.training.fitting import hold_out
 
-_STANDARD_ERRORS = 0.5  # by which directions must be ahead of the lift, which keeps all that a row says
+_MANY = 4000  # rows from which on a full look at each projection takes seconds, and a short one tells enough
+_SIMPLE: dict[str, Any] = {"slots_per_class": 1, "scale": 20.0}  # of a short look
 
 
 def candidates(
@@ -57,20 +61,21 @@ def choose(
 
     Notes
     -----
-    `slots.training.look_at` judges each projection with the whitening, number of slots and scale that suit it best.
-    What the fit holds out to say how far slots vouch has no part in it.
+    Each projection is judged by `slots.training.look_at`, at its best; but where there are thousands of rows, with one
+    slot a class only, and the better one gets a full look. What the fit holds out to say how far slots vouch has no
+    part in it.
     """
     seen = np.setdiff1d(np.arange(len(ids)), hold_out(ids, auto.base.held_out, auto.base.seed))
-    best: tuple[SphereProjection, Look] | None = None
+    labels, many = ids[seen], len(seen) >= _MANY
+    first = auto
+    if many and len(projections) > 1:
+        simple = {name: value for name, value in _SIMPLE.items() if name not in auto.given}
+        first = AutoConfig(replace(auto.base, **simple), auto.given | set(simple))
+    best, found = projections[0], None
     for projection in projections:
-        look = look_at(torch.from_numpy(projection(rows[seen])), ids[seen], auto)
-        if look is not None and (best is None or _is_ahead(look, best[1])):
-            best = projection, look
-    return (projections[0], auto.base) if best is None else (best[0], best[1].config)
-
-
-def _is_ahead(look: Look, other: Look) -> bool:
-    """Whether by more than what chance makes of as many rows."""
-    accuracy = other.chosen.accuracy
-    error = np.sqrt(2 * accuracy * (1 - accuracy) / max(1, other.n_checked))
-    return look.chosen.accuracy > accuracy + _STANDARD_ERRORS * float(error)
+        look = look_at(torch.from_numpy(projection(rows[seen])), labels, first)
+        if look is not None and (found is None or is_ahead(look.right, found.right)):
+            best, found = projection, look
+    if first is not auto:
+        found = look_at(torch.from_numpy(best(rows[seen])), labels, auto)
+    return best, auto.base if found is None else found.config

@@ -32,7 +32,9 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
     Parameters
     ----------
     slots_per_class : int, optional
-        Slots a class to start with; 0 grows them batch by batch. Default: what answers held-out rows best.
+        Slots a class to start with; 0 grows them batch by batch. Default: what answers held-out rows best; where a
+        first `partial_fit` begins a stream, half the square root of the mean class size, at most 30, since few wide
+        slots would swallow the classes that come later.
     epochs : int, optional
         Passes over the training data, >= 0 (0 keeps k-means centres). Default: 10.
     batch_size : int, optional
@@ -154,6 +156,10 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         TypeError
             If the data is sparse.
         """
+        return self._begin(X, y, goes_on=False)
+
+    def _begin(self, X: npt.ArrayLike, y: npt.ArrayLike, *, goes_on: bool) -> Self:
+        """A fit; one that goes on with more classes has several slots a class, since wide ones would swallow them."""
         rows, labels = check_rows_and_labels(self, X, y, reset=True)
         self.classes_, ids = np.unique(labels, return_inverse=True)
         self._ids = np.arange(len(self.classes_))
@@ -161,7 +167,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         if self.memory < 0:
             raise UsageError(f"`memory` must be >= 0, got {self.memory}. 0 keeps no rows for later updates.")
         self._seeds = self._drawn_seeds(2)
-        self.lift_, config = choose(rows, ids, self._projections(rows), self._auto(ids))
+        self.lift_, config = choose(rows, ids, self._projections(rows), self._auto(ids, goes_on=goes_on))
         lifted = self.lift_(rows)
         self.model_ = fit_without_side_effects(lifted, ids, config)
         self.contradictions_ = np.zeros(0, np.int64)
@@ -189,7 +195,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         if not hasattr(self, "model_"):
             if wanted is not None:
                 check_same_kind(wanted, np.asarray(y))
-            self.fit(X, y)
+            self._begin(X, y, goes_on=True)
             if wanted is not None:
                 self._register(wanted)
             return self
@@ -321,7 +327,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         geometry = None if self.geometry == "auto" else self.geometry
         return candidates(rows, scaling=self.scaling, geometry=geometry, height=self.height)
 
-    def _auto(self, ids: npt.NDArray[np.int64]) -> AutoConfig:
+    def _auto(self, ids: npt.NDArray[np.int64], *, goes_on: bool) -> AutoConfig:
         """The training: what the parameters say, and beside it what to do where no look at the data is possible."""
         counts = np.bincount(ids)
         epochs, batch_size = steps_of(len(ids))
@@ -338,6 +344,8 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
                 raise UsageError(f"`whitening` must be 'auto', None or a number, got {self.whitening!r}. Try 'auto'.")
         else:
             given["whitening"] = self.whitening
+        if goes_on:
+            given.setdefault("slots_per_class", usual["slots_per_class"])
         base = TrainConfig(
             held_out=0.05 if counts.min() >= _RARE else 0.0,
             precision=self.precision,

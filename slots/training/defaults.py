@@ -93,12 +93,15 @@ class Look:
         The best of them.
     n_checked : int
         Held-out examples behind each accuracy.
+    right : bool array of shape (n_checked,)
+        Which of them the best setting answers rightly; in the same order for the same labels and seed.
     """
 
     config: TrainConfig
     tries: tuple[Try, ...]
     chosen: Try
     n_checked: int
+    right: npt.NDArray[np.bool_] = field(repr=False, compare=False)
 
 
 def look_at(
@@ -171,11 +174,22 @@ def _best(tried: list[_Tried]) -> _Tried:
     """The first, unless a later one is clearly ahead of the best so far."""
     best = tried[0]
     for other in tried[1:]:
-        differ = int((best.right != other.right).sum())
-        lead = int(other.right.sum()) - int(best.right.sum())
-        if lead > _STANDARD_ERRORS * np.sqrt(max(1, differ)):
+        if is_ahead(other.right, best.right):
             best = other
     return best
+
+
+def is_ahead(right: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> bool:
+    """Whether answers are right more often than others to the same examples, by half a standard error.
+
+    Parameters
+    ----------
+    right, other : bool arrays of shape (example,)
+        Which answers are right.
+    """
+    differ = int((right != other).sum())
+    lead = int(right.sum()) - int(other.sum())
+    return bool(lead > _STANDARD_ERRORS * np.sqrt(max(1, differ)))
 
 
 def _more_slots(trial: _Trials, start: _Tried) -> _Tried:
@@ -228,7 +242,7 @@ class _Trials:
             rows = torch.from_numpy(fitted)
             unit, targets = features[rows], self.targets[rows]
             head = train_fixed(unit, targets, self._grid(place, setting, unit, targets), setting).head(setting)
-            if not head.n_slots:  # whitened, all rows are zero
+            if not head.n_slots:  # whitened, all rows of each class are zero
                 right.append(np.zeros(len(checked), bool))
                 continue
             with torch.no_grad():
@@ -249,7 +263,7 @@ class _Trials:
             changes["slots_per_class"] = max(setting.slots_per_class, min(MOST_SLOTS, grown))
         config = replace(setting, **{k: v for k, v in changes.items() if k not in self.auto.given})
         chosen = Try(setting.whitening, setting.slots_per_class, setting.scale, best.accuracy)
-        return Look(config, tuple(self.tried), chosen, len(best.right))
+        return Look(config, tuple(self.tried), chosen, len(best.right), best.right)
 
     def _grid(self, place: int, setting: TrainConfig, unit: Tensor, targets: Tensor) -> SlotGrid:
         """Where the slots begin; kept, since settings differ in the scale alone at the end."""

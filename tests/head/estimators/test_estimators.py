@@ -177,15 +177,44 @@ def test_new_classes_at_any_time_change_no_answer_of_a_slot(digits):
     assert classifier.score(x_test, y_test) > 0.95
 
 
+@pytest.mark.parametrize("memory", [0, 1000])
+def test_two_new_classes_take_nothing_from_eight(digits, memory):
+    x, x_test, y, y_test = digits
+    old, old_test = y < 8, y_test < 8
+    classifier = SlotClassifier(random_state=0, memory=memory).fit(x[old], y[old])
+    before = classifier.score(x_test[old_test], y_test[old_test])
+    classifier.partial_fit(x[~old], y[~old])
+    assert classifier.score(x_test[old_test], y_test[old_test]) > before - 0.01
+
+
 def test_remembered_rows_keep_what_no_slot_matches(digits):
+    """Few unwhitened slots, as every fit had before it looked at the data, need them."""
     x, x_test, y, y_test = digits
     old = y < 8
+    few = {"slots_per_class": 6, "epochs": 40, "batch_size": 32, "geometry": "lifted", "whitening": None, "scale": 20}
 
     def accuracy(memory):
-        classifier = SlotClassifier(random_state=0, memory=memory).fit(x[old], y[old])
+        classifier = SlotClassifier(random_state=0, memory=memory, **few).fit(x[old], y[old])
         return classifier.partial_fit(x[~old], y[~old]).score(x_test[y_test < 8], y_test[y_test < 8])
 
     assert accuracy(1000) > accuracy(0) + 0.05
+
+
+@pytest.mark.parametrize("memory", [0, 1000])
+def test_whitened_rows_leave_room_for_two_new_classes(digits, memory):
+    x, x_test, y, y_test = digits
+    old, new_test = y < 8, y_test >= 8
+    classifier = SlotClassifier(random_state=0, memory=memory, whitening=0.3).fit(x[old], y[old])
+    classifier.partial_fit(x[~old], y[~old])
+    assert classifier.score(x_test[new_test], y_test[new_test]) > 0.9
+
+
+def test_a_stream_that_begins_with_two_easy_classes_has_room_for_the_others(digits):
+    x, x_test, y, y_test = digits
+    classifier = SlotClassifier(random_state=0)
+    for pair in range(5):
+        classifier.partial_fit(x[y // 2 == pair], y[y // 2 == pair])
+    assert classifier.score(x_test, y_test) > 0.95
 
 
 def test_memory_keeps_an_even_share_of_each_class():
@@ -265,8 +294,12 @@ def test_bad_data_gets_the_sentences_of_scikit_learn(x, y, message):
     ("options", "message"),
     [
         ({"scaling": "robust"}, "`scaling` must be one of auto, standard, common, none, got 'robust'"),
-        ({"geometry": "flat"}, "`geometry` must be one of lifted, direction, got 'flat'"),
+        ({"geometry": "flat"}, "`geometry` must be one of auto, lifted, direction, got 'flat'"),
         ({"height": 0.0}, "`height` must be > 0, got 0.0"),
+        ({"whitening": "much"}, "`whitening` must be 'auto', None or a number, got 'much'"),
+        ({"whitening": 2.0}, r"`whitening` must lie in \(0, 1\], got 2.0"),
+        ({"scale": 0.0}, "`scale` and `slot_lr` must be > 0"),
+        ({"vouch": 1.5}, r"`vouch` must lie in \(0, 1\), got 1.5"),
         ({"memory": -1}, "`memory` must be >= 0, got -1"),
         ({"epochs": -1}, "`epochs` must be >= 0, got -1"),
         ({"slots_per_class": -1}, "`slots_per_class` must be >= 0, got -1"),
@@ -290,6 +323,52 @@ def test_names_after_numbers_are_refused_and_nothing_changes():
 def test_accuracy_is_that_of_good_neighbours():
     x, y = load_digits(return_X_y=True)
     assert cross_val_score(SlotClassifier(random_state=0, epochs=10), x, y, cv=3).mean() > 0.93
+
+
+def noisy_norms(n=400, d=12):
+    """Classes are directions; the norm of a row, over three decades, says nothing."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 4
+    x = rng.normal(size=(4, d))[y] + 0.6 * rng.normal(size=(n, d))
+    return x * 10 ** rng.uniform(0, 3, (n, 1)), y
+
+
+def test_geometry_is_the_one_that_answers_held_out_rows():
+    x, y = noisy_norms()
+    assert SlotClassifier(random_state=0).fit(x, y).lift_.height is None
+    x, y = make_blobs(300, n_features=2, centers=[[1, 1], [3, 3], [9, 9]], cluster_std=0.3, random_state=0)
+    classifier = SlotClassifier(random_state=0).fit(x, y)  # one direction, three norms
+    assert classifier.lift_.height is not None
+    assert classifier.score(x, y) > 0.98
+
+
+def test_many_rows_get_a_short_look_at_each_geometry_and_the_better_one_a_full_look():
+    x, y = noisy_norms(n=5000)
+    classifier = SlotClassifier(random_state=0).fit(x[:4500], y[:4500])
+    assert classifier.lift_.height is None
+    lifted = SlotClassifier(geometry="lifted", random_state=0).fit(x[:4500], y[:4500])
+    assert classifier.score(x[4500:], y[4500:]) > lifted.score(x[4500:], y[4500:])
+
+
+def test_what_is_given_is_not_chosen(digits):
+    x, _, y, _ = digits
+    options = {"slots_per_class": 3, "scale": 33.0, "geometry": "direction", "epochs": 2}
+    bare = SlotClassifier(whitening=None, **options, random_state=0).fit(x, y)
+    assert (bare.model_.head.scale, bare.lift_.height, bare.model_.featurizer.whitening) == (33.0, None, None)
+    whitened = SlotClassifier(whitening=0.5, **options, random_state=0).fit(x, y)
+    assert whitened.model_.featurizer.whitening is not None
+
+
+def test_matched_answers_are_right_as_often_as_asked(digits):
+    x, x_test, y, y_test = digits
+    thin = np.concatenate([np.flatnonzero(y == label)[:15] for label in range(10)])
+    matched, right = {}, {}
+    for vouch in (None, 0.98):
+        classifier = SlotClassifier(vouch=vouch, random_state=0).fit(x[thin], y[thin])
+        inside = classifier.answer(x_test).matched
+        matched[vouch], right[vouch] = inside.sum(), (classifier.predict(x_test) == y_test)[inside].mean()
+    assert 0 < matched[0.98] < matched[None]
+    assert right[0.98] >= 0.98
 
 
 # --- the clusterer

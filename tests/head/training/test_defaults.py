@@ -12,7 +12,7 @@ from torch.nn import functional
 import slots
 from slots.head.similarities import normalize
 from slots.training import AutoConfig, TrainConfig
-from slots.training.defaults import look_at
+from slots.training.defaults import is_ahead, look_at
 from slots.training.fixed_features import first_slots, loss_slope, train_fixed
 
 
@@ -115,6 +115,34 @@ def test_equal_rows_under_two_labels_are_answered_and_matched_by_no_slot(n):
     answers = model.predict(np.ones((3, 4), np.float32))
     assert not answers.matched.any()
     assert result.config.whitening is None
+
+
+def test_rows_that_are_all_alike_can_be_looked_at():
+    """Less the mean of their class they are zero, so whitened there is nothing to train on."""
+    found = look_at(torch.ones(6, 2), np.array([0, 0, 0, 0, 1, 1]), AutoConfig())
+    assert found is not None
+    assert found.chosen.whitening is None
+    assert found.right.sum() == round(found.chosen.accuracy * found.n_checked)
+
+
+def test_ahead_means_half_a_standard_error_of_the_difference():
+    right = np.ones(100, bool)
+    other = right.copy()
+    other[:9] = False  # 9 answers differ, all to the better: 9 > 0.5 * 3
+    assert is_ahead(right, other)
+    assert not is_ahead(other, right)
+    mixed = ~other
+    mixed[9:60], mixed[60:] = True, False  # better in 9, worse in 40
+    assert not is_ahead(mixed, other)
+    assert not is_ahead(right, right)
+    swapped = right.copy()
+    swapped[0] = False
+    worse = right.copy()
+    worse[1:3] = False  # 3 differ, one more is right: 1 > 0.5 * sqrt(3)
+    assert is_ahead(swapped, worse)
+    worse[3:6], swapped[3:6] = False, True
+    swapped[6:9] = False  # 9 differ, 5 against 4: 1 < 0.5 * 3
+    assert not is_ahead(swapped, worse)
 
 
 def test_the_default_fit_is_no_worse_than_logistic_regression_on_digits():
