@@ -8,6 +8,7 @@ mean in whitened features is linear discriminant analysis.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -38,6 +39,13 @@ class ClassSums:
     scatter: Tensor
     n: int
     n_classes: int
+
+    @cached_property
+    def axes(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues, whose mean is 1, and eigenvectors of the covariance; found once for all shrinkages."""
+        covariance = self.scatter / max(1, self.n - self.n_classes)
+        values, vectors = torch.linalg.eigh(covariance / covariance.diagonal().mean())
+        return values, vectors
 
     @classmethod
     @torch.no_grad()
@@ -124,14 +132,12 @@ class Whitening(nn.Module):
         """
         if not 0 < shrinkage <= 1:
             raise ValueError(f"`shrinkage` must lie in (0, 1], got {shrinkage}. 0.1 keeps most of the covariance.")
-        covariance = sums.scatter / max(1, sums.n - sums.n_classes)
-        spread = float(covariance.diagonal().mean())
-        identity = torch.eye(len(covariance), dtype=torch.float64, device=covariance.device)
-        if spread <= 0:  # every class is one point: there is no direction to divide by
-            return cls(sums.mean, identity)
-        values, vectors = torch.linalg.eigh((1 - shrinkage) * covariance / spread + shrinkage * identity)
-        # The symmetric root leaves the axes where they were, so that a shrinkage of 1 changes nothing but the centre.
-        return cls(sums.mean, (vectors / values.clamp_min(np.finfo(np.float64).eps).sqrt()) @ vectors.T)
+        if shrinkage == 1 or float(sums.scatter.diagonal().mean()) <= 0:  # or every class is one point
+            return cls(sums.mean, torch.eye(len(sums.scatter), dtype=torch.float64, device=sums.scatter.device))
+        values, vectors = sums.axes
+        shrunk = ((1 - shrinkage) * values + shrinkage).clamp_min(np.finfo(np.float64).eps)
+        # The symmetric root leaves the axes where they were, as the identity does at a shrinkage of 1.
+        return cls(sums.mean, (vectors / shrunk.sqrt()) @ vectors.T)
 
     def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch whitened"]:
         """Whitened features of the same kind of float.

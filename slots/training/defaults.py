@@ -223,6 +223,7 @@ class _Trials:
         sizes = np.bincount(labels[parts[0][0]])
         self.most_slots = int(np.median(sizes[sizes > 0])) // 3
         self.targets = torch.from_numpy(labels).to(rows.device)
+        self._sums: dict[int, ClassSums] = {}
         self._white: dict[tuple[int, float | None], Tensor] = {}
         self._grids: dict[tuple[int, float | None, int], SlotGrid] = {}
 
@@ -279,9 +280,10 @@ class _Trials:
         if key not in self._white:
             rows = self.rows
             if shrinkage is not None:
-                fitted = torch.from_numpy(self.parts[place][0])
-                sums = ClassSums.of(rows[fitted], self.targets[fitted])
-                rows = Whitening.of(sums, shrinkage=shrinkage).to(rows.device)(rows)
+                if place not in self._sums:
+                    fitted = torch.from_numpy(self.parts[place][0])
+                    self._sums[place] = ClassSums.of(rows[fitted], self.targets[fitted])
+                rows = Whitening.of(self._sums[place], shrinkage=shrinkage).to(rows.device)(rows)
             self._white[key] = normalize(rows.float())
         return self._white[key]
 

@@ -70,6 +70,19 @@ def test_classes_of_one_point_are_left_as_they_are():
     assert torch.equal(white.matrix, torch.eye(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("shrinkage", [0.5, 0.03, 1.0])
+def test_the_map_is_the_inverse_root_of_the_shrunk_covariance(shrinkage):
+    rows, labels = rows_of(4)
+    sums = ClassSums.of(rows, labels)
+    covariance = sums.scatter / (sums.n - sums.n_classes)
+    identity = torch.eye(len(covariance), dtype=torch.float64)
+    shrunk = (1 - shrinkage) * covariance + shrinkage * covariance.trace() / len(covariance) * identity
+    matrix = Whitening.of(sums, shrinkage=shrinkage).matrix
+    root = (matrix @ shrunk @ matrix) / (covariance.trace() / len(covariance))
+    assert torch.allclose(root, identity, atol=1e-10)
+    assert torch.allclose(matrix, matrix.T)
+
+
 @pytest.mark.parametrize("shrinkage", [0, -1, 1.5])
 def test_shrinkage_out_of_range_is_refused(shrinkage):
     with pytest.raises(ValueError, match="shrinkage"):
