@@ -23,6 +23,8 @@ from slots.update.config import UpdateConfig
 
 Labels = npt.NDArray[Any]
 _SCALE = 20.0  # of the softmax, where no look at the data decides
+_FEW_CLASSES = 5  # the borders between fewer leave slots so wide that they swallow the classes that come later
+_SMALL = 50_000  # numbers in a table; up to here long trainings take about a second, and gain up to a point
 _RARE = 20  # a class with fewer examples cannot spare any for calibration
 
 
@@ -32,13 +34,15 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
     Parameters
     ----------
     slots_per_class : int, optional
-        Slots a class to start with; 0 grows them batch by batch. Default: what answers held-out rows best; where a
-        first `partial_fit` begins a stream, half the square root of the mean class size, at most 30, since few wide
-        slots would swallow the classes that come later.
+        Slots a class to start with; 0 grows them batch by batch. Default: what answers held-out rows best; with fewer
+        than five classes, and where a first `partial_fit` begins a stream, half the square root of the mean class size,
+        at most 30, since few wide slots would swallow the classes that come later.
     epochs : int, optional
-        Passes over the training data, >= 0 (0 keeps k-means centres). Default: 10.
+        Passes over the training data, >= 0 (0 keeps k-means centres). Default: 40 for fewer than 50,000 numbers
+        in the table, else 10.
     batch_size : int, optional
-        Rows of a training step, >= 1. Default: an eighth of the examples, at least 32 and at most 500.
+        Rows of a training step, >= 1. Default: a fiftieth of the examples where the table has fewer than 50,000
+        numbers, else an eighth; at least 32 and at most 500.
     scale : float, optional
         Factor on the pooled cosine in the softmax, > 0. Default: what answers held-out rows best.
     whitening : "auto", None or float in (0, 1], default "auto"
@@ -167,7 +171,8 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         if self.memory < 0:
             raise UsageError(f"`memory` must be >= 0, got {self.memory}. 0 keeps no rows for later updates.")
         self._seeds = self._drawn_seeds(2)
-        self.lift_, config = choose(rows, ids, self._projections(rows), self._auto(ids, goes_on=goes_on))
+        auto = self._auto(ids, small=rows.size < _SMALL, goes_on=goes_on)
+        self.lift_, config = choose(rows, ids, self._projections(rows), auto)
         lifted = self.lift_(rows)
         self.model_ = fit_without_side_effects(lifted, ids, config)
         self.contradictions_ = np.zeros(0, np.int64)
@@ -327,10 +332,11 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         geometry = None if self.geometry == "auto" else self.geometry
         return candidates(rows, scaling=self.scaling, geometry=geometry, height=self.height)
 
-    def _auto(self, ids: npt.NDArray[np.int64], *, goes_on: bool) -> AutoConfig:
+    def _auto(self, ids: npt.NDArray[np.int64], *, small: bool, goes_on: bool) -> AutoConfig:
         """The training: what the parameters say, and beside it what to do where no look at the data is possible."""
         counts = np.bincount(ids)
-        epochs, batch_size = steps_of(len(ids))
+        n = len(ids)
+        epochs, batch_size = (40, max(32, n // 50)) if small else steps_of(n)
         usual: dict[str, Any] = {
             "epochs": epochs,
             "batch_size": batch_size,
@@ -344,7 +350,9 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
                 raise UsageError(f"`whitening` must be 'auto', None or a number, got {self.whitening!r}. Try 'auto'.")
         else:
             given["whitening"] = self.whitening
-        if goes_on:
+        if small:  # in the look too, or it would choose for another training
+            given = {"epochs": epochs, "batch_size": batch_size, **given}
+        if goes_on or len(counts) < _FEW_CLASSES:
             given.setdefault("slots_per_class", usual["slots_per_class"])
         base = TrainConfig(
             held_out=0.05 if counts.min() >= _RARE else 0.0,

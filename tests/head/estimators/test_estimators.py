@@ -217,6 +217,13 @@ def test_a_stream_that_begins_with_two_easy_classes_has_room_for_the_others(digi
     assert classifier.score(x_test, y_test) > 0.95
 
 
+def test_a_fit_on_two_easy_classes_has_room_for_a_third():
+    x, y = load_iris(return_X_y=True)
+    for seed in range(3):
+        classifier = SlotClassifier(random_state=seed).fit(x[y < 2], y[y < 2])
+        assert classifier.partial_fit(x[y == 2], y[y == 2]).score(x, y) > 0.9
+
+
 def test_memory_keeps_an_even_share_of_each_class():
     x, y = make_blobs([300, 30, 5], random_state=0)
     classifier = SlotClassifier(random_state=0, epochs=1, memory=60).fit(x, y)
