@@ -11,7 +11,7 @@ import torch
 
 from slots.estimators.projection import Geometry, Rows, Scaling, SphereProjection
 from slots.training.config import TrainConfig
-from slots.training.defaults import AutoConfig, is_ahead, look_at
+from slots.training.defaults import AutoConfig, Look, is_ahead, look_at
 from slots.training.fitting import hold_out
 
 _MANY = 4000  # rows from which on a full look at each projection takes seconds, and a short one tells enough
@@ -45,7 +45,7 @@ def candidates(
 
 def choose(
     rows: Rows, ids: npt.NDArray[np.int64], projections: tuple[SphereProjection, ...], auto: AutoConfig
-) -> tuple[SphereProjection, TrainConfig]:
+) -> tuple[SphereProjection, TrainConfig | Look]:
     """Projection and training that answer held-out rows best.
 
     Parameters
@@ -78,4 +78,4 @@ def choose(
             best, found = projection, look
     if first is not auto:
         found = look_at(torch.from_numpy(best(rows[seen])), labels, auto)
-    return best, auto.base if found is None else found.config
+    return best, auto.base if found is None else found

@@ -10,6 +10,7 @@ from slots.head.pooling import class_groups, max_pool, softmax_pool
 from slots.head.similarities import normalize
 from slots.model.slot_model import SlotModel
 from slots.training.config import TrainConfig
+from slots.training.defaults import Look
 from slots.training.fitting import fit
 from slots.update.queries import median_radius
 
@@ -20,7 +21,7 @@ _LEAD = 1e-6  # what puts the answer's class first among equals, and survives a 
 
 
 def fit_without_side_effects(
-    rows: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], config: TrainConfig
+    rows: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], config: TrainConfig | Look
 ) -> SlotModel:
     """`slots.training.fit` that leaves torch's own random numbers as they were."""
     with torch.random.fork_rng(devices=[]):

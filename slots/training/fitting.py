@@ -77,7 +77,7 @@ def fit(
     y: npt.ArrayLike,
     *,
     backbone: nn.Module | None = None,
-    config: TrainConfig | AutoConfig | None = None,
+    config: TrainConfig | AutoConfig | Look | None = None,
     class_names: tuple[str, ...] = (),
     checkpoint: str | Path | None = None,
     resume: bool = False,
@@ -97,9 +97,9 @@ def fit(
     backbone : nn.Module, optional
         From (batch, channel, height, width) to (batch, feature). Without parameters that ask for gradients it stays
         as it is, and only the head is trained. Default: none, the inputs are the features.
-    config : TrainConfig or AutoConfig, optional
-        How to train and to close. Default: chosen by a short look at the data (`AutoConfig`), where training does not
-        change the features; `TrainConfig`'s own numbers where it does.
+    config : TrainConfig, AutoConfig or Look, optional
+        How to train and to close; a look at the same features found the setting. Default: chosen by a short look at the
+        data (`AutoConfig`), where training does not change the features; `TrainConfig`'s own numbers where it does.
     class_names : tuple of str
         Name of label ``i`` at place ``i``; a label beyond them is shown as its number. Default: where ``y`` holds
         names, those in their order.
@@ -135,7 +135,8 @@ def fit(
     """
     started = time.monotonic()
     auto = AutoConfig() if config is None else config
-    config = auto.base if isinstance(auto, AutoConfig) else auto
+    look = auto if isinstance(auto, Look) else None
+    config = auto.base if isinstance(auto, AutoConfig) else auto.config if isinstance(auto, Look) else auto
     progress = progress or silent
     x = raw_inputs(x)
     y, class_names = numbered(y, class_names)
@@ -145,7 +146,7 @@ def fit(
     held_out = hold_out(labels, config.held_out, config.seed)
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
     source = _fixed_features(model, x, config, progress)
-    look = rows = None
+    rows = None
     if isinstance(auto, AutoConfig) and _is_fixed(model, config):
         rows = _rows(model, x, source)
         look = look_at(rows[torch.from_numpy(fitted)], labels[fitted], auto, progress=progress)
