@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slots.adam import Adam
 from slots.features.source import FeatureSource
 from slots.features.views import Views
 from slots.head.hashing import IncrementalNeuralHashing
@@ -111,7 +112,7 @@ def refine(
         return normalize(weights)
     groups, columns = class_groups(every, classes), torch.searchsorted(classes, targets)
     moving = nn.Parameter(normalize(weights).clone())
-    optimizer = torch.optim.Adam([moving], lr=lr)
+    optimizer = Adam(moving)
     rng, size = np.random.default_rng(seed), min(250, len(usable))
     starts = range(0, len(usable), size)
     for epoch in range(epochs):
@@ -125,11 +126,9 @@ def refine(
             lead = torch.where(torch.from_numpy(rows >= len(data.source)), memory_margin, margin)[:, None].to(pooled)
             pooled = pooled - lead * functional.one_hot(wanted, len(classes))
             loss = functional.cross_entropy(head.scale * pooled, wanted)
-            optimizer.zero_grad()
-            loss.backward()
+            (gradient,) = torch.autograd.grad(loss, moving)
             done = (epoch + place / len(starts)) / epochs
-            optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * done))
-            optimizer.step()
+            optimizer.step(gradient, lr * 0.5 * (1 + math.cos(math.pi * done)))
             progress("refining", done)
     return normalize(moving.detach())
 
