@@ -47,9 +47,13 @@ bench: $(VENV)/.installed ## how to measure the claims
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 0
 
-fuzz: $(VENV)/.installed ## strangers' files by the thousand, FUZZ_SECONDS=600 for each kind, FUZZ_SEED=0
+fuzz: $(VENV)/.installed ## strangers' files by the thousand, kills, full disks and lost power, FUZZ_SECONDS=600 for each kind, FUZZ_SEED=0
 	$(BIN)/python tests/support/fuzz_images.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 	$(BIN)/python tests/support/fuzz_folders.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+	@test "$$(uname)" = Linux && command -v cc >/dev/null || echo "No kills and no lost power: they need Linux and cc."
+	@test "$$(uname)" = Linux && command -v cc >/dev/null || exit 0; set -x; \
+		$(BIN)/python tests/support/kill_commands.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) && \
+		$(BIN)/python tests/support/power_loss.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 clean: ## remove what was built, the environment included
 	rm -rf $(VENV) dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache

@@ -34,7 +34,7 @@ def write_file(path: str | Path, data: bytes) -> None:
     """
     target = Path(path)
     with storage(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(target.parent)
         replace_file(target, data)
     with contextlib.suppress(OSError):
         for other in target.parent.iterdir():
@@ -108,6 +108,15 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder, and those above it that are missing, and force their names to disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        with contextlib.suppress(PermissionError):  # one may write into a folder that one must not open
+            sync_folder(folder.parent)
 
 
 def temporary(path: Path) -> Path:

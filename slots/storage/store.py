@@ -37,6 +37,7 @@ from slots.storage.atomic import (
     is_left_over,
     is_temporary,
     link_same,
+    make_folders,
     refused,
     replace_file,
     storage,
@@ -306,14 +307,16 @@ def _refuse_foreign(root: Path) -> None:
 def _made(root: Path) -> Iterator[None]:
     """Make the folder; if the first write into it fails, leave nothing of it."""
     made = [p for p in (root, *root.parents) if not p.exists()]
-    root.mkdir(parents=True, exist_ok=True)
     try:
+        make_folders(root)
         yield
     except BaseException:
-        with contextlib.suppress(OSError):
-            if not os.path.lexists(root / POINTER):
+        if not os.path.lexists(root / POINTER):
+            with contextlib.suppress(OSError):
                 (root / "states").rmdir()
+            with contextlib.suppress(OSError):
                 (root / ".lock").unlink(missing_ok=True)  # Windows has removed it
+        with contextlib.suppress(OSError):
             for folder in made:
                 folder.rmdir()
         raise
@@ -338,7 +341,7 @@ def _put(root: Path, old: Pointer | None, files: Mapping[str, bytes], *, like: P
     """Write a state beside the others and flip to it; the caller holds the lock."""
     states = root / "states"
     require_folder(states)
-    states.mkdir(exist_ok=True)
+    make_folders(states)
     _sweep(root, keep=old.generations if old else [])
     number = int(old.current.split("-")[0]) + 1 if old else 1
     name = f"{number:06d}-{hashlib.sha256(files[HEADER]).hexdigest()[:8]}"

@@ -117,4 +117,7 @@ def remove_checkpoint(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"The checkpoint {path} cannot be removed: {error}. Remove it by hand.") from error
+        raise StorageError(
+            f"`{path}` must be removable now that the fit is done, got: {error.strerror or error}. "
+            "Remove this checkpoint by hand, or go on from it with --resume."
+        ) from error

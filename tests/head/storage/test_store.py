@@ -391,7 +391,9 @@ def test_a_disk_that_fails_at_any_step(tmp_path, monkeypatch, is_new):
         write_state(folder, header={"n": "old"}, tensors=tensors(1.0))
     synced = os.fsync
     calls = []
-    for failing in range(1, 8):  # a write takes seven syncs: three files, two folders, the pointer and its folder
+    # A write takes seven syncs: three files, two folders, the pointer and its folder; the names of new folders before.
+    last = 10 if is_new else 7
+    for failing in range(1, last + 1):
         before = everything(tmp_path)
         calls.clear()
 
@@ -404,7 +406,7 @@ def test_a_disk_that_fails_at_any_step(tmp_path, monkeypatch, is_new):
         monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(StorageError, match="must be writable, got: No space left on device") as told:
             write_state(folder, header={"n": "new"}, tensors=tensors(2.0))
-        if failing < 7:
+        if failing < last:
             assert everything(tmp_path) == before
             assert "What was there before is unchanged" in str(told.value)
         else:
@@ -459,6 +461,8 @@ def test_data_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", note_replace)
     write_state(tmp_path / "model", header={}, tensors={"head": {}})
     assert events == [
+        ("sync", tmp_path.name.split(".")[-1]),  # the name of the new model folder,
+        ("sync", "model"),  # and that of the folder of its states
         ("sync", "safetensors"),
         ("sync", "json"),
         ("sync", "tmp"),
@@ -579,6 +583,13 @@ def test_write_file_replaces_and_makes_its_folder(tmp_path):
     write_file(str(target), b"two")
     assert target.read_bytes() == b"two"
     assert [p.name for p in target.parent.iterdir()] == ["report.html"]
+
+
+def test_folders_that_are_made_are_forced_to_disk(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda it: (synced.append(os.fstat(it).st_ino), real(it)))
+    write_file(tmp_path / "a" / "b" / "report.html", b"one")
+    assert synced[:2] == [(tmp_path / "a").stat().st_ino, tmp_path.stat().st_ino]
 
 
 def test_write_file_onto_a_folder(tmp_path):
