@@ -10,25 +10,32 @@ from support import faults, kill_commands, power_loss
 pytestmark = pytest.mark.skipif(not faults.available(), reason="needs Linux and a C compiler")
 
 
-def attacked(script, *options):
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return faults.built(tmp_path_factory.mktemp("library"))
+
+
+def attacked(script, library, *options):
     """Counts of a pass in a process that has the library before all others."""
     command = [sys.executable, script.__file__, *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, capture_output=True, env=faults.environment(library), text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
 
-def test_commands_killed_or_refused_at_an_operation():
+def test_commands_killed_or_refused_at_an_operation(library):
     only = [word for name in ("relabel", "undo", "queries") for word in ("--only", name)]
-    counts = attacked(kill_commands, "--cases", 24, "--seed", 2, *only)
+    counts = attacked(kill_commands, library, "--cases", 24, "--seed", 2, *only)
     assert counts["cases"] == 24
     assert counts["all cases"] == 6 * sum(counts["operations"].values()) > 300
     assert min(counts["killed"], counts["refused"], counts["then before"], counts["then after"]) >= 2
 
 
-def test_commands_that_lose_power():
+def test_commands_that_lose_power(library):
     only = [word for name in ("fit", "merge") for word in ("--only", name)]
-    counts = attacked(power_loss, "--states", 30, *only)
+    counts = attacked(power_loss, library, "--states", 30, *only)
     assert counts["states looked at"] >= 50
     assert counts["after the acknowledgement"] >= 2  # one a command at least; more where something is not synced
     assert min(counts["then before"], counts["then after"]) >= 5

@@ -94,7 +94,6 @@ def clean_and_write(
         seed=plan.seed,
         elapsed_s=round(time.monotonic() - started, 2),
     )
-    out.mkdir(parents=True, exist_ok=True)
     write_text(table, cleaning_csv(found))
     write_text(page, cleaning_page(found, summary))
     return summary

@@ -65,7 +65,6 @@ def embedded(
     else:
         rows, file = encoder(texts).cpu().numpy(), io.BytesIO()
         np.save(file, rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, file.getvalue())
     n = len(data.x_train)
     return replace(data, x_train=rows[:n], x_test=rows[n:]), name, None

@@ -191,6 +191,5 @@ def _write(path: Path, rows: Grid) -> Path:
         for j, pixels in enumerate(pictures):
             small = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(small, (_MARGIN + j * (side + 4), top))
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, png(np.asarray(sheet)))
     return path

@@ -113,6 +113,5 @@ def write_trained(backbone: AbstractBackbone, data: str, figures: dict[str, Any]
         raise UsageError("`backbone` must have weights below 65,504, got a larger one. Keep them in a model instead.")
     header = {"backbone": json.dumps({"options": backbone.options, "figures": figures})}
     path = folder / f"{backbone.name}-{data}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, save({key: value.contiguous() for key, value in tensors.items()}, header))
     return path

@@ -8,8 +8,10 @@ import ctypes
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +70,8 @@ class Forked:
     def __init__(self, library, aside):
         self._library, self._aside = ctypes.CDLL(str(library)), Path(aside)
 
-    def run(self, command, folder, *, fault=None, at=-1, record=None):
-        """Run a function in a process of its own, with a fault at an operation below the folder, or recorded."""
+    def run(self, command, folder, *, fault=None, at=-1, record=None, kill_after_s=None):
+        """Run a function in a process of its own: with a fault at an operation, recorded, or killed after a time."""
         action, error = FAULTS[fault] if fault else (0, 0)
         out, count = self._aside / "said.txt", self._aside / "count.txt"
         child = os.fork()
@@ -86,6 +88,9 @@ class Forked:
                 count.write_text(str(self._library.faults_counted()))
             finally:
                 os._exit(status)
+        if kill_after_s is not None:
+            time.sleep(kill_after_s)
+            os.kill(child, signal.SIGKILL)
         _, told = os.waitpid(child, 0)
         status = os.waitstatus_to_exitcode(told)
         return Ended(status, out.read_text(errors="replace"), int(count.read_text()) if status >= 0 else 0)

@@ -58,10 +58,13 @@ COMMANDS = {
     "predict": "predict {0}/model --data {0}/new.npz --out {0}/answers.csv",
     "predict into new folders": "predict {0}/model --data {0}/new.npz --out {0}/deep/er/answers.csv",
     "ood": "ood {0}/model --data {0}/new.npz --out {0}/scores.csv --false-alarm-rate 0.1",
+    "clean into a new folder": "clean {0}/model --data {0}/new.npz --out {0}/deep/cleaned",
     "clean": "clean {0}/model --data {0}/new.npz --out {0}/cleaned",
 }
 
 MODELS = ("model", "fitted", "fresh")
+TIMED = {"report.html", "label-errors.html"}
+"""Pages that say how long the work took."""
 
 
 @dataclass
@@ -158,7 +161,7 @@ class Bench:
         (root / "aside").mkdir()
         self.library = os.environ["LD_PRELOAD"]  # the one that stands before the C library, no copy of it
         self.forked = faults.Forked(self.library, root / "aside")
-        self.before, self.after, self.count, self.varying = None, {}, {}, {}
+        self.before, self.after, self.count, self.varying, self.lasts_s = None, {}, {}, {}, {}
 
     def fresh(self):
         """The folder as it was, with its hard links."""
@@ -172,16 +175,16 @@ class Bench:
         seen = []
         for _ in range(2):
             self.fresh()
+            started = time.monotonic()
             ended = self.run(name)
+            self.lasts_s[name] = time.monotonic() - started
             assert ended.status == 0, ended.said
             seen.append(look(self.case))
         assert seen[0].models == seen[1].models, "not the same model twice"
         assert ended.operations or seen[0] == self.before, "changes that the library did not see"
         self.after[name], self.count[name] = seen[0], ended.operations
         self.varying[name] = {
-            path
-            for path, data in seen[0].files.items()
-            if seen[1].files.get(path) != data or Path(path).name == "report.html"  # it says how long the fit took
+            path for path, data in seen[0].files.items() if seen[1].files.get(path) != data or Path(path).name in TIMED
         }
 
     def words(self, name):
@@ -204,18 +207,6 @@ class Bench:
             check=False,
         )
         return faults.Ended(done.returncode, done.stderr, 0)
-
-    def kill_own(self, name, delay_s):
-        """Kill a command in an interpreter of its own after a time."""
-        started = subprocess.Popen(
-            [*OWN, *self.words(name)], cwd=self.root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            _, said = started.communicate(timeout=delay_s)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            _, said = started.communicate()
-        return faults.Ended(started.returncode, said, 0)
 
     def look(self):
         """What is there now."""
@@ -308,10 +299,24 @@ def one_case(bench, found, name, fault, at, *, own):
     try:
         ended = bench.run_own(name, fault=fault, at=at) if own else bench.run(name, fault=fault, at=at)
         found.counts["cases"] += 1
+        found.counts[fault] += 1
         found.counts[f"{'killed' if ended.status < 0 else 'refused' if ended.status else 'ended well'}"] += 1
         found.counts[f"then {bench.judge(name, ended)}"] += 1
     except Exception:  # noqa: BLE001  # what we are looking for
         found.blame(case, traceback.format_exc()[-1800:])
+
+
+def random_kill(bench, found, name, chance):
+    """One command killed at a random moment."""
+    bench.fresh()
+    after_s = chance.uniform(0.0, 1.1 * bench.lasts_s[name])
+    try:
+        ended = bench.run(name, kill_after_s=after_s)
+        found.counts["kills at random"] += 1
+        found.counts["of them in time"] += ended.status < 0
+        found.counts[f"killed at random, then {bench.judge(name, ended)}"] += 1
+    except Exception:  # noqa: BLE001  # what we are looking for
+        found.blame(f"{name}, killed after {after_s:.3f} s", traceback.format_exc()[-1800:])
 
 
 def cases(bench, names):
@@ -319,18 +324,21 @@ def cases(bench, names):
     return [(name, fault, at) for name in names for at in range(bench.count[name]) for fault in faults.FAULTS]
 
 
-def attack(root, *, names=tuple(COMMANDS), most=None, seconds=float("inf"), seed=0, own=False):
-    """Try all cases in random order, or as many as there is time for."""
+def attack(root, *, names=tuple(COMMANDS), most=None, seconds=float("inf"), seed=0, own=False, first=0, at_random=0):
+    """Try all cases in random order from one on, or as many as there is time for; first kills at random moments."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     found, started, bench = Found(), time.monotonic(), Bench(root)
     for name in names:
         bench.learn(name)
     found.operations = dict(bench.count)
+    chance = random.Random(seed)
+    for number in range(at_random):
+        random_kill(bench, found, names[number % len(names)], chance)
     chosen = cases(bench, names)
     found.counts["all cases"] = len(chosen)
     random.Random(seed).shuffle(chosen)
-    for name, fault, at in chosen[:most]:
+    for name, fault, at in chosen[first:][:most]:
         if time.monotonic() - started > seconds:
             break
         one_case(bench, found, name, fault, at, own=own)
@@ -342,6 +350,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--cases", type=int)
+    parser.add_argument("--first", type=int, default=0, help="Begin with this one of all cases, in their random order.")
+    parser.add_argument("--at-random", type=int, default=0, help="So many kills at random moments before them.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--own", action="store_true", help="An interpreter of its own for each: seconds a case.")
     parser.add_argument("--only", choices=COMMANDS, action="append", help="These commands.")
@@ -361,6 +371,8 @@ def main():
             seconds=arguments.seconds,
             seed=arguments.seed,
             own=arguments.own,
+            first=arguments.first,
+            at_random=arguments.at_random,
         )
     for bad in found.bad[: arguments.show]:
         sys.stderr.write(json.dumps(bad, indent=1).replace("\\n", "\n") + "\n")
