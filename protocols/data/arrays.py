@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.data.bounds import check_size
 from protocols.data.dataset import Dataset, divided, make_dataset
 from protocols.data.labels import named_labels, number_labels
-from slots.errors import DataError
+from slots.errors import DataError, SlotsError
 from slots.labels import check_ids, check_name
 
 _INPUTS = ("x", "features", "feature", "embeddings", "embedding", "vectors", "images", "data")
@@ -138,9 +139,10 @@ def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
             if not any((_role(key) or ("",))[0] == "x" for key in known):
                 listed = ", ".join(archive.files) or "nothing"
                 raise DataError(f"`{path}` must hold x_train or x_test, or x, got {listed}. Rename its arrays.")
+            check_size(path, sum(_unpacked(archive, key) for key in known))
             arrays = {key: archive[key] for key in known}
     except _DAMAGE as error:
-        if isinstance(error, DataError):
+        if isinstance(error, SlotsError):
             raise
         raise DataError(
             f"`{path}` must be an .npz archive of plain arrays, got: {_first_line(error)}.{_advice(error)} "
@@ -150,6 +152,12 @@ def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
         if not isinstance(array, np.ndarray):
             raise DataError(f"`{path}: {key}` must be an array, got other content. Write it with numpy.savez.")
     return arrays
+
+
+def _unpacked(archive: np.lib.npyio.NpzFile, key: str) -> int:
+    """Bytes of an array once unpacked, by the archive's own list; the reader of archives goes no further than that."""
+    names = archive.zip.namelist() if archive.zip else []
+    return archive.zip.getinfo(key if key in names else f"{key}.npy").file_size if archive.zip else 0
 
 
 def _read_array(path: Path) -> NDArray[Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.data.arrays import feature_rows
+from protocols.data.bounds import check_size, read_pieces
 from protocols.data.dataset import Dataset, divided, make_dataset
 from protocols.data.labels import named_labels
 from slots.errors import DataError, MissingExtraError
@@ -337,6 +338,7 @@ def _read_json(path: Path) -> Table:
     if any(not isinstance(record, dict) for record in records):
         raise DataError(f'`{path}` must hold objects such as {{"text": "...", "label": "..."}}. Write one a line.')
     names = dict.fromkeys(key for record in records for key in record)
+    check_size(path, 8 * len(names) * len(records))  # a place for each name in each record, whether it is there or not
     columns = {name: [record.get(name) for record in records] for name in names}
     return Table(path, columns, None if path.suffix.lower() == ".json" else lines)
 
@@ -350,7 +352,7 @@ def _read_parquet(path: Path) -> Table:
             "Reading Parquet files needs pyarrow, which is missing. Install it: pip install 'neural-slots[parquet]'."
         ) from error
     try:
-        read = parquet.read_table(path)
+        read = read_pieces(path, parquet.ParquetFile(path), pa)
         columns: dict[str, Sequence[Any] | NDArray[Any]] = {}
         for name in dict.fromkeys(read.column_names):
             values = read.column(name).combine_chunks()

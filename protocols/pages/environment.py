@@ -67,7 +67,8 @@ def render_page(template: str, **values: Any) -> str:
     return found.render(policy=policy, **values)
 
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_PLACES = (r"^{}(?='*[=+\-@\t\r])", r"(?<=[;\t\r\n]){}(?=[\"']*[=+\-@\t\r])")
+_BARE, _MARKED = (re.compile("|".join(place.format(mark) for place in _PLACES)) for mark in ("", "'"))
 
 
 def as_text(value: str) -> str:
@@ -82,19 +83,20 @@ def as_text(value: str) -> str:
     -------
     str
         With one apostrophe more where it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, or with
-        apostrophes and then one of these; `from_text` takes it away again.
+        apostrophes and then one of these; and where one of these stands behind a semicolon, a tab or the end of a line,
+        since some spreadsheets begin a cell there. `from_text` takes them away again.
 
     Examples
     --------
-    >>> as_text("=1+1"), as_text("'=1"), as_text("it's"), from_text(as_text("=1+1"))
-    ("'=1+1", "''=1", "it's", '=1+1')
+    >>> as_text("=1+1"), as_text("'=1"), as_text("it's"), as_text("a;=1"), from_text(as_text("=1+1"))
+    ("'=1+1", "''=1", "it's", "a;'=1", '=1+1')
     """
-    return f"'{value}" if _FORMULA.match(value) else value
+    return _BARE.sub("'", value)
 
 
 def from_text(cell: str) -> str:
     """The text that `as_text` made a cell of; any other cell stays as it is."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+    return _MARKED.sub("", cell)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -92,6 +93,16 @@ def test_a_row_of_texts_is_read_back_the_same(texts):
     lines = list(csv.reader(io.StringIO(table, newline="")))
     assert [[from_text(it) for it in line[1:]] for line in lines[1:]] == [texts, texts]
     assert [line[0] for line in lines[1:]] == ["-0.5", "-3"]  # numbers stay numbers
+
+
+@given(st.lists(st.text(st.sampled_from("=+-@;\t\r\n'\",a ")), min_size=1, max_size=3))
+def test_no_cell_is_a_formula_where_semicolons_part_them(texts):
+    table = csv_text(("first", *map(str, range(len(texts)))), [(7, *texts)])
+    cells = [
+        cell.strip('"') for cell in re.split(r"[;\t\r\n]", table)
+    ]  # the worst reader: quotes keep nothing together
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    assert [from_text(as_text(it)) for it in texts] == texts
 
 
 def test_a_label_of_the_list_may_look_like_a_formula(tmp_path):
