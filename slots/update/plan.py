@@ -289,7 +289,7 @@ class _Work:
             held = told[half::2]
             given = self.given.copy()
             given[held] = -1
-            asked = replace(self.proposal, queries=nothing, gains=nothing)
+            asked = replace(self.proposal, queries=nothing, gains=nothing, groups=())
             work = replace(self, given=given, proposal=asked)
             draft = work.draft(first_free=1 + int(self.given.max()))
             assert draft is not None

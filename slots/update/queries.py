@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from slots.cover.bits import CoverBlock, pack_bits
+from slots.cover.bits import CoverBlock, as_words, pack_bits
 from slots.cover.greedy import greedy_set_cover_packed
 from slots.errors import UsageError
 from slots.features.source import FeatureSource, unit_features
@@ -59,6 +59,10 @@ class Proposal:
     source : FeatureSource, optional
         The new data's features as far as they are known and fit into memory, for the update that follows:
         ``dataclasses.replace(proposal, source=None)`` lets go of them.
+    groups : tuple of int64 arrays of shape (example,), one for each query
+        The unmatched examples that ``gains`` counts: those within the query's cap that no cap of an earlier query
+        holds. So no example is in two groups. The query itself comes first, unless an earlier group has it; the others
+        ascend. Default: none, for a proposal that was put together by hand.
     """
 
     prediction: Prediction
@@ -70,6 +74,7 @@ class Proposal:
     radius: float
     purity: float | None = None
     source: FeatureSource | None = field(default=None, repr=False, compare=False)
+    groups: tuple[Ids, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def covered(self) -> int:
@@ -176,8 +181,9 @@ def propose(
     )  # the parallel rounds of a GPU know no limit on the number of picks
     picks = greedy_set_cover_packed([block], min_gain=least, max_slots=budget) if budget != 0 else torch.zeros(0).long()
     gains, next_gain, bound = _gains(block.words, picks, len(unmatched))
-    queries = unmatched[candidates[picks.numpy()]]
-    return Proposal(prediction, unmatched, queries, gains, next_gain, bound, reach, measured, source)
+    middles = candidates[picks.numpy()]
+    groups = tuple(unmatched[places] for places in _groups(block.words[picks], middles, len(unmatched)))
+    return Proposal(prediction, unmatched, unmatched[middles], gains, next_gain, bound, reach, measured, source, groups)
 
 
 def median_radius(head: IncrementalNeuralHashing, *, fallback: float, smallest: float = 0.0) -> float:
@@ -259,6 +265,17 @@ def _gains(words: Int[Tensor, "candidate word"], picks: Tensor, n_examples: int)
             gains[place] = _count(row & ~covered)
             covered |= row
     return gains, int(margin.max(initial=0)), min(bounds)
+
+
+def _groups(words: Int[Tensor, "query word"], middles: Ids, n_examples: int) -> list[Ids]:
+    """Places of the examples that each query covers first, its own before the others where it is among them."""
+    covered, groups = np.zeros(n_examples, bool), []
+    for row, middle in zip(as_words(words).view(np.uint8), middles, strict=True):
+        mine = np.unpackbits(row, count=n_examples, bitorder="little").astype(bool) & ~covered
+        covered |= mine
+        places = np.flatnonzero(mine)
+        groups.append(np.concatenate([places[places == middle], places[places != middle]]))
+    return groups
 
 
 def _count(octets: npt.NDArray[np.uint8]) -> int:

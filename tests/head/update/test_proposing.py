@@ -48,6 +48,16 @@ def literal_sets(model, x, proposal, max_candidates):
     return {int(rows[j]): {int(rows[i]) for i in held} for j, held in sets.items()}
 
 
+def literal_groups(sets, picks):
+    """What each pick holds that none before it does: the pick itself, if it is left, then the others ascending."""
+    groups, taken = [], set()
+    for pick in picks:
+        left = sorted(sets[pick] - taken)
+        groups.append([i for i in left if i == pick] + [i for i in left if i != pick])
+        taken |= sets[pick]
+    return groups
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 100_000),
@@ -69,6 +79,9 @@ def test_a_proposal_is_literal_greedy_coverage(seed, n, budget, stop_below, radi
     assert (found.queries.tolist(), found.gains.tolist(), found.next_gain) == (picks, gains, next_gain)
     assert found.covered == len(set().union(*(sets[j] for j in picks))) <= found.bound <= len(found.unmatched)
     assert sorted(found.gains, reverse=True) == found.gains.tolist()
+    assert [group.tolist() for group in found.groups] == literal_groups(sets, picks)
+    assert [len(group) for group in found.groups] == gains
+    assert all(group.dtype == np.int64 for group in found.groups)
 
 
 @settings(max_examples=60, deadline=None)
@@ -94,6 +107,17 @@ def test_the_bound_is_tighter_than_everything():
     )
 
 
+def test_a_query_that_an_earlier_group_holds_is_not_in_its_own():
+    angles = np.radians(np.array([40, 0, -40, -30, -20, 80, 82]) + 120.0)
+    x = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1).astype(np.float32)
+    found = picky().propose(x, radius=math.radians(45))
+    assert found.queries.tolist() == [
+        1,
+        0,
+    ]  # the first cap holds 40 degrees, too; that one's own holds 80 and 82 beside
+    assert [group.tolist() for group in found.groups] == [[1, 0, 2, 3, 4], [5, 6]]
+
+
 def test_images_are_covered_by_their_best_view():
     model, (x, _) = picky_images(), strokes(40)
     found = model.propose(x, budget=5, radius=0.05)
@@ -101,6 +125,7 @@ def test_images_are_covered_by_their_best_view():
     picks, gains, next_gain = literal.greedy(sets, budget=5, least=1)
     assert (found.queries.tolist(), found.gains.tolist(), found.next_gain) == (picks, gains, next_gain)
     assert 1 < gains[0] < 40
+    assert [group.tolist() for group in found.groups] == literal_groups(sets, picks)
     first_views = {j: {i for i in held if i == j} for j, held in sets.items()}
     assert first_views != sets
 
