@@ -213,6 +213,8 @@ def delete(model: SlotModel, slots: Sequence[int]) -> EditReport:
             model.exemplar_features = model.exemplar_features[torch.from_numpy(keep)]
         if model.thumbnails is not None:
             model.thumbnails = model.thumbnails[keep]
+        if model.exemplar_ids is not None:
+            model.exemplar_ids = model.exemplar_ids[keep]
         model.clusters = model.clusters & set(model.head.labels.tolist())
 
     return _edit(model, "delete", rows, None, change)

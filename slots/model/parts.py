@@ -48,6 +48,9 @@ class ModelParts:
         Metric and calibration of novelty.
     rehearsal : RehearsalMemory or None
         Examples of the old data; stored as ``rehearsal/...``.
+    exemplar_ids : strings of shape (slot, exemplar), or None
+        Ids of the remembered examples in the caller's own store, empty where there is none; stored as
+        ``exemplar_ids/lists`` (JSON in UTF-8). None where nobody gave any.
     """
 
     preprocessing: Preprocessing
@@ -62,3 +65,4 @@ class ModelParts:
     exemplar_images: npt.NDArray[Any] | None
     novelty: ModelNovelty | None
     rehearsal: RehearsalMemory | None = None
+    exemplar_ids: npt.NDArray[Any] | None = None

@@ -58,6 +58,8 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
         tensors["exemplars"] = _stored_exemplars(parts.exemplar_images)
     if parts.exemplar_features is not None:
         tensors["support"] = {"features": parts.exemplar_features}
+    if parts.exemplar_ids is not None and len(parts.exemplar_ids):
+        tensors["exemplar_ids"] = {"lists": _as_bytes(parts.exemplar_ids)}
     if parts.rehearsal is not None:
         tensors["rehearsal"] = parts.rehearsal.state()
     values = None
@@ -135,6 +137,7 @@ def from_state(
         exemplar_images=_read_exemplars(tensors["exemplars"]) if "exemplars" in tensors else None,
         novelty=None if stored is None else ModelNovelty.from_state(tensors["novelty"], stored),
         rehearsal=RehearsalMemory.from_state(tensors["rehearsal"]) if "rehearsal" in tensors else None,
+        exemplar_ids=_from_bytes(tensors["exemplar_ids"]["lists"], "ids") if "exemplar_ids" in tensors else None,
     )
     check_sound(parts)
     return parts
@@ -144,9 +147,7 @@ def _stored_exemplars(shown: npt.NDArray[Any]) -> dict[str, Tensor]:
     """Pictures as they are; texts as the bytes of one JSON list a slot."""
     if shown.dtype != object:
         return {"images": torch.from_numpy(shown)}
-    # Half of a character is spelt out, and JSON's own escape for it is just that.
-    document = json.dumps(shown.tolist(), ensure_ascii=False).encode("utf-8", "backslashreplace")
-    return {"texts": torch.from_numpy(np.frombuffer(document, np.uint8).copy())}
+    return {"texts": _as_bytes(shown)}
 
 
 def _read_exemplars(stored: dict[str, Tensor]) -> npt.NDArray[Any]:
@@ -154,10 +155,22 @@ def _read_exemplars(stored: dict[str, Tensor]) -> npt.NDArray[Any]:
     if "texts" not in stored:
         images: npt.NDArray[Any] = stored["images"].numpy()
         return images
-    rows = json.loads(stored["texts"].numpy().tobytes())
+    return _from_bytes(stored["texts"], "texts")
+
+
+def _as_bytes(strings: npt.NDArray[Any]) -> Tensor:
+    """Strings of shape (slot, exemplar) as the bytes of JSON."""
+    # Half of a character is spelt out, and JSON's own escape for it is just that.
+    document = json.dumps(strings.tolist(), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return torch.from_numpy(np.frombuffer(document, np.uint8).copy())
+
+
+def _from_bytes(stored: Tensor, what: str) -> npt.NDArray[Any]:
+    """The way back of `_as_bytes`; ``what`` names the strings in the message."""
+    rows = json.loads(stored.numpy().tobytes())
     widths = {len(row) if isinstance(row, list) else -1 for row in rows}
     if len(widths) > 1 or -1 in widths:  # before there is memory for as many as the longest row has
-        raise ModelError("The model is damaged or was edited: remembered texts must be equally many for each slot.")
+        raise ModelError(f"The model is damaged or was edited: remembered {what} must be equally many for each slot.")
     texts = np.empty((len(rows), *widths) if rows else (0, 0), dtype=object)
     for slot, row in enumerate(rows):
         texts[slot] = row

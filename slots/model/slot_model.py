@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from slots.deprecation import renamed
+from slots.features.example_ids import ExampleIds, check_example_ids
 from slots.features.preprocessing import raw_inputs
 from slots.features.source import FeatureSource
 from slots.head.prediction import Prediction
@@ -229,6 +230,7 @@ class SlotModel(ModelState):
         budget: int | None = None,
         config: UpdateConfig | None = None,
         pool: Pool | None = None,
+        ids: ExampleIds | None = None,
         progress: Progress | None = None,
     ) -> UpdateReport:
         """Add slots for what no slot matches: labelled where a label is given, else as clusters with fresh ids.
@@ -252,6 +254,9 @@ class SlotModel(ModelState):
         pool : Pool, optional
             What `slots.update.self_training.make_pool` found for these inputs, where ``config.spread`` is set. Default:
             it is made.
+        ids : sequence of str, optional
+            Of each example the id in your own store, 1 to 256 characters. Those of the examples that the new slots
+            remember are kept in `exemplar_ids`, so that an answer leads back to the item behind it. Default: none.
         progress : callable, optional
             ``progress(step, share)``, told the progress.
 
@@ -262,7 +267,7 @@ class SlotModel(ModelState):
         Raises
         ------
         DataError
-            If inputs or labels have another shape or kind than they must.
+            If inputs, labels or ids have another shape or kind than they must.
 
         Notes
         -----
@@ -280,9 +285,11 @@ class SlotModel(ModelState):
         >>> done.slots_added, done.generation, model.class_name(int(model.predict(np.float32([[0, 0, 3]])).labels[0]))
         (1, 1, 'up')
         """
+        x = raw_inputs(x)
+        known = None if ids is None else check_example_ids(ids, len(x))
         planned = plan_update(
             self.snapshot(),
-            raw_inputs(x),
+            x,
             labels,
             proposal=proposal,
             budget=budget,
@@ -291,5 +298,5 @@ class SlotModel(ModelState):
             progress=progress,
         )
         if planned.slots is not None:
-            commit(self, planned.slots)
+            commit(self, planned.slots, known)
         return planned.report

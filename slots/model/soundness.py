@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slots.errors import ModelError
+from slots.features.example_ids import is_example_id
 from slots.features.preprocessing import Preprocessing
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.labels import LabelNames
@@ -56,6 +57,8 @@ def check_sound(parts: ModelParts) -> None:
     check_head(parts.head, n_labels=n_labels, last_generation=last)
     _check_width(parts)
     _check_remembered(parts.exemplar_features, parts.exemplar_images, parts.head)
+    if parts.exemplar_ids is not None:
+        _check_ids(parts.exemplar_ids, parts.head)
     if parts.rehearsal is not None:
         _check_rehearsal(parts.rehearsal, parts.head.feature_dim, n_labels)
     if parts.novelty is not None:
@@ -206,6 +209,15 @@ def _check_remembered(features: Tensor | None, images: npt.NDArray[Any] | None, 
             raise _unsound("remembered texts must be words")
     elif images.dtype != np.uint8 or images.ndim != 5 or images.shape[4] not in (1, 3) or 0 in images.shape[1:]:
         raise _unsound(f"remembered images must be pictures of 1 or 3 channels, got {images.dtype} {images.shape}")
+
+
+def _check_ids(ids: npt.NDArray[Any], head: IncrementalNeuralHashing) -> None:
+    """Ids of remembered examples: as many as the head remembers, each as a caller may give it, or empty."""
+    if ids.shape != tuple(head.exemplars.shape):
+        raise _unsound(f"remembered ids must be of {tuple(head.exemplars.shape)} examples, got shape {ids.shape}")
+    for found in ids.ravel():
+        if found != "" and not is_example_id(found):
+            raise _unsound(f"ids of examples must be texts without control characters, got {found!r:.60}")
 
 
 def _check_rehearsal(memory: RehearsalMemory, feature_dim: int, n_labels: int) -> None:

@@ -70,6 +70,9 @@ class ModelState(Featurized):
         self.exemplar_features: Tensor | None = None
         """Unit features of the remembered examples, float16 of shape (slot, exemplar, feature), zero rows where there
         is none: 8 bytes a slot and feature. None in a model that was put together by hand."""
+        self.exemplar_ids: npt.NDArray[Any] | None = None
+        """Ids of the remembered examples in the caller's own store, as a fit or an update was told them: strings of
+        shape (slot, exemplar), the nearest example first, empty where there is none. None where nobody gave any."""
         self.novelty: ModelNovelty | None = None
         """Metric and calibration of `assess_novelty`; None where too few examples were held out at the fit."""
         self.rehearsal: RehearsalMemory | None = None
@@ -183,6 +186,7 @@ class ModelState(Featurized):
                 exemplar_images=self.thumbnails,
                 novelty=self.novelty,
                 rehearsal=self.rehearsal,
+                exemplar_ids=self.exemplar_ids,
             )
         )
         write_state(folder, header=header, tensors=tensors, keep_history=keep_history)
@@ -250,4 +254,5 @@ class ModelState(Featurized):
         model.history, model.clusters = parts.history, parts.labels.clusters
         model.exemplar_features, model.thumbnails = parts.exemplar_features, parts.exemplar_images
         model.novelty, model.rehearsal = parts.novelty, parts.rehearsal
+        model.exemplar_ids = parts.exemplar_ids
         return model

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from slots.features.example_ids import remembered_ids
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.rehearsal.memory import RehearsalMemory
 from slots.storage.generations import Generation
@@ -25,6 +26,7 @@ class Changeable(Protocol):
     clusters: frozenset[int]
     exemplar_features: Tensor | None
     thumbnails: npt.NDArray[Any] | None
+    exemplar_ids: npt.NDArray[Any] | None
     rehearsal: RehearsalMemory | None
     history: list[Generation]
 
@@ -41,6 +43,7 @@ def all_or_nothing(model: Changeable) -> Iterator[None]:
     head = {name: value.clone() for name, value in model.head.state_dict().items()}
     names, clusters = model.class_names, model.clusters
     features, images, memory = model.exemplar_features, model.thumbnails, model.rehearsal
+    ids = model.exemplar_ids
     history = list(model.history)
     try:
         yield
@@ -48,11 +51,12 @@ def all_or_nothing(model: Changeable) -> Iterator[None]:
         model.head.load_state_dict(head)
         model.class_names, model.clusters = names, clusters
         model.exemplar_features, model.thumbnails, model.rehearsal = features, images, memory
+        model.exemplar_ids = ids
         model.history[:] = history
         raise
 
 
-def commit(model: Changeable, new: NewSlots) -> None:
+def commit(model: Changeable, new: NewSlots, ids: npt.NDArray[Any] | None = None) -> None:
     """Put new slots behind the present ones, all or nothing.
 
     Parameters
@@ -61,12 +65,14 @@ def commit(model: Changeable, new: NewSlots) -> None:
         The model that they were planned for.
     new : NewSlots
         As `slots.update.plan_update` made them.
+    ids : object array of shape (example,), optional
+        Of the new data, as `slots.features.example_ids.check_example_ids` gives them. Default: none.
     """
     with all_or_nothing(model):
-        _join(model, new)
+        _join(model, new, ids)
 
 
-def _join(model: Changeable, new: NewSlots) -> None:
+def _join(model: Changeable, new: NewSlots, ids: npt.NDArray[Any] | None) -> None:
     head, first = model.head, model.head.n_slots
     head.add_slots(
         new.weights,
@@ -86,6 +92,10 @@ def _join(model: Changeable, new: NewSlots) -> None:
     model.exemplar_features = torch.cat([old, fresh])
     if new.exemplar_images is not None and model.thumbnails is not None:
         model.thumbnails = np.concatenate([model.thumbnails, new.exemplar_images])
+    if ids is not None or model.exemplar_ids is not None:
+        exemplars = head.exemplars.cpu().numpy()
+        kept = remembered_ids(None, exemplars[:first]) if model.exemplar_ids is None else model.exemplar_ids
+        model.exemplar_ids = np.concatenate([kept, remembered_ids(ids, exemplars[first:])])
     if model.rehearsal is not None:
         model.rehearsal = model.rehearsal.joined(*new.told)
     model.class_names, model.clusters = new.known.names, new.known.clusters

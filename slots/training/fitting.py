@@ -17,6 +17,7 @@ from slots.closing.closing_pass import close_fit
 from slots.closing.config import ClosingReport
 from slots.deprecation import renamed
 from slots.errors import DataError, UsageError
+from slots.features.example_ids import ExampleIds, check_example_ids, remembered_ids
 from slots.features.preprocessing import Preprocessing, raw_inputs
 from slots.features.source import FeatureSource
 from slots.features.views import parse_views
@@ -82,6 +83,7 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     regularizer: Regularizer | None = None,
+    ids: ExampleIds | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> tuple[SlotModel, FitResult]:
@@ -111,6 +113,9 @@ def fit(
         ``regularizer(backbone, inputs) -> (features, loss)``, called in each step in place of the backbone: the loss is
         added, and a head that shall not train the backbone gets detached features. An example is
         `backbones.explanations.reconstruct`.
+    ids : sequence of str, optional
+        Of each example the id in your own store, 1 to 256 characters. Those of the examples that the slots remember are
+        kept in ``model.exemplar_ids``, so that an answer leads back to the item behind it. Default: none.
     progress : callable, optional
         Told the progress.
     stop : callable, optional
@@ -124,7 +129,8 @@ def fit(
     Raises
     ------
     DataError
-        If the data is empty, of the wrong form, not finite, or has labels that are no whole numbers >= 0.
+        If the data is empty, of the wrong form, not finite, has labels that are no whole numbers >= 0, or ids that are
+        none.
     UsageError
         If the options contradict each other, or a checkpoint belongs to another fit.
 
@@ -141,6 +147,7 @@ def fit(
     x = raw_inputs(x)
     y, class_names = numbered(y, class_names)
     labels = check_labels(x, y, n_names=len(class_names))
+    known = None if ids is None else check_example_ids(ids, len(labels))
     torch.manual_seed(config.seed)
     model = _assemble(x, backbone, config, class_names)
     held_out = hold_out(labels, config.held_out, config.seed)
@@ -176,6 +183,8 @@ def fit(
         )
     model.novelty, model.thumbnails = closed.novelty, closed.exemplar_images
     model.exemplar_features = closed.exemplar_features
+    if known is not None:
+        model.exemplar_ids = remembered_ids(known, model.head.exemplars.cpu().numpy())
     model.rehearsal = remember(source, model.head, labels, held_out=held_out, seed=config.seed, progress=progress)
     model.eval()
     if checkpoint is not None:
