@@ -78,7 +78,7 @@ $(VENV)/.dependencies-$(FAISS): pyproject.toml constraints.txt | dist/.built
 	@rm -f $(VENV)/.dependencies-*
 	@$(PIP) uninstall --quiet --yes $(OTHER_FAISS) 2>/dev/null
 	@echo "Installing the dependencies with $(FAISS); the first time takes some minutes."
-	$(PIP) install --quiet -c constraints.txt "$$(echo dist/neural_slots-*.whl)[$(FAISS),test,peers,text,parquet]"
+	$(PIP) install --quiet -c constraints.txt "$$(echo dist/neural_slots-*.whl)[$(FAISS),test,peers,text,parquet,serve]"
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.dependencies-$(FAISS) dist/.built

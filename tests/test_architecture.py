@@ -24,6 +24,7 @@ OFFENCES = {
     "slots: ": ("slots/continual/buffer.py", "from slots.storage.atomic import Path"),
     "backbones: ": ("backbones/pruning/__init__.py", "def late():\n    import backbones.explanations"),
     "protocols: ": ("protocols/app/doctor.py", "import protocols.runs.catalogue"),
+    "the service is started": ("protocols/runs/ood/peers.py", "import protocols.service.settings"),
     "no protocol knows": ("protocols/runs/ood/__init__.py", "import protocols.runs.adversarial"),
     "no circles": (
         "slots/cover/kernels.py",

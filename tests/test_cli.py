@@ -1,7 +1,6 @@
 """The command line as a user meets it: real fits on bundled data, exit statuses, JSON keys, nothing lost on the way."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -322,9 +321,9 @@ def start_fit(folder, *more):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(path: Path, seconds: float = 60):
+def wait_for(path: Path, seconds: float = 120, *, newer_than: int = 0):
     end = time.monotonic() + seconds
-    while not path.exists():
+    while not (path.exists() and path.stat().st_mtime_ns > newer_than):
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.02)
 
@@ -339,11 +338,10 @@ def test_a_killed_fit_leaves_the_old_model_and_goes_on_with_resume(digits, capsy
     fit.kill()
     fit.communicate()
     assert run(capsys, "show", folder, "--json").out == before
+    checkpoint = tmp_path / ".model.checkpoint.safetensors"
+    left = checkpoint.stat().st_mtime_ns
     again = start_fit(folder, "--epochs", "2000", "--seed", "1", "--resume", "--json")
-    time.sleep(1)
-    os.kill(again.pid, 0)
-    wait_for(tmp_path / ".model.checkpoint.safetensors")
-    time.sleep(6)
+    wait_for(checkpoint, newer_than=left)
     again.send_signal(signal.SIGINT)
     out, err = again.communicate(timeout=300)  # a busy machine takes its time to close
     assert again.returncode == 0, err

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from protocols.commands import detection, doctor, history, model, run, update
+from protocols.commands import detection, doctor, history, model, run, serving, update
 from protocols.commands.terminal import say
 
 app = typer.Typer(
@@ -55,6 +55,7 @@ COMMANDS = (
         "Example:  slots ood runs/mnist-pixels --data fashion_mnist --false-alarm-rate 0.01 --out scores.csv",
     ),
     (detection.clean, "Examples:  slots clean mnist   slots clean runs/mnist-pixels --data mnist --limit 200"),
+    (serving.serve, "Examples:  slots serve runs/digits   slots serve cats=runs/a dogs=runs/b --port 9000"),
     (run.run, "Example:  slots run continual --data mnist --peers all --seeds 3"),
     (doctor.doctor, None),
 )

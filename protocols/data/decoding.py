@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +74,12 @@ class ImageLimits:
         """
         return cls(_number("SLOTS_MAX_PIXELS", cls.max_pixels), _number("SLOTS_MAX_IMAGE_BYTES", cls.max_bytes))
 
-    def check_total(self, files: list[Path], bytes_each: int) -> None:
+    def check_total(self, files: Sequence[Path | ImageBytes], bytes_each: int) -> None:
         """Refuse to make an array of all these images if it is too large; nothing is decoded for it.
 
         Parameters
         ----------
-        files : list of Path
+        files : sequence of Path or ImageBytes
             Image files.
         bytes_each : int
             Of one image in the array.
@@ -89,12 +90,32 @@ class ImageLimits:
             If it is too large.
         """
         wanted = len(files) * bytes_each
-        if wanted > self.max_bytes and wanted > _TIMES_THE_FILES * sum(file.stat().st_size for file in files):
+        if wanted > self.max_bytes and wanted > _TIMES_THE_FILES * sum(_n_bytes(file) for file in files):
+            place = files[0].parent if isinstance(files[0], Path) else files[0]
             raise DataError(
-                f"`{files[0].parent}` must hold images of at most {self.max_bytes} bytes in all, got {len(files)} of "
+                f"`{place}` must hold images of at most {self.max_bytes} bytes in all, got {len(files)} of "
                 f"{bytes_each} bytes, from far smaller files. Give a size to resize them to (--image-size), "
                 "or set SLOTS_MAX_IMAGE_BYTES if you trust them."
             )
+
+
+@dataclass(frozen=True)
+class ImageBytes:
+    """An image file that came over a wire, and lies on no disk.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    content : bytes
+        The whole file.
+    """
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -118,7 +139,7 @@ class ImageHeader:
         return self.mode in GREY
 
 
-def read_header(file: Path, limits: ImageLimits) -> ImageHeader:
+def read_header(file: Path | ImageBytes, limits: ImageLimits) -> ImageHeader:
     """Read colour mode and size of an image, and refuse it where it will not be decoded.
 
     Raises
@@ -141,13 +162,13 @@ def read_header(file: Path, limits: ImageLimits) -> ImageHeader:
 
 
 def read_pixels(
-    file: Path, size: tuple[int, int], mode: str, crop: float | None, limits: ImageLimits
+    file: Path | ImageBytes, size: tuple[int, int], mode: str, crop: float | None, limits: ImageLimits
 ) -> NDArray[np.uint8]:
     """Decode the first frame of an image, turned upright, in a size.
 
     Parameters
     ----------
-    file : Path
+    file : Path or ImageBytes
         Image file.
     size : (height, width)
         Wanted, in pixels; any other is resized.
@@ -211,14 +232,15 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextlib.contextmanager
-def _opened(file: Path, limits: ImageLimits) -> Iterator[Image.Image]:
+def _opened(file: Path | ImageBytes, limits: ImageLimits) -> Iterator[Image.Image]:
     """Open an image, and name the file in whatever goes wrong until it is closed; decoding happens late."""
-    if not file.is_file():
+    if isinstance(file, Path) and not file.is_file():
         raise DataError(f"`{file}` must be an image file, and does not exist. Check the path.")
+    content = file if isinstance(file, Path) else io.BytesIO(file.content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit is lower, and what is amiss but readable is read
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(content, formats=FORMATS) as image:
                 _check_pixels(image, limits)
                 yield image
                 _check_pixels(image, limits)  # no format tells one size first and has another then
@@ -237,6 +259,10 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
         raise DataError(
             f"it has {height} x {width} pixels, more than {limits.max_pixels} (SLOTS_MAX_PIXELS sets another limit)"
         )
+
+
+def _n_bytes(file: Path | ImageBytes) -> int:
+    return file.stat().st_size if isinstance(file, Path) else len(file.content)
 
 
 def _number(variable: str, default: int) -> int:

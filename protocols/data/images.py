@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.data.decoding import ImageHeader, ImageLimits, read_header, read_pixels
+from protocols.data.decoding import ImageBytes, ImageHeader, ImageLimits, read_header, read_pixels
 from slots.errors import DataError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -33,7 +33,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def load_images(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path | ImageBytes],
     *,
     shape: tuple[int, int, int] | None = None,
     image_size: tuple[int, int] | None = None,
@@ -44,7 +44,7 @@ def load_images(
 
     Parameters
     ----------
-    paths : path or sequence of paths
+    paths : path or sequence of paths or ImageBytes
         Image files, or one folder.
     shape : (height, width, channel), optional
         What a model takes: images become grey (channel 1) or colour (3), and their size must be this. Default: the
@@ -129,11 +129,12 @@ def _folder_name(name: str) -> str:
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+def _files(paths: str | Path | Sequence[str | Path | ImageBytes]) -> list[Path | ImageBytes]:
+    files: list[Path | ImageBytes]
     if not isinstance(paths, str | Path):
-        files = [Path(path) for path in paths]
+        files = [path if isinstance(path, ImageBytes) else Path(path) for path in paths]
     elif Path(paths).is_dir():
-        files = list_images(paths)
+        files = [*list_images(paths)]
     else:
         files = [Path(paths)]
     if not files:
@@ -144,7 +145,7 @@ def _files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _common(
-    files: list[Path],
+    files: Sequence[Path | ImageBytes],
     headers: list[ImageHeader],
     shape: tuple[int, int, int] | None,
     image_size: tuple[int, int] | None,

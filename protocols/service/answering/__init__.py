@@ -1,0 +1,1 @@
+"""Models in memory: inputs of requests, micro-batches, and generations that are swapped while answers go on."""

@@ -1,0 +1,106 @@
+"""One generation of a model in memory, warmed and ready to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from protocols.recipes.building import load_model
+from slots.head.prediction import Prediction
+from slots.model.slot_model import SlotModel
+from slots.novelty.assessment import Novelty
+from slots.shapes import RawInputs
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one generation says of some inputs.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The generation that answered, for names and remembered examples.
+    prediction : Prediction
+        One answer a row.
+    novelty : Novelty or None
+        How foreign each row is; None where the model has no calibration.
+    """
+
+    loaded: Loaded
+    prediction: Prediction
+    novelty: Novelty | None
+
+    def rows(self, start: int, stop: int) -> Answers:
+        """The answers of some consecutive rows."""
+        cut = slice(start, stop)
+        novelty = None if self.novelty is None else Novelty(*(part[cut] for part in _parts(self.novelty)))
+        return Answers(self.loaded, Prediction(*(part[cut] for part in _parts(self.prediction))), novelty)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One generation of a model; never changed after it was made, so that any thread may read it.
+
+    Parameters
+    ----------
+    model : SlotModel
+        The model.
+    generation : int
+        Its generation.
+    names : tuple of str
+        Name of each label id.
+    """
+
+    model: SlotModel
+    generation: int
+    names: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: Path, device: str) -> Loaded:
+        """Load the current generation of a folder and answer once, so that the first client does not wait for it.
+
+        Parameters
+        ----------
+        folder : Path
+            A model folder.
+        device : str
+            Where the model shall lie.
+
+        Returns
+        -------
+        Loaded
+
+        Raises
+        ------
+        ModelError
+            If the folder is no readable model.
+        """
+        model = load_model(folder, device=device)
+        model.eval()
+        names = tuple(model.class_name(label) for label in range(model.n_labels))
+        made = cls(model, model.generation, names)
+        made.answer(made.blank(1), false_alarm_rate=0.05)
+        return made
+
+    def answer(self, x: RawInputs, *, false_alarm_rate: float) -> Answers:
+        """Answer inputs, and say how foreign they are where the model can."""
+        if self.model.novelty is None or len(self.model.novelty.calibration) * false_alarm_rate < 1:
+            return Answers(self, self.model.predict(x), None)
+        found = self.model.examine(x, false_alarm_rate=false_alarm_rate)
+        return Answers(self, found.prediction, found.novelty)
+
+    def blank(self, n: int) -> RawInputs:
+        """Inputs without content, as many as asked for, to warm up with."""
+        preprocessing = self.model.preprocessing
+        if preprocessing.kind == "text":
+            return np.full(n, "a", dtype=object)
+        if preprocessing.kind == "images":
+            channels, height, width = preprocessing.shape
+            return np.zeros((n, height, width, channels), np.uint8)
+        return np.ones((n, *preprocessing.shape), np.float32)
+
+
+def _parts(record: Prediction | Novelty) -> list[np.ndarray]:
+    return list(vars(record).values())

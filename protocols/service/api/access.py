@@ -1,0 +1,109 @@
+"""What every route asks first: which service, which model, and whether the caller may."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from protocols.service.answering.served_model import ServedModel
+from protocols.service.api.problems import Problem
+from protocols.service.service import Service
+
+
+class Role(IntEnum):
+    """What a key may do; each role may do what those before it may."""
+
+    READ = 1
+    INGEST = 2
+    LABEL = 3
+    ADMIN = 4
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request.
+
+    Parameters
+    ----------
+    key_id : int or None
+        Number of the key; None where the service has no keys and listens to this machine alone.
+    name : str
+        The key's name: people are told apart by it.
+    role : Role
+        What they may do.
+    model : str or None
+        The only model they may use; None for all.
+    """
+
+    key_id: int | None
+    name: str
+    role: Role
+    model: str | None = None
+
+
+LOCAL = Caller(None, "local", Role.ADMIN)
+"""Whoever sits at this machine, where no keys were made."""
+
+
+def the_service(request: Request) -> Service:
+    """The running service."""
+    service: Service = request.app.state.service
+    return service
+
+
+def the_caller(request: Request) -> Caller:
+    """Who sent the request, as the gate before the routes found out."""
+    caller: Caller = request.scope.get("slots.caller", LOCAL)
+    return caller
+
+
+TheService = Annotated[Service, Depends(the_service)]
+TheCaller = Annotated[Caller, Depends(the_caller)]
+
+
+def allow(caller: Caller, role: Role, model: str | None = None) -> None:
+    """Refuse a caller whose key may not do this.
+
+    Raises
+    ------
+    Problem
+        403.
+    """
+    if caller.role < role:
+        raise Problem(
+            403, f"The key {caller.name!r} has the role {caller.role.name.lower()}; this needs {role.name.lower()}."
+        )
+    if model is not None and caller.model not in (None, model):
+        raise Problem(403, f"The key {caller.name!r} is for the model {caller.model!r} alone.")
+
+
+class Allowed:
+    """A dependency: the model that the path names, if the caller's key has the role.
+
+    Parameters
+    ----------
+    role : Role
+        What the route needs.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self._role = role
+
+    def __call__(
+        self, service: TheService, caller: TheCaller, model: Annotated[str, Path(max_length=128)]
+    ) -> ServedModel:
+        """The model, or a problem: 403 or 404."""
+        allow(caller, self._role, model)
+        found = service.models.get(model)
+        if found is None:
+            raise Problem(404, f"There is no model {model!r}. GET /api/v1/models lists them.")
+        return found
+
+
+ReadModel = Annotated[ServedModel, Depends(Allowed(Role.READ))]
+IngestModel = Annotated[ServedModel, Depends(Allowed(Role.INGEST))]
+LabelModel = Annotated[ServedModel, Depends(Allowed(Role.LABEL))]
+AdminModel = Annotated[ServedModel, Depends(Allowed(Role.ADMIN))]

@@ -1,0 +1,184 @@
+"""Routes that answer: predict and novelty."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import BaseModel, Field
+
+from protocols.service.answering import inputs
+from protocols.service.answering.loaded import Answers
+from protocols.service.answering.served_model import ServedModel
+from protocols.service.api.access import ReadModel, TheService
+from protocols.service.api.problems import Problem
+from protocols.service.service import Service
+from slots.head.prediction import Answer
+
+router = APIRouter(prefix="/api/v1/models/{model}", tags=["answers"])
+
+KINDS: dict[int, Literal["matched", "ambiguous", "unmatched"]] = {
+    Answer.MATCHED: "matched",
+    Answer.AMBIGUOUS: "ambiguous",
+    Answer.UNMATCHED: "unmatched",
+}
+"""Kinds of answers as clients read them."""
+
+
+class Inputs(BaseModel):
+    """Inputs of a request.
+
+    Parameters
+    ----------
+    inputs : list
+        Rows of numbers, texts, or image files in base64, as the model's ``kind`` says.
+    """
+
+    inputs: list[list[float]] | list[str] = Field(min_length=1)
+
+
+class NoveltyAnswer(BaseModel):
+    """How foreign an input is.
+
+    Parameters
+    ----------
+    p_value : float
+        Share of familiar inputs at least as foreign, in (0, 1].
+    score : float
+        Higher = more novel; to six decimals.
+    novel : bool
+        Whether the p-value is at most the false-alarm rate.
+    reason : str
+        Which test gave the score.
+    """
+
+    p_value: float
+    score: float
+    novel: bool
+    reason: str
+
+
+class OneAnswer(BaseModel):
+    """The answer to one input.
+
+    Parameters
+    ----------
+    label : str
+        Name of the predicted label.
+    label_id : int
+        Its id.
+    answer : {"matched", "ambiguous", "unmatched"}
+        Whether a slot vouches for it.
+    slot : int
+        The slot that gave the answer.
+    margin : float
+        How deep the input lies inside its cap (radians).
+    runner_up : str or None
+        Label of the best slot of another label.
+    runner_up_margin : float or None
+        Its margin (radians).
+    novelty : NoveltyAnswer or None
+        None where the model has no calibration.
+    """
+
+    label: str
+    label_id: int
+    answer: Literal["matched", "ambiguous", "unmatched"]
+    slot: int
+    margin: float
+    runner_up: str | None
+    runner_up_margin: float | None
+    novelty: NoveltyAnswer | None
+
+
+class ManyAnswers(BaseModel):
+    """The answers to the inputs of a request, all by one generation.
+
+    Parameters
+    ----------
+    model : str
+        The model that answered.
+    generation : int
+        Its generation.
+    answers : list of OneAnswer
+        In the order of the inputs.
+    """
+
+    model: str
+    generation: int
+    answers: list[OneAnswer]
+
+
+Rate = Annotated[float | None, Query(gt=0, lt=1, description="Share of familiar inputs that may be called novel.")]
+Timeout = Annotated[
+    float | None,
+    Header(alias="X-Request-Timeout", gt=0, le=3600, description="Seconds after which the answer is of no use."),
+]
+
+
+@router.post("/predict", response_model=ManyAnswers)
+async def predict(
+    service: TheService, model: ReadModel, given: Inputs, rate: Rate = None, timeout: Timeout = None
+) -> Any:
+    """Answer inputs, and say how foreign they are."""
+    x = inputs.from_json(model.current.model, given.inputs, service.settings.limits)
+    return as_document(model, await answered(service, model, x, rate, timeout))
+
+
+@router.post("/predict/image", response_model=ManyAnswers)
+async def predict_image(
+    service: TheService, model: ReadModel, request: Request, rate: Rate = None, timeout: Timeout = None
+) -> Any:
+    """Answer one image: the request's body is the file."""
+    if model.current.model.preprocessing.kind != "images":
+        raise Problem(422, f"`{model.name}` takes {model.current.model.preprocessing.kind}, no images. Use /predict.")
+    x = inputs.images(model.current.model, [await request.body()], service.settings.limits)
+    return as_document(model, await answered(service, model, x, rate, timeout))
+
+
+async def answered(
+    service: Service, model: ServedModel, x: Any, rate: float | None = None, timeout: float | None = None
+) -> Answers:
+    """Answer inputs by the model's own thread, at the service's rate where the client gives none."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    return await model.answer(x, false_alarm_rate=rate or service.settings.false_alarm_rate, deadline=deadline)
+
+
+def as_document(model: ServedModel, found: Answers) -> dict[str, Any]:
+    """Answers as a JSON document of the form `ManyAnswers`."""
+    return {"model": model.name, "generation": found.loaded.generation, "answers": as_rows(found)}
+
+
+def as_rows(found: Answers) -> list[dict[str, Any]]:
+    """Answers as JSON objects of the form `OneAnswer`, one an input."""
+    prediction, names, head = found.prediction, found.loaded.names, found.loaded.model.head
+    slot_labels = head.labels.tolist()
+    rows = []
+    for row in range(len(prediction)):
+        other = int(prediction.runner_up_slots[row])
+        rows.append(
+            {
+                "label": names[int(prediction.labels[row])],
+                "label_id": int(prediction.labels[row]),
+                "answer": KINDS[int(prediction.answers[row])],
+                "slot": int(prediction.slots[row]),
+                "margin": float(prediction.margins[row]),
+                "runner_up": None if other < 0 else names[slot_labels[other]],
+                "runner_up_margin": None if other < 0 else float(prediction.runner_up_margins[row]),
+                "novelty": _novelty(found, row),
+            }
+        )
+    return rows
+
+
+def _novelty(found: Answers, row: int) -> dict[str, Any] | None:
+    it = found.novelty
+    if it is None:
+        return None
+    return {
+        "p_value": float(it.p_values[row]),
+        "score": round(float(it.scores[row]), 6),  # what lies below is rounding, and differs with the batch
+        "novel": bool(it.novel[row]),
+        "reason": str(it.reasons[row]),
+    }

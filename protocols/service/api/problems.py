@@ -1,0 +1,90 @@
+"""Every error as problem details (RFC 9457): a status, one sentence on what was wrong and one on what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from protocols.service.answering.served_model import Expired, Overloaded
+from slots.errors import DataError, ModelError, OutdatedError, SlotsError, StorageError, UsageError
+
+STATUS: tuple[tuple[type[SlotsError], int], ...] = (
+    (OutdatedError, 409),
+    (UsageError, 400),
+    (DataError, 422),
+    (StorageError, 507),
+    (ModelError, 500),
+)
+"""Status of each kind of error of the package; the first that fits."""
+
+TITLES = {
+    400: "Bad request", 401: "No key", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
+    408: "Request timeout", 409: "Conflict", 413: "Too large", 415: "Unsupported media type",
+    422: "Not understood", 429: "Too many requests", 500: "Internal error", 503: "Busy", 507: "No space",
+}  # fmt: skip
+"""What each status is called."""
+
+
+class Problem(Exception):  # noqa: N818  # the term of RFC 9457
+    """An error that a route raises with its own status.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    detail : str
+        What was wrong, and what to do.
+    headers : dict of str to str, optional
+        Such as ``Retry-After``.
+    """
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, headers or {}
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that an exception stands for; what nobody foresaw is a 500 without its text."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, Overloaded | Expired):
+        return Problem(503, str(error), {"Retry-After": "1"})
+    if isinstance(error, RequestValidationError):
+        return Problem(422, _described(error))
+    if isinstance(error, HTTPException):
+        return Problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    for kind, status in STATUS:
+        if isinstance(error, kind):
+            return Problem(status, str(error))
+    return Problem(500, f"Internal error ({type(error).__name__}). Please report it.")
+
+
+def document_of(problem: Problem) -> dict[str, Any]:
+    """The members of the problem's JSON document."""
+    title = TITLES.get(problem.status, "Error")
+    return {"type": "about:blank", "title": title, "status": problem.status, "detail": problem.detail}
+
+
+async def respond(_request: Request, error: Exception) -> JSONResponse:
+    """Answer an exception with its problem."""
+    problem = problem_of(error)
+    return JSONResponse(
+        document_of(problem), problem.status, media_type="application/problem+json", headers=problem.headers
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Let an application answer every exception with its problem."""
+    for kind in (Problem, Overloaded, Expired, RequestValidationError, HTTPException, SlotsError, Exception):
+        app.add_exception_handler(kind, respond)
+
+
+def _described(error: RequestValidationError) -> str:
+    """The first thing that a request's form lacks, as a sentence."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return f"`{place}`: {first['msg']}. See /api/v1/openapi.json for the form that is expected."

@@ -1,0 +1,42 @@
+"""The application: every router in one tuple, and what stands before them."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from fastapi import FastAPI
+
+from protocols.service.api import health, models, predicting, problems
+from protocols.service.service import Service
+from protocols.service.web.bodies import BoundedBodies
+
+ROUTERS = (health.router, models.router, predicting.router)
+"""All routes, in the order in which a path is looked up."""
+
+
+def application(service: Service) -> FastAPI:
+    """The ASGI application of a service.
+
+    Parameters
+    ----------
+    service : Service
+        Opened and started by whoever runs the application.
+
+    Returns
+    -------
+    FastAPI
+    """
+    app = FastAPI(
+        title="slots",
+        version=metadata.version("neural-slots"),
+        docs_url=None,  # its pages load scripts from another host
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(BoundedBodies, limits=service.settings.limits)
+    return app

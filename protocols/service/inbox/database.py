@@ -1,0 +1,235 @@
+"""The database: one writer that commits for all who wait, and readers that never write."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from protocols.service.inbox.tables import VERSION, meta, metadata
+from slots.errors import StorageError, UsageError
+
+Result = TypeVar("Result")
+Work = Callable[[Connection], Result]
+"""Something to be done in a transaction."""
+
+_TOGETHER = 256  # pieces of work that share one commit
+_BUSY_SECONDS = 30.0
+
+
+class Database:
+    """SQLite or PostgreSQL behind one writer thread.
+
+    What `write` returned is committed: written to the disk by whatever guarantee the database gives (SQLite: WAL with
+    ``synchronous=FULL``). Pieces of work that wait share one transaction, each in a savepoint of its own, so that one
+    that fails takes back only itself.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///FILE`` or ``postgresql+psycopg://...``.
+
+    Raises
+    ------
+    UsageError
+        If the URL is of another kind, or its driver is not installed.
+    StorageError
+        If the database cannot be opened, or has another layout.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queued = 0
+        self.commits = 0
+        """Transactions committed by the writer (count)."""
+        _lay_out(self._engine)
+        self._thread = threading.Thread(target=self._write_all, name="database-writer", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Database:
+        """The SQLite database of a data folder, which is made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(f"sqlite:///{folder / 'inbox.db'}")
+
+    @property
+    def queued(self) -> int:
+        """Pieces of work that wait for their commit (count)."""
+        return self._queued
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Do something in a transaction of the writer; when this returns it is committed.
+
+        Parameters
+        ----------
+        work : callable
+            Given the connection. It must not commit, and touch nothing but the database: it may be run again.
+
+        Returns
+        -------
+        object
+            What the work returned.
+
+        Raises
+        ------
+        StorageError
+            If the database refuses to commit: nothing of the work is kept.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._queued += 1
+        self._waiting.put(_Waiting(work, loop, future))
+        try:
+            return await future
+        finally:
+            self._queued -= 1
+
+    def write_now(self, work: Work[Result]) -> Result:
+        """The same, for a thread that has no event loop: blocks until it is committed."""
+        return asyncio.run(self.write(work))
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Do something that only reads, in a thread of its own."""
+        return await asyncio.to_thread(self.read_now, work)
+
+    def read_now(self, work: Work[Result]) -> Result:
+        """Do something that only reads, in this thread.
+
+        Raises
+        ------
+        StorageError
+            If the database does not answer.
+        """
+        try:
+            with self._engine.connect() as connection:
+                return work(connection)
+        except OperationalError as error:
+            raise _refused(error) from error
+
+    def close(self) -> None:
+        """Commit what waits, and close all connections."""
+        self._waiting.put(None)
+        self._thread.join(timeout=30)
+        self._engine.dispose()
+
+    def _write_all(self) -> None:
+        ending = False
+        while not ending:
+            first = self._waiting.get()
+            if first is None:
+                return
+            together = [first]
+            while len(together) < _TOGETHER:
+                try:
+                    following = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    ending = True
+                    break
+                together.append(following)
+            self._commit(together)
+
+    def _commit(self, together: list[_Waiting]) -> None:
+        """One transaction for all; whoever waits is told after it is committed, never before."""
+        outcome: list[tuple[_Waiting, Any, BaseException | None]] = []
+        try:
+            with self._engine.begin() as connection:
+                outcome = [_tried(connection, it) for it in together]
+            self.commits += 1
+        except SQLAlchemyError as error:
+            outcome = [(it, None, _refused(error)) for it in together]
+        except Exception as error:  # noqa: BLE001  # the writer must go on; everybody is told
+            outcome = [(it, None, error) for it in together]
+        for it, result, failure in outcome:
+            it.tell(result, failure)
+
+
+class _Waiting:
+    """A piece of work and who waits for it."""
+
+    def __init__(self, work: Work[Any], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
+        self.work, self._loop, self._future = work, loop, future
+
+    def tell(self, result: Any, failure: BaseException | None) -> None:
+        """Hand the outcome to the event loop that waits; nobody may wait any more."""
+        try:
+            self._loop.call_soon_threadsafe(self._settle, result, failure)
+        except RuntimeError:  # the loop has ended: the process is stopping, what was committed is committed
+            return
+
+    def _settle(self, result: Any, failure: BaseException | None) -> None:
+        if self._future.done():
+            return
+        if failure is None:
+            self._future.set_result(result)
+        else:
+            self._future.set_exception(failure)
+
+
+def _tried(connection: Connection, waiting: _Waiting) -> tuple[_Waiting, Any, BaseException | None]:
+    """Run one piece of work in its savepoint."""
+    try:
+        with connection.begin_nested():
+            return waiting, waiting.work(connection), None
+    except OperationalError:  # a full disk, a lost connection: not this piece of work's fault
+        raise
+    except Exception as error:  # noqa: BLE001  # it is told to whoever asked; the others go on
+        return waiting, None, error
+
+
+def _engine(url: str) -> Engine:
+    kind = make_url(url).get_backend_name()
+    if kind not in ("sqlite", "postgresql"):
+        raise UsageError(f"`database` must be a URL of SQLite or PostgreSQL, got {kind!r}. Leave it out for SQLite.")
+    if kind == "postgresql":
+        return sqlalchemy.create_engine(url, pool_pre_ping=True, poolclass=QueuePool, pool_size=8)
+    engine = sqlalchemy.create_engine(
+        url, poolclass=QueuePool, pool_size=8, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(raw: Any, _record: Any) -> None:
+        raw.isolation_level = None  # the driver's own idea of transactions knows no savepoints
+        cursor = raw.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def _lay_out(engine: Engine) -> None:
+    """Make the tables of a new database; refuse one of another layout."""
+    try:
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+            found = connection.execute(select(meta.c.value).where(meta.c.name == "layout")).scalar()
+            if found is None:
+                connection.execute(insert(meta).values(name="layout", value=str(VERSION)))
+    except OperationalError as error:
+        raise _refused(error) from error
+    if found is not None and found != str(VERSION):
+        raise StorageError(
+            f"The database has layout {found}, and this version of slots knows layout {VERSION}. "
+            "Install the version that wrote it, or name another --data folder."
+        )
+
+
+def _refused(error: SQLAlchemyError) -> StorageError:
+    said = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+    return StorageError(f"The database could not be used: {said}. Nothing was kept of what was asked.")

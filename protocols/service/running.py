@@ -1,0 +1,149 @@
+"""Run a service until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from protocols.service.application import application
+from protocols.service.service import Service
+from protocols.service.settings import Settings
+from protocols.service.web.deadline import DeadlineProtocol
+from slots.errors import StorageError
+
+_GRACE_SECONDS = 20  # for requests that are being answered when the service is told to stop
+
+
+def run(settings: Settings, *, started: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was accepted.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to serve and how.
+    started : callable
+        Told the service's address when it takes requests.
+
+    Raises
+    ------
+    SlotsError
+        If a model, the database or the address cannot be used.
+    """
+    listening = listen(settings)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_until_signal(settings, listening, started))
+
+
+async def _until_signal(settings: Settings, listening: socket.socket, started: Callable[[str], None]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await serve(settings, listening, started=started, stopping=stopping)
+
+
+async def serve(
+    settings: Settings, listening: socket.socket, *, started: Callable[[str], None], stopping: asyncio.Event
+) -> None:
+    """Serve in the running event loop until an event is set, then finish what was accepted.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to serve and how.
+    listening : socket
+        As `listen` bound it; closed at the end.
+    started : callable
+        Told the service's address when it takes requests.
+    stopping : asyncio.Event
+        Set by whoever wants it to stop.
+    """
+    service = await asyncio.to_thread(Service.open, settings)
+    server = _Server(_config(service))
+    await service.start()
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    host, port = listening.getsockname()[:2]
+    started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
+    service.ready = False  # load balancers see it before connections are refused
+    await asyncio.sleep(settings.drain_seconds)
+    service.ending.set()
+    server.should_exit = True
+    try:
+        await serving
+    finally:
+        waiting.cancel()
+        await service.stop()
+        listening.close()
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Bind the address of a service, before models are loaded: that it is taken should be said at once.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the address.
+
+    Returns
+    -------
+    socket
+
+    Raises
+    ------
+    StorageError
+        If it cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        raise StorageError(
+            f"The address {settings.host}:{settings.port} cannot be listened on: {error.strerror or error}. "
+            "Name another with --host and --port."
+        ) from error
+    return listening
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _config(service: Service) -> uvicorn.Config:
+    limits = service.settings.limits
+    return uvicorn.Config(
+        application(service),
+        http=type("Deadline", (DeadlineProtocol,), {"seconds": limits.request_seconds}),
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=max(5, round(limits.request_seconds)),
+    )
+
+
+class _Server(uvicorn.Server):
+    """The server without its own signal handlers: ours say first that the service is not ready any more."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

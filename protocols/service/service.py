@@ -1,0 +1,91 @@
+"""The parts of a running service, and how they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from protocols.service.answering.loaded import Loaded
+from protocols.service.answering.served_model import ServedModel, freeze
+from protocols.service.inbox.database import Database
+from protocols.service.settings import Settings
+
+Swapped = Callable[[ServedModel, Loaded, Loaded], None]
+
+
+@dataclass
+class Service:
+    """What the routes work with.
+
+    Parameters
+    ----------
+    settings : Settings
+        As it was started.
+    database : Database
+        The inbox.
+    models : dict of str to ServedModel
+        By the name that clients use.
+    """
+
+    settings: Settings
+    database: Database
+    models: dict[str, ServedModel]
+    ready: bool = False
+    """Whether requests are welcome; false again from the moment it is asked to stop."""
+    on_swap: list[Swapped] = field(default_factory=list)
+    """Told in the event loop when a new generation of a model answers."""
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the service is asked to stop: streams end themselves."""
+
+    def __post_init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    def open(cls, settings: Settings) -> Service:
+        """Load the models and open the database; nothing runs yet.
+
+        Raises
+        ------
+        ModelError
+            If a model cannot be loaded.
+        StorageError
+            If the data folder or the database cannot be used.
+        """
+        database = Database(settings.database) if settings.database else Database.in_folder(settings.data)
+        service = cls(settings, database, {})
+        for name, folder in settings.models.items():
+            service.models[name] = ServedModel(
+                name, folder, settings.device, settings.limits, swapped=service._tell_swapped
+            )
+        return service
+
+    async def start(self) -> None:
+        """Begin to answer and to watch the model folders."""
+        for served in self.models.values():
+            served.start()
+        self._tasks = [asyncio.create_task(self._watch(served)) for served in self.models.values()]
+        await asyncio.to_thread(freeze)
+        self.ready = True
+
+    async def stop(self) -> None:
+        """End the watching, answer what waits, commit what waits."""
+        self.ready = False
+        self.ending.set()
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for served in self.models.values():
+            await asyncio.to_thread(served.stop)
+        await asyncio.to_thread(self.database.close)
+
+    def _tell_swapped(self, served: ServedModel, before: Loaded, after: Loaded) -> None:
+        for told in self.on_swap:
+            told(served, before, after)
+
+    async def _watch(self, served: ServedModel) -> None:
+        while True:
+            await asyncio.sleep(self.settings.poll_seconds)
+            await served.refresh()

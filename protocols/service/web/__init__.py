@@ -1,0 +1,1 @@
+"""The server around the application: deadlines, bounds on bodies, starting and stopping."""

@@ -1,0 +1,72 @@
+"""A running service in a thread of the test's own process, on a port of its own."""
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+
+import httpx
+import numpy as np
+
+from protocols.service.running import listen, serve
+from protocols.service.settings import Settings
+from slots.training import TrainConfig, fit
+
+CENTRES = np.eye(6, dtype=np.float32)[:4] * 3
+
+
+def rows(n, seed, classes=3, spread=0.4):
+    """Feature rows around `CENTRES` and their classes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    return (CENTRES[labels] + rng.normal(0, spread, (n, 6))).astype(np.float32), labels
+
+
+def small_model(folder):
+    """Three blobs in six dimensions, fitted and saved; the fourth centre is new to it."""
+    x, y = rows(900, 0)
+    config = TrainConfig(epochs=2, slots_per_class=2, held_out=0.2)
+    model, _ = fit(x, y, config=config, class_names=("red", "green", "blue"))
+    model.save(folder)
+    return model
+
+
+@contextmanager
+def running(folder, data, **changes):
+    """A service on a model folder; gives a client of it. ``changes`` are other settings."""
+    settings = replace(Settings({"small": folder}, data, port=0, poll_seconds=0.05), **changes)
+    started, address = threading.Event(), []
+    held = {}
+
+    async def body():
+        held["loop"], held["stopping"] = asyncio.get_running_loop(), asyncio.Event()
+        listening = listen(settings)
+        try:
+            await serve(
+                settings, listening, started=lambda at: (address.append(at), started.set()), stopping=held["stopping"]
+            )
+        finally:
+            started.set()
+
+    failures = []
+
+    def run():
+        try:
+            asyncio.run(body())
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait(60)
+    if failures:
+        raise failures[0]
+    with httpx.Client(base_url=address[0], timeout=30) as client:
+        try:
+            yield client
+        finally:
+            held["loop"].call_soon_threadsafe(held["stopping"].set)
+            thread.join(60)
+            assert not thread.is_alive()
+    if failures:
+        raise failures[0]
