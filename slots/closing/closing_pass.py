@@ -28,6 +28,7 @@ from slots.closing.caps import (
     set_support_caps,
 )
 from slots.closing.config import ClosingConfig, ClosingReport
+from slots.closing.familiar import familiar_shares, fold_in_by_parts
 from slots.closing.reduction import drop_redundant
 from slots.closing.residual_cover import cover_unmatched
 from slots.closing.shrinkage import shrink_support
@@ -36,7 +37,7 @@ from slots.features.exemplars import support_features, thumbnails
 from slots.features.source import FeatureSource
 from slots.head.decision import decide
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.prediction import Prediction
+from slots.head.prediction import AnswerShares, Prediction
 from slots.novelty.slot_novelty import ModelNovelty, learn_novelty
 from slots.progress import Progress
 from slots.shapes import Ids
@@ -56,12 +57,16 @@ class Closed:
         As `support_features` gives them.
     exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel), strings, or None
         As `thumbnails` gives them; None for features.
+    familiar : AnswerShares or None
+        How held-out examples are answered; None where nothing was held out, or every example is matched (mode
+        ``full``).
     """
 
     report: ClosingReport
     novelty: ModelNovelty | None
     exemplar_features: Tensor
     exemplar_images: npt.NDArray[Any] | None
+    familiar: AnswerShares | None
 
 
 @torch.no_grad()
@@ -106,6 +111,10 @@ def close_fit(
     matched_before = drawn.matched.copy()
     added, contradictions = add_missing(data, y, fitted, drawn, config)
     vouching = _vouch(data, y, held_out, config, drawn.evidence or evidence)
+    left_out = []
+    if config.mode != "full":
+        measure_precision(data, held_out)
+        left_out = fold_in_by_parts(data, held_out)
     remembered = support_features(source, head.centres, head.exemplars)
     has_images = source.featurizer.preprocessing.kind != "features"
     images = thumbnails(source.x, head.exemplars.cpu().numpy()) if has_images else None
@@ -120,13 +129,13 @@ def close_fit(
     matched = np.ones(len(y), bool)
     matched[unsure] = answers.matched
     report = ClosingReport(drawn.n_dropped, added, drawn.slack, contradictions, labels, matched, vouching)
-    return Closed(report, novelty, remembered, images)
+    return Closed(report, novelty, remembered, images, familiar_shares(source, head, left_out))
 
 
 def _vouch(
     data: Reference, y: npt.NDArray[np.int64], held_out: Ids, config: ClosingConfig, evidence: Evidence | None
 ) -> Vouching | None:
-    """Shrink the caps as far as the evidence asks for, and let the held-out examples in on it."""
+    """Shrink the caps as far as the evidence asks for."""
     full = config.mode == "full"
     if evidence is None:
         evidence = ask(data.source, data.head, y, held_out)
@@ -142,9 +151,6 @@ def _vouch(
             vouching = alone if without else vouching
             tighten(data.head, vouching.angle)
             data.head.drop_slots(data.head.pooled | ((data.head.support_thresholds <= 1) & (not without)))
-    if not full:
-        measure_precision(data, held_out)
-        fold_in(data, held_out)
     return vouching
 
 

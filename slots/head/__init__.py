@@ -19,6 +19,7 @@ from slots.head.pooling import class_groups as class_groups
 from slots.head.pooling import max_pool as max_pool
 from slots.head.pooling import softmax_pool as softmax_pool
 from slots.head.prediction import Answer as Answer
+from slots.head.prediction import AnswerShares as AnswerShares
 from slots.head.prediction import Prediction as Prediction
 from slots.head.prediction import changed_matched as changed_matched
 from slots.head.similarities import best_view as best_view

@@ -77,6 +77,51 @@ class Prediction:
         )
 
 
+@dataclass(frozen=True)
+class AnswerShares:
+    """How many of some inputs got which kind of answer.
+
+    Parameters
+    ----------
+    n_examples : int
+        Inputs asked (count, >= 1).
+    n_matched : int
+        Those that slots of one label match.
+    n_ambiguous : int
+        Those that slots of two or more labels match.
+
+    Examples
+    --------
+    >>> AnswerShares(200, n_matched=180, n_ambiguous=4).unmatched
+    0.08
+    """
+
+    n_examples: int
+    n_matched: int
+    n_ambiguous: int
+
+    @staticmethod
+    def of(prediction: Prediction) -> AnswerShares:
+        """Those of at least one answer."""
+        ambiguous = int(prediction.ambiguous.sum())
+        return AnswerShares(len(prediction), int(prediction.matched.sum()) - ambiguous, ambiguous)
+
+    @property
+    def matched(self) -> float:
+        """Share that slots of one label match, in [0, 1]."""
+        return self.n_matched / self.n_examples
+
+    @property
+    def ambiguous(self) -> float:
+        """Share that slots of two or more labels match, in [0, 1]."""
+        return self.n_ambiguous / self.n_examples
+
+    @property
+    def unmatched(self) -> float:
+        """Share that no slot matches, in [0, 1]."""
+        return (self.n_examples - self.n_matched - self.n_ambiguous) / self.n_examples
+
+
 def changed_matched(before: Prediction, after: Prediction) -> npt.NDArray[np.int64]:
     """Rows that were matched before and whose answer is not the same in every field.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from slots.features.preprocessing import Preprocessing
 from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.prediction import AnswerShares
 from slots.labels import LabelNames
 from slots.novelty.slot_novelty import ModelNovelty
 from slots.rehearsal.memory import RehearsalMemory
@@ -51,6 +52,8 @@ class ModelParts:
     exemplar_ids : strings of shape (slot, exemplar), or None
         Ids of the remembered examples in the caller's own store, empty where there is none; stored as
         ``exemplar_ids/lists`` (JSON in UTF-8). None where nobody gave any.
+    familiar_shares : AnswerShares or None
+        How the fit's held-out examples are answered.
     """
 
     preprocessing: Preprocessing
@@ -66,3 +69,4 @@ class ModelParts:
     novelty: ModelNovelty | None
     rehearsal: RehearsalMemory | None = None
     exemplar_ids: npt.NDArray[Any] | None = None
+    familiar_shares: AnswerShares | None = None

@@ -17,6 +17,7 @@ from slots.errors import ModelError, UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.prediction import AnswerShares
 from slots.labels import LabelNames
 from slots.model.parts import ModelParts
 from slots.model.recorded import BuildBackbone, build_recorded
@@ -77,6 +78,7 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
         "class_names": list(parts.labels.names),
         "clusters": sorted(parts.labels.clusters),
         "novelty": values,
+        "familiar_shares": None if parts.familiar_shares is None else asdict(parts.familiar_shares),
         "generation": parts.history[-1].number if parts.history else 0,
         "history": [asdict(generation) for generation in parts.history],
     }
@@ -123,7 +125,7 @@ def from_state(
     head = IncrementalNeuralHashing(**header["head"])
     check_kinds(tensors["head"], head.state_dict(), "the head")
     head.load_state_dict(tensors["head"])
-    stored = header.get("novelty")
+    stored, shares = header.get("novelty"), header.get("familiar_shares")
     parts = ModelParts(
         preprocessing=preprocessing,
         views=header["views"],
@@ -138,6 +140,7 @@ def from_state(
         novelty=None if stored is None else ModelNovelty.from_state(tensors["novelty"], stored),
         rehearsal=RehearsalMemory.from_state(tensors["rehearsal"]) if "rehearsal" in tensors else None,
         exemplar_ids=_from_bytes(tensors["exemplar_ids"]["lists"], "ids") if "exemplar_ids" in tensors else None,
+        familiar_shares=None if shares is None else AnswerShares(**shares),
     )
     check_sound(parts)
     return parts

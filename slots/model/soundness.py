@@ -19,6 +19,7 @@ from slots.errors import ModelError
 from slots.features.example_ids import is_example_id
 from slots.features.preprocessing import Preprocessing
 from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.prediction import AnswerShares
 from slots.labels import LabelNames
 from slots.model.parts import ModelParts
 from slots.novelty.slot_classes import MEASURES
@@ -59,6 +60,8 @@ def check_sound(parts: ModelParts) -> None:
     _check_remembered(parts.exemplar_features, parts.exemplar_images, parts.head)
     if parts.exemplar_ids is not None:
         _check_ids(parts.exemplar_ids, parts.head)
+    if parts.familiar_shares is not None:
+        _check_shares(parts.familiar_shares)
     if parts.rehearsal is not None:
         _check_rehearsal(parts.rehearsal, parts.head.feature_dim, n_labels)
     if parts.novelty is not None:
@@ -218,6 +221,14 @@ def _check_ids(ids: npt.NDArray[Any], head: IncrementalNeuralHashing) -> None:
     for found in ids.ravel():
         if found != "" and not is_example_id(found):
             raise _unsound(f"ids of examples must be texts without control characters, got {found!r:.60}")
+
+
+def _check_shares(shares: AnswerShares) -> None:
+    """Counts of answers to held-out examples."""
+    _check_number("held-out examples", shares.n_examples, 1, _MOST_COUNT, whole=True)
+    _check_number("matched held-out examples", shares.n_matched, 0, shares.n_examples, whole=True)
+    rest = shares.n_examples - shares.n_matched
+    _check_number("ambiguous held-out examples", shares.n_ambiguous, 0, rest, whole=True)
 
 
 def _check_rehearsal(memory: RehearsalMemory, feature_dim: int, n_labels: int) -> None:

@@ -17,6 +17,7 @@ from slots.features.preprocessing import Preprocessing
 from slots.features.views import parse_views
 from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.prediction import AnswerShares
 from slots.index.kept_index import KeptIndex
 from slots.labels import LabelNames
 from slots.model.parts import ModelParts
@@ -73,6 +74,10 @@ class ModelState(Featurized):
         self.exemplar_ids: npt.NDArray[Any] | None = None
         """Ids of the remembered examples in the caller's own store, as a fit or an update was told them: strings of
         shape (slot, exemplar), the nearest example first, empty where there is none. None where nobody gave any."""
+        self.familiar_shares: AnswerShares | None = None
+        """How the fit's held-out examples are answered (each by caps that it took no part in narrowing): what the
+        shares of new data like the training data should look like. An update can only make the unmatched fewer. None
+        where nothing was held out, and in models of an older version."""
         self.novelty: ModelNovelty | None = None
         """Metric and calibration of `assess_novelty`; None where too few examples were held out at the fit."""
         self.rehearsal: RehearsalMemory | None = None
@@ -187,6 +192,7 @@ class ModelState(Featurized):
                 novelty=self.novelty,
                 rehearsal=self.rehearsal,
                 exemplar_ids=self.exemplar_ids,
+                familiar_shares=self.familiar_shares,
             )
         )
         write_state(folder, header=header, tensors=tensors, keep_history=keep_history)
@@ -254,5 +260,5 @@ class ModelState(Featurized):
         model.history, model.clusters = parts.history, parts.labels.clusters
         model.exemplar_features, model.thumbnails = parts.exemplar_features, parts.exemplar_images
         model.novelty, model.rehearsal = parts.novelty, parts.rehearsal
-        model.exemplar_ids = parts.exemplar_ids
+        model.exemplar_ids, model.familiar_shares = parts.exemplar_ids, parts.familiar_shares
         return model

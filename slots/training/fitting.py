@@ -182,7 +182,7 @@ def fit(
             source, model.head, labels, held_out=held_out, config=config.closing, progress=progress, evidence=evidence
         )
     model.novelty, model.thumbnails = closed.novelty, closed.exemplar_images
-    model.exemplar_features = closed.exemplar_features
+    model.exemplar_features, model.familiar_shares = closed.exemplar_features, closed.familiar
     if known is not None:
         model.exemplar_ids = remembered_ids(known, model.head.exemplars.cpu().numpy())
     model.rehearsal = remember(source, model.head, labels, held_out=held_out, seed=config.seed, progress=progress)
