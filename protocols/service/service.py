@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from protocols.service.answering.loaded import Loaded
 from protocols.service.answering.served_model import ServedModel, freeze
+from protocols.service.callers import SERVICE
 from protocols.service.inbox.database import Database
+from protocols.service.inbox.events import record
 from protocols.service.settings import Settings
+from slots.errors import StorageError
 
 Swapped = Callable[[ServedModel, Loaded, Loaded], None]
 
@@ -41,6 +45,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
+        self._later: set[asyncio.Task[None]] = set()
 
     @classmethod
     def open(cls, settings: Settings) -> Service:
@@ -79,13 +84,38 @@ class Service:
                 await task
         for served in self.models.values():
             await asyncio.to_thread(served.stop)
+        await asyncio.gather(*self._later)
         await asyncio.to_thread(self.database.close)
 
     def _tell_swapped(self, served: ServedModel, before: Loaded, after: Loaded) -> None:
         for told in self.on_swap:
             told(served, before, after)
+        self.later(
+            self.database.write(
+                lambda it: record(
+                    it, SERVICE, "generation.swap", model=served.name, before=before.generation, after=after.generation
+                )
+            )
+        )
+
+    def later(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do something that nobody waits for; the service waits for it before it closes the database.
+
+        Parameters
+        ----------
+        work : coroutine
+            If the database refuses it, it is not done, and nobody is told.
+        """
+        task = asyncio.create_task(_tolerant(work))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     async def _watch(self, served: ServedModel) -> None:
         while True:
             await asyncio.sleep(self.settings.poll_seconds)
             await served.refresh()
+
+
+async def _tolerant(work: Coroutine[Any, Any, object]) -> None:
+    with contextlib.suppress(StorageError):
+        await work

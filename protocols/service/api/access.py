@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.problems import Problem
+from protocols.service.callers import LOCAL, Caller, Role
 from protocols.service.service import Service
 
-
-class Role(IntEnum):
-    """What a key may do; each role may do what those before it may."""
-
-    READ = 1
-    INGEST = 2
-    LABEL = 3
-    ADMIN = 4
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who sent a request.
-
-    Parameters
-    ----------
-    key_id : int or None
-        Number of the key; None where the service has no keys and listens to this machine alone.
-    name : str
-        The key's name: people are told apart by it.
-    role : Role
-        What they may do.
-    model : str or None
-        The only model they may use; None for all.
-    """
-
-    key_id: int | None
-    name: str
-    role: Role
-    model: str | None = None
-
-
-LOCAL = Caller(None, "local", Role.ADMIN)
-"""Whoever sits at this machine, where no keys were made."""
+__all__ = [
+    "LOCAL", "AdminModel", "Allowed", "Caller", "IngestModel", "LabelModel", "ReadModel", "Role", "TheCaller",
+    "TheService", "allow", "the_caller", "the_service",
+]  # fmt: skip
 
 
 def the_service(request: Request) -> Service:

@@ -48,6 +48,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self._writing = self._engine.execution_options(slots_writes=True)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._queued = 0
         self.commits = 0
@@ -144,7 +145,7 @@ class Database:
         """One transaction for all; whoever waits is told after it is committed, never before."""
         outcome: list[tuple[_Waiting, Any, BaseException | None]] = []
         try:
-            with self._engine.begin() as connection:
+            with self._writing.begin() as connection:
                 outcome = [_tried(connection, it) for it in together]
             self.commits += 1
         except SQLAlchemyError as error:
@@ -208,7 +209,9 @@ def _engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        # A transaction that reads first and writes then would fail if another process wrote in between.
+        writes = connection.get_execution_options().get("slots_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
@@ -216,7 +219,7 @@ def _engine(url: str) -> Engine:
 def _lay_out(engine: Engine) -> None:
     """Make the tables of a new database; refuse one of another layout."""
     try:
-        with engine.begin() as connection:
+        with engine.execution_options(slots_writes=True).begin() as connection:
             metadata.create_all(connection)
             found = connection.execute(select(meta.c.value).where(meta.c.name == "layout")).scalar()
             if found is None:
