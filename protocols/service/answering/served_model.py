@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.service.answering.loaded import Answers, Loaded
+from protocols.service.answering.recent import Recent
 from protocols.service.settings import Limits
 from slots.errors import SlotsError
 from slots.storage.states import POINTER
@@ -90,6 +91,8 @@ class ServedModel:
     limits: Limits
     swapped: Callable[[ServedModel, Loaded, Loaded], None] = lambda *_: None
     counted: Batches = field(default_factory=Batches)
+    recent: Recent = field(default_factory=Recent)
+    """The latest answers."""
 
     def __post_init__(self) -> None:
         self.problem: str = ""
@@ -235,6 +238,7 @@ class ServedModel:
         x = live[0].x if len(live) == 1 else np.concatenate([it.x for it in live])
         answers = self.current.answer(x, false_alarm_rate=live[0].rate)
         self._count(len(x), time.monotonic() - now)
+        self.recent.add(answers)
         start = 0
         for it in live:
             outcome.append((it, answers.rows(start, start + len(it.x)) if len(live) > 1 else answers))
