@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select
 
 from protocols.pages.pictures import png, shrink
 from protocols.service.inbox.tables import item
@@ -117,7 +117,7 @@ def count(connection: Connection, model: str, **where: Any) -> int:
     return int(connection.execute(query.where(*(item.c[name] == value for name, value in where.items()))).scalar_one())
 
 
-def shown(row: Row[Any]) -> StoredItem:
+def shown(row: Any) -> StoredItem:
     """A row of `COLUMNS` as pages show it."""
     content = row.content or b""
     return StoredItem(
