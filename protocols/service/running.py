@@ -14,6 +14,7 @@ from protocols.service.application import application
 from protocols.service.service import Service
 from protocols.service.settings import Settings
 from protocols.service.web.deadline import DeadlineProtocol
+from protocols.service.web.notify import notify
 from slots.errors import StorageError
 
 _GRACE_SECONDS = 20  # for requests that are being answered when the service is told to stop
@@ -71,8 +72,10 @@ async def serve(
         await asyncio.sleep(0.01)
     host, port = listening.getsockname()[:2]
     started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    notify("READY=1")
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
+    notify("STOPPING=1")
     service.ready = False  # load balancers see it before connections are refused
     await asyncio.sleep(settings.drain_seconds)
     service.ending.set()

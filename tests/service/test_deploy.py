@@ -1,0 +1,105 @@
+"""What ships the service: files that parse as what they are, and say what the service understands."""
+
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from typer.main import get_command
+
+from protocols.commands.app import app
+from protocols.service.web.notify import notify
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+if not DEPLOY.exists():
+    pytest.skip("needs the checkout", allow_module_level=True)
+
+SERVE = get_command(app).commands["serve"]
+
+
+def understood(words):
+    """The words after `slots` parse as a command of ours."""
+    assert words[0] == "serve"
+    SERVE.make_context("serve", list(words[1:]), resilient_parsing=False)
+
+
+def documents(name):
+    return [it for it in yaml.safe_load_all((DEPLOY / name).read_text()) if it]
+
+
+def test_the_images_command_is_one_of_ours():
+    text = (DEPLOY / "Dockerfile").read_text()
+    (command,) = re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)
+    understood(yaml.safe_load(command))
+    assert re.search(r"^USER slots$", text, re.MULTILINE)
+    for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        assert all((DEPLOY.parent / file).exists() for file in copied.split())
+
+
+def test_compose_files_are_as_their_schema_says():
+    checker = Path(sys.executable).parent / "check-jsonschema"
+    done = subprocess.run(
+        [checker, "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_services_start_what_there_is():
+    (found,) = documents("compose.yaml")
+    profiles = {name: it.get("profiles", []) for name, it in found["services"].items()}
+    assert profiles["slots"] == []
+    assert {name for name, it in profiles.items() if it} == {"slots-postgres", "postgres", "prometheus", "labelstudio"}
+    for name in ("slots", "slots-postgres"):
+        understood(found["services"][name]["command"])
+        assert found["services"][name]["read_only"]
+
+
+def test_kubernetes_manifests_are_as_their_schema_says():
+    for found in documents("kubernetes/slots.yaml"):
+        kubernetes_validate.validate(found, "1.29", strict=True)
+
+
+def test_the_pod_is_asked_at_routes_that_are_there():
+    (stateful,) = [it for it in documents("kubernetes/slots.yaml") if it["kind"] == "StatefulSet"]
+    spec = stateful["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    understood(container["args"])
+    assert {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe")} == {"/v2/health/live"}
+    assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    assert stateful["spec"]["replicas"] == 1  # there is one writer
+    assert spec["terminationGracePeriodSeconds"] > 30
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path):
+    unit = (DEPLOY / "slots.service").read_text()
+    (command,) = re.findall(r"^ExecStart=\S+ (.+)$", unit, re.MULTILINE)
+    understood(shlex.split(command))
+    if shutil.which("systemd-analyze") is None:
+        return
+    here = tmp_path / "slots.service"
+    here.write_text(
+        unit.replace("/opt/slots/bin/slots", "/bin/true").replace("Documentation=man:systemd.service(5)\n", "")
+    )
+    done = subprocess.run(["systemd-analyze", "verify", here], capture_output=True, text=True, check=False)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "slots.service" in line]) == (0, [])
+
+
+def test_the_manager_is_told(tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notify("READY=1")
+        assert manager.recv(64) == b"READY=1"
+    notify("STOPPING=1")  # nobody listens any more
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    notify("READY=1")
