@@ -6,12 +6,12 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from protocols.service.api import health, models, predicting, problems
-from protocols.service.pages import gallery, home, rendering
+from protocols.service.api import explaining, health, models, predicting, problems
+from protocols.service.pages.routes import PAGES
 from protocols.service.service import Service
 from protocols.service.web.bodies import BoundedBodies
 
-ROUTERS = (health.router, models.router, predicting.router, rendering.router, home.router, gallery.router)
+ROUTERS = (health.router, models.router, predicting.router, explaining.router, *PAGES)
 """All routes, in the order in which a path is looked up."""
 
 

@@ -10,7 +10,7 @@ from support.service import rows, running
 from protocols.service.answering.loaded import Loaded
 from protocols.service.answering.recent import Recent
 
-MODEL_PAGES = ("", "/live", "/slots", "/slots/0")
+MODEL_PAGES = ("", "/live", "/slots", "/slots/0", "/explain")
 PAGES = [f"/models/small{end}" for end in MODEL_PAGES]
 
 
@@ -97,3 +97,32 @@ def test_counts_by_the_second_forget_what_is_old(small):
     fired = answers.prediction.slots[answers.prediction.answers > 0]
     assert by_slot.tolist() == (3 * np.bincount(fired, minlength=len(by_slot))).tolist()
     assert recent.by_slot(len(by_slot), loaded.generation + 1).sum() == 0
+
+
+def test_an_explanation_names_the_slots_that_answered(client, small):
+    x, _ = rows(16, 4, classes=4)
+    told = Loaded.load(small, "cpu").answer(x, false_alarm_rate=0.05).prediction
+    answers = client.post("/api/v1/models/small/explain", json={"inputs": x.tolist()}).json()["answers"]
+    assert [it["why"]["behind"]["slot"] for it in answers] == told.slots.tolist()
+    assert [it["why"]["foreign"]["slot"] for it in answers if it["why"]["foreign"]] == [
+        slot for slot in told.runner_up_slots.tolist() if slot >= 0
+    ]
+    assert np.allclose([it["why"]["behind"]["margin"] for it in answers], np.degrees(told.margins))
+    assert all(it["why"]["foreign"]["label"] != it["label"] for it in answers if it["why"]["foreign"])
+    assert client.post("/api/v1/models/small/explain", json={"inputs": [x[0].tolist()] * 17}).status_code == 422
+
+
+def test_a_pasted_row_is_explained_with_and_without_scripts(client):
+    x, _ = rows(1, 5)
+    answer = client.post("/api/v1/models/small/predict", json={"inputs": x.tolist()}).json()["answers"][0]
+    sent = {"text": " ; ".join(str(it) for it in x[0].tolist())}
+    whole = parse(client.post("/models/small/explain", data=sent).text)
+    piece = parse(client.post("/models/small/explain", data=sent, headers={"hx-request": "true"}).text)
+    for found in (whole, piece):
+        (verdict,) = found.all("div", cls="verdict")
+        assert answer["answer"] in verdict.attributes["class"].split()
+        (ruler,) = found.all("table", cls="ruler")
+        assert ruler.all("tbody")[0].all("a")[0].text == str(answer["slot"])
+    assert not piece.all("html")
+    for wrong in ("1, 2, three", "1 2 3", ""):
+        assert client.post("/models/small/explain", data={"text": wrong}).status_code == 422

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -178,7 +179,22 @@ def environment() -> jinja2.Environment:
     shared = page_environment()
     own = jinja2.PackageLoader("protocols.service.pages")
     assert shared.loader is not None
-    return shared.overlay(loader=jinja2.ChoiceLoader([own, shared.loader]))
+    made = shared.overlay(loader=jinja2.ChoiceLoader([own, shared.loader]))
+    made.filters = {**shared.filters, "moment": moment}
+    return made
+
+
+def moment(seconds: float | None) -> str:
+    """Seconds since 1970 as a date and time of day; a dash for none.
+
+    Examples
+    --------
+    >>> moment(0.0), moment(None)
+    ('1970-01-01 00:00:00 UTC', '–')
+    """
+    if seconds is None:
+        return "–"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _places(model: str) -> list[Place]:
