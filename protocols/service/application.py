@@ -7,11 +7,13 @@ from importlib import metadata
 from fastapi import FastAPI
 
 from protocols.service.api import explaining, health, models, predicting, problems
+from protocols.service.api.jobs import following, starting
 from protocols.service.pages.routes import PAGES
 from protocols.service.service import Service
 from protocols.service.web.bodies import BoundedBodies
 
-ROUTERS = (health.router, models.router, predicting.router, explaining.router, *PAGES)
+JOBS = (starting.router, following.router)
+ROUTERS = (health.router, models.router, predicting.router, explaining.router, *JOBS, *PAGES)
 """All routes, in the order in which a path is looked up."""
 
 

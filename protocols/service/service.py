@@ -13,6 +13,7 @@ from protocols.service.answering.served_model import ServedModel, freeze
 from protocols.service.callers import SERVICE
 from protocols.service.inbox.database import Database
 from protocols.service.inbox.events import record
+from protocols.service.jobs.runner import JobRunner
 from protocols.service.settings import Settings
 from slots.errors import StorageError
 
@@ -44,6 +45,8 @@ class Service:
     """Set when the service is asked to stop: streams end themselves."""
 
     def __post_init__(self) -> None:
+        self.jobs = JobRunner(self.database, self.models, self.settings.data, self._content)
+        self.on_swap.append(lambda served, _before, _after: self.jobs.again.begin(served.name))
         self._tasks: list[asyncio.Task[None]] = []
         self._later: set[asyncio.Task[None]] = set()
 
@@ -59,17 +62,20 @@ class Service:
             If the data folder or the database cannot be used.
         """
         database = Database(settings.database) if settings.database else Database.in_folder(settings.data)
-        service = cls(settings, database, {})
-        for name, folder in settings.models.items():
-            service.models[name] = ServedModel(
-                name, folder, settings.device, settings.limits, swapped=service._tell_swapped
-            )
+        models = {
+            name: ServedModel(name, folder, settings.device, settings.limits)
+            for name, folder in settings.models.items()
+        }
+        service = cls(settings, database, models)
+        for served in models.values():
+            served.swapped = service._tell_swapped
         return service
 
     async def start(self) -> None:
         """Begin to answer and to watch the model folders."""
         for served in self.models.values():
             served.start()
+        await self.jobs.start()
         self._tasks = [asyncio.create_task(self._watch(served)) for served in self.models.values()]
         await asyncio.to_thread(freeze)
         self.ready = True
@@ -82,10 +88,15 @@ class Service:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self.jobs.stop()
         for served in self.models.values():
             await asyncio.to_thread(served.stop)
         await asyncio.gather(*self._later)
         await asyncio.to_thread(self.database.close)
+
+    def _content(self, digest: str) -> bytes:
+        """The content of a digest, of items whose row does not hold it."""
+        return (self.settings.data / "blobs" / digest[:2] / digest[2:4] / digest).read_bytes()
 
     def _tell_swapped(self, served: ServedModel, before: Loaded, after: Loaded) -> None:
         for told in self.on_swap:

@@ -10,23 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from protocols.service.answering.served_model import Expired, Overloaded
-from slots.errors import DataError, ModelError, OutdatedError, SlotsError, StorageError, UsageError
-
-STATUS: tuple[tuple[type[SlotsError], int], ...] = (
-    (OutdatedError, 409),
-    (UsageError, 400),
-    (DataError, 422),
-    (StorageError, 507),
-    (ModelError, 500),
-)
-"""Status of each kind of error of the package; the first that fits."""
-
-TITLES = {
-    400: "Bad request", 401: "No key", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
-    408: "Request timeout", 409: "Conflict", 413: "Too large", 415: "Unsupported media type",
-    422: "Not understood", 429: "Too many requests", 500: "Internal error", 503: "Busy", 507: "No space",
-}  # fmt: skip
-"""What each status is called."""
+from protocols.service.statuses import problem_details, status_of
+from slots.errors import SlotsError
 
 
 class Problem(Exception):  # noqa: N818  # the term of RFC 9457
@@ -57,16 +42,12 @@ def problem_of(error: Exception) -> Problem:
         return Problem(422, _described(error))
     if isinstance(error, HTTPException):
         return Problem(error.status_code, str(error.detail), dict(error.headers or {}))
-    for kind, status in STATUS:
-        if isinstance(error, kind):
-            return Problem(status, str(error))
-    return Problem(500, f"Internal error ({type(error).__name__}). Please report it.")
+    return Problem(*status_of(error))
 
 
 def document_of(problem: Problem) -> dict[str, Any]:
     """The members of the problem's JSON document."""
-    title = TITLES.get(problem.status, "Error")
-    return {"type": "about:blank", "title": title, "status": problem.status, "detail": problem.detail}
+    return problem_details(problem.status, problem.detail)
 
 
 async def respond(_request: Request, error: Exception) -> JSONResponse:

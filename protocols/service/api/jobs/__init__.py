@@ -1,0 +1,1 @@
+"""Routes that start work, follow it, and lead through a model's generations."""

@@ -1,0 +1,1 @@
+"""What runs in a job's own process; nothing of the web is imported here."""

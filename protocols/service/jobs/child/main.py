@@ -1,0 +1,89 @@
+"""The process that does a job: it is told what to do over a pipe, tells its progress, and answers over the same pipe.
+
+It imports the library and nothing of the web; importing torch takes seconds, so it waits for another job afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+_NICE = 5  # answers come before jobs
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a child is to do.
+
+    Parameters
+    ----------
+    kind : str
+        One of `protocols.service.jobs.child.work.KINDS`.
+    folder : Path
+        The model folder.
+    device : str
+        Where the model shall lie.
+    material : Path
+        A folder with what the job works on, for this job alone.
+    arguments : dict
+        What was asked, as JSON.
+    token : str
+        What the new generation's line of history names the job by.
+    by : str
+        Who asked.
+    """
+
+    kind: str
+    folder: Path
+    device: str
+    material: Path
+    arguments: dict[str, Any]
+    token: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """How far a job is: what is being done, and how much of it (0 to 1)."""
+
+    step: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How a job ended: with a result, or with problem details."""
+
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
+def main(pipe: Connection) -> None:
+    """Work on what comes over a pipe until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all; the service ends its children
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(_NICE)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from protocols.service.jobs.child.work import work  # torch and the library: while the first task is made ready
+
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(work(task, lambda step, share: pipe.send(Told(step, share))))
+
+
+def _end_with_parent() -> None:
+    """A service that was killed cannot end its children: they see it, and go on with nothing that nobody waits for."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

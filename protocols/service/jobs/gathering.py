@@ -1,0 +1,107 @@
+"""From the inbox to a job's material: which items a review or an update works on, and which labels count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, func, select
+
+from protocols.service.inbox.tables import item, label
+from protocols.service.jobs.child.material import Material, MaterialWriter
+from slots.model.slot_model import SlotModel
+
+MOST_ITEMS = 50_000
+"""Items of one job; the newest of the unmatched, and all that are labelled as far as that goes."""
+
+_AT_ONCE = 200  # contents read from the database together
+
+
+def gather(
+    connection: Connection,
+    name: str,
+    model: SlotModel,
+    folder: Path,
+    content: Callable[[str], bytes],
+    *,
+    labelled: bool,
+    most: int = MOST_ITEMS,
+) -> Material:
+    """Write the items that a job works on into its folder.
+
+    Parameters
+    ----------
+    connection : Connection
+        Of the inbox; only read.
+    name : str
+        The model's name.
+    model : SlotModel
+        Says what an input is.
+    folder : Path
+        An empty folder.
+    content : callable
+        The content of a digest, of an item whose row does not hold it.
+    labelled : bool
+        False: the unmatched that nobody has labelled, for a review. True: these, and what was labelled and not learned.
+    most : int, default `MOST_ITEMS`
+        Items at most (count).
+
+    Returns
+    -------
+    Material
+        In the order in which the items came in.
+    """
+    given, disagreed = _agreed(connection, name) if labelled else ({}, 0)
+    unmatched = select(item.c.number).where(_is_open(name))
+    n_unmatched = connection.execute(select(func.count()).select_from(unmatched.subquery())).scalar_one()
+    kept = sorted(given)[-most:]
+    room = most - len(kept)
+    newest = connection.execute(unmatched.order_by(item.c.number.desc()).limit(room)).scalars()
+    numbers = sorted({*kept, *newest})
+    ids = []
+    preprocessing = model.preprocessing
+    writer = MaterialWriter(folder, preprocessing.kind, preprocessing.shape, len(numbers))
+    for row, (item_id, stored, digest) in enumerate(_contents(connection, numbers)):
+        writer.put(row, content(digest) if stored is None else stored)
+        ids.append(item_id)
+    labels = {row: given[number] for row, number in enumerate(numbers) if number in given}
+    material = Material(numbers, ids, labels, n_unmatched + len(given) - len(numbers), disagreed)
+    writer.close(material)
+    return material
+
+
+def _is_open(name: str) -> Any:
+    return and_(item.c.model == name, item.c.state == "open", item.c.answer == "unmatched")
+
+
+def _contents(connection: Connection, numbers: list[int]) -> Iterable[tuple[str, bytes | None, str]]:
+    """Id, content where the row has it, and digest of items, in the order of their numbers."""
+    chosen: Select[Any] = select(item.c.id, item.c.content, item.c.digest).order_by(item.c.number)
+    for start in range(0, len(numbers), _AT_ONCE):
+        among = numbers[start : start + _AT_ONCE]
+        yield from (tuple(row) for row in connection.execute(chosen.where(item.c.number.in_(among))))
+
+
+def _agreed(connection: Connection, name: str) -> tuple[dict[int, str], int]:
+    """Labels of the items that are labelled and not learned, by number; and how many nobody can rely on.
+
+    The last label of each person counts, and only one that they were sure of. Where two people differ there is none.
+    """
+    chosen = (
+        select(label.c.item, label.c.by, label.c.label, label.c.sure)
+        .join(item, item.c.number == label.c.item)
+        .where(item.c.model == name, item.c.state == "labelled")
+        .order_by(label.c.number)
+    )
+    last: dict[int, dict[str, str | None]] = {}
+    for number, by, word, sure in connection.execute(chosen):
+        last.setdefault(number, {})[by] = word if sure else None
+    found, unclear = {}, 0
+    for number, words in last.items():
+        given = {word for word in words.values() if word is not None}
+        if len(given) == 1:
+            found[number] = given.pop()
+        else:
+            unclear += 1
+    return found, unclear

@@ -1,0 +1,136 @@
+"""Review, labels, update: in processes of their own, while the service answers."""
+
+import time
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+from support.inbox_rows import items, put_items, put_labels, with_database
+from support.service import rows, running
+
+from protocols.recipes.building import load_model
+from protocols.service.inbox.tables import member, review_group
+from slots.model.comparison import diff
+from slots.model.slot_model import SlotModel
+
+MODEL = "/api/v1/models/small"
+
+
+def over(client, started, within=120):
+    """The document of a job when it is over."""
+    assert started.status_code == 202, started.text
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        found = client.get(started.headers["Location"]).json()
+        if found["state"] not in ("queued", "running"):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(found)
+
+
+def done(client, started):
+    """The result of a job that must be done."""
+    found = over(client, started)
+    assert found["state"] == "done", found
+    assert found["share"] == 1
+    return found["result"]
+
+
+def answers(client, x):
+    return client.post(f"{MODEL}/predict", json={"inputs": x.tolist()}).json()["answers"]
+
+
+def groups_of(data, number):
+    chosen = (
+        select(review_group.c.middle, review_group.c.gain, member.c.item)
+        .join(member, member.c.review_group == review_group.c.number)
+        .where(review_group.c.review == number)
+        .order_by(review_group.c.place, member.c.place)
+    )
+    found = {}
+    for middle, gain, of_group in with_database(data, lambda it: it.execute(chosen).all()):
+        found.setdefault((middle, gain), []).append(of_group)
+    return found
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_items_are_grouped_labelled_and_learned(own, tmp_path, spread):
+    data = tmp_path / "data"
+    x, y = rows(300, 5, classes=4)
+    numbers = put_items(data, own, x)
+    row_of = {number: row for row, number in enumerate(numbers)}
+    with running(own, data) as client:
+        before = answers(client, x)
+        result = done(client, client.post(f"{MODEL}/review"))
+        proposal = load_model(own, device="cpu").propose(x[[it["answer"] == "unmatched" for it in before]])
+        groups = groups_of(data, result["review"])
+        assert result["groups"] == len(groups) == len(proposal.queries) > 0
+        assert [gain for _, gain in groups] == proposal.gains.tolist()
+        for (middle, gain), members in groups.items():
+            assert middle not in members or members[0] == middle
+            assert len(members) == gain
+            assert all(before[row_of[number]]["answer"] == "unmatched" for number in members)
+
+        names = ("red", "green", "blue", "white")
+        given = {middle: names[y[row_of[middle]]] for middle, _ in groups}
+        assert "white" in given.values()
+        put_labels(data, given)
+        planned = done(client, client.post(f"{MODEL}/updates", json={"dry_run": True, "spread": spread}))
+        assert planned["slots_added"] > 0
+        assert client.get(MODEL).json()["generation"] == 0
+        assert answers(client, x) == before
+
+        result = done(client, client.post(f"{MODEL}/updates", json={"spread": spread}))
+        assert {**planned, "dry_run": False, "learned": result["learned"]} == result
+        assert client.get(MODEL).json()["generation"] == result["generation"] == 1
+        assert result["proven"]
+        assert result["changed_matched_answers"] == 0
+        assert sorted(result["learned"]) == sorted(given)
+        after = answers(client, x)
+        fields = ("label", "answer", "slot", "margin")
+        for old, new in zip(before, after, strict=True):
+            if old["answer"] != "unmatched":
+                assert [old[it] for it in fields] == [new[it] for it in fields]
+        assert sum(it["label"] == "white" for it in after) > 0.5 * (y == 3).sum()
+        stored = items(data)
+        for number, row in row_of.items():
+            assert stored[number]["state"] == ("learned" if number in given else "open")
+            assert stored[number]["generation"] == 1
+            assert stored[number]["answer"] == after[row]["answer"]
+            assert stored[number]["label"] == after[row]["label"]
+            assert stored[number]["margin"] == after[row]["margin"]
+    old, new = (SlotModel.load(own, generation=it) for it in (0, 1))
+    assert diff(old, new, x).proven
+    assert new.exemplar_ids is not None
+    assert set(new.exemplar_ids[old.head.n_slots :].ravel()) - {""} <= {f"item-{row}" for row in range(300)}
+
+
+def test_nothing_to_learn_is_said_in_a_sentence(own, tmp_path):
+    data = tmp_path / "data"
+    put_items(data, own, rows(20, 6, classes=4)[0])
+    with running(own, data) as client:
+        found = over(client, client.post(f"{MODEL}/updates"))
+        assert found["state"] == "failed"
+        assert found["error"]["status"] == 422
+        assert "no item was labelled" in found["error"]["detail"]
+        assert client.get("/api/v1/jobs").json() == [found]
+        assert client.delete(f"/api/v1/jobs/{found['id']}").status_code == 409
+        assert client.get("/api/v1/jobs/99").status_code == 404
+        assert client.post(f"{MODEL}/updates", json={"budget": 0}).status_code == 422
+        assert client.post(f"{MODEL}/updates", json={"buget": 1}).status_code == 422
+
+
+def test_people_who_differ_and_those_not_sure_teach_nothing(own, tmp_path):
+    data = tmp_path / "data"
+    x, y = rows(200, 7, classes=4)
+    numbers = np.array(put_items(data, own, x))[y == 3]
+    put_labels(data, {int(it): "white" for it in numbers[:6]})
+    put_labels(data, {int(numbers[0]): "grey"}, by="bob")
+    put_labels(data, {int(numbers[1]): "white"}, by="bob")
+    put_labels(data, {int(numbers[2]): "white"}, sure=0)
+    put_labels(data, {int(numbers[3]): None})
+    with running(own, data) as client:
+        result = done(client, client.post(f"{MODEL}/updates"))
+    assert result["labels_given"] == 3
+    assert result["labels_in_doubt"] == 3
+    assert sorted(result["learned"]) == sorted(int(it) for it in numbers[[1, 4, 5]])
