@@ -8,7 +8,8 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from protocols.service.jobs.child.main import Answered, Task, Told, main
+from protocols.service.jobs.child.main import main
+from protocols.service.jobs.child.tasks import Answered, Task, Told
 
 _IDLE_SECONDS = 300.0  # after which the waiting process is ended, for its memory
 _PATIENCE_SECONDS = 5.0  # for a process to end by SIGTERM before it gets SIGKILL

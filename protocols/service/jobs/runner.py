@@ -17,7 +17,7 @@ from protocols.service.answering.served_model import ServedModel
 from protocols.service.inbox.database import Database
 from protocols.service.jobs import records
 from protocols.service.jobs.answering_again import AnsweringAgain
-from protocols.service.jobs.child.main import Answered, Task
+from protocols.service.jobs.child.tasks import Answered, Task
 from protocols.service.jobs.children import Child, ChildEnded, Children
 from protocols.service.jobs.feed import Feed
 from protocols.service.jobs.gathering import gather

@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from protocols.pages.environment import page_environment
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import Role, the_caller, the_service
-from protocols.service.api.problems import TITLES, Problem, problem_of
+from protocols.service.api.problems import Problem, problem_of
 
 _FILES = {
     "report.css": ("protocols.templates", "text/css; charset=utf-8"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import backbones
 from protocols.recipes.building import load_model, pick_device
-from protocols.service.jobs.child.main import Task
 from protocols.service.jobs.child.material import Material, read_inputs, read_list
+from protocols.service.jobs.child.tasks import Task
 from slots.errors import DataError
 from slots.head.prediction import Prediction, changed_matched
 from slots.model.comparison import diff

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from protocols.service.jobs.child.learning import learn, review
-from protocols.service.jobs.child.main import Answered, Task
+from protocols.service.jobs.child.tasks import Answered, Task
 from protocols.service.statuses import problem_details, status_of
 from slots.errors import OutdatedError
 from slots.progress import Progress
