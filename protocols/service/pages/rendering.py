@@ -20,6 +20,7 @@ from protocols.pages.environment import page_environment
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import Role, the_caller, the_service
 from protocols.service.api.problems import Problem, problem_of
+from protocols.service.statuses import TITLES
 
 _FILES = {
     "report.css": ("protocols.templates", "text/css; charset=utf-8"),
