@@ -134,3 +134,25 @@ def test_people_who_differ_and_those_not_sure_teach_nothing(own, tmp_path):
     assert result["labels_given"] == 3
     assert result["labels_in_doubt"] == 3
     assert sorted(result["learned"]) == sorted(int(it) for it in numbers[[1, 4, 5]])
+
+
+def test_an_update_is_undone_and_its_items_wait_to_be_learned_again(own, tmp_path):
+    data = tmp_path / "data"
+    x, y = rows(200, 8, classes=4)
+    numbers = np.array(put_items(data, own, x))[y == 3][:8]
+    put_labels(data, {int(it): "white" for it in numbers})
+    with running(own, data) as client:
+        before = answers(client, x)
+        done(client, client.post(f"{MODEL}/updates"))
+        assert answers(client, x) != before
+        assert client.get(f"{MODEL}/diff", params={"from": 0, "to": 1}).json()["proven"]
+        assert client.get(f"{MODEL}/diff", params={"from": 7}).status_code == 400
+        undone = client.post(f"{MODEL}/undo").json()
+        assert (undone["number"], undone["content"]) == (2, 0)
+        assert answers(client, x) == before
+        stored = items(data)
+        assert {stored[int(it)]["state"] for it in numbers} == {"labelled"}
+        assert {it["generation"] for it in stored.values()} == {2}
+        assert [it["what"] for it in client.get(f"{MODEL}/generations").json()] == ["fit", "update", "undo"]
+        assert client.post(f"{MODEL}/prune", json={"keep": 1}).json()["removed"] == [1]
+        assert client.post(f"{MODEL}/undo", json={"to": 1}).status_code == 400
