@@ -153,6 +153,6 @@ def test_an_update_is_undone_and_its_items_wait_to_be_learned_again(own, tmp_pat
         stored = items(data)
         assert {stored[int(it)]["state"] for it in numbers} == {"labelled"}
         assert {it["generation"] for it in stored.values()} == {2}
-        assert [it["what"] for it in client.get(f"{MODEL}/generations").json()] == ["fit", "update", "undo"]
+        assert [it["what"] for it in client.get(f"{MODEL}/generations").json()] == ["start", "update", "undo"]
         assert client.post(f"{MODEL}/prune", json={"keep": 1}).json()["removed"] == [1]
         assert client.post(f"{MODEL}/undo", json={"to": 1}).status_code == 400
