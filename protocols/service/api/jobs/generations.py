@@ -106,13 +106,13 @@ def _difference(served: ServedModel, older: int | None, newer: int | None) -> di
     if older is None and not before:
         raise UsageError(f"`from` must be a generation before {second}, and none is kept. There is nothing to compare.")
     first = before[-1] if older is None else older
-    pair = [SlotModel.load(served.folder, generation=it, build=backbones.build) for it in _kept(kept, first, second)]
-    return asdict(diff(*pair))
+    _check_kept(kept, first, second)
+    old, new = (SlotModel.load(served.folder, generation=it, build=backbones.build) for it in (first, second))
+    return asdict(diff(old, new))
 
 
-def _kept(kept: list[int], *wanted: int) -> tuple[int, ...]:
+def _check_kept(kept: list[int], *wanted: int) -> None:
     for number in wanted:
         if number not in kept:
             listed = ", ".join(map(str, kept))
             raise UsageError(f"`from` and `to` must be generations that are kept, got {number}. Kept are {listed}.")
-    return wanted
