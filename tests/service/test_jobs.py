@@ -1,5 +1,10 @@
 """Review, labels, update: in processes of their own, while the service answers."""
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -156,3 +161,59 @@ def test_an_update_is_undone_and_its_items_wait_to_be_learned_again(own, tmp_pat
         assert [it["what"] for it in client.get(f"{MODEL}/generations").json()] == ["start", "update", "undo"]
         assert client.post(f"{MODEL}/prune", json={"keep": 1}).json()["removed"] == [1]
         assert client.post(f"{MODEL}/undo", json={"to": 1}).status_code == 400
+
+
+def test_a_killed_process_is_a_failed_job_and_a_cancelled_one_leaves_the_folder_whole(own, tmp_path):
+    data = tmp_path / "data"
+    x, y = rows(200, 9, classes=4)
+    numbers = np.array(put_items(data, own, x))[y == 3][:8]
+    put_labels(data, {int(it): "white" for it in numbers})
+    with running(own, data) as client:
+        first, second, third = (client.post(f"{MODEL}/updates") for _ in range(3))
+        assert client.delete(third.headers["Location"]).json()["state"] == "cancelled"
+        os.kill(child_pid(), signal.SIGKILL)
+        found = over(client, first)
+        assert found["state"] == "failed"
+        assert "was killed (signal 9)" in found["error"]["detail"]
+        child_pid()  # the next job has begun
+        assert client.delete(second.headers["Location"]).json()["state"] == "cancelled"
+        assert client.get(MODEL).json()["generation"] == 0
+        assert load_model(own).generation == 0
+        assert done(client, client.post(f"{MODEL}/updates"))["generation"] == 1
+        events = client.get(second.headers["Location"] + "/events").text
+        assert events.count("event: job") >= 2
+        assert '"state": "cancelled"' in events.splitlines()[-2]
+        last = [line[4:] for line in events.splitlines() if line.startswith("id: ")][-2]
+        again = client.get(second.headers["Location"] + "/events", headers={"Last-Event-ID": last}).text
+        assert again.count("event: job") == 1
+
+
+def test_a_job_that_a_stop_cut_off_is_interrupted(own, tmp_path):
+    data = tmp_path / "data"
+    put_items(data, own, rows(100, 10, classes=4)[0])
+    with running(own, data) as client:
+        started = client.post(f"{MODEL}/review")
+        child_pid()
+    with running(own, data) as client:
+        assert client.get(started.headers["Location"]).json()["state"] == "interrupted"
+        assert done(client, client.post(f"{MODEL}/review"))["groups"] > 0
+
+
+def child_pid():
+    """Of the process that does a job, as soon as there is one."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        found = [it for it in multiprocessing.active_children() if it.name == "slots-job"]
+        if found:
+            return found[0].pid
+        time.sleep(0.02)
+    raise AssertionError
+
+
+def test_a_jobs_process_imports_nothing_of_the_web():
+    asks = (
+        "import sys, protocols.service.jobs.child.main, protocols.service.jobs.child.work; "
+        "print(sorted({'fastapi', 'starlette', 'uvicorn', 'sqlalchemy', 'pydantic'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
