@@ -163,6 +163,22 @@ def test_an_update_is_undone_and_its_items_wait_to_be_learned_again(own, tmp_pat
         assert client.post(f"{MODEL}/undo", json={"to": 1}).status_code == 400
 
 
+def test_an_edit_is_tried_then_done(own, tmp_path):
+    x, _ = rows(60, 11)
+    with running(own, tmp_path / "data") as client:
+        order = {"what": "merge", "labels": ["red"], "label": "crimson"}
+        before = answers(client, x)
+        tried = done(client, client.post(f"{MODEL}/edits", json={**order, "dry_run": True}))
+        assert answers(client, x) == before
+        result = done(client, client.post(f"{MODEL}/edits", json=order))
+        assert {**tried, "dry_run": False} == result
+        assert client.get(MODEL).json()["generation"] == 1
+        crimson = [it["label"] == "crimson" for it in answers(client, x)]
+        assert crimson == [it["label"] == "red" for it in before]
+        found = over(client, client.post(f"{MODEL}/edits", json={"what": "delete", "slots": [999]}))
+        assert found["error"]["status"] == 400
+
+
 def test_a_killed_process_is_a_failed_job_and_a_cancelled_one_leaves_the_folder_whole(own, tmp_path):
     data = tmp_path / "data"
     x, y = rows(200, 9, classes=4)

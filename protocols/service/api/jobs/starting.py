@@ -1,11 +1,13 @@
-"""Routes that start jobs: review and update."""
+"""Routes that start jobs: review, update and edit."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from protocols.service.api.access import LabelModel, TheCaller, TheService
+from protocols.service.api.access import AdminModel, LabelModel, TheCaller, TheService
 from protocols.service.api.jobs.documents import JobDocument, begin
 
 router = APIRouter(prefix="/api/v1/models/{model}", tags=["jobs"])
@@ -45,6 +47,41 @@ class UpdateOrder(BaseModel):
     dry_run: bool = False
     spread: bool = False
     budget: int | None = Field(None, ge=1, le=MOST_BUDGET)
+
+
+class EditOrder(BaseModel):
+    """What to edit; explicit edits alone may change matched answers, and their results list which.
+
+    Parameters
+    ----------
+    what : {"relabel", "merge", "delete"}
+        Give ``slots`` another ``label``; give all slots of ``labels`` one ``label``, which names a cluster where it is
+        one; or forget ``slots``.
+    slots : list of int, default []
+        Slots, by their numbers in the generation that answers now.
+    labels : list of str, default []
+        Labels or clusters.
+    label : str, default ""
+        A label of the model, or a new one.
+    dry_run : bool, default False
+        Only find out.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    what: Literal["relabel", "merge", "delete"]
+    slots: list[int] = Field(default_factory=list, max_length=MOST_BUDGET)
+    labels: list[str] = Field(default_factory=list, max_length=MOST_BUDGET)
+    label: str = Field("", max_length=256)
+    dry_run: bool = False
+
+
+@router.post("/edits", status_code=202)
+async def edit(
+    service: TheService, model: AdminModel, caller: TheCaller, response: Response, order: EditOrder
+) -> JobDocument:
+    """Relabel, merge or delete slots; a dry run first says what would be answered otherwise."""
+    return await begin(service, model, caller, response, kind="edit", arguments=order.model_dump())
 
 
 @router.post("/review", status_code=202)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+from protocols.service.jobs.child.editing import edit
 from protocols.service.jobs.child.learning import learn, review
 from protocols.service.jobs.child.tasks import Answered, Task
 from protocols.service.statuses import problem_details, status_of
@@ -13,7 +14,7 @@ from slots.errors import OutdatedError
 from slots.progress import Progress
 from slots.storage.locking import reserved
 
-KINDS: dict[str, Callable[[Task, Progress], dict[str, Any]]] = {"review": review, "update": learn}
+KINDS: dict[str, Callable[[Task, Progress], dict[str, Any]]] = {"review": review, "update": learn, "edit": edit}
 """What does each kind of job."""
 
 _WAIT_SECONDS = 60.0  # for another process that is writing to the model
