@@ -7,13 +7,15 @@ from importlib import metadata
 from fastapi import FastAPI
 
 from protocols.service.api import explaining, health, models, predicting, problems
+from protocols.service.api.inbox import ingesting, labelling, reading, reviewing
 from protocols.service.api.jobs import following, generations, starting
 from protocols.service.pages.routes import PAGES
 from protocols.service.service import Service
 from protocols.service.web.bodies import BoundedBodies
 
+INBOX = (ingesting.router, reading.router, labelling.router, reviewing.router)
 JOBS = (starting.router, following.router, generations.router)
-ROUTERS = (health.router, models.router, predicting.router, explaining.router, *JOBS, *PAGES)
+ROUTERS = (health.router, models.router, predicting.router, explaining.router, *INBOX, *JOBS, *PAGES)
 """All routes, in the order in which a path is looked up."""
 
 

@@ -13,9 +13,11 @@ from protocols.service.answering.served_model import ServedModel, freeze
 from protocols.service.callers import SERVICE
 from protocols.service.inbox.database import Database
 from protocols.service.inbox.events import record
+from protocols.service.inbox.keeping import Inbox
 from protocols.service.jobs.runner import JobRunner
 from protocols.service.settings import Settings
 from slots.errors import StorageError
+from slots.storage.atomic import make_folders, storage
 
 Swapped = Callable[[ServedModel, Loaded, Loaded], None]
 
@@ -45,7 +47,9 @@ class Service:
     """Set when the service is asked to stop: streams end themselves."""
 
     def __post_init__(self) -> None:
-        self.jobs = JobRunner(self.database, self.models, self.settings.data, self._content)
+        self.inbox = Inbox(self.database, self.settings.data, self.settings.keeping)
+        """What came in, on disk, within bounds."""
+        self.jobs = JobRunner(self.database, self.models, self.settings.data, self.inbox.blobs.get)
         self.on_swap.append(lambda served, _before, _after: self.jobs.again.begin(served.name))
         self._tasks: list[asyncio.Task[None]] = []
         self._later: set[asyncio.Task[None]] = set()
@@ -61,6 +65,8 @@ class Service:
         StorageError
             If the data folder or the database cannot be used.
         """
+        with storage(settings.data):
+            make_folders(settings.data)
         database = Database(settings.database) if settings.database else Database.in_folder(settings.data)
         models = {
             name: ServedModel(name, folder, settings.device, settings.limits)
@@ -77,6 +83,7 @@ class Service:
             served.start()
         await self.jobs.start()
         self._tasks = [asyncio.create_task(self._watch(served)) for served in self.models.values()]
+        self.inbox.start()
         await asyncio.to_thread(freeze)
         self.ready = True
 
@@ -89,14 +96,11 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self.jobs.stop()
+        await self.inbox.stop()
         for served in self.models.values():
             await asyncio.to_thread(served.stop)
         await asyncio.gather(*self._later)
         await asyncio.to_thread(self.database.close)
-
-    def _content(self, digest: str) -> bytes:
-        """The content of a digest, of items whose row does not hold it."""
-        return (self.settings.data / "blobs" / digest[:2] / digest[2:4] / digest).read_bytes()
 
     def _tell_swapped(self, served: ServedModel, before: Loaded, after: Loaded) -> None:
         for told in self.on_swap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from slots.errors import UsageError
@@ -47,6 +47,116 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """Which items are kept, by the answer they got; an item is kept or not by its content, so a repeat fares alike.
+
+    Parameters
+    ----------
+    unmatched, ambiguous, matched : float in [0, 1]
+        Share of them that is kept.
+
+    Raises
+    ------
+    UsageError
+        If a share is out of its range.
+    """
+
+    unmatched: float = 1.0
+    ambiguous: float = 1.0
+    matched: float = 0.01
+
+    def __post_init__(self) -> None:
+        for kind in ("unmatched", "ambiguous", "matched"):
+            if not 0 <= getattr(self, kind) <= 1:
+                raise UsageError(f"The share of {kind} items to keep must lie in [0, 1], got {getattr(self, kind)}.")
+
+    @classmethod
+    def parse(cls, words: str, default: Policy) -> Policy:
+        """Read a policy such as ``unmatched:all,matched:1%``; ``all`` and ``none`` alone hold for every item.
+
+        Parameters
+        ----------
+        words : str
+            Of each kind that is named: ``all``, ``none``, a percentage or a share.
+        default : Policy
+            For kinds that are not named.
+
+        Raises
+        ------
+        UsageError
+            If it is none.
+
+        Examples
+        --------
+        >>> Policy.parse("matched:5%", Policy())
+        Policy(unmatched=1.0, ambiguous=1.0, matched=0.05)
+        """
+        if ":" not in words:
+            share = _share(words)
+            return cls(share, share, share)
+        found = {}
+        for part in words.split(","):
+            kind, _, share_word = (it.strip() for it in part.partition(":"))
+            if kind not in ("unmatched", "ambiguous", "matched"):
+                raise UsageError(f"A store policy names unmatched, ambiguous and matched items, got {kind!r:.40}.")
+            found[kind] = _share(share_word)
+        return replace(default, **found)
+
+    def keeps(self, answer: str, digest: str) -> bool:
+        """Whether an item is kept, by its answer and the SHA-256 of its content."""
+        share: float = getattr(self, answer)
+        return share >= 1 or int(digest[:13], 16) < share * 16**13  # 52 bits: a float64 holds them
+
+
+def _share(word: str) -> float:
+    word = word.strip()
+    if word in ("all", "none"):
+        return 1.0 if word == "all" else 0.0
+    try:
+        return float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError as error:
+        raise UsageError(f"A share to keep must be all, none, a percentage or a number, got {word!r:.40}.") from error
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What is kept of what comes in, and how much.
+
+    Parameters
+    ----------
+    policy : Policy
+        Which items; a request may say otherwise.
+    items : int
+        Items of all models (count); more are refused with 507.
+    size : int
+        Bytes of their contents; more are refused with 507.
+    free : int
+        Bytes that must stay free on the disk; below it nothing is kept, and 507 is the answer.
+    inline : int
+        Contents of fewer bytes lie in the database, larger ones in files beside it.
+    sample_days : float
+        After so many days matched items go that nobody labelled or asked about.
+
+    Raises
+    ------
+    UsageError
+        If a bound is negative.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    items: int = 5_000_000
+    size: int = 50 << 30
+    free: int = 256 << 20
+    inline: int = 100_000
+    sample_days: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("items", "size", "free", "inline", "sample_days"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"`{name}` must be >= 0, got {getattr(self, name)}. Leave it out for the default.")
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a service is told when it starts.
 
@@ -72,6 +182,8 @@ class Settings:
         How long the service says that it is not ready before it stops accepting requests (seconds).
     limits : Limits
         How much one client may ask for.
+    keeping : Keeping
+        What is kept of what comes in.
 
     Raises
     ------
@@ -89,6 +201,7 @@ class Settings:
     poll_seconds: float = 1.0
     drain_seconds: float = 0.0
     limits: Limits = field(default_factory=Limits)
+    keeping: Keeping = field(default_factory=Keeping)
 
     def __post_init__(self) -> None:
         if not self.models:

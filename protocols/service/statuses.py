@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from protocols.service.inbox.refusals import ConflictError, MissingError
 from slots.errors import DataError, ModelError, OutdatedError, SlotsError, StorageError, UsageError
 
 STATUS: tuple[tuple[type[SlotsError], int], ...] = (
     (OutdatedError, 409),
+    (ConflictError, 409),
+    (MissingError, 404),
     (UsageError, 400),
     (DataError, 422),
     (StorageError, 507),

@@ -32,6 +32,7 @@ def put_items(data, folder, x, model_name="small"):
             "media": "application/x-float32",
             "content": x[row].astype("<f4").tobytes(),
             "digest": f"{row:064x}",
+            "size": 4 * x.shape[1],
             "generation": model.generation,
             "answer": KINDS[int(told.answers[row])],
             "label_id": int(told.labels[row]),

@@ -50,7 +50,35 @@ def from_json(model: SlotModel, given: Sequence[Any], limits: Limits) -> npt.NDA
         texts[:] = list(given)
         model.preprocessing.check(texts)
         return texts
-    return images(model, [_decoded(it, place) for place, it in enumerate(given)], limits)
+    return images(model, image_files(given, limits), limits)
+
+
+def image_files(given: Sequence[Any], limits: Limits) -> list[bytes]:
+    """Image files that came in base64.
+
+    Parameters
+    ----------
+    given : sequence
+        Base64 strings; data URIs will do.
+    limits : Limits
+        How many there may be.
+
+    Returns
+    -------
+    list of bytes
+
+    Raises
+    ------
+    DataError
+        If there are none or too many, or one is no base64.
+    """
+    check_count("images", len(given), limits)
+    if not all(isinstance(it, str) for it in given):
+        raise DataError(
+            f"`inputs` must be images as base64 strings, got {type(_first_other(given)).__name__}. "
+            "See the model's `kind`."
+        )
+    return [_decoded(it, place) for place, it in enumerate(given)]
 
 
 def feature_rows(model: SlotModel, given: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:

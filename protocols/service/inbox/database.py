@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +19,11 @@ from protocols.service.inbox.tables import VERSION, meta, metadata
 from slots.errors import StorageError, UsageError
 
 Result = TypeVar("Result")
+Given = TypeVar("Given")
 Work = Callable[[Connection], Result]
 """Something to be done in a transaction."""
+Together = Callable[[Connection, Sequence[Given]], Sequence[Result | Exception]]
+"""The same thing for several who wait: one outcome for each, which may be the error that this one gets."""
 
 _TOGETHER = 256  # pieces of work that share one commit
 _BUSY_SECONDS = 30.0
@@ -86,10 +89,46 @@ class Database:
         StorageError
             If the database refuses to commit: nothing of the work is kept.
         """
+        return await self._written(work)
+
+    async def write_together(self, together: Together[Given, Result], given: Given) -> Result:
+        """Do something that is cheaper for many at once: whoever waits for the same gets it in one call.
+
+        Parameters
+        ----------
+        together : callable
+            Given the connection and what each of those who wait gave; a function of a module, so that calls know that
+            they ask for the same. Held to the same as `write`'s work, and that nobody's outcome may depend on who
+            else waits. Where it raises, it is called again for each alone.
+        given : object
+            What this call gives.
+
+        Returns
+        -------
+        object
+            This call's outcome.
+
+        Raises
+        ------
+        StorageError
+            If the database refuses to commit: nothing of the work is kept.
+        """
+
+        def alone(connection: Connection) -> Result:
+            (outcome,) = together(connection, [given])
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        return await self._written(alone, together, given)
+
+    async def _written(
+        self, work: Work[Result], together: Together[Any, Result] | None = None, given: Any = None
+    ) -> Result:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._queued += 1
-        self._waiting.put(_Waiting(work, loop, future))
+        self._waiting.put(_Waiting(work, loop, future, together, given))
         try:
             return await future
         finally:
@@ -146,7 +185,8 @@ class Database:
         outcome: list[tuple[_Waiting, Any, BaseException | None]] = []
         try:
             with self._writing.begin() as connection:
-                outcome = [_tried(connection, it) for it in together]
+                for alike in _alike(together):
+                    outcome += _tried_together(connection, alike)
             self.commits += 1
         except SQLAlchemyError as error:
             outcome = [(it, None, _refused(error)) for it in together]
@@ -159,8 +199,16 @@ class Database:
 class _Waiting:
     """A piece of work and who waits for it."""
 
-    def __init__(self, work: Work[Any], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
+    def __init__(
+        self,
+        work: Work[Any],
+        loop: asyncio.AbstractEventLoop,
+        future: asyncio.Future[Any],
+        together: Together[Any, Any] | None,
+        given: Any,
+    ) -> None:
         self.work, self._loop, self._future = work, loop, future
+        self.together, self.given = together, given
 
     def tell(self, result: Any, failure: BaseException | None) -> None:
         """Hand the outcome to the event loop that waits; nobody may wait any more."""
@@ -176,6 +224,32 @@ class _Waiting:
             self._future.set_result(result)
         else:
             self._future.set_exception(failure)
+
+
+def _alike(waiting: list[_Waiting]) -> list[list[_Waiting]]:
+    """Those who wait for the same thing together, the others alone, in the order in which each came first."""
+    groups: dict[object, list[_Waiting]] = {}
+    for it in waiting:
+        groups.setdefault(it if it.together is None else it.together, []).append(it)
+    return list(groups.values())
+
+
+def _tried_together(connection: Connection, alike: list[_Waiting]) -> list[tuple[_Waiting, Any, BaseException | None]]:
+    """Run one call for all in one savepoint; where that fails, each alone."""
+    together = alike[0].together
+    if together is None or len(alike) == 1:
+        return [_tried(connection, it) for it in alike]
+    try:
+        with connection.begin_nested():
+            outcomes = together(connection, [it.given for it in alike])
+    except OperationalError:
+        raise
+    except Exception:  # noqa: BLE001  # whoever is at fault is told when it runs alone
+        return [_tried(connection, it) for it in alike]
+    return [
+        (it, None, outcome) if isinstance(outcome, Exception) else (it, outcome, None)
+        for it, outcome in zip(alike, outcomes, strict=True)
+    ]
 
 
 def _tried(connection: Connection, waiting: _Waiting) -> tuple[_Waiting, Any, BaseException | None]:

@@ -40,6 +40,7 @@ item = Table(
     Column("media", String(64), nullable=False),  # application/x-float32 | text/plain | image/png ...
     Column("content", LargeBinary),  # small ones; else NULL, and the blob of this digest
     Column("digest", String(64), nullable=False),  # SHA-256 of the content
+    Column("size", _number, nullable=False),  # bytes of the content
     Column("generation", Integer, nullable=False),  # of the model that answered
     Column("answer", String(16), nullable=False),  # matched | ambiguous | unmatched
     Column("label_id", Integer, nullable=False),
@@ -52,6 +53,8 @@ item = Table(
     UniqueConstraint("model", "id", name="item_of_model"),
     Index("item_state", "model", "state", "number"),
     Index("item_answer", "model", "answer", "number"),
+    Index("item_digest", "digest"),
+    sqlite_autoincrement=True,  # a number is never given twice: cursors and query lists hold numbers
 )
 """What came in, with the answer it got."""
 
@@ -67,6 +70,7 @@ label = Table(
     Column("by", String(128), nullable=False),  # the key's name: people are told apart by it
     Column("source", String(32), nullable=False, default="api"),  # api | review | labelstudio
     Column("group_id", _number),  # labelled with its whole group
+    sqlite_autoincrement=True,  # what is undone is named by its numbers
 )
 """Labels that people gave; append-only: the last one of each person counts."""
 
