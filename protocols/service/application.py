@@ -11,11 +11,12 @@ from protocols.service.api.inbox import ingesting, labelling, reading, reviewing
 from protocols.service.api.jobs import following, generations, starting
 from protocols.service.pages.routes import PAGES
 from protocols.service.service import Service
+from protocols.service.standards.routes import STANDARDS
 from protocols.service.web.bodies import BoundedBodies
 
 INBOX = (ingesting.router, reading.router, labelling.router, reviewing.router)
 JOBS = (starting.router, following.router, generations.router)
-ROUTERS = (health.router, models.router, predicting.router, explaining.router, *INBOX, *JOBS, *PAGES)
+ROUTERS = (health.router, models.router, predicting.router, explaining.router, *INBOX, *JOBS, *STANDARDS, *PAGES)
 """All routes, in the order in which a path is looked up."""
 
 

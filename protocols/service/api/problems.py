@@ -50,12 +50,21 @@ def document_of(problem: Problem) -> dict[str, Any]:
     return problem_details(problem.status, problem.detail)
 
 
-async def respond(_request: Request, error: Exception) -> JSONResponse:
+def body_of(problem: Problem, path: str) -> tuple[dict[str, Any], str]:
+    """Document and media type of a problem; under /v2 it has the form of the Open Inference Protocol.
+
+    Clients of that protocol fail while they read any other, so whatever answers in place of a route goes by this too.
+    """
+    if path == "/v2" or path.startswith("/v2/"):
+        return {"error": problem.detail}, "application/json"
+    return document_of(problem), "application/problem+json"
+
+
+async def respond(request: Request, error: Exception) -> JSONResponse:
     """Answer an exception with its problem."""
     problem = problem_of(error)
-    return JSONResponse(
-        document_of(problem), problem.status, media_type="application/problem+json", headers=problem.headers
-    )
+    document, media_type = body_of(problem, request.url.path)
+    return JSONResponse(document, problem.status, media_type=media_type, headers=problem.headers)
 
 
 def install(app: FastAPI) -> None:

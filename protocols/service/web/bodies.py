@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from protocols.service.api.problems import Problem, document_of
+from protocols.service.api.problems import Problem, body_of
 from protocols.service.settings import Limits
 
 _WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
@@ -44,7 +44,7 @@ class BoundedBodies:
             if encoding != b"identity":
                 body = _inflated(body, encoding, self._most)
         except Problem as problem:
-            await _answer(send, problem)
+            await _answer(send, problem, scope["path"])
             return
         plain = [
             (name, value) for name, value in scope["headers"] if name not in (b"content-encoding", b"content-length")
@@ -111,10 +111,11 @@ def _too_large(most: int) -> Problem:
     return Problem(413, f"A body may have {most} bytes after decompression. Send several requests.")
 
 
-async def _answer(send: Send, problem: Problem) -> None:
-    content = json.dumps(document_of(problem)).encode()
+async def _answer(send: Send, problem: Problem, path: str) -> None:
+    document, media_type = body_of(problem, path)
+    content = json.dumps(document).encode()
     headers: list[Any] = [
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", media_type.encode()),
         (b"content-length", str(len(content)).encode()),
     ]
     headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
