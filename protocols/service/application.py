@@ -11,8 +11,10 @@ from protocols.service.api.inbox import ingesting, labelling, reading, reviewing
 from protocols.service.api.jobs import following, generations, starting
 from protocols.service.pages.routes import PAGES
 from protocols.service.service import Service
+from protocols.service.standards.metrics import Metrics
 from protocols.service.standards.routes import STANDARDS
 from protocols.service.web.bodies import BoundedBodies
+from protocols.service.web.timing import NotedRoute, Timed
 
 INBOX = (ingesting.router, reading.router, labelling.router, reviewing.router)
 JOBS = (starting.router, following.router, generations.router)
@@ -41,8 +43,11 @@ def application(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.metrics = metrics = Metrics(service)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(NotedRoute)
     app.add_middleware(BoundedBodies, limits=service.settings.limits)
+    app.add_middleware(Timed, told=metrics.request)  # added last, it stands first
     return app

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocols.service.answering.loaded import Loaded
+from protocols.service.answering.loaded import Answers, Loaded
 from protocols.service.answering.served_model import ServedModel, freeze
 from protocols.service.callers import SERVICE
 from protocols.service.inbox.database import Database
@@ -20,6 +20,7 @@ from slots.errors import StorageError
 from slots.storage.atomic import make_folders, storage
 
 Swapped = Callable[[ServedModel, Loaded, Loaded], None]
+Answered = Callable[[ServedModel, Answers, float], None]
 
 
 @dataclass
@@ -43,6 +44,8 @@ class Service:
     """Whether requests are welcome; false again from the moment it is asked to stop."""
     on_swap: list[Swapped] = field(default_factory=list)
     """Told in the event loop when a new generation of a model answers."""
+    on_answers: list[Answered] = field(default_factory=list)
+    """Told in a model's own thread after each batch, with the seconds in the model."""
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service is asked to stop: streams end themselves."""
 
@@ -75,6 +78,7 @@ class Service:
         service = cls(settings, database, models)
         for served in models.values():
             served.swapped = service._tell_swapped
+            served.answered = service._tell_answered
         return service
 
     async def start(self) -> None:
@@ -101,6 +105,10 @@ class Service:
             await asyncio.to_thread(served.stop)
         await asyncio.gather(*self._later)
         await asyncio.to_thread(self.database.close)
+
+    def _tell_answered(self, served: ServedModel, answers: Answers, seconds: float) -> None:
+        for told in self.on_answers:
+            told(served, answers, seconds)
 
     def _tell_swapped(self, served: ServedModel, before: Loaded, after: Loaded) -> None:
         for told in self.on_swap:

@@ -83,6 +83,8 @@ class ServedModel:
         Rows a batch, and rows that may wait.
     swapped : callable
         ``swapped(served, before, after)``, told in the event loop when a new generation answers.
+    answered : callable
+        ``answered(served, answers, seconds)``, told in the answer thread after each batch; it must be quick.
     """
 
     name: str
@@ -90,6 +92,7 @@ class ServedModel:
     device: str
     limits: Limits
     swapped: Callable[[ServedModel, Loaded, Loaded], None] = lambda *_: None
+    answered: Callable[[ServedModel, Answers, float], None] = lambda *_: None
     counted: Batches = field(default_factory=Batches)
     recent: Recent = field(default_factory=Recent)
     """The latest answers."""
@@ -237,8 +240,10 @@ class ServedModel:
             return outcome
         x = live[0].x if len(live) == 1 else np.concatenate([it.x for it in live])
         answers = self.current.answer(x, false_alarm_rate=live[0].rate)
-        self._count(len(x), time.monotonic() - now)
+        seconds = time.monotonic() - now
+        self._count(len(x), seconds)
         self.recent.add(answers)
+        self.answered(self, answers, seconds)
         start = 0
         for it in live:
             outcome.append((it, answers.rows(start, start + len(it.x)) if len(live) > 1 else answers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +57,8 @@ class Database:
         self._queued = 0
         self.commits = 0
         """Transactions committed by the writer (count)."""
+        self.committed: Callable[[float], None] = lambda _seconds: None
+        """Told in the writer's thread after each commit how long the transaction took (seconds)."""
         _lay_out(self._engine)
         self._thread = threading.Thread(target=self._write_all, name="database-writer", daemon=True)
         self._thread.start()
@@ -183,11 +186,13 @@ class Database:
     def _commit(self, together: list[_Waiting]) -> None:
         """One transaction for all; whoever waits is told after it is committed, never before."""
         outcome: list[tuple[_Waiting, Any, BaseException | None]] = []
+        began = time.monotonic()
         try:
             with self._writing.begin() as connection:
                 for alike in _alike(together):
                     outcome += _tried_together(connection, alike)
             self.commits += 1
+            self.committed(time.monotonic() - began)
         except SQLAlchemyError as error:
             outcome = [(it, None, _refused(error)) for it in together]
         except Exception as error:  # noqa: BLE001  # the writer must go on; everybody is told

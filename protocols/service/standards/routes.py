@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocols.service.standards import open_inference
+from protocols.service.standards import open_inference, scraping
 
-STANDARDS = (open_inference.router,)
+STANDARDS = (open_inference.router, scraping.router)
 """All of them."""
