@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +17,16 @@ from slots.shapes import RawInputs
 _CPU_INPUTS = 128
 _BLOCK_TEXTS = 2048
 _BLOCK_FLOATS = 1 << 24  # numbers in the largest intermediate of a block: 64 MB in float32
+
+
+def settle(module: nn.Module) -> None:
+    """Put a module into evaluation mode; a look whether it is already costs a fifth of doing it again."""
+    if _trains(module):
+        module.eval()
+
+
+def _trains(module: nn.Module) -> bool:
+    return module.training or any(_trains(part) for part in module.children())
 
 
 class Featurizer(nn.Module):
@@ -39,6 +49,7 @@ class Featurizer(nn.Module):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from slots.features import parse_views
     >>> halves = Featurizer(Preprocessing("images", (1, 2, 4)), parse_views("flip"), nn.Flatten(), feature_dim=8)
     >>> tuple(halves.features(np.zeros((3, 2, 4), np.uint8)).shape)
@@ -118,7 +129,7 @@ class Featurizer(nn.Module):
         ------
         slice
         """
-        row = max(int(np.prod(self.preprocessing.shape)) * 4, self.feature_dim, columns, 1)
+        row = max(math.prod(self.preprocessing.shape) * 4, self.feature_dim, columns, 1)
         step = max(1, _BLOCK_FLOATS // (row * self.views.n_views))
         if self.preprocessing.kind == "text":
             step = min(step, _BLOCK_TEXTS)  # reading them takes long, and somebody waits for the progress

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from slots.features.featurizer import Featurizer
+from slots.features.featurizer import Featurizer, settle
 from slots.head.similarities import normalize
 from slots.progress import Progress
 from slots.shapes import RawInputs, ViewFeatures
@@ -35,7 +35,7 @@ class FeatureSource:
     """
 
     def __init__(self, featurizer: Featurizer, x: RawInputs, *, keep: bool = True) -> None:
-        featurizer.eval()
+        settle(featurizer)
         self.featurizer, self.x = featurizer, x
         size = len(x) * featurizer.views.n_views * featurizer.feature_dim * 4
         self._memory = _Memory(len(x)) if keep and len(x) and size <= KEPT_BYTES else None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from slots.head.pooled_answers import PooledSlots
 from slots.head.similarities import normalize
+from slots.kept import Kept
 from slots.shapes import SlotLabels, SlotVectors, Thresholds
 
 SAFETY = 1e-7
@@ -35,6 +37,9 @@ class SlotCaps:
         Slots that take part in the pooled score of unmatched inputs.
     beta : float
         Inverse temperature of the pooled score.
+    kept : Kept, optional
+        Where what answers to unmatched inputs need of these slots is kept between calls; it looks whether they are
+        still the same. Default: it is made anew by each call.
     """
 
     weights: SlotVectors
@@ -45,6 +50,7 @@ class SlotCaps:
     generations: SlotLabels
     pooled: Bool[Tensor, " slot"]
     beta: float
+    kept: Kept[PooledSlots] | None = field(default=None, repr=False, compare=False)
 
 
 def exact_angles(a: SlotVectors, b: SlotVectors) -> Float[Tensor, "row column"]:

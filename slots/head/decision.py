@@ -83,6 +83,9 @@ def _exact_scores(
     rows, place = features.flatten(0, 1), example * features.shape[1] + view
     held = _PAIR_ELEMENTS if features.device.type == "cpu" else _PAIR_ELEMENTS_ON_DEVICE
     step = max(1, held // max(1, features.shape[-1]))
+    if 0 < len(slot) <= step:  # a few pairs of a few inputs, at once
+        u = normalize(rows.index_select(0, place).double())
+        return [(u * normalize(of_slots.index_select(0, slot).double())).sum(-1) for of_slots in vectors]
     found = [[torch.zeros(0, dtype=torch.float64, device=features.device)] for _ in vectors]
     for i in range(0, len(slot), step):
         u = normalize(rows.index_select(0, place[i : i + step]).double())
@@ -113,7 +116,9 @@ def candidate_pairs(features: ViewFeatures, caps: SlotCaps) -> CandidatePairs:
     weight_scores, centre_scores = full_product(unit, caps.weights.T), full_product(unit, caps.centres.T)
     near = (weight_scores > caps.precision - TOLERANCE) & (centre_scores > caps.support - TOLERANCE)
     example, view, slot = near.nonzero(as_tuple=True)
-    return CandidatePairs(example, view, slot, weight_scores[near].double(), centre_scores[near].double())
+    place = (example * near.shape[1] + view) * near.shape[2] + slot  # a mask would be searched once more for each
+    by_weight, by_centre = (it.flatten().index_select(0, place).double() for it in (weight_scores, centre_scores))
+    return CandidatePairs(example, view, slot, by_weight, by_centre)
 
 
 @torch.no_grad()
@@ -202,7 +207,8 @@ def decide(
     candidates : CandidatePairs, optional
         Default: those of `candidate_pairs`.
     pooled : PooledSlots, optional
-        Those of these slots, where they are at hand. Default: made when an input is unmatched.
+        Those of these slots, where they are at hand. Default: taken from ``caps.kept`` or made when an input is
+        unmatched.
 
     Returns
     -------
@@ -229,15 +235,24 @@ def decide(
     _answer_matched(features, caps, found, out)
     unmatched = np.flatnonzero(~out.matched)
     if len(unmatched) and features.device.type == "cpu":
-        pooled = PooledSlots.of(caps.weights, caps.labels, caps.pooled) if pooled is None else pooled
-        _answer_unmatched(features, caps, pooled, unmatched, out)
+        _answer_unmatched(features, caps, _pooled(caps) if pooled is None else pooled, unmatched, out)
     elif len(unmatched):
         _answer_unmatched_anywhere(features, caps, unmatched, out)
     return out
 
 
+def _pooled(caps: SlotCaps) -> PooledSlots:
+    """The slots whose scores are pooled: those that were kept, where no slot has changed since."""
+    columns = caps.weights, caps.labels, caps.pooled
+    if caps.kept is None:
+        return PooledSlots.of(*columns)
+    return caps.kept(*columns, make=lambda: PooledSlots.of(*columns), shares=True)
+
+
 def _answer_matched(features: ViewFeatures, caps: SlotCaps, found: CandidatePairs, out: Prediction) -> None:
     """Fill in the inputs that some slot matches."""
+    if len(found.examples) == 0:
+        return
     arrays = CapArrays(*(_array(v) for v in (caps.precision, caps.support, caps.labels, caps.generations)))
     examples, slots, *scores = (
         _array(v) for v in (found.examples, found.slots, found.weight_scores, found.centre_scores)
@@ -308,4 +323,4 @@ def _nearest_of_ranked(
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:
     """A contiguous array on the CPU, as the compiled loops want it."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+    return np.ascontiguousarray(tensor.numpy(force=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,11 +12,13 @@ from slots.cover.greedy import greedy_set_cover
 from slots.errors import EmptyHeadError
 from slots.head.caps import SlotCaps
 from slots.head.decision import decide
+from slots.head.pooled_answers import PooledSlots
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
 from slots.head.similarities import best_view, normalize
 from slots.head.slot_table import SlotTable
 from slots.head.thresholds import precision_thresholds
+from slots.kept import Kept
 from slots.shapes import Labels
 
 
@@ -56,6 +60,11 @@ class IncrementalNeuralHashing(SlotTable):
             raise ValueError(f"`scale` must be > 0 and `beta` >= 0, got {scale} and {beta}. Try 60 and 20.")
         self.scale, self.beta, self.precision = scale, beta, precision
         self._groups: tuple[tuple[Tensor, ...], tuple[int, ...], Tensor] | None = None
+
+    @cached_property
+    def _kept(self) -> Kept[PooledSlots]:
+        """What unmatched inputs are answered with, as long as the slots stay as they are; none in a copy."""
+        return Kept()
 
     def extra_repr(self) -> str:
         """Sizes shown by ``print(head)``."""
@@ -106,7 +115,7 @@ class IncrementalNeuralHashing(SlotTable):
 
     def class_scores(self, scores: Float[Tensor, "batch slot"]) -> Float[Tensor, "batch label"]:
         """Pool slot scores (best view already taken) into scaled class scores, shape (batch, class)."""
-        self._require_slots()
+        self.require_slots()
         return self.scale * softmax_pool(scores, self._pooled_groups(), beta=self.beta)
 
     def _pooled_groups(self) -> Tensor:
@@ -137,7 +146,7 @@ class IncrementalNeuralHashing(SlotTable):
         EmptyHeadError
             If the head has no slots.
         """
-        self._require_slots()
+        self.require_slots()
         if features.shape[-1] != self.feature_dim:
             self.scores(features[:0])  # raises the message about shapes
         return decide(features if features.ndim == 3 else features[:, None], self.caps())
@@ -153,6 +162,7 @@ class IncrementalNeuralHashing(SlotTable):
             generations=self.generations,
             pooled=self.pooled,
             beta=self.beta,
+            kept=self._kept,
         )
 
     def prune(self, *, min_hits: int = 1) -> int:
@@ -233,6 +243,7 @@ class IncrementalNeuralHashing(SlotTable):
         scores = self.scores(features)
         return scores.amax(1) if scores.ndim == 3 else scores
 
-    def _require_slots(self) -> None:
+    def require_slots(self) -> None:
+        """Raise an `EmptyHeadError` where there are none."""
         if self.n_slots == 0:
             raise EmptyHeadError("The head has no slots yet. Fit it, or call add_slots first.")

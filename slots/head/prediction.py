@@ -67,6 +67,8 @@ class Prediction:
     @staticmethod
     def concatenate(parts: list[Prediction]) -> Prediction:
         """Join the answers of consecutive batches; no parts give an empty prediction."""
+        if len(parts) == 1:
+            return parts[0]
         kinds = {"labels": np.int64, "answers": np.int8, "slots": np.int64, "margins": np.float64}
         kinds |= {"runner_up_slots": np.int64, "runner_up_margins": np.float64}
         return Prediction(

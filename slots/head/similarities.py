@@ -43,6 +43,11 @@ def normalize(x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch featu
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     if x.dtype in _SAFE and (x.device.type == "cpu" or x.dtype == torch.float32):  # float64 is of float32 numbers there
         low, high, power = _SAFE[x.dtype]
+        if x.device.type == "cpu" and norm.numel():
+            least, most = torch.aminmax(norm.detach())
+            if float(least) > low and float(most) < high:  # the usual case; a number that is none is not above
+                unit: Tensor = x / norm
+                return unit
         safe = (norm > low) & (norm < high)
         if x.device.type != "cpu" or not bool(safe.all()):  # off the CPU a look would cost a wait
             up = torch.where(norm > low, torch.full_like(norm, 1 / power), torch.full_like(norm, power))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from slots.head.caps import SlotCaps
 from slots.head.decision import decide
 from slots.head.prediction import Prediction
 from slots.index.slot_index import SlotIndex
-from slots.jit import compiled
+from slots.kept import digest as _digest
 from slots.shapes import ViewFeatures
 
 _FEW_SLOTS = 512
@@ -144,20 +143,3 @@ def _stamp(caps: SlotCaps) -> _Stamp:
     tensors = {name: value for name, value in vars(caps).items() if isinstance(value, Tensor)}
     places = tuple((name, value.data_ptr(), tuple(value.shape)) for name, value in tensors.items())
     return (*places, caps.beta, *(_digest(value) for value in tensors.values()))
-
-
-def _digest(values: Tensor) -> int:
-    """64 bits that tell apart two contents of a tensor, up to a chance of 2^-64."""
-    raw = np.ascontiguousarray(values.detach().numpy()).reshape(-1).view(np.uint8)
-    whole = len(raw) // 8 * 8
-    return hash((int(_digest_words(raw[:whole].view(np.uint64))), raw[whole:].tobytes()))
-
-
-@compiled
-def _digest_words(words: Any) -> Any:
-    """Sum of words, each times an odd number of its place, both halves mixed."""
-    total = np.uint64(len(words))
-    for k in range(np.uint64(len(words))):
-        mixed = (words[k] ^ (words[k] >> np.uint64(29))) * (np.uint64(k) * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1))
-        total += mixed ^ (mixed >> np.uint64(32))
-    return total

@@ -8,6 +8,7 @@ import torch
 
 from slots.deprecation import renamed
 from slots.features.example_ids import ExampleIds, check_example_ids
+from slots.features.featurizer import settle
 from slots.features.preprocessing import raw_inputs
 from slots.features.source import FeatureSource
 from slots.head.prediction import Prediction
@@ -84,8 +85,8 @@ class SlotModel(ModelState):
         """
         x = raw_inputs(x)
         self.preprocessing.check_form(x)
-        self.head.predict(torch.zeros(0, self.head.feature_dim, device=self.device))  # raises on an empty head
-        self.eval()
+        self.head.require_slots()
+        settle(self)
         caps = self.head.caps()
         answer, columns = self._kept_index.answerer(caps, len(x) * self.views.n_views)
         parts = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -49,8 +50,15 @@ class ClassGaussians:
     def __len__(self) -> int:
         return len(self.places)
 
+    @cached_property
+    def _half_squares(self) -> Tensor:
+        """Half of the squared length of each place."""
+        return self.places.square().sum(1) / 2
+
     def to(self, device: torch.device | str) -> ClassGaussians:
-        """The same on another device."""
+        """The same on another device; itself where it lies there."""
+        if self.mean.device == torch.device(device):
+            return self
         return replace(
             self,
             mean=self.mean.to(device),
@@ -96,7 +104,7 @@ class ClassGaussians:
         if self.rest_inverse_scale:
             left = (gap.square().sum(1) - kept.square().sum(1)).clamp_min(0)
             beyond = beyond + self.rest_inverse_scale**2 * left
-        logits = inside @ self.places.T - self.places.square().sum(1) / 2
+        logits = inside @ self.places.T - self._half_squares
         squares = inside.square().sum(1)
         nearest = squares - 2 * logits.amax(1)
         relative = nearest - (inside.square() / (1 + self.between)).sum(1)

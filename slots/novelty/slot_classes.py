@@ -59,7 +59,8 @@ class SlotClasses:
 
     def to(self, device: torch.device | str) -> SlotClasses:
         """The same on another device."""
-        return replace(self, gaussians=self.gaussians.to(device))
+        there = self.gaussians.to(device)
+        return self if there is self.gaussians else replace(self, gaussians=there)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values to store."""

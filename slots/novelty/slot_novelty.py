@@ -84,8 +84,9 @@ class ModelNovelty:
 
     def to(self, device: torch.device | str) -> ModelNovelty:
         """The same on another device."""
-        classes = None if self.classes is None else self.classes.to(device)
-        return ModelNovelty(self.metric.to(device), self.calibration, classes)
+        metric, classes = self.metric.to(device), None if self.classes is None else self.classes.to(device)
+        there = metric is self.metric and classes is self.classes
+        return self if there else ModelNovelty(metric, self.calibration, classes)
 
 
 class HasNovelty(Protocol):
