@@ -56,6 +56,11 @@ COMMANDS = (
     ),
     (detection.clean, "Examples:  slots clean mnist   slots clean runs/mnist-pixels --data mnist --limit 200"),
     (serving.serve, "Examples:  slots serve runs/digits   slots serve cats=runs/a dogs=runs/b --port 9000"),
+    (
+        serving.keys,
+        "Examples:  slots keys add anna --role label --data runs/digits   slots keys revoke anna --data runs/digits",
+    ),
+    (serving.audit, "Example:  slots audit verify --data runs/digits"),
     (run.run, "Example:  slots run continual --data mnist --peers all --seeds 3"),
     (doctor.doctor, None),
 )

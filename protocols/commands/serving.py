@@ -1,14 +1,24 @@
-"""``slots serve``: a service that answers, learns and can be undone."""
+"""``slots serve``, ``keys`` and ``audit``: a service that answers, learns and can be undone, and who may use it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protocols.commands.options import Device, usage
-from protocols.commands.terminal import say
+from protocols.commands.options import AsJson, Device, usage
+from protocols.commands.terminal import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from protocols.service.gate.keys import Key
+    from protocols.service.inbox.database import Database as ServiceDatabase
+
+DATA_FOLDER = "The service's data folder, or the model folder whose `service` it is."
+Database = Annotated[str, typer.Option("--db", help="URL of a database. Default: SQLite in the data folder.")]
 
 
 def serve(
@@ -19,7 +29,7 @@ def serve(
         Path | None,
         typer.Option(help="Folder of the service's own data. Default: `service` in the first model folder."),
     ] = None,
-    database: Annotated[str, typer.Option("--db", help="URL of a database. Default: SQLite in the data folder.")] = "",
+    database: Database = "",
     rate: Annotated[
         float,
         typer.Option("--false-alarm-rate", min=0, max=1, help="Share of familiar inputs that may be called novel."),
@@ -27,6 +37,9 @@ def serve(
     drain: Annotated[
         float, typer.Option(min=0, help="Seconds between saying that it is not ready and refusing connections.")
     ] = 0.0,
+    requests: Annotated[
+        float, typer.Option("--requests-per-second", min=0, help="Requests of one key; 0 for no bound.")
+    ] = 1000.0,
     device: Device = "auto",
 ) -> None:
     """Serve models over HTTP until interrupted: answers, novelty, a queue of what is new, labels, updates, undo.
@@ -34,15 +47,11 @@ def serve(
     It needs nothing but a model folder. What comes in and what is labelled lies in the data folder; new generations go
     into the model folder, where `slots log`, `slots diff` and `slots undo` see them.
     """
-    from slots.errors import MissingExtraError
-
     try:
         from protocols.service.running import run
-        from protocols.service.settings import Settings
+        from protocols.service.settings import Limits, Settings
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"`slots serve` needs the package {error.name}. Install it: pip install 'neural-slots[serve]'"
-        ) from error
+        raise _missing(error) from error
     named = dict(_named(word) for word in models)
     if len(named) != len(models):
         raise usage(f"Model names must differ, got {', '.join(_named(word)[0] for word in models)}. Use NAME=FOLDER.")
@@ -55,8 +64,131 @@ def serve(
         device=device,
         false_alarm_rate=rate,
         drain_seconds=drain,
+        limits=Limits(requests_per_second=requests),
     )
     run(settings, started=lambda address: say(f"Serving {', '.join(named)} at {address}", "Stop it with Ctrl-C."))
+
+
+def keys(
+    action: Annotated[str, typer.Argument(help="add, list or revoke.")],
+    name: Annotated[str, typer.Argument(help="Who or what will use it; to revoke, its number will do.")] = "",
+    data: Annotated[Path | None, typer.Option(help=DATA_FOLDER)] = None,
+    database: Database = "",
+    role: Annotated[
+        str, typer.Option(help="read, ingest, label or admin; each may do what those before it may.")
+    ] = "read",
+    model: Annotated[str | None, typer.Option(help="The only model it is for. Default: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make, list and revoke the keys of a service, also while it runs. A key is shown once, and kept as its SHA-256.
+
+    From the first key on every request needs one, but questions whether the service lives.
+    """
+    if action not in ("add", "list", "revoke") or (action == "list") == bool(name):
+        raise usage("Say `slots keys add NAME`, `slots keys list` or `slots keys revoke NAME`, each with --data.")
+    with _database(data, database) as opened:
+        from protocols.service.callers import LOCAL
+        from protocols.service.gate.keys import add_key, revoke_key, role_of
+        from protocols.service.gate.keys import keys as read_keys
+
+        if action == "add":
+            key, secret = opened.write_now(lambda it: add_key(it, LOCAL, name, role_of(role), model))
+            if as_json:
+                print_json({**_key_facts(key), "key": secret})
+            else:
+                say(secret)
+                say(f"That is key {key.number}, {key.name}: {role}. It is shown now and never again.", err=True)
+        elif action == "revoke":
+            found = opened.write_now(lambda it: revoke_key(it, LOCAL, name))
+            if found is None:
+                raise usage(f"`NAME` must be a key in use, got {name}. `slots keys list` shows them.")
+            if as_json:
+                print_json(_key_facts(found))
+            else:
+                say(f"Key {found.number}, {found.name}, is revoked. A running service knows it within a second.")
+        else:
+            listed = [_key_facts(it) for it in opened.read_now(read_keys)]
+            if as_json:
+                print_json({"keys": listed})
+            else:
+                heading = ("key", "name", "role", "model", "made (UTC)", "revoked", "last used")
+                print_table("", [heading, *(tuple(it.values()) for it in listed)])
+
+
+def audit(
+    action: Annotated[str, typer.Argument(help="verify.")],
+    data: Annotated[Path | None, typer.Option(help=DATA_FOLDER)] = None,
+    database: Database = "",
+    head: Annotated[
+        str | None, typer.Option(help="A digest that `slots audit verify` printed before: is it still in the log?")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look whether the log of who did what is whole: no row changed, removed, inserted or moved.
+
+    Whoever can write to the database can write the whole log anew: keep the digest that is printed in another place.
+    """
+    if action != "verify":
+        raise usage(f"Say `slots audit verify`, got {action}.")
+    with _database(data, database) as opened:
+        from protocols.service.inbox.events import verify
+
+        verdict = opened.read_now(lambda it: verify(it, expected=head))
+    if as_json:
+        print_json({"events": verdict.n_events, "head": verdict.head, "faults": list(verdict.faults)})
+    elif not verdict.faults:
+        say(f"The log is whole: {verdict.n_events} events. Its last digest: {verdict.head}")
+    if verdict.faults:
+        from slots.errors import StorageError
+
+        raise StorageError(f"The log is not whole. {' '.join(verdict.faults[:20])} Compare it with a backup.")
+
+
+@contextmanager
+def _database(data: Path | None, url: str) -> Iterator[ServiceDatabase]:
+    """The database of a service, by its data folder, by a model folder that holds one, or by its URL."""
+    try:
+        from protocols.service.inbox.database import Database as Opened
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    if data is None and not url:
+        raise usage("`--data` must name the service's data folder, or the model folder that holds it, got nothing.")
+    if url:
+        opened = Opened(url)
+    else:
+        assert data is not None
+        if not data.is_dir():
+            raise usage(f"`--data` must be a folder that is there, got {data}.")
+        opened = Opened.in_folder(data / "service" if (data / "slots.json").exists() else data)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _key_facts(key: Key) -> dict[str, Any]:
+    """What is shown of a key."""
+    return {
+        "number": key.number,
+        "name": key.name,
+        "role": key.role.name.lower(),
+        "model": key.model,
+        "created": _when(key.created),
+        "revoked": _when(key.revoked),
+        "last_used": _when(key.last_used),
+    }
+
+
+def _when(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    from slots.errors import MissingExtraError
+
+    return MissingExtraError(
+        f"`slots serve` needs the package {error.name}. Install it: pip install 'neural-slots[serve]'"
+    )
 
 
 def _named(word: str) -> tuple[str, Path]:

@@ -7,6 +7,7 @@ from importlib import metadata
 from fastapi import FastAPI
 
 from protocols.service.api import explaining, health, models, predicting, problems
+from protocols.service.api.guarding import events, keys, sessions
 from protocols.service.api.inbox import ingesting, labelling, reading, reviewing
 from protocols.service.api.jobs import following, generations, starting
 from protocols.service.pages.routes import PAGES
@@ -14,11 +15,14 @@ from protocols.service.service import Service
 from protocols.service.standards.metrics import Metrics
 from protocols.service.standards.routes import STANDARDS
 from protocols.service.web.bodies import BoundedBodies
+from protocols.service.web.guard import Guard
 from protocols.service.web.timing import NotedRoute, Timed
 
 INBOX = (ingesting.router, reading.router, labelling.router, reviewing.router)
+GUARDING = (keys.router, events.router, sessions.router)
 JOBS = (starting.router, following.router, generations.router)
-ROUTERS = (health.router, models.router, predicting.router, explaining.router, *INBOX, *JOBS, *STANDARDS, *PAGES)
+ANSWERS = (health.router, models.router, predicting.router, explaining.router)
+ROUTERS = (*ANSWERS, *INBOX, *JOBS, *GUARDING, *STANDARDS, *PAGES)
 """All routes, in the order in which a path is looked up."""
 
 
@@ -49,5 +53,6 @@ def application(service: Service) -> FastAPI:
         app.include_router(router)
     app.add_middleware(NotedRoute)
     app.add_middleware(BoundedBodies, limits=service.settings.limits)
+    app.add_middleware(Guard, service=service)  # the last one added is the first one asked
     app.add_middleware(Timed, told=metrics.request)  # added last, it stands first
     return app

@@ -9,6 +9,7 @@ from enum import IntEnum
 class Role(IntEnum):
     """What a key may do; each role may do what those before it may."""
 
+    NOBODY = 0
     READ = 1
     INGEST = 2
     LABEL = 3
@@ -42,3 +43,6 @@ LOCAL = Caller(None, "local", Role.ADMIN)
 
 SERVICE = Caller(None, "service", Role.ADMIN)
 """The service itself, in the log of events."""
+
+NOBODY = Caller(None, "nobody", Role.NOBODY)
+"""Whoever asks for what needs no key."""

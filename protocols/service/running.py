@@ -13,6 +13,7 @@ import uvicorn
 from protocols.service.application import application
 from protocols.service.service import Service
 from protocols.service.settings import Settings
+from protocols.service.web.answers import ALWAYS, Headed
 from protocols.service.web.deadline import DeadlineProtocol
 from protocols.service.web.notify import notify
 from slots.errors import StorageError
@@ -130,7 +131,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 def _config(service: Service) -> uvicorn.Config:
     limits = service.settings.limits
     return uvicorn.Config(
-        application(service),
+        Headed(application(service), service),
         http=type("Deadline", (DeadlineProtocol,), {"seconds": limits.request_seconds}),
         ws="none",
         lifespan="off",
@@ -138,6 +139,7 @@ def _config(service: Service) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        headers=list(ALWAYS),
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=max(5, round(limits.request_seconds)),

@@ -11,12 +11,14 @@ from typing import Any
 from protocols.service.answering.loaded import Answers, Loaded
 from protocols.service.answering.served_model import ServedModel, freeze
 from protocols.service.callers import SERVICE
+from protocols.service.gate.keys import KeyRing
+from protocols.service.gate.sessions import Sessions
 from protocols.service.inbox.database import Database
 from protocols.service.inbox.events import record
 from protocols.service.inbox.keeping import Inbox
 from protocols.service.jobs.runner import JobRunner
 from protocols.service.settings import Settings
-from slots.errors import StorageError
+from slots.errors import SlotsError, StorageError, UsageError
 from slots.storage.atomic import make_folders, storage
 
 Swapped = Callable[[ServedModel, Loaded, Loaded], None]
@@ -35,11 +37,17 @@ class Service:
         The inbox.
     models : dict of str to ServedModel
         By the name that clients use.
+    keys : KeyRing
+        Who may come in.
+    sessions : Sessions
+        Of browsers.
     """
 
     settings: Settings
     database: Database
     models: dict[str, ServedModel]
+    keys: KeyRing
+    sessions: Sessions
     ready: bool = False
     """Whether requests are welcome; false again from the moment it is asked to stop."""
     on_swap: list[Swapped] = field(default_factory=list)
@@ -67,15 +75,28 @@ class Service:
             If a model cannot be loaded.
         StorageError
             If the data folder or the database cannot be used.
+        UsageError
+            If other machines can reach it and no key is in use.
         """
         with storage(settings.data):
             make_folders(settings.data)
         database = Database(settings.database) if settings.database else Database.in_folder(settings.data)
+        try:
+            keys = KeyRing(database)
+            if settings.public and keys.empty:
+                raise UsageError(
+                    f"`host` must be a loopback address while no key is in use, got {settings.host}. "
+                    "Make a key first: slots keys add NAME --role admin --data DIR"
+                )
+            sessions = Sessions(settings.data)
+        except SlotsError:
+            database.close()
+            raise
         models = {
             name: ServedModel(name, folder, settings.device, settings.limits)
             for name, folder in settings.models.items()
         }
-        service = cls(settings, database, models)
+        service = cls(settings, database, models, keys, sessions)
         for served in models.values():
             served.swapped = service._tell_swapped
             served.answered = service._tell_answered
@@ -87,6 +108,7 @@ class Service:
             served.start()
         await self.jobs.start()
         self._tasks = [asyncio.create_task(self._watch(served)) for served in self.models.values()]
+        self._tasks.append(asyncio.create_task(self._watch_keys()))
         self.inbox.start()
         await asyncio.to_thread(freeze)
         self.ready = True
@@ -137,6 +159,13 @@ class Service:
         while True:
             await asyncio.sleep(self.settings.poll_seconds)
             await served.refresh()
+
+    async def _watch_keys(self) -> None:
+        """Another process, such as the command line, may make and revoke keys."""
+        while True:
+            await asyncio.sleep(self.settings.poll_seconds)
+            with contextlib.suppress(StorageError):
+                await self.keys.refresh()
 
 
 async def _tolerant(work: Coroutine[Any, Any, object]) -> None:

@@ -33,6 +33,8 @@ class Limits:
         Open connections (count).
     request_seconds : float
         From a connection, or its last answer, until a whole request has come; then it is closed (seconds).
+    requests_per_second : float
+        Requests of one key; it may send twice as many at once (count a second). 0 for no bound.
     """
 
     body: int = 8 << 20
@@ -44,6 +46,7 @@ class Limits:
     batch_rows: int = 64
     connections: int = 1200
     request_seconds: float = 10.0
+    requests_per_second: float = 1000.0
 
 
 @dataclass(frozen=True)

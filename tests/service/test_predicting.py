@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import time
 import zlib
 
 import httpx
@@ -74,6 +75,10 @@ def test_every_answer_is_of_the_generation_that_it_names(own, tmp_path):
                 await asyncio.to_thread(relabel, model, slots.tolist(), ("red", "green", "blue")[generation % 3])
                 await asyncio.to_thread(model.save, own, keep_history=True)
                 told[generation] = model.examine(x).prediction.labels.tolist()
+            end = time.monotonic() + 30
+            while client.get("/api/v1/models/small").json()["generation"] < 4:
+                assert time.monotonic() < end
+                await asyncio.sleep(0.05)
             await asyncio.sleep(0.5)
             until.set()
             return [it for seen in await asyncio.gather(*asking) for it in seen]

@@ -13,7 +13,7 @@ from protocols.service.service import Service
 
 __all__ = [
     "LOCAL", "AdminModel", "Allowed", "Caller", "IngestModel", "LabelModel", "ReadModel", "Role", "TheCaller",
-    "TheService", "allow", "the_caller", "the_service",
+    "TheService", "allow", "allow_everywhere", "the_caller", "the_service",
 ]  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def the_service(request: Request) -> Service:
 
 def the_caller(request: Request) -> Caller:
     """Who sent the request, as the gate before the routes found out."""
-    caller: Caller = request.scope.get("slots.caller", LOCAL)
+    caller: Caller = request.scope["slots.caller"]
     return caller
 
 
@@ -47,6 +47,19 @@ def allow(caller: Caller, role: Role, model: str | None = None) -> None:
         )
     if model is not None and caller.model not in (None, model):
         raise Problem(403, f"The key {caller.name!r} is for the model {caller.model!r} alone.")
+
+
+def allow_everywhere(caller: Caller) -> None:
+    """Refuse all but administrators of the whole service.
+
+    Raises
+    ------
+    Problem
+        403.
+    """
+    allow(caller, Role.ADMIN)
+    if caller.model is not None:
+        raise Problem(403, f"The key {caller.name!r} is for the model {caller.model!r} alone; this is about all.")
 
 
 class Allowed:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import zlib
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from protocols.service.api.problems import Problem, body_of
+from protocols.service.api.problems import Problem
 from protocols.service.settings import Limits
+from protocols.service.web.answers import answer
 
 _WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
@@ -44,7 +43,7 @@ class BoundedBodies:
             if encoding != b"identity":
                 body = _inflated(body, encoding, self._most)
         except Problem as problem:
-            await _answer(send, problem, scope["path"])
+            await answer(scope, send, problem)
             return
         plain = [
             (name, value) for name, value in scope["headers"] if name not in (b"content-encoding", b"content-length")
@@ -109,15 +108,3 @@ def _inflated(body: bytes, encoding: bytes, most: int) -> bytes:
 
 def _too_large(most: int) -> Problem:
     return Problem(413, f"A body may have {most} bytes after decompression. Send several requests.")
-
-
-async def _answer(send: Send, problem: Problem, path: str) -> None:
-    document, media_type = body_of(problem, path)
-    content = json.dumps(document).encode()
-    headers: list[Any] = [
-        (b"content-type", media_type.encode()),
-        (b"content-length", str(len(content)).encode()),
-    ]
-    headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})

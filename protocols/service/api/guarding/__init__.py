@@ -1,0 +1,1 @@
+"""Routes on keys, sessions of browsers and the log of events."""
