@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slots.client import Client as Client
     from slots.closing import ClosingConfig as ClosingConfig
     from slots.clustering import ClusterConfig as ClusterConfig
     from slots.clustering import SlotClusters as SlotClusters
@@ -49,6 +50,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Answer": "head",
     "AutoConfig": "training",
+    "Client": "client",
     "ClosingConfig": "closing",
     "ClusterConfig": "clustering",
     "ContinualSlots": "continual",

@@ -41,6 +41,12 @@ class OutdatedError(StorageError):
     """Another writer was faster: what was to be saved does not go on from what the folder holds now."""
 
 
+class ServiceError(SlotsError):
+    """A service that cannot be reached, stays busy, or ended the work before it was done."""
+
+    exit_code = 5
+
+
 class MissingExtraError(SlotsError, ImportError):
     """An optional dependency is needed; the message names the extra that brings it."""
 

@@ -1,0 +1,415 @@
+"""The client: what people do with a service, as calls."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from slots.client.documents import (
+    Group,
+    ItemReceipt,
+    Job,
+    ServedAnswer,
+    ServedAnswers,
+    StoredItem,
+    group,
+    record,
+    served_answer,
+)
+from slots.client.transport import Transport
+from slots.errors import DataError, ServiceError, SlotsError, UsageError
+from slots.progress import Progress, silent
+
+_POLL_SECONDS = 0.2
+
+
+class Client:
+    """A client of ``slots serve``.
+
+    Calls that read, and those that the service keeps from being done twice (an ``Idempotency-Key`` goes with them), are
+    sent again where the connection breaks or the service is busy. Errors of the service are the package's own.
+
+    Parameters
+    ----------
+    address : str, default "http://127.0.0.1:8080"
+        Of the service.
+    model : str, optional
+        The model's name there. Default: the only one that the service serves.
+    key : str, optional
+        An API key, where the service asks for one.
+    timeout : float, default 30
+        How long one try of a request may take (seconds).
+    retries : int, default 5
+        How often a request that failed is sent again (count).
+
+    Raises
+    ------
+    MissingExtraError
+        If httpx is not installed (extra ``serve``).
+    UsageError
+        If the address is none.
+
+    Examples
+    --------
+    >>> client = slots.Client("http://127.0.0.1:8080")                       # doctest: +SKIP
+    >>> answers = client.predict(x)                                          # doctest: +SKIP
+    >>> answers.generation, answers.answers[0].label                         # doctest: +SKIP
+    (0, 'red')
+    >>> receipts = client.items(x, ids=[f"camera/{n}" for n in range(len(x))])  # doctest: +SKIP
+    >>> receipts[0].id                                                       # doctest: +SKIP
+    'camera/0'
+    >>> groups = client.review()                                             # doctest: +SKIP
+    >>> client.labels({group: "white" for group in groups}) > 0              # doctest: +SKIP
+    True
+    >>> job = client.updates()                                               # doctest: +SKIP
+    >>> job.state, job.result["proven"]                                      # doctest: +SKIP
+    ('done', True)
+    >>> client.predict(x).generation                                         # doctest: +SKIP
+    1
+    >>> client.undo()["number"]                                              # doctest: +SKIP
+    2
+    """
+
+    def __init__(
+        self,
+        address: str = "http://127.0.0.1:8080",
+        *,
+        model: str | None = None,
+        key: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 5,
+    ) -> None:
+        self._transport = Transport(address, key, timeout, retries)
+        self._model = model
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    @property
+    def model(self) -> str:
+        """The model's name.
+
+        Raises
+        ------
+        UsageError
+            If none was given, and the service serves several.
+        """
+        if self._model is None:
+            names = [it["name"] for it in self._transport.ask("GET", "/api/v1/models")]
+            if len(names) != 1:
+                raise UsageError(f"`model` must be one of {', '.join(names) or 'none'}. Give it to the client.")
+            self._model = names[0]
+        return self._model
+
+    def health(self) -> bool:
+        """Whether the service takes requests."""
+        try:
+            return bool(self._transport.ask("GET", "/api/v1/ready")["ready"])
+        except ServiceError:
+            return False
+
+    def predict(self, x: Any, *, false_alarm_rate: float | None = None) -> ServedAnswers:
+        """Answer inputs, and say how foreign they are.
+
+        Parameters
+        ----------
+        x : array or sequence
+            Feature rows of shape (example, feature); texts; image files as bytes or paths; or uint8 images of shape
+            (example, height, width[, channel]).
+        false_alarm_rate : float in (0, 1), optional
+            Share of familiar inputs that may be called novel. Default: the service's.
+
+        Returns
+        -------
+        ServedAnswers
+        """
+        found = self._ask("POST", "/predict", body={"inputs": as_inputs(x)}, query={"rate": false_alarm_rate})
+        return ServedAnswers(found["model"], found["generation"], tuple(map(served_answer, found["answers"])))
+
+    def novelty(self, x: Any, *, false_alarm_rate: float | None = None) -> list[ServedAnswer]:
+        """How foreign inputs are: `ServedAnswer.p_value`, ``score``, ``novel`` and ``reason`` of each.
+
+        Parameters
+        ----------
+        x : array or sequence
+            As `predict` takes it.
+        false_alarm_rate : float in (0, 1), optional
+            Share of familiar inputs that may be called novel. Default: the service's.
+
+        Returns
+        -------
+        list of ServedAnswer
+
+        Raises
+        ------
+        UsageError
+            If the model has no calibration.
+        """
+        found = list(self.predict(x, false_alarm_rate=false_alarm_rate).answers)
+        if any(it.p_value is None for it in found):
+            raise UsageError(
+                f"The model {self.model!r} cannot say how foreign inputs are. Fit it with held-out examples."
+            )
+        return found
+
+    def items(self, x: Any, *, ids: Sequence[str | None] | None = None, store: str | None = None) -> list[ItemReceipt]:
+        """Answer inputs and keep them; what is acknowledged is on the service's disk.
+
+        Parameters
+        ----------
+        x : array or sequence
+            As `predict` takes it.
+        ids : sequence of str or None, optional
+            Of each input the id in your own store. Default: the SHA-256 of its content.
+        store : str, optional
+            What is kept, such as ``unmatched:all,matched:5%``, ``all`` or ``none``. Default: the service's policy.
+
+        Returns
+        -------
+        list of ItemReceipt
+            In the order of the inputs.
+        """
+        body = {"inputs": as_inputs(x), "ids": None if ids is None else list(ids), "store": store}
+        found = self._ask("POST", "/items", body=body, key=str(uuid.uuid4()))
+        return [record(ItemReceipt, it, answer=served_answer(it["answer"])) for it in found["items"]]
+
+    def stored(
+        self, *, state: str | None = None, answer: str | None = None, limit: int | None = None
+    ) -> list[StoredItem]:
+        """Items of the inbox in the order in which they came in.
+
+        Parameters
+        ----------
+        state : {"open", "labelled", "learned", "set_aside"}, optional
+            Only those.
+        answer : {"matched", "ambiguous", "unmatched"}, optional
+            Only those.
+        limit : int, optional
+            So many at most. Default: all.
+
+        Returns
+        -------
+        list of StoredItem
+        """
+        found: list[StoredItem] = []
+        after: int | None = None
+        while limit is None or len(found) < limit:
+            most = 1000 if limit is None else min(1000, limit - len(found))
+            query = {"state": state, "answer": answer, "after": after, "limit": most}
+            page = self._ask("GET", "/items", query=query)
+            found += [record(StoredItem, it) for it in page["items"]]
+            after = page["next"]
+            if after is None:
+                break
+        return found
+
+    def review(self, *, budget: int | None = None, wait: float = 600.0, progress: Progress = silent) -> list[Group]:
+        """Group what is unmatched so that few labels settle most of it.
+
+        Parameters
+        ----------
+        budget : int, optional
+            Groups at most. Default: as many as earn their place.
+        wait : float, default 600
+            For the job (seconds).
+        progress : callable, optional
+            ``progress(step, share)``, told what the job does.
+
+        Returns
+        -------
+        list of Group
+            Those whose label covers most first.
+        """
+        job = self._job("/review", {"budget": budget}, wait, progress)
+        assert job.result is not None
+        return self.groups(job.result["review"])
+
+    def groups(self, review: int | None = None, *, state: str | None = None) -> list[Group]:
+        """Groups of a query list.
+
+        Parameters
+        ----------
+        review : int, optional
+            Its number. Default: the newest.
+        state : {"open", "labelled", "skipped"}, optional
+            Only those.
+
+        Returns
+        -------
+        list of Group
+            Those whose label covers most first.
+        """
+        number = self._ask("GET", "/review")["number"] if review is None else review
+        found: list[Group] = []
+        after: int | None = -1
+        while after is not None:
+            query = {"state": state, "after": after, "limit": 200}
+            page = self._ask("GET", f"/review/{number}/groups", query=query)
+            found += map(group, page["groups"])
+            after = page["next"]
+        return found
+
+    def labels(self, labels: Mapping[str | Group, str | None], *, sure: bool = True) -> int:
+        """Say what items or groups are: all of it, or nothing where one is wrong.
+
+        Parameters
+        ----------
+        labels : mapping of str or Group to str or None
+            Label by the item's id, or by the group; None takes your own label of an item back.
+        sure : bool, default True
+            Labels that nobody is sure of teach the model nothing.
+
+        Returns
+        -------
+        int
+            Items that got a label, or whose label was taken back.
+        """
+        given = [
+            {"label": label, "sure": sure, **({"group": what.number} if isinstance(what, Group) else {"item": what})}
+            for what, label in labels.items()
+        ]
+        return int(self._ask("POST", "/labels", body={"labels": given}, key=str(uuid.uuid4()))["items"])
+
+    def updates(
+        self,
+        *,
+        dry_run: bool = False,
+        spread: bool = False,
+        budget: int | None = None,
+        wait: float = 600.0,
+        progress: Progress = silent,
+    ) -> Job:
+        """Learn what was labelled: a new generation, in which no matched answer is changed.
+
+        Parameters
+        ----------
+        dry_run : bool, default False
+            Only find out.
+        spread : bool, default False
+            Spread the labels over all unmatched items: far more accurate from few labels.
+        budget : int, optional
+            Make clusters too, so many at most, of what nobody has labelled.
+        wait : float, default 600
+            For the job (seconds).
+        progress : callable, optional
+            ``progress(step, share)``, told what the job does.
+
+        Returns
+        -------
+        Job
+            That is done; ``result["proven"]`` says whether the promise on matched answers is proven.
+
+        Raises
+        ------
+        SlotsError
+            If the job failed.
+        ServiceError
+            If it was cancelled, interrupted, or is not done within ``wait``; it goes on then.
+        """
+        return self._job("/updates", {"dry_run": dry_run, "spread": spread, "budget": budget}, wait, progress)
+
+    def generations(self) -> list[dict[str, Any]]:
+        """All generations, the oldest first: what made each, its slots, whether it is kept and current."""
+        return list(self._ask("GET", "/generations"))
+
+    def undo(self, to: int | None = None) -> dict[str, Any]:
+        """Go back to an older generation, under a new number.
+
+        Parameters
+        ----------
+        to : int, optional
+            Its number. Default: the one before the current content.
+
+        Returns
+        -------
+        dict
+            The new generation, as `generations` lists it.
+        """
+        body = {"to": to, "if_needed": to is not None}
+        return dict(self._ask("POST", "/undo", body=body, repeatable=to is not None))
+
+    def _ask(self, method: str, path: str, **more: Any) -> Any:
+        return self._transport.ask(method, f"/api/v1/models/{quote(self.model, safe='')}{path}", **more)
+
+    def _job(self, path: str, order: dict[str, Any], wait: float, progress: Progress) -> Job:
+        until = time.monotonic() + wait
+        job = record(Job, self._ask("POST", path, body=order, repeatable=False))
+        while not job.over:
+            if time.monotonic() > until:
+                raise ServiceError(f"The job {job.id} is not done after {wait} seconds. It goes on; wait longer.")
+            progress(job.step, job.share)
+            time.sleep(_POLL_SECONDS)
+            job = record(Job, self._transport.ask("GET", f"/api/v1/jobs/{job.id}"))
+        if job.state == "failed":
+            raise SlotsError(str((job.error or {}).get("detail", "The job failed. See the service's log.")))
+        if job.state != "done":
+            raise ServiceError(f"The job {job.id} was {job.state}: nothing of it is kept. Start it again.")
+        progress(job.step, job.share)
+        return job
+
+
+def as_inputs(x: Any) -> list[Any]:
+    """Inputs as JSON has them: rows as lists, texts as they are, images as files in base64.
+
+    Parameters
+    ----------
+    x : array or sequence
+        As `Client.predict` takes it.
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    DataError
+        If they are of no such kind.
+    """
+    if hasattr(x, "detach"):  # a tensor, on whatever device; torch itself is not needed here
+        x = x.detach().cpu().numpy()
+    if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim in (3, 4):
+        return [_png(image) for image in x]
+    if isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype.kind in "fiu":
+        return list(x.tolist())
+    if isinstance(x, str | bytes | Path):
+        raise DataError("`x` must be several inputs, got one. Put it into a list.")
+    given = list(x)
+    if all(isinstance(it, str) for it in given):
+        return given
+    if all(isinstance(it, bytes | Path) for it in given):
+        files = (it.read_bytes() if isinstance(it, Path) else it for it in given)
+        return [base64.b64encode(file).decode() for file in files]
+    try:
+        rows = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.ndim != 2:
+        raise DataError("`x` must be rows of numbers, texts, image files or uint8 images, got something else.")
+    return list(rows.tolist())
+
+
+def _png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+    """A picture as a file in base64, without loss."""
+    from PIL import Image
+
+    kept = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(kept, "png")
+    return base64.b64encode(kept.getvalue()).decode()

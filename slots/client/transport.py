@@ -1,0 +1,141 @@
+"""Requests that come again where that is safe, and errors of the service as the package's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from slots.errors import (
+    DataError,
+    MissingExtraError,
+    ModelError,
+    OutdatedError,
+    ServiceError,
+    SlotsError,
+    StorageError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+_ERRORS: dict[int, type[SlotsError]] = {
+    409: OutdatedError, 413: DataError, 422: DataError, 429: ServiceError, 500: ModelError, 502: ServiceError,
+    503: ServiceError, 504: ServiceError, 507: StorageError,
+}  # fmt: skip
+_BUSY = frozenset({429, 502, 503, 504})
+_LONGEST_WAIT = 10.0  # seconds between two tries
+
+
+class Transport:
+    """A connection to a service.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``http://127.0.0.1:8080``.
+    key : str or None
+        An API key.
+    timeout : float
+        How long one try may take (seconds).
+    retries : int
+        How often a request that failed is sent again (count).
+    """
+
+    def __init__(self, address: str, key: str | None, timeout: float, retries: int) -> None:
+        try:
+            import httpx
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "`slots.Client` needs the package httpx. Install it: pip install 'neural-slots[serve]'"
+            ) from error
+        if not address.startswith(("http://", "https://")):
+            raise UsageError(f"`address` must begin with http:// or https://, got {address!r}.")
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._client = httpx.Client(base_url=address, timeout=timeout, headers=headers)
+        self._failures: tuple[type[Exception], ...] = (httpx.TransportError,)
+        self._unsent: tuple[type[Exception], ...] = (httpx.ConnectError, httpx.ConnectTimeout)
+        self._address, self._retries = address, retries
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        repeatable: bool = True,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> Any:
+        """Send a request and return its JSON document.
+
+        Parameters
+        ----------
+        method, path : str
+            Of the request.
+        repeatable : bool, default True
+            Whether it may be sent again where nobody knows if it was done: it only reads, or has a ``key``.
+        body : object, optional
+            Sent as JSON.
+        query : mapping, optional
+            Parameters; those that are None are left out.
+        key : str, optional
+            ``Idempotency-Key``.
+
+        Returns
+        -------
+        object
+            None where the answer has no content.
+
+        Raises
+        ------
+        SlotsError
+            As the service's error is of the package's kinds; `ServiceError` if it cannot be reached or stays busy.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        headers = {} if key is None else {"Idempotency-Key": key}
+        for tried in range(self._retries + 1):
+            last = tried == self._retries
+            try:
+                answer = self._client.request(method, path, json=body, params=given, headers=headers)
+            except self._failures as error:
+                if last or not (repeatable or isinstance(error, self._unsent)):
+                    raise ServiceError(
+                        f"The service at {self._address} cannot be reached: {error or type(error).__name__}. "
+                        "Is `slots serve` running there?"
+                    ) from error
+                time.sleep(_wait(tried))
+                continue
+            # 409 with a key after a try: the service is still busy with the first of them.
+            again = answer.status_code in _BUSY or (answer.status_code == 409 and key is not None and tried > 0)
+            if last or not again:
+                return _document(answer)
+            time.sleep(_wait(tried, answer.headers.get("Retry-After")))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _wait(tried: int, asked: str | None = None) -> float:
+    """Seconds until the next try: what the service asks for, else twice as long each time."""
+    if asked is not None and asked.isascii() and asked.isdecimal():
+        return min(float(asked), _LONGEST_WAIT)
+    return float(min(0.1 * 2**tried, _LONGEST_WAIT))
+
+
+def _document(answer: httpx.Response) -> Any:
+    """The answer's JSON document, or its error raised."""
+    if answer.status_code == 204:
+        return None
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if answer.is_success and found is not None:
+        return found
+    said = found.get("detail") if isinstance(found, dict) else None
+    kind = _ERRORS.get(answer.status_code, UsageError if 400 <= answer.status_code < 500 else ServiceError)
+    raise kind(str(said or f"The service answered {answer.status_code} without a sentence on it. Is it `slots serve`?"))

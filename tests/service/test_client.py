@@ -1,0 +1,207 @@
+"""`slots.Client` against a real service: its calls, its errors, and what it does when answers are lost."""
+
+import doctest
+import io
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.service import rows, running
+
+import slots
+from protocols.recipes.building import load_model
+from slots.client.service_client import Client, as_inputs
+from slots.errors import DataError, OutdatedError, ServiceError, UsageError
+
+
+@pytest.fixture(scope="module")
+def there(client):
+    with slots.Client(str(client.base_url)) as found:
+        yield found
+
+
+def test_the_example_of_the_docstring_is_true(own, tmp_path):
+    x, y = rows(160, 5, classes=4)
+    x = x[np.argsort(y != 0, kind="stable")]  # a red one first
+    with running(own, tmp_path / "data") as client:
+        text = Client.__doc__.replace("http://127.0.0.1:8080", str(client.base_url))
+        text = text.replace("# doctest: +SKIP", "")
+        example = doctest.DocTestParser().get_doctest(text, {"slots": slots, "x": x}, "Client", None, 0)
+        assert len(example.examples) == 11
+        said = io.StringIO()
+        found = doctest.DocTestRunner().run(example, out=said.write, clear_globs=False)
+        example.globs["client"].close()
+    assert found.failed == 0, said.getvalue()
+
+
+def test_answers_are_the_models_own(there, small):
+    x, _ = rows(40, 1, classes=4)
+    model = load_model(small)
+    told = model.examine(x, false_alarm_rate=0.2)
+    assert there.health()
+    assert there.model == "small"
+    for given in (x, torch.from_numpy(x), x.tolist()):
+        found = there.predict(given, false_alarm_rate=0.2)
+        assert found.labels == [model.class_name(it) for it in told.prediction.labels]
+        assert found.matched == told.prediction.matched.tolist()
+        assert [it.margin for it in found.answers] == told.prediction.margins.tolist()
+        assert [it.novel for it in found.answers] == told.novelty.novel.tolist()
+    novelty = there.novelty(x)
+    assert [it.p_value for it in novelty] == told.novelty.p_values.tolist()
+    assert {it.reason for it in novelty} <= set(map(str, told.novelty.reasons))
+
+
+def test_items_are_stored_once_and_read_again(own, tmp_path):
+    x, _ = rows(30, 8, classes=4)
+    ids = [f"ä/{number}" for number in range(30)]
+    with running(own, tmp_path / "data") as client, slots.Client(str(client.base_url), model="small") as there:
+        assert [it.fate for it in there.items(x, ids=ids, store="all")] == ["stored"] * 30
+        assert [it.fate for it in there.items(x, ids=ids, store="all")] == ["there"] * 30
+        found = there.stored()
+        assert [it.id for it in found] == ids
+        assert [it.id for it in there.stored(limit=7)] == ids[:7]
+        unmatched = [it.id for it in found if it.answer == "unmatched"]
+        assert [it.id for it in there.stored(answer="unmatched")] == unmatched != []
+        assert there.labels({ids[0]: "red", ids[1]: "blue"}) == 2
+        assert [it.id for it in there.stored(state="labelled")] == ids[:2]
+        assert there.labels({ids[0]: None}) == 1
+        assert [it.id for it in there.stored(state="labelled")] == ids[1:2]
+        with pytest.raises(OutdatedError, match="content"):
+            there.items(x[:1] + 1, ids=ids[:1], store="all")
+        with pytest.raises(UsageError, match="nobody"):
+            there.labels({"nobody": "red"})
+        assert [it["number"] for it in there.generations()] == [0]
+        with pytest.raises(UsageError, match=r"nothing|before"):
+            there.undo()
+        told = []
+        assert there.updates(dry_run=True, progress=lambda *it: told.append(it)).state == "done"
+        assert told[-1][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda it: it.predict([[1.0, 2.0]]), DataError, "shape"),
+        (lambda it: it.predict(np.ones((5000, 6))), DataError, "4096"),
+        (lambda it: it.predict(["text"]), DataError, "rows of 6"),
+        (lambda it: it.predict([[1.0] * 6], false_alarm_rate=2), DataError, "rate"),
+        (lambda it: it.predict("text"), DataError, "list"),
+        (lambda it: it.predict([object()]), DataError, "rows of numbers"),
+    ],
+)
+def test_errors_are_the_packages_own(there, call, error, says):
+    with pytest.raises(error, match=says):
+        call(there)
+
+
+def test_a_model_that_is_not_there(client):
+    with (
+        slots.Client(str(client.base_url), model="no such/model") as there,
+        pytest.raises(UsageError, match="Not Found"),
+    ):
+        there.predict([[1.0] * 6])
+    with slots.Client(str(client.base_url), model="none") as there, pytest.raises(UsageError, match="no model 'none'"):
+        there.predict([[1.0] * 6])
+
+
+def test_nobody_there():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with slots.Client(address, model="small", retries=1) as there:
+        assert not there.health()
+        with pytest.raises(ServiceError, match="slots serve"):
+            there.predict([[1.0] * 6])
+    with pytest.raises(UsageError, match="http://"):
+        slots.Client("127.0.0.1:8080")
+
+
+class Relay:
+    """A wire to a service that loses answers: after the request was passed on, the first ``lost`` connections break."""
+
+    def __init__(self, port, lost):
+        self._port, self._left = port, lost
+        self.requests = 0
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._pass_on, args=(near,), daemon=True).start()
+
+    def _pass_on(self, near):
+        with near, socket.create_connection(("127.0.0.1", self._port)) as far:
+            while given := self._message(near):
+                self.requests += 1
+                far.sendall(given)
+                answer = self._message(far)
+                if self._left:
+                    self._left -= 1
+                    return
+                near.sendall(answer)
+
+    @staticmethod
+    def _message(near):
+        given = b""
+        while b"\r\n\r\n" not in given:
+            part = near.recv(1 << 16)
+            if not part:
+                return b""
+            given += part
+        head, _, body = given.partition(b"\r\n\r\n")
+        sizes = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
+        while len(body) < int(sizes[0] if sizes else 0):
+            part = near.recv(1 << 16)
+            given, body = given + part, body + part
+        return given
+
+    def close(self):
+        self._listening.close()
+
+
+def test_requests_whose_answers_were_lost_are_done_once(own, tmp_path):
+    x, _ = rows(5, 8, classes=4)
+    with running(own, tmp_path / "data") as client:
+        relay = Relay(client.base_url.port, lost=2)
+        with slots.Client(relay.address, model="small") as there:
+            assert [it.fate for it in there.items(x, store="all")] == ["stored"] * 5  # the first answer, kept
+            assert relay.requests == 3
+        relay.close()
+        (first, *_) = client.get("/api/v1/models/small/items").json()["items"]
+        relay = Relay(client.base_url.port, lost=1)
+        with slots.Client(relay.address, model="small") as there:
+            assert there.labels({first["id"]: "red"}) == 1
+            assert relay.requests == 2
+        relay.close()
+        assert len(client.get("/api/v1/models/small/labels").json()["labels"]) == 1
+        relay = Relay(client.base_url.port, lost=1)
+        with slots.Client(relay.address, model="small") as there, pytest.raises(ServiceError, match="reached"):
+            there.updates()  # it may have begun, and would begin twice
+        assert relay.requests == 1
+        relay.close()
+
+
+def test_images_go_as_files(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), np.uint8)
+    for given in (x, x[..., :1], x[..., 0]):
+        found = [np.asarray(Image.open(io.BytesIO(_decoded(it)))) for it in as_inputs(given)]
+        assert np.array_equal(found, given[..., 0] if given.shape[-1] == 1 else given)
+    file = tmp_path / "a.png"
+    Image.fromarray(x[0]).save(file)
+    assert as_inputs([file]) == as_inputs([file.read_bytes()])
+    assert Path(file).read_bytes() == _decoded(as_inputs([file])[0])
+
+
+def _decoded(text):
+    import base64
+
+    return base64.b64decode(text)
