@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocols.service.standards import open_inference, scraping
+from protocols.service.standards import labelstudio, open_inference, scraping
 
-STANDARDS = (open_inference.router, scraping.router)
+STANDARDS = (open_inference.router, scraping.router, labelstudio.router)
 """All of them."""
