@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
-
-import numpy as np
 
 from slots.client.documents import (
     Group,
@@ -25,8 +20,9 @@ from slots.client.documents import (
     record,
     served_answer,
 )
+from slots.client.inputs import as_inputs
 from slots.client.transport import Transport
-from slots.errors import DataError, ServiceError, SlotsError, UsageError
+from slots.errors import ServiceError, SlotsError, UsageError
 from slots.progress import Progress, silent
 
 _POLL_SECONDS = 0.2
@@ -364,52 +360,3 @@ class Client:
             raise ServiceError(f"The job {job.id} was {job.state}: nothing of it is kept. Start it again.")
         progress(job.step, job.share)
         return job
-
-
-def as_inputs(x: Any) -> list[Any]:
-    """Inputs as JSON has them: rows as lists, texts as they are, images as files in base64.
-
-    Parameters
-    ----------
-    x : array or sequence
-        As `Client.predict` takes it.
-
-    Returns
-    -------
-    list
-
-    Raises
-    ------
-    DataError
-        If they are of no such kind.
-    """
-    if hasattr(x, "detach"):  # a tensor, on whatever device; torch itself is not needed here
-        x = x.detach().cpu().numpy()
-    if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim in (3, 4):
-        return [_png(image) for image in x]
-    if isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype.kind in "fiu":
-        return list(x.tolist())
-    if isinstance(x, str | bytes | Path):
-        raise DataError("`x` must be several inputs, got one. Put it into a list.")
-    given = list(x)
-    if all(isinstance(it, str) for it in given):
-        return given
-    if all(isinstance(it, bytes | Path) for it in given):
-        files = (it.read_bytes() if isinstance(it, Path) else it for it in given)
-        return [base64.b64encode(file).decode() for file in files]
-    try:
-        rows = np.asarray(given, dtype=float)
-    except (TypeError, ValueError):
-        rows = np.empty(0)
-    if rows.ndim != 2:
-        raise DataError("`x` must be rows of numbers, texts, image files or uint8 images, got something else.")
-    return list(rows.tolist())
-
-
-def _png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
-    """A picture as a file in base64, without loss."""
-    from PIL import Image
-
-    kept = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(kept, "png")
-    return base64.b64encode(kept.getvalue()).decode()

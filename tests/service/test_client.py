@@ -14,7 +14,8 @@ from support.service import rows, running
 
 import slots
 from protocols.recipes.building import load_model
-from slots.client.service_client import Client, as_inputs
+from slots.client.inputs import as_inputs
+from slots.client.service_client import Client
 from slots.errors import DataError, OutdatedError, ServiceError, UsageError
 
 
