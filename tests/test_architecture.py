@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.source_trees import circles, imports, module_names, undescribed
+from support.source_trees import circles, hiding, imports, module_names, undescribed
 
 import slots
 
@@ -95,6 +95,20 @@ def test_a_circle_through_a_function_is_found(tmp_path):
         (tmp_path / "house" / f"{name}.py").write_text(text)
     found = circles(imports(module_names(tmp_path, ("house",))))
     assert found == [["house.a", "house.c", "house.room.b"]]
+
+
+@pytest.mark.parametrize("scripts", ["tests/support", "benchmarks"])
+def test_no_script_hides_a_package(scripts):
+    assert hiding(CHECKOUT / scripts) == []
+
+
+def test_a_script_that_hides_a_package_is_found(tmp_path):
+    for name in ("torch", "json", "slots_of_ours"):
+        (tmp_path / f"{name}.py").touch()
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").touch()
+    (tmp_path / "scipy").mkdir()  # a folder without it gives way to the package
+    assert hiding(tmp_path) == ["json", "numpy", "torch"]
 
 
 def test_no_folder_holds_too_many_files(modules):

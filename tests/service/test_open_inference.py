@@ -51,7 +51,7 @@ def triton(client, x, tmp_path_factory):
     pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed (extra `test`)")
     file = tmp_path_factory.mktemp("rows") / "x.npy"
     np.save(file, x)
-    command = [sys.executable, SUPPORT / "triton.py", str(client.base_url).rstrip("/"), file]
+    command = [sys.executable, SUPPORT / "inference_clients.py", str(client.base_url).rstrip("/"), file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)

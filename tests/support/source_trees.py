@@ -2,6 +2,9 @@
 
 import ast
 import re
+import sys
+import sysconfig
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 _SECTION = re.compile(r"^ *Parameters\n *-+\n(.*?)(?=^ *[A-Z][A-Za-z ]*\n *-{3,}$|\Z)", re.DOTALL | re.MULTILINE)
@@ -62,6 +65,17 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
         if name not in order:
             visit(name)
     return found
+
+
+def hiding(folder: Path) -> list[str]:
+    """Names of modules in a folder of scripts that Python's own or an installed package bears too.
+
+    A script that is started by its path has its folder first in line, so such a module is imported in the package's
+    place, by the package's other users too.
+    """
+    installed = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    names = sorted({path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()})
+    return [it for it in names if it in sys.stdlib_module_names or PathFinder.find_spec(it, installed) is not None]
 
 
 def undescribed(source: str) -> list[str]:

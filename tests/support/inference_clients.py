@@ -1,6 +1,6 @@
 """What `tritonclient` gets from a server, in a process of its own: gevent must not enter the server's.
 
-``python triton.py ADDRESS ROWS.npy`` writes one JSON object.
+``python inference_clients.py ADDRESS ROWS.npy`` writes one JSON object.
 """
 
 import asyncio
