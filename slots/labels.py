@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
@@ -338,5 +339,8 @@ def check_rows_and_labels(
     from sklearn.utils.validation import column_or_1d, validate_data
 
     rows, labels = validate_data(estimator, on_host(x), on_host(y), dtype=np.float64, reset=reset)
-    check_classification_targets(labels)
+    with warnings.catch_warnings():
+        # One example a class is welcome here.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than", UserWarning)
+        check_classification_targets(labels)
     return rows, column_or_1d(labels)

@@ -111,6 +111,11 @@ def test_tiny_data(x, y, geometry):
         assert classifier.predict(x).tolist() == y
 
 
+def test_one_example_a_class_is_welcome_without_a_warning():
+    x = np.random.default_rng(0).normal(size=(40, 16))
+    assert SlotClassifier(random_state=0).fit(x, np.arange(40)).predict(x).tolist() == list(range(40))
+
+
 def test_equal_rows_with_two_labels_do_not_break_it():
     x = np.ones((6, 2))
     classifier = SlotClassifier(random_state=0).fit(x, [0, 0, 0, 0, 1, 1])
