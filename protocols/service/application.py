@@ -8,17 +8,17 @@ from fastapi import FastAPI
 
 from protocols.service.api import explaining, health, models, predicting, problems
 from protocols.service.api.guarding import events, keys, sessions
-from protocols.service.api.inbox import ingesting, labelling, reading, reviewing
+from protocols.service.api.inbox import ingesting, labelling, reading, reviewing, streaming
 from protocols.service.api.jobs import following, generations, starting
 from protocols.service.pages.routes import PAGES
 from protocols.service.service import Service
 from protocols.service.standards.metrics import Metrics
 from protocols.service.standards.routes import STANDARDS
-from protocols.service.web.bodies import BoundedBodies
+from protocols.service.web.bodies import STREAMED, BoundedBodies
 from protocols.service.web.guard import Guard
 from protocols.service.web.timing import NotedRoute, Timed
 
-INBOX = (ingesting.router, reading.router, labelling.router, reviewing.router)
+INBOX = (ingesting.router, streaming.router, reading.router, labelling.router, reviewing.router)
 GUARDING = (keys.router, events.router, sessions.router)
 JOBS = (starting.router, following.router, generations.router)
 ANSWERS = (health.router, models.router, predicting.router, explaining.router)
@@ -52,7 +52,7 @@ def application(service: Service) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(NotedRoute)
-    app.add_middleware(BoundedBodies, limits=service.settings.limits)
+    app.add_middleware(BoundedBodies, limits=service.settings.limits, streamed=STREAMED)
     app.add_middleware(Guard, service=service)  # the last one added is the first one asked
     app.add_middleware(Timed, told=metrics.request)  # added last, it stands first
     return app

@@ -1,6 +1,6 @@
 """A client of `slots serve`."""
 
-from slots.client.documents import Group, ItemReceipt, Job, ServedAnswer, ServedAnswers, StoredItem
+from slots.client.documents import Group, ItemReceipt, Job, ServedAnswer, ServedAnswers, StoredItem, StreamReceipt
 from slots.client.service_client import Client
 
-__all__ = ["Client", "Group", "ItemReceipt", "Job", "ServedAnswer", "ServedAnswers", "StoredItem"]
+__all__ = ["Client", "Group", "ItemReceipt", "Job", "ServedAnswer", "ServedAnswers", "StoredItem", "StreamReceipt"]

@@ -101,6 +101,34 @@ class ItemReceipt:
 
 
 @dataclass(frozen=True)
+class StreamReceipt:
+    """What became of one item of a stream.
+
+    Parameters
+    ----------
+    place : int
+        Its place in the stream, from 0 on.
+    id : str or None
+        Its id; None where the service could not find out.
+    fate : str
+        ``stored`` (it is on the disk), ``there`` (it was stored before), ``passed`` (answered only) or ``refused``.
+    generation : int or None
+        Of the model that answered; None where it was refused.
+    answer : ServedAnswer or None
+        The answer it got; None where it was refused.
+    problem : str or None
+        Why it was refused; None where it was not.
+    """
+
+    place: int
+    id: str | None
+    fate: str
+    generation: int | None = None
+    answer: ServedAnswer | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class StoredItem:
     """An item of the inbox.
 
@@ -211,6 +239,18 @@ def record(kind: type[Record], document: Mapping[str, Any], **more: Any) -> Reco
 def served_answer(document: Mapping[str, Any]) -> ServedAnswer:
     """One answer of a JSON object."""
     return record(ServedAnswer, {**document, **(document.get("novelty") or {})})
+
+
+def stream_receipt(document: Mapping[str, Any], place: int) -> StreamReceipt:
+    """One receipt of a JSON object."""
+    answer, problem = document.get("answer"), document.get("problem")
+    return record(
+        StreamReceipt,
+        document,
+        place=place,
+        answer=None if answer is None else served_answer(answer),
+        problem=None if problem is None else str(problem["detail"]),
+    )
 
 
 def group(document: Mapping[str, Any]) -> Group:

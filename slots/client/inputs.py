@@ -1,15 +1,19 @@
-"""Inputs in the form in which they are sent."""
+"""Inputs as requests carry them."""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slots.errors import DataError
+
+_LINES, _LINE_BYTES = 64, 1 << 20  # of one request of a stream, at most; a single line may have more
 
 
 def as_inputs(x: Any) -> list[Any]:
@@ -50,6 +54,48 @@ def as_inputs(x: Any) -> list[Any]:
     if rows.ndim != 2:
         raise DataError("`x` must be rows of numbers, texts, image files or uint8 images, got something else.")
     return list(rows.tolist())
+
+
+def as_line(it: Any) -> bytes:
+    """An item of a stream as its line.
+
+    Parameters
+    ----------
+    it : object
+        One input, or a pair of its id and itself.
+
+    Returns
+    -------
+    bytes
+        With the line's end.
+    """
+    item_id, given = it if isinstance(it, tuple) and len(it) == 2 and isinstance(it[0], str) else (None, it)
+    (sent,) = as_inputs(given[None] if hasattr(given, "shape") else [given])
+    return json.dumps({"input": sent} | ({} if item_id is None else {"id": item_id})).encode() + b"\n"
+
+
+def in_turns(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Lines in lists as long as one request of a stream may be.
+
+    Parameters
+    ----------
+    lines : iterable of bytes
+        Any number.
+
+    Yields
+    ------
+    list of bytes
+    """
+    several: list[bytes] = []
+    size = 0
+    for line in lines:
+        if several and (len(several) == _LINES or size + len(line) > _LINE_BYTES):
+            yield several
+            several, size = [], 0
+        several.append(line)
+        size += len(line)
+    if several:
+        yield several
 
 
 def _png(image: np.ndarray[Any, np.dtype[np.uint8]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -16,11 +16,13 @@ from slots.client.documents import (
     ServedAnswer,
     ServedAnswers,
     StoredItem,
+    StreamReceipt,
     group,
     record,
     served_answer,
+    stream_receipt,
 )
-from slots.client.inputs import as_inputs
+from slots.client.inputs import as_inputs, as_line, in_turns
 from slots.client.transport import Transport
 from slots.errors import ServiceError, SlotsError, UsageError
 from slots.progress import Progress, silent
@@ -187,6 +189,30 @@ class Client:
         found = self._ask("POST", "/items", body=body, key=str(uuid.uuid4()))
         return [record(ItemReceipt, it, answer=served_answer(it["answer"])) for it in found["items"]]
 
+    def stream(self, items: Iterable[Any], *, store: str | None = None) -> Iterator[StreamReceipt]:
+        """Answer and keep items one after the other, as many as there are.
+
+        They are sent 64 at a time, so neither side ever holds many. Whatever has no receipt when a connection breaks is
+        sent again; it is kept once. An item that is wrong has a receipt that says so, and the others go on.
+
+        Parameters
+        ----------
+        items : iterable
+            Inputs, each one that `predict` would take in a list, or pairs of an id and an input.
+        store : str, optional
+            What is kept, such as ``unmatched:all,matched:5%``, ``all`` or ``none``. Default: the service's policy.
+
+        Yields
+        ------
+        StreamReceipt
+            In the order of the items, when they are on the service's disk.
+        """
+        path, place = self._path("/items/stream"), 0
+        for lines in in_turns(map(as_line, items)):
+            for receipt in self._transport.exchange(path, lines, query={"store": store}):
+                yield stream_receipt(receipt, place)
+                place += 1
+
     def stored(
         self, *, state: str | None = None, answer: str | None = None, limit: int | None = None
     ) -> list[StoredItem]:
@@ -342,8 +368,11 @@ class Client:
         body = {"to": to, "if_needed": to is not None}
         return dict(self._ask("POST", "/undo", body=body, repeatable=to is not None))
 
+    def _path(self, path: str) -> str:
+        return f"/api/v1/models/{quote(self.model, safe='')}{path}"
+
     def _ask(self, method: str, path: str, **more: Any) -> Any:
-        return self._transport.ask(method, f"/api/v1/models/{quote(self.model, safe='')}{path}", **more)
+        return self._transport.ask(method, self._path(path), **more)
 
     def _job(self, path: str, order: dict[str, Any], wait: float, progress: Progress) -> Job:
         until = time.monotonic() + wait

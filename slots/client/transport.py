@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slots.errors import (
@@ -25,6 +26,8 @@ _ERRORS: dict[int, type[SlotsError]] = {
     503: ServiceError, 504: ServiceError, 507: StorageError,
 }  # fmt: skip
 _BUSY = frozenset({429, 502, 503, 504})
+_UNTAKEN = frozenset({408, 503})  # of a stream that ends: this line and those after it were not taken
+_NDJSON = "application/x-ndjson"
 _LONGEST_WAIT = 10.0  # seconds between two tries
 
 
@@ -117,6 +120,62 @@ class Transport:
                 return _document(answer)
             time.sleep(_wait(tried, answer.headers.get("Retry-After")))
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def exchange(
+        self, path: str, lines: Sequence[bytes], *, query: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Send lines, and give what the service says of each, in their order; those without an answer are sent again.
+
+        Parameters
+        ----------
+        path : str
+            Of the request.
+        lines : sequence of bytes
+            JSON documents that may come twice, each with its line's end. Their answers must fit into the buffers of a
+            connection: they are read when all lines are sent.
+        query : mapping, optional
+            Parameters; those that are None are left out.
+
+        Yields
+        ------
+        dict
+
+        Raises
+        ------
+        SlotsError
+            As `ask`.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        done = tried = 0
+        while done < len(lines):
+            found: list[dict[str, Any]] = []
+            asked, failure = None, "the connection ended early"
+            try:
+                with self._client.stream(
+                    "POST", path, content=b"".join(lines[done:]), params=given, headers={"Content-Type": _NDJSON}
+                ) as answer:
+                    asked = answer.headers.get("Retry-After")
+                    if not answer.is_success:
+                        answer.read()
+                        if answer.status_code not in _BUSY or tried == self._retries:
+                            _document(answer)
+                        failure = "it is busy"
+                    else:
+                        for said in answer.iter_lines():
+                            found.append(json.loads(said))
+            except self._failures as error:
+                failure = str(error) or type(error).__name__
+            if found and found[-1].get("problem", {}).get("status") in _UNTAKEN:
+                failure = str(found.pop()["problem"]["detail"])
+            done += len(found)
+            tried = 0 if found else tried + 1
+            yield from found
+            if tried > self._retries:
+                raise ServiceError(
+                    f"The service at {self._address} took {done} of {len(lines)} lines: {failure}. Send the rest again."
+                )
+            if done < len(lines):
+                time.sleep(_wait(tried, asked))
 
 
 def _wait(tried: int, asked: str | None = None) -> float:

@@ -14,7 +14,7 @@ from support.service import rows, running
 
 import slots
 from protocols.recipes.building import load_model
-from slots.client.inputs import as_inputs
+from slots.client.inputs import as_inputs, in_turns
 from slots.client.service_client import Client
 from slots.errors import DataError, OutdatedError, ServiceError, UsageError
 
@@ -81,6 +81,57 @@ def test_items_are_stored_once_and_read_again(own, tmp_path):
         told = []
         assert there.updates(dry_run=True, progress=lambda *it: told.append(it)).state == "done"
         assert told[-1][1] == 1
+
+
+def test_a_stream_of_items_has_receipts_in_its_order(own, tmp_path):
+    x, _ = rows(150, 9, classes=4)
+    told = load_model(own).examine(x)
+
+    def items():
+        for place, row in enumerate(x):
+            yield (f"item/{place}", row) if place % 2 else row.tolist()
+            if place == 70:
+                yield [1.0, 2.0]
+
+    with running(own, tmp_path / "data") as client, slots.Client(str(client.base_url), model="small") as there:
+        found = list(there.stream(items(), store="all"))
+        assert [it.place for it in found] == list(range(151))
+        bad = found.pop(71)
+        assert (bad.fate, bad.answer, bad.generation) == ("refused", None, None)
+        assert "shape" in bad.problem
+        assert [it.answer.margin for it in found] == told.prediction.margins.tolist()
+        assert [it.answer.p_value for it in found] == told.novelty.p_values.tolist()
+        assert {(it.fate, it.generation, it.problem) for it in found} == {("stored", 0, None)}
+        assert [it.id for it in found[1::2]] == [f"item/{place}" for place in range(1, 150, 2)]
+        assert len(there.stored()) == 150
+        with pytest.raises(UsageError, match="unmatched, ambiguous"):
+            next(there.stream([x[0]], store="seen:all"))
+
+
+def test_items_of_a_stream_whose_receipts_were_lost_are_sent_again(own, tmp_path):
+    x, _ = rows(100, 9, classes=4)
+    with running(own, tmp_path / "data") as client:
+        relay = Relay(client.base_url.port, lost=1)
+        with slots.Client(relay.address, model="small") as there:
+            fates = [it.fate for it in there.stream(((f"a{place}", row) for place, row in enumerate(x)), store="all")]
+        assert fates == ["there"] * 64 + ["stored"] * 36
+        assert relay.requests == 3
+        relay.close()
+        relay = Relay(client.base_url.port, lost=9)
+        with (
+            slots.Client(relay.address, model="small", retries=1) as there,
+            pytest.raises(ServiceError, match="0 of 1 lines"),
+        ):
+            list(there.stream(x[:1]))
+        relay.close()
+
+
+def test_requests_of_a_stream_are_bounded():
+    short = [b"a\n"] * 130
+    assert [len(it) for it in in_turns(short)] == [64, 64, 2]
+    long = [b"a" * 600_000, b"b" * 600_000, b"c" * 2_000_000, b"d"]
+    assert [len(it) for it in in_turns(long)] == [1, 1, 1, 1]
+    assert list(in_turns([])) == []
 
 
 @pytest.mark.parametrize(
@@ -160,7 +211,8 @@ class Relay:
             given += part
         head, _, body = given.partition(b"\r\n\r\n")
         sizes = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
-        while len(body) < int(sizes[0] if sizes else 0):
+        chunked = b"transfer-encoding: chunked" in head.lower()
+        while (not body.endswith(b"0\r\n\r\n")) if chunked else len(body) < int(sizes[0] if sizes else 0):
             part = near.recv(1 << 16)
             given, body = given + part, body + part
         return given

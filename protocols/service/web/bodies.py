@@ -10,6 +10,9 @@ from protocols.service.api.problems import Problem
 from protocols.service.settings import Limits
 from protocols.service.web.answers import answer
 
+STREAMED = ("/items/stream",)
+"""Ends of the paths whose bodies are streams: their routes read them line by line, and bound each line."""
+
 _WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 

@@ -7,12 +7,15 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from protocols.service.web.bodies import STREAMED
+
 
 class DeadlineProtocol(HttpToolsProtocol):
     """HTTP with a deadline from the connection, or its last answer, until the next request is complete.
 
     It catches clients that send nothing, that send their headers or body byte by byte, and that do not read what they
-    asked for. `seconds` is set by whoever starts the server.
+    asked for. `seconds` is set by whoever starts the server. The body of a stream may take longer: its route has a
+    deadline for each line.
     """
 
     seconds = 10.0
@@ -28,10 +31,17 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._stop()
         super().connection_lost(exc)
 
+    def on_headers_complete(self) -> None:
+        """The request begins: a stream's own route says how long it may wait for what."""
+        super().on_headers_complete()
+        if self.scope["method"] == "POST" and self.scope["path"].endswith(STREAMED):
+            self._stop()
+
     def on_message_complete(self) -> None:
-        """A whole request has come: it is the application's turn now."""
-        self._stop()
+        """A whole request has come: it is the application's turn now, or it was answered before its end."""
         super().on_message_complete()
+        if self.cycle is None or not self.cycle.response_complete:
+            self._stop()
 
     def on_response_complete(self) -> None:
         """The answer was sent: the next request has as long as the first."""

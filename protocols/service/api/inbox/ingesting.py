@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field
 
 from protocols.service.answering import contents
 from protocols.service.answering.contents import Contents
-from protocols.service.answering.loaded import Answers
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import Caller, IngestModel, TheCaller, TheService
 from protocols.service.api.predicting import Inputs, OneAnswer, Timeout, answered, as_rows
@@ -103,7 +102,7 @@ async def ingest(
     """Answer inputs and keep them; what is acknowledged is on the disk."""
     policy = chosen_policy(service.settings.keeping, given.store)
     ids = checked_ids(given.ids, len(given.inputs))
-    several = await _read(model, given.inputs, service)
+    several = await read_inputs(model, given.inputs, service)
     repeat = None if key is None else await request_key(caller, request, key)
     return await taken(service, model, caller, several, ids=ids, policy=policy, timeout=timeout, repeat=repeat)
 
@@ -166,8 +165,8 @@ async def taken(
     """
     with service.inbox.in_flight.only(repeat):
         found = await answered(service, model, several.x, None, timeout)
-        made = arrivals(several, found, ids, policy, service.settings.keeping)
         answers = as_rows(found)
+        made = arrivals(several, answers, ids, policy, service.settings.keeping)
 
         def response(fates: Sequence[Fate]) -> dict[str, Any]:
             items = [
@@ -185,7 +184,7 @@ async def taken(
 
 
 def arrivals(
-    several: Contents, found: Answers, ids: Sequence[str | None], policy: Policy, keeping: Keeping
+    several: Contents, answers: Sequence[dict[str, Any]], ids: Sequence[str | None], policy: Policy, keeping: Keeping
 ) -> list[Arrival]:
     """Inputs and their answers as they are kept.
 
@@ -193,8 +192,8 @@ def arrivals(
     ----------
     several : Contents
         The inputs.
-    found : Answers
-        Their answers.
+    answers : sequence of dict
+        Their answers, as `as_rows` gives them.
     ids : sequence of str or None
         Id of each; None for the digest of its content.
     policy : Policy
@@ -203,7 +202,7 @@ def arrivals(
         Which contents lie in the database.
     """
     made = []
-    for place, answer in enumerate(as_rows(found)):
+    for place, answer in enumerate(answers):
         content = several.files[place]
         digest = hashlib.sha256(content).hexdigest()
         novelty = answer["novelty"]
@@ -249,7 +248,7 @@ def chosen_policy(keeping: Keeping, words: str | None) -> Policy:
     return keeping.policy if words is None else Policy.parse(words, keeping.policy)
 
 
-async def _read(model: ServedModel, given: Sequence[Any], service: Service) -> Contents:
+async def read_inputs(model: ServedModel, given: Sequence[Any], service: Service) -> Contents:
     """Inputs of a JSON list; images are decoded beside the event loop."""
     loaded, limits = model.current.model, service.settings.limits
     if loaded.preprocessing.kind == "images":
