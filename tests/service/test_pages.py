@@ -10,8 +10,8 @@ from support.service import rows, running
 from protocols.service.answering.loaded import Loaded
 from protocols.service.answering.recent import Recent
 
-MODEL_PAGES = ("", "/live", "/slots", "/slots/0", "/explain")
-PAGES = [f"/models/small{end}" for end in MODEL_PAGES]
+MODEL_PAGES = ("", "/live", "/slots", "/slots/0", "/explain", "/review")
+PAGES = [*(f"/models/small{end}" for end in MODEL_PAGES), "/jobs"]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -31,7 +31,9 @@ def test_the_first_page_is_the_overview_of_the_first_model(client):
     assert found.headers["location"] == "/models/small"
 
 
-@pytest.mark.parametrize("name", ["report.css", "service.css", "pages.js", "htmx.min.js", "htmx.LICENSE.txt"])
+@pytest.mark.parametrize(
+    "name", ["report.css", "service.css", "pages.js", "review.js", "htmx.min.js", "htmx.LICENSE.txt"]
+)
 def test_files_of_the_pages_come_from_this_host_and_are_sent_once(client, name):
     found = client.get(f"/static/{name}")
     assert found.status_code == 200

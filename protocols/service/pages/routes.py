@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from protocols.service.pages import explaining, gallery, home, rendering
+from protocols.service.pages.review import grouping
+from protocols.service.pages.work import jobs
 
-PAGES = (rendering.router, home.router, gallery.router, explaining.router)
+PAGES = (rendering.router, home.router, gallery.router, explaining.router, grouping.router, jobs.router)
 """In the order in which a path is looked up."""

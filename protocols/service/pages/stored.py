@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from sqlalchemy import Connection, func, select
 
 from protocols.pages.pictures import png, shrink
+from protocols.service.inbox.items import in_parts
 from protocols.service.inbox.tables import item
 
 PICTURE_SIDE = 128
@@ -109,6 +111,15 @@ def newest(connection: Connection, model: str, *, most: int, **where: Any) -> li
     """
     query = select(*COLUMNS).where(item.c.model == model, *(item.c[name] == value for name, value in where.items()))
     return [shown(row) for row in connection.execute(query.order_by(item.c.number.desc()).limit(most))]
+
+
+def numbered(connection: Connection, model: str, numbers: Sequence[int]) -> list[StoredItem]:
+    """Items by their numbers, in their order; those that are gone are left out."""
+    found: dict[int, StoredItem] = {}
+    for several in in_parts(list(numbers)):
+        query = select(*COLUMNS).where(item.c.model == model, item.c.number.in_(several))
+        found.update({row.number: shown(row) for row in connection.execute(query)})
+    return [found[it] for it in numbers if it in found]
 
 
 def count(connection: Connection, model: str, **where: Any) -> int:

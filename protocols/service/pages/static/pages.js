@@ -6,7 +6,8 @@ for (const event of ["htmx:responseError", "htmx:sendError"]) {
     const part = found.detail.elt;
     if (part.id === "live") part.classList.add("stale");
     const answer = found.detail.xhr?.responseText;
-    if (found.detail.target && part.id !== "live" && answer?.startsWith("<p")) found.detail.target.innerHTML = answer;
+    const place = document.getElementById("said") ?? found.detail.target;
+    if (place && part.id !== "live" && answer?.startsWith("<p")) place.innerHTML = answer;
   });
 }
 document.addEventListener("htmx:afterSwap", found => found.detail.elt.classList.remove("stale"));

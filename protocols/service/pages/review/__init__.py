@@ -1,0 +1,1 @@
+"""The page on which people label what nobody matched, a group at a time."""

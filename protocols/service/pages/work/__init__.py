@@ -1,0 +1,1 @@
+"""The pages of jobs and of what they change: updates, history, clusters."""
