@@ -87,7 +87,7 @@ async def picture(service: TheService, model: ReadModel, number: int) -> Respons
     row = await service.database.read(read)
     if row is None or not row.media.startswith("image/") or row.content is None:
         raise Problem(404, "There is no such picture.")
-    headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": "private, max-age=86400"}
     return Response(stored.small_picture(row.content), media_type="image/png", headers=headers)
 
 

@@ -71,7 +71,7 @@ async def static(request: Request, name: str) -> Response:
     if name not in _FILES:
         raise Problem(404, "There is no such file.")
     content, tag = _file(name)
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=_FILES[name][1], headers=headers)
