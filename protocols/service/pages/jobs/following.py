@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import LabelModel, TheCaller, TheService
-from protocols.service.api.jobs import following, starting
+from protocols.service.api.jobs import following as api
+from protocols.service.api.jobs import starting
 from protocols.service.api.jobs.documents import JobDocument
 from protocols.service.api.jobs.starting import ReviewOrder, UpdateOrder
 from protocols.service.pages.rendering import Page, go, page, part
@@ -45,32 +46,32 @@ async def jobs(
     request: Request, service: TheService, caller: TheCaller, before: Annotated[int | None, Query(ge=1)] = None
 ) -> Response:
     """The list, the newest first."""
-    found = await following.jobs(service, caller, None, before, A_PAGE)
-    return page(request, "work/jobs.html", at="jobs", jobs=found, a_page=A_PAGE, title_of=title_of)
+    found = await api.jobs(service, caller, None, before, A_PAGE)
+    return page(request, "jobs/jobs.html", at="jobs", jobs=found, a_page=A_PAGE, title_of=title_of)
 
 
 @router.get("/jobs/{number}")
 async def job(request: Request, service: TheService, caller: TheCaller, number: int) -> Response:
     """One job."""
-    found = await following.job(service, caller, number)
+    found = await api.job(service, caller, number)
     model = service.models.get(found.model)
-    return page(request, "work/job.html", at="jobs", model=model, **_values(found, model))
+    return page(request, "jobs/job.html", at="jobs", model=model, **_values(found, model))
 
 
 @router.get("/jobs/{number}/now")
 async def now(request: Request, service: TheService, caller: TheCaller, number: int) -> Response:
     """The part of the page that changes while it runs; a review that is done leads to its groups."""
-    found = await following.job(service, caller, number)
+    found = await api.job(service, caller, number)
     if found.kind == "review" and found.state == "done":
         return go(request, f"/models/{found.model}/review", _grouped(found))
     model = service.models.get(found.model)
-    return HTMLResponse(part(request, "work/now.html", model=model, **_values(found, model)))
+    return HTMLResponse(part(request, "jobs/now.html", model=model, **_values(found, model)))
 
 
 @router.post("/jobs/{number}/cancel")
 async def cancel(request: Request, service: TheService, caller: TheCaller, number: int) -> Response:
     """End a job before its time."""
-    found = await following.cancel(service, caller, number)
+    found = await api.cancel(service, caller, number)
     return go(request, f"/jobs/{number}", f"The job is {found.state}.")
 
 
