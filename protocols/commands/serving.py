@@ -40,6 +40,10 @@ def serve(
     requests: Annotated[
         float, typer.Option("--requests-per-second", min=0, help="Requests of one key; 0 for no bound.")
     ] = 1000.0,
+    admin_key_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with an administrator's key, made at the first start. Default: $SLOTS_ADMIN_KEY."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Serve models over HTTP until interrupted: answers, novelty, a queue of what is new, labels, updates, undo.
@@ -48,6 +52,7 @@ def serve(
     into the model folder, where `slots log`, `slots diff` and `slots undo` see them.
     """
     try:
+        from protocols.service.gate.first_key import given_key
         from protocols.service.running import run
         from protocols.service.settings import Limits, Settings
     except ModuleNotFoundError as error:
@@ -65,6 +70,7 @@ def serve(
         false_alarm_rate=rate,
         drain_seconds=drain,
         limits=Limits(requests_per_second=requests),
+        admin_key=given_key(admin_key_file),
     )
     run(settings, started=lambda address: say(f"Serving {', '.join(named)} at {address}", "Stop it with Ctrl-C."))
 

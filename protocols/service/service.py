@@ -11,6 +11,7 @@ from typing import Any
 from protocols.service.answering.loaded import Answers, Loaded
 from protocols.service.answering.served_model import ServedModel, freeze
 from protocols.service.callers import SERVICE
+from protocols.service.gate.first_key import ensure
 from protocols.service.gate.keys import KeyRing
 from protocols.service.gate.sessions import Sessions
 from protocols.service.inbox.database import Database
@@ -82,11 +83,13 @@ class Service:
             make_folders(settings.data)
         database = Database(settings.database) if settings.database else Database.in_folder(settings.data)
         try:
+            if settings.admin_key:
+                database.write_now(lambda it: ensure(it, settings.admin_key))
             keys = KeyRing(database)
             if settings.public and keys.empty:
                 raise UsageError(
                     f"`host` must be a loopback address while no key is in use, got {settings.host}. "
-                    "Make a key first: slots keys add NAME --role admin --data DIR"
+                    "Make a key first: slots keys add NAME --role admin --data DIR, or give one in SLOTS_ADMIN_KEY."
                 )
             sessions = Sessions(settings.data)
         except SlotsError:

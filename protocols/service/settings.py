@@ -187,6 +187,8 @@ class Settings:
         How much one client may ask for.
     keeping : Keeping
         What is kept of what comes in.
+    admin_key : str
+        An administrator's key that is made at the start if it never was; empty for none.
 
     Raises
     ------
@@ -205,6 +207,7 @@ class Settings:
     drain_seconds: float = 0.0
     limits: Limits = field(default_factory=Limits)
     keeping: Keeping = field(default_factory=Keeping)
+    admin_key: str = field(default="", repr=False)  # not shown wherever settings are
 
     def __post_init__(self) -> None:
         if not self.models:

@@ -14,6 +14,7 @@ import yaml
 from typer.main import get_command
 
 from protocols.commands.app import app
+from protocols.service.gate.first_key import VARIABLE
 from protocols.service.web.notify import notify
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -77,6 +78,23 @@ def test_the_pod_is_asked_at_routes_that_are_there():
     assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
     assert stateful["spec"]["replicas"] == 1  # there is one writer
     assert spec["terminationGracePeriodSeconds"] > 30
+
+
+def test_who_deploys_gives_the_first_key():
+    """Each of them is reached by others, and would not start without one."""
+    (stateful,) = [it for it in documents("kubernetes/slots.yaml") if it["kind"] == "StatefulSet"]
+    spec = stateful["spec"]["template"]["spec"]
+    arguments = spec["containers"][0]["args"]
+    file = Path(arguments[arguments.index("--admin-key-file") + 1])
+    (mount,) = [it for it in spec["containers"][0]["volumeMounts"] if it["mountPath"] == str(file.parent)]
+    (volume,) = [it for it in spec["volumes"] if it["name"] == mount["name"]]
+    assert mount["readOnly"]
+    assert volume["secret"]["defaultMode"] == 0o440
+    assert f"--from-literal={file.name}=" in (DEPLOY / "kubernetes/slots.yaml").read_text()
+    (compose,) = documents("compose.yaml")
+    for name in ("slots", "slots-postgres"):
+        assert VARIABLE in compose["services"][name]["environment"]
+    assert VARIABLE in (DEPLOY / "Dockerfile").read_text()
 
 
 def test_the_unit_is_one_that_systemd_takes(tmp_path):

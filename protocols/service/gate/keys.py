@@ -51,7 +51,15 @@ class Key:
     last_used: float | None
 
 
-def add_key(connection: Connection, caller: Caller, name: str, role: Role, model: str | None = None) -> tuple[Key, str]:
+def add_key(
+    connection: Connection,
+    caller: Caller,
+    name: str,
+    role: Role,
+    model: str | None = None,
+    *,
+    secret: str | None = None,
+) -> tuple[Key, str]:
     """Make a key and write down that it was made.
 
     Parameters
@@ -66,11 +74,13 @@ def add_key(connection: Connection, caller: Caller, name: str, role: Role, model
         What it may do.
     model : str, optional
         The only model it is for.
+    secret : str, optional
+        The key itself, where somebody else made it. Default: 256 random bits.
 
     Returns
     -------
     (Key, str)
-        The key's row, and the key itself: 256 random bits, which are nowhere else.
+        The key's row, and the key itself, which is nowhere else.
 
     Raises
     ------
@@ -83,12 +93,17 @@ def add_key(connection: Connection, caller: Caller, name: str, role: Role, model
     used = select(func.count()).where(api_key.c.name == name, api_key.c.revoked.is_(None))
     if connection.execute(used).scalar_one():
         raise UsageError(f"`name` must differ from those of all keys in use, got {name!r}. Revoke that one first.")
-    key = f"slots_{secrets.token_urlsafe(32)}"
-    row = {"name": name, "role": role.name.lower(), "model": model, "digest": _digest(key), "created": time.time()}
+    key = secret or f"slots_{secrets.token_urlsafe(32)}"
+    row = {"name": name, "role": role.name.lower(), "model": model, "digest": digest_of(key), "created": time.time()}
     number = connection.execute(insert(api_key).values(row).returning(api_key.c.number)).scalar_one()
     detail = {"key": number, "name": name, "role": role.name.lower()}
     record(connection, caller, "key.add", model=model or "", detail=detail)
     return Key(number, name, role, model, float(row["created"] or 0), None, None), key
+
+
+def digest_of(key: str) -> str:
+    """What is kept of a key: its SHA-256. It holds 256 random bits, so that nothing slower is needed."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def revoke_key(connection: Connection, caller: Caller, key: str) -> Key | None:
@@ -224,10 +239,6 @@ def _rows(connection: Connection) -> list[tuple[Key, str]]:
 
 def _caller(key: Key) -> Caller:
     return Caller(key.number, key.name, key.role, key.model)
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _plain(name: str) -> str:
