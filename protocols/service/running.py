@@ -14,10 +14,13 @@ from protocols.service.application import application
 from protocols.service.service import Service
 from protocols.service.settings import Settings
 from protocols.service.web.answers import ALWAYS, Headed
+from protocols.service.web.connections import Connections
 from protocols.service.web.deadline import DeadlineProtocol
+from protocols.service.web.descriptors import room_for
 from protocols.service.web.notify import notify
 from slots.errors import StorageError
 
+_SILENCES = 3  # as long as so many deadlines what was sent may stay unacknowledged, whatever the connection does
 _GRACE_SECONDS = 20  # for requests that are being answered when the service is told to stop
 
 
@@ -109,6 +112,9 @@ def listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections have it from here: other ends may vanish in silence
+        silence = round(1000 * _SILENCES * settings.limits.request_seconds)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence)
     try:
         listening.bind((settings.host, settings.port))
     except OSError as error:
@@ -132,17 +138,20 @@ def _config(service: Service) -> uvicorn.Config:
     limits = service.settings.limits
     return uvicorn.Config(
         Headed(application(service), service),
-        http=type("Deadline", (DeadlineProtocol,), {"seconds": limits.request_seconds}),
+        http=type(
+            "Deadline",
+            (DeadlineProtocol,),
+            {"seconds": limits.request_seconds, "others": Connections(room_for(limits.connections))},
+        ),
         ws="none",
         lifespan="off",
-        log_level="warning",
+        log_level="error",  # what is no request is answered, and not worth a line: anybody could fill a disk with them
         access_log=False,
         server_header=False,
         proxy_headers=False,
         headers=list(ALWAYS),
-        limit_concurrency=limits.connections,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        timeout_keep_alive=max(5, round(limits.request_seconds)),
+        timeout_keep_alive=max(5, round(limits.request_seconds) + 1),  # ours is the one that counts
     )
 
 

@@ -138,6 +138,8 @@ class Service:
     def _tell_swapped(self, served: ServedModel, before: Loaded, after: Loaded) -> None:
         for told in self.on_swap:
             told(served, before, after)
+        if before.generation == after.generation:  # the folder changed in another way: old generations were pruned
+            return
         self.later(
             self.database.write(
                 lambda it: record(

@@ -21,7 +21,8 @@ STATUS: tuple[tuple[type[SlotsError], int], ...] = (
 TITLES = {
     400: "Bad request", 401: "No key", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
     408: "Request timeout", 409: "Conflict", 413: "Too large", 415: "Unsupported media type",
-    422: "Not understood", 429: "Too many requests", 500: "Internal error", 503: "Busy", 507: "No space",
+    422: "Not understood", 429: "Too many requests", 431: "Headers too large", 500: "Internal error",
+    503: "Busy", 507: "No space",
 }  # fmt: skip
 """What each status is called."""
 

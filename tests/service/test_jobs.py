@@ -41,6 +41,12 @@ def done(client, started):
     return found["result"]
 
 
+def written(client):
+    """The log of events: what, the generations, and the kind of a job."""
+    log = client.get("/api/v1/events").json()
+    return [(it["action"], it["before"], it["after"], it["detail"].get("kind")) for it in log]
+
+
 def answers(client, x):
     return client.post(f"{MODEL}/predict", json={"inputs": x.tolist()}).json()["answers"]
 
@@ -160,7 +166,23 @@ def test_an_update_is_undone_and_its_items_wait_to_be_learned_again(own, tmp_pat
         assert {it["generation"] for it in stored.values()} == {2}
         assert [it["what"] for it in client.get(f"{MODEL}/generations").json()] == ["start", "update", "undo"]
         assert client.post(f"{MODEL}/prune", json={"keep": 1}).json()["removed"] == [1]
+        assert client.post(f"{MODEL}/prune", json={"keep": 9, "dry_run": True}).json()["removed"] == []
         assert client.post(f"{MODEL}/undo", json={"to": 1}).status_code == 400
+        log = written(client)
+    assert [it for it in log if it[0] != "generation.swap"] == [
+        ("job.add", None, None, "update"),
+        ("job.done", 0, 1, "update"),
+        ("undo.begin", None, None, None),
+        ("undo.done", 1, 2, None),
+        ("prune.begin", None, None, None),
+        ("prune.done", None, None, None),
+        ("undo.begin", None, None, None),
+        ("undo.failed", None, None, None),
+    ]
+    assert [it[:3] for it in log if it[0] == "generation.swap"] == [
+        ("generation.swap", 0, 1),
+        ("generation.swap", 1, 2),
+    ]
 
 
 def test_an_edit_is_tried_then_done(own, tmp_path):
@@ -177,6 +199,18 @@ def test_an_edit_is_tried_then_done(own, tmp_path):
         assert crimson == [it["label"] == "red" for it in before]
         found = over(client, client.post(f"{MODEL}/edits", json={"what": "delete", "slots": [999]}))
         assert found["error"]["status"] == 400
+        log = client.get("/api/v1/events").json()
+    assert [(it["action"], it["after"]) for it in log if it["action"].startswith("job.")] == [
+        ("job.add", None),
+        ("job.done", None),
+        ("job.add", None),
+        ("job.done", 1),
+        ("job.add", None),
+        ("job.failed", None),
+    ]
+    asked = next(it for it in log if it["action"] == "job.add")
+    assert {it["by"] for it in log if it["action"].startswith("job.")} == {"local"}
+    assert asked["detail"]["arguments"] == {**order, "slots": [], "dry_run": True}
 
 
 def test_a_killed_process_is_a_failed_job_and_a_cancelled_one_leaves_the_folder_whole(own, tmp_path):
@@ -196,6 +230,9 @@ def test_a_killed_process_is_a_failed_job_and_a_cancelled_one_leaves_the_folder_
         assert client.get(MODEL).json()["generation"] == 0
         assert load_model(own).generation == 0
         assert done(client, client.post(f"{MODEL}/updates"))["generation"] == 1
+        actions = [it[0] for it in written(client) if it[0] != "generation.swap"]
+        assert actions[:5] == ["job.add", "job.add", "job.add", "job.cancel", "job.failed"]
+        assert actions[5:] == ["job.cancel", "job.cancelled", "job.add", "job.done"]
         events = client.get(second.headers["Location"] + "/events").text
         assert events.count("event: job") >= 2
         assert '"state": "cancelled"' in events.splitlines()[-2]

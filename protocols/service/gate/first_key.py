@@ -1,4 +1,4 @@
-"""The first administrator's key from a secret of whoever deploys the service: nobody has to enter a container for it."""
+"""The first administrator's key from a secret of whoever deploys the service: nobody has to log in for it."""
 
 from __future__ import annotations
 

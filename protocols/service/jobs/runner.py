@@ -14,11 +14,13 @@ from typing import Any
 from sqlalchemy import Connection
 
 from protocols.service.answering.served_model import ServedModel
+from protocols.service.callers import Caller
 from protocols.service.inbox.database import Database
 from protocols.service.jobs import records
 from protocols.service.jobs.answering_again import AnsweringAgain
 from protocols.service.jobs.child.tasks import Answered, Task
 from protocols.service.jobs.children import Child, ChildEnded, Children
+from protocols.service.jobs.events import ended_event, record_cancel, record_order
 from protocols.service.jobs.feed import Feed
 from protocols.service.jobs.gathering import gather
 from protocols.service.jobs.memory import need
@@ -91,7 +93,7 @@ class JobRunner:
         await self._children.close()
 
     async def submit(
-        self, served: ServedModel, kind: records.Kind, arguments: Mapping[str, Any], *, key_id: int | None, by: str
+        self, served: ServedModel, kind: records.Kind, arguments: Mapping[str, Any], *, caller: Caller
     ) -> Job:
         """Queue a job.
 
@@ -103,7 +105,7 @@ class JobRunner:
             What to do.
         arguments : mapping
             What is asked, as JSON.
-        key_id, by : int or None, str
+        caller : Caller
             Who asks.
 
         Returns
@@ -122,7 +124,16 @@ class JobRunner:
         def work(connection: Connection) -> Job | None:
             if records.n_queued(connection, served.name) >= MOST_QUEUED:
                 return None
-            return records.add(connection, model=served.name, kind=kind, arguments=arguments, key_id=key_id, by=by)
+            made = records.add(
+                connection,
+                model=served.name,
+                kind=kind,
+                arguments=arguments,
+                key_id=caller.key_id,
+                by=caller.name,
+            )
+            record_order(connection, caller, made)
+            return made
 
         job = await self._database.write(work)
         if job is None:
@@ -139,9 +150,14 @@ class JobRunner:
         """Jobs, the newest first."""
         return await self._database.read(partial(records.listed, model=model, before=before, limit=limit))
 
-    async def cancel(self, job: Job) -> Job:
+    async def cancel(self, job: Job, *, caller: Caller) -> Job:
         """End a job that is not over; one whose generation is there already stays done."""
-        waiting = await self._database.write(lambda it: records.cancel_queued(it, job.number))
+
+        def work(connection: Connection) -> Job | None:
+            record_cancel(connection, caller, job)
+            return records.cancel_queued(connection, job.number)
+
+        waiting = await self._database.write(work)
         if waiting is not None:
             self._tell(waiting)
             return waiting
@@ -234,7 +250,10 @@ class JobRunner:
 
         def work(connection: Connection) -> Job | None:
             kept = None if result is None else keep(connection, job, result)
-            return records.finish(connection, job.number, state, result=kept, error=error)
+            ended = records.finish(connection, job.number, state, result=kept, error=error)
+            if ended is not None:
+                ended_event(connection, ended)
+            return ended
 
         ended = await self._database.write(work)
         if ended is not None:

@@ -174,7 +174,7 @@ async def webhook(
     if given.action == "START_TRAINING":
         with contextlib.suppress(Refused):  # an update waits already, or there is no room: Label Studio may ask again
             arguments = {"dry_run": False, "spread": True, "budget": None}
-            job = await service.jobs.submit(model, "update", arguments, key_id=caller.key_id, by=caller.name)
+            job = await service.jobs.submit(model, "update", arguments, caller=caller)
             return {"job": job.number}
         response.status_code = 503
         return {"job": None}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from http import HTTPStatus
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,14 +27,61 @@ ALWAYS = (
 _FILES = "/static/"  # the only answers that may be kept by the browser
 
 
+Header = tuple[bytes, bytes]
+
+
 async def answer(scope: Scope, send: Send, problem: Problem) -> None:
     """Answer a request with a problem: as problem details, or in the form of the Open Inference Protocol under /v2."""
-    document, media = body_of(problem, scope["path"])
+    headers, content = _parts(problem, scope["path"])
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def come_again(scope: Scope, _receive: Receive, send: Send) -> None:
+    """ASGI application for whoever comes while there are too many connections, and all are being answered."""
+    problem = Problem(
+        503, "As many connections are open as there may be. Come again in a second.", {"Retry-After": "1", **_APART}
+    )
+    await answer(scope, send, problem)
+
+
+def refusal(status: int, always: Iterable[Header]) -> bytes:
+    """A whole answer, as it goes over the wire, to what is no request.
+
+    Parameters
+    ----------
+    status : {400, 431}
+        HTTP status.
+    always : iterable of pairs of bytes
+        Headers of every answer.
+
+    Returns
+    -------
+    bytes
+    """
+    headers, content = _parts(Problem(status, _REFUSALS[status], _APART), "")
+    first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()
+    lines = [first, *(name + b": " + value for name, value in (*always, *headers)), b"", content]
+    return b"\r\n".join(lines)
+
+
+_APART = {"Connection": "close", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+"""Of answers that `Headed` does not see."""
+
+_REFUSALS = {
+    400: "This is no HTTP request, or too many were sent before the answer to the first. Send another.",
+    431: "The request line and the headers may have 65536 bytes; what else is not the body, as many more as the body. "
+    "Send less.",
+}
+
+
+def _parts(problem: Problem, path: str) -> tuple[list[Header], bytes]:
+    """Headers and content of a problem."""
+    document, media = body_of(problem, path)
     content = json.dumps(document).encode()
     headers = [(b"content-type", media.encode()), (b"content-length", str(len(content)).encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    return headers, content
 
 
 class Headed:

@@ -84,7 +84,7 @@ async def begin(
         503, where too many wait or memory is short.
     """
     try:
-        job = await service.jobs.submit(served, kind, arguments, key_id=caller.key_id, by=caller.name)
+        job = await service.jobs.submit(served, kind, arguments, caller=caller)
     except Refused as refused:
         raise Problem(503, str(refused), {"Retry-After": "10"}) from refused
     response.headers["Location"] = f"/api/v1/jobs/{job.number}"

@@ -48,7 +48,7 @@ async def cancel(service: TheService, caller: TheCaller, number: int) -> JobDocu
     found = await _found(service, caller, number, Role.LABEL)
     if found.over:
         raise Problem(409, f"The job {number} is {found.state} already. There is nothing to cancel.")
-    return as_document(await service.jobs.cancel(found))
+    return as_document(await service.jobs.cancel(found, caller=caller))
 
 
 @router.get(

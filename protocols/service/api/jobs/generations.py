@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
@@ -12,8 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import backbones
 from protocols.service.answering.served_model import ServedModel
-from protocols.service.api.access import AdminModel, ReadModel, TheService
-from slots.errors import UsageError
+from protocols.service.api.access import AdminModel, Caller, ReadModel, TheCaller, TheService
+from protocols.service.inbox.events import record
+from protocols.service.service import Service
+from protocols.service.statuses import status_of
+from slots.errors import SlotsError, UsageError
 from slots.model.comparison import diff
 from slots.model.slot_model import SlotModel
 from slots.storage.generations import log, undo
@@ -82,21 +87,53 @@ async def difference(
 
 
 @router.post("/undo")
-async def go_back(service: TheService, model: AdminModel, order: UndoOrder | None = None) -> dict[str, Any]:
+async def go_back(
+    service: TheService, model: AdminModel, caller: TheCaller, order: UndoOrder | None = None
+) -> dict[str, Any]:
     """Go back to an older generation, under a new number; what its updates had learned waits to be learned again."""
     wanted = order or UndoOrder(to=None)
     back = partial(undo, model.folder, wanted.to, if_needed=wanted.if_needed, wait=_WAIT_SECONDS)
-    entry = await asyncio.to_thread(back)
+    async with _written(service, caller, model, "undo", wanted) as outcome:
+        before = model.current.generation
+        entry = await asyncio.to_thread(back)
+        outcome |= {"before": before, "after": entry.number}
     await model.refresh()
     await service.jobs.again.settled(model.name)
     return asdict(entry)
 
 
 @router.post("/prune")
-async def free(model: AdminModel, order: PruneOrder) -> dict[str, Any]:
+async def free(service: TheService, model: AdminModel, caller: TheCaller, order: PruneOrder) -> dict[str, Any]:
     """Free the disk of old generations; never the current one, the fit or a pinned one."""
     drop = partial(prune, keep=order.keep, keep_days=order.keep_days, dry_run=order.dry_run, wait=_WAIT_SECONDS)
-    return asdict(await asyncio.to_thread(drop, model.folder))
+    if order.dry_run:
+        return asdict(await asyncio.to_thread(drop, model.folder))
+    async with _written(service, caller, model, "prune", order) as outcome:
+        dropped = await asyncio.to_thread(drop, model.folder)
+        outcome["detail"] = {"removed": len(dropped.removed), "kept": list(dropped.kept[-100:])}
+    return asdict(dropped)
+
+
+@asynccontextmanager
+async def _written(
+    service: Service, caller: Caller, model: ServedModel, noun: str, order: BaseModel
+) -> AsyncIterator[dict[str, Any]]:
+    """Write down who changes a model folder: what was asked before anything is done, and then what became of it.
+
+    A folder is no part of the database's transaction: whatever ends the process in between, the order is in the log.
+    """
+
+    async def note(verb: str, **more: Any) -> None:
+        await service.database.write(lambda it: record(it, caller, f"{noun}.{verb}", model=model.name, **more))
+
+    await note("begin", detail=order.model_dump())
+    outcome: dict[str, Any] = {}
+    try:
+        yield outcome
+    except SlotsError as error:
+        await note("failed", detail={"status": status_of(error)[0]})
+        raise
+    await note("done", **outcome)
 
 
 def _difference(served: ServedModel, older: int | None, newer: int | None) -> dict[str, Any]:
