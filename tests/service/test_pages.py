@@ -10,8 +10,8 @@ from support.service import rows, running
 from protocols.service.answering.loaded import Loaded
 from protocols.service.answering.recent import Recent
 
-MODEL_PAGES = ("", "/live", "/slots", "/slots/0", "/explain", "/review")
-PAGES = [*(f"/models/small{end}" for end in MODEL_PAGES), "/jobs"]
+MODEL_PAGES = ("", "/live", "/slots", "/slots/0", "/explain", "/review", "/history", "/clusters")
+PAGES = [*(f"/models/small{end}" for end in MODEL_PAGES), "/jobs", "/keys", "/audit", "/login"]
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from support.inbox_rows import items, put_items, with_database
-from support.pages import parse
+from support.pages import parse, press, wait
 from support.service import rows, running
 
 from protocols.service.callers import LOCAL, Role
@@ -35,34 +35,6 @@ def served(own, tmp_path):
     with running(own, data) as client:
         client.follow_redirects = True
         yield client, data
-
-
-def wait(client, within=120):
-    """Until no job runs; the last one."""
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        last = client.get("/api/v1/jobs").json()[0]
-        if last["state"] not in ("queued", "running"):
-            return last
-        time.sleep(0.05)
-    raise AssertionError(last)
-
-
-def press(client, page, words, **fields):
-    """Send the form of a button as a browser without scripts would."""
-    parsed = parse(page.text)
-    for form in parsed.all("form"):
-        for button in form.all("button"):
-            if button.text != words:
-                continue
-            sent = {it.attributes["name"]: it.attributes.get("value", "") for it in form.all("input", type="hidden")}
-            if "name" in button.attributes:
-                sent[button.attributes["name"]] = button.attributes["value"]
-            action = button.attributes.get("formaction", form.attributes["action"])
-            found = client.post(action, data={**sent, **fields})
-            assert found.status_code == 200, found.text
-            return found
-    raise AssertionError(f"no button {words!r} in {parsed.text}")
 
 
 def told(page):

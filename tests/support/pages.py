@@ -2,6 +2,7 @@
 
 import base64
 import io
+import time
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -90,3 +91,31 @@ def asked_for(page):
     """Every address that a browser would look at."""
     names = ("src", "href", "srcset", "action", "poster", "data")
     return [e.attributes[name] for e in page._walk() for name in names if name in e.attributes]
+
+
+def wait(client, within=120):
+    """Until no job runs; the last one."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        last = client.get("/api/v1/jobs").json()[0]
+        if last["state"] not in ("queued", "running"):
+            return last
+        time.sleep(0.05)
+    raise AssertionError(last)
+
+
+def press(client, page, words, **fields):
+    """Send the form of a button as a browser without scripts would."""
+    parsed = parse(page.text)
+    for form in parsed.all("form"):
+        for button in form.all("button"):
+            if button.text != words:
+                continue
+            sent = {it.attributes["name"]: it.attributes.get("value", "") for it in form.all("input", type="hidden")}
+            if "name" in button.attributes:
+                sent[button.attributes["name"]] = button.attributes["value"]
+            action = button.attributes.get("formaction", form.attributes["action"])
+            found = client.post(action, data={**sent, **fields})
+            assert found.status_code == 200, found.text
+            return found
+    raise AssertionError(f"no button {words!r} in {parsed.text}")

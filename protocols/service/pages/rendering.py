@@ -165,7 +165,7 @@ def part(request: Request, template: str, **values: Any) -> str:
 def refused(request: Request, problem: Problem) -> Response:
     """A problem as a page, or as a piece of one where a script asked for a piece."""
     if problem.status == 401:
-        return RedirectResponse("/login", 303)
+        return go(request, "/login")
     title = TITLES.get(problem.status, "Error")
     if request.headers.get("hx-request"):
         text = part(request, "refused.html", title=title, detail=problem.detail)

@@ -4,6 +4,7 @@
 for (const event of ["htmx:responseError", "htmx:sendError"]) {
   document.addEventListener(event, found => {
     const part = found.detail.elt;
+    if (found.detail.xhr?.status === 401) location.assign("/login");
     if (part.id === "live") part.classList.add("stale");
     const answer = found.detail.xhr?.responseText;
     const place = document.getElementById("said") ?? found.detail.target;
