@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from protocols.service.api.access import AdminModel, ReadModel, TheService
+from protocols.service.api.access import AdminModel, ReadModel, TheCaller, TheService
 from protocols.service.api.jobs import generations
 from protocols.service.api.jobs.generations import PruneOrder, UndoOrder
 from protocols.service.pages.rendering import Page, go, page
@@ -38,9 +38,11 @@ async def difference(
 
 
 @router.post("/undo")
-async def undo(request: Request, service: TheService, model: AdminModel, to: Annotated[int, Form(ge=0)]) -> Response:
+async def undo(
+    request: Request, service: TheService, model: AdminModel, caller: TheCaller, to: Annotated[int, Form(ge=0)]
+) -> Response:
     """Go back to an older generation, under a new number."""
-    entry = await generations.go_back(service, model, UndoOrder(to=to, if_needed=True))
+    entry = await generations.go_back(service, model, caller, UndoOrder(to=to, if_needed=True))
     said = f"Undone: generation {entry['number']} answers now, with the content of generation {entry['content']}."
     return go(request, f"/models/{model.name}/history", said)
 
@@ -48,12 +50,15 @@ async def undo(request: Request, service: TheService, model: AdminModel, to: Ann
 @router.post("/prune")
 async def prune(
     request: Request,
+    service: TheService,
     model: AdminModel,
+    caller: TheCaller,
+    *,
     keep: Annotated[int, Form(ge=1, lt=1 << 31)],
     dry_run: Annotated[bool, Form()] = False,
 ) -> Response:
     """Free the disk of old generations, or find out what that would free."""
-    done = await generations.free(model, PruneOrder(keep=keep, dry_run=dry_run))
+    done = await generations.free(service, model, caller, PruneOrder(keep=keep, dry_run=dry_run))
     return go(request, f"/models/{model.name}/history", _freed(done, dry_run=dry_run))
 
 
