@@ -58,7 +58,7 @@ async def prune(
     dry_run: Annotated[bool, Form()] = False,
 ) -> Response:
     """Free the disk of old generations, or find out what that would free."""
-    done = await generations.free(service, model, caller, PruneOrder(keep=keep, dry_run=dry_run))
+    done = await generations.free(service, model, caller, PruneOrder(keep=keep, keep_days=None, dry_run=dry_run))
     return go(request, f"/models/{model.name}/history", _freed(done, dry_run=dry_run))
 
 
