@@ -20,6 +20,40 @@ if TYPE_CHECKING:
 DATA_FOLDER = "The service's data folder, or the model folder whose `service` it is."
 Database = Annotated[str, typer.Option("--db", help="URL of a database. Default: SQLite in the data folder.")]
 
+Store = Annotated[
+    str,
+    typer.Option(
+        envvar="SLOTS_STORE",
+        metavar="POLICY",
+        help="Which items are kept, by their answer: such as unmatched:all,matched:5%; all; none. A request may say "
+        "otherwise. Default: all that is unmatched or ambiguous, and 1% of what is matched.",
+    ),
+]
+KeepDays = Annotated[
+    float,
+    typer.Option(
+        envvar="SLOTS_KEEP_DAYS", min=0, help="After so many days matched items go that nobody labelled or asked about."
+    ),
+]
+MaxItems = Annotated[int, typer.Option(envvar="SLOTS_MAX_ITEMS", min=0, help="Items that are kept at most.")]
+MaxSize = Annotated[
+    float, typer.Option("--max-gib", envvar="SLOTS_MAX_GIB", min=0, help="Their contents at most, in GiB.")
+]
+MinFree = Annotated[
+    float,
+    typer.Option("--min-free-mib", envvar="SLOTS_MIN_FREE_MIB", min=0, help="What must stay free on the disk, in MiB."),
+]
+MaxBody = Annotated[
+    float,
+    typer.Option(
+        "--max-body-mib", envvar="SLOTS_MAX_BODY_MIB", min=0.001, help="A request's body, or a stream's line, in MiB."
+    ),
+]
+BatchRows = Annotated[
+    int,
+    typer.Option(envvar="SLOTS_BATCH_ROWS", min=1, help="Inputs of several requests that are answered together."),
+]
+
 
 def serve(
     models: Annotated[list[str], typer.Argument(help="Model folders, or NAME=FOLDER.")],
@@ -44,6 +78,13 @@ def serve(
         Path | None,
         typer.Option(help="A file with an administrator's key, made at the first start. Default: $SLOTS_ADMIN_KEY."),
     ] = None,
+    store: Store = "",
+    keep_days: KeepDays = 30.0,
+    max_items: MaxItems = 5_000_000,
+    max_gib: MaxSize = 50.0,
+    min_free_mib: MinFree = 256.0,
+    max_body_mib: MaxBody = 8.0,
+    batch_rows: BatchRows = 64,
     device: Device = "auto",
 ) -> None:
     """Serve models over HTTP until interrupted: answers, novelty, a queue of what is new, labels, updates, undo.
@@ -54,7 +95,7 @@ def serve(
     try:
         from protocols.service.gate.first_key import given_key
         from protocols.service.running import run
-        from protocols.service.settings import Limits, Settings
+        from protocols.service.settings import Keeping, Limits, Policy, Settings
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     named = dict(_named(word) for word in models)
@@ -69,8 +110,15 @@ def serve(
         device=device,
         false_alarm_rate=rate,
         drain_seconds=drain,
-        limits=Limits(requests_per_second=requests),
         admin_key=given_key(admin_key_file),
+        limits=Limits(requests_per_second=requests, body=round(max_body_mib * 2**20), batch_rows=batch_rows),
+        keeping=Keeping(
+            policy=Policy.parse(store, Policy()) if store else Policy(),
+            items=max_items,
+            size=round(max_gib * 2**30),
+            free=round(min_free_mib * 2**20),
+            sample_days=keep_days,
+        ),
     )
     run(settings, started=lambda address: say(f"Serving {', '.join(named)} at {address}", "Stop it with Ctrl-C."))
 

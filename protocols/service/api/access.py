@@ -29,8 +29,17 @@ def the_caller(request: Request) -> Caller:
     return caller
 
 
-TheService = Annotated[Service, Depends(the_service)]
-TheCaller = Annotated[Caller, Depends(the_caller)]
+# Dependencies that are no coroutines are called in threads: hand-overs that take longer than a small model's answer.
+async def _service_of(request: Request) -> Service:
+    return the_service(request)
+
+
+async def _caller_of(request: Request) -> Caller:
+    return the_caller(request)
+
+
+TheService = Annotated[Service, Depends(_service_of)]
+TheCaller = Annotated[Caller, Depends(_caller_of)]
 
 
 def allow(caller: Caller, role: Role, model: str | None = None) -> None:
@@ -74,7 +83,7 @@ class Allowed:
     def __init__(self, role: Role) -> None:
         self._role = role
 
-    def __call__(
+    async def __call__(
         self, service: TheService, caller: TheCaller, model: Annotated[str, Path(max_length=128)]
     ) -> ServedModel:
         """The model, or a problem: 403 or 404."""

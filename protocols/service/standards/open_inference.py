@@ -26,7 +26,7 @@ _MODEL = "/models/{model}"
 _VERSION = "/models/{model}/versions/{generation}"
 
 
-def asked_version(model: ReadModel, generation: Annotated[str, Path(max_length=32)]) -> ServedModel:
+async def asked_version(model: ReadModel, generation: Annotated[str, Path(max_length=32)]) -> ServedModel:
     """The model that the path names, if the generation that the path names answers now."""
     _check_version(model, generation, model.current.generation)
     return model
