@@ -109,13 +109,36 @@ def thumbnails(x: RawInputs, exemplars: Ids) -> npt.NDArray[Any]:
     images = torch.where(
         torch.from_numpy(exemplars.ravel() >= 0)[:, None, None, None], images, torch.zeros_like(images)
     )
-    longest = max(images.shape[1:3])
-    if longest > THUMBNAIL:
-        size = [max(1, round(side * THUMBNAIL / longest)) for side in images.shape[1:3]]
+    size = thumbnail_size(images.shape[1], images.shape[2])
+    if size != tuple(images.shape[1:3]):
         planes = images.permute(0, 3, 1, 2).float()
         planes = torch.nn.functional.interpolate(planes, size=size, mode="area")
         images = planes.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     return images.reshape(*exemplars.shape, *images.shape[1:]).contiguous().numpy()
+
+
+def thumbnail_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of what is kept of an image of this size.
+
+    Parameters
+    ----------
+    height, width : int
+        Of the image, pixels.
+
+    Returns
+    -------
+    tuple of int
+        The same where no side is longer than `THUMBNAIL`.
+
+    Examples
+    --------
+    >>> thumbnail_size(28, 28), thumbnail_size(256, 128)
+    ((28, 28), (64, 32))
+    """
+    longest = max(height, width)
+    if longest <= THUMBNAIL:
+        return height, width
+    return max(1, round(height * THUMBNAIL / longest)), max(1, round(width * THUMBNAIL / longest))
 
 
 def _excerpts(x: RawInputs, exemplars: Ids) -> npt.NDArray[Any]:

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from slots.errors import ModelError
 from slots.features.example_ids import is_example_id
+from slots.features.exemplars import thumbnail_size
 from slots.features.preprocessing import Preprocessing
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import AnswerShares
+from slots.head.slot_table import N_EXEMPLARS
 from slots.labels import LabelNames
 from slots.model.parts import ModelParts
 from slots.novelty.slot_classes import MEASURES
@@ -57,7 +59,10 @@ def check_sound(parts: ModelParts) -> None:
     n_labels = max(len(parts.labels.names), MOST_LABELS)
     check_head(parts.head, n_labels=n_labels, last_generation=last)
     _check_width(parts)
-    _check_remembered(parts.exemplar_features, parts.exemplar_images, parts.head)
+    if parts.exemplar_features is not None:
+        _check_remembered(parts.exemplar_features, parts.head)
+    if parts.exemplar_images is not None:
+        _check_shown(parts.exemplar_images, parts.preprocessing, parts.head)
     if parts.exemplar_ids is not None:
         _check_ids(parts.exemplar_ids, parts.head)
     if parts.familiar_shares is not None:
@@ -192,26 +197,32 @@ def _check_width(parts: ModelParts) -> None:
             raise _unsound(f"whitening must lead from {width} to {wanted} features, got {enters} to {wanted_inside}")
     elif width is not None and width != wanted:
         raise _unsound(f"slots must have {width} features as their inputs have, got {wanted}")
-    if parts.backbone is None and parts.preprocessing.kind == "text":
-        raise _unsound("a model of text must have a backbone")
+    if parts.backbone is None and parts.preprocessing.kind != "features":
+        raise _unsound(f"a model of {parts.preprocessing.kind} must have a backbone")
 
 
-def _check_remembered(features: Tensor | None, images: npt.NDArray[Any] | None, head: IncrementalNeuralHashing) -> None:
-    """Remembered examples: some for each slot, as features and as pictures or texts."""
-    if features is not None:
-        shape = tuple(features.shape)
-        if len(shape) != 3 or shape[0] != head.n_slots or shape[2] != head.feature_dim:
-            raise _unsound(f"remembered features must be of {head.n_slots} slots, got shape {shape}")
-        _check_unit("remembered features", features.flatten(0, 1), _HALF_UNIT, zeros=True)
-    if images is None:
-        return
-    if len(images) != head.n_slots:
-        raise _unsound(f"remembered examples must be of {head.n_slots} slots, got {len(images)}")
-    if images.dtype == object:
-        if not all(isinstance(text, str) for text in images.ravel()):
-            raise _unsound("remembered texts must be words")
-    elif images.dtype != np.uint8 or images.ndim != 5 or images.shape[4] not in (1, 3) or 0 in images.shape[1:]:
-        raise _unsound(f"remembered images must be pictures of 1 or 3 channels, got {images.dtype} {images.shape}")
+def _check_remembered(features: Tensor, head: IncrementalNeuralHashing) -> None:
+    """Features of remembered examples: as many for each slot as an update remembers of a new one."""
+    shape, wanted = tuple(features.shape), (head.n_slots, N_EXEMPLARS, head.feature_dim)
+    if shape != wanted:
+        raise _unsound(f"remembered features must be of shape {wanted}, got {shape}")
+    _check_unit("remembered features", features.flatten(0, 1), _HALF_UNIT, zeros=True)
+
+
+def _check_shown(shown: npt.NDArray[Any], preprocessing: Preprocessing, head: IncrementalNeuralHashing) -> None:
+    """What is shown of remembered examples: of the inputs' kind and size, or an update could not add to them."""
+    wanted: tuple[int, ...] = (head.n_slots, N_EXEMPLARS)
+    if preprocessing.kind == "images":
+        channels, height, width = preprocessing.shape
+        wanted += (*thumbnail_size(height, width), channels)
+    kinds = {"images": np.dtype(np.uint8), "text": np.dtype(object)}
+    if shown.dtype != kinds.get(preprocessing.kind) or shown.shape != wanted:
+        raise _unsound(
+            f"what is shown of remembered examples must be {preprocessing.kind} of shape {wanted}, "
+            f"got {shown.dtype} of shape {shown.shape}"
+        )
+    if shown.dtype == object and not all(isinstance(text, str) for text in shown.ravel()):
+        raise _unsound("remembered texts must be words")
 
 
 def _check_ids(ids: npt.NDArray[Any], head: IncrementalNeuralHashing) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.small_models import mixture, new_animals, three_animals
 
+import backbones
 import slots
 from slots.errors import ModelError
 from slots.model.serialisation import from_state
@@ -180,6 +181,73 @@ def test_texts_that_would_take_more_memory_than_they_have_are_refused(stored, tm
 
     with pytest.raises(ModelError, match="equally many for each slot"):
         slots.SlotModel.load(changed(stored, tmp_path, change))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Header and tensors of a model of pictures of 1 x 6 x 8 through a network that has 5 features."""
+    x = np.random.default_rng(0).integers(0, 256, (60, 6, 8), dtype=np.uint8)
+    x[1::2] //= 8
+    net = backbones.build("cnn", input_shape=(1, 6, 8), width=1, hidden=5)
+    config = slots.TrainConfig(epochs=1, slots_per_class=2, device="cpu")
+    model, _ = slots.fit(x, np.arange(60) % 2, backbone=net, config=config)
+    folder = tmp_path_factory.mktemp("pictures") / "model"
+    model.save(folder)
+    state = read_state(folder)
+    assert state.tensors["exemplars"]["images"].shape[1:] == (4, 6, 8, 1)
+    return state
+
+
+SHOWN = {
+    "narrower": lambda value: value[:, :, :, :-1],
+    "lower": lambda value: value[:, :, :-1],
+    "coloured": lambda value: value.repeat(1, 1, 1, 1, 3),
+    "one fewer a slot": lambda value: value[:, :-1],
+    "one slot fewer": lambda value: value[:-1],
+    "flat": lambda value: value.reshape(-1),
+    "turned": lambda value: value.transpose(2, 3),
+    "of another kind": lambda value: value.to(torch.int8),
+}
+
+
+@pytest.mark.parametrize("shape", SHOWN)
+def test_pictures_of_another_size_than_the_inputs_are_refused(pictures, tmp_path, shape):
+    """An update could not put its own beside them."""
+    folder = changed(pictures, tmp_path, replaced("exemplars", "images", SHOWN[shape]))
+    with pytest.raises(ModelError, match=r"must be images of shape \(\d, 4, 6, 8, 1\), got"):
+        slots.SlotModel.load(folder, build=backbones.build)
+
+
+def test_features_of_fewer_examples_than_an_update_remembers_are_refused(pictures, tmp_path):
+    folder = changed(pictures, tmp_path, replaced("support", "features", lambda value: value[:, :-1]))
+    with pytest.raises(ModelError, match=r"remembered features must be of shape \(\d, 4, 5\), got \(\d, 3, 5\)"):
+        slots.SlotModel.load(folder, build=backbones.build)
+
+
+def test_rows_have_no_pictures_to_look_at(stored, tmp_path):
+    def change(_header, tensors):
+        n = len(tensors["head"]["weights"])
+        tensors["exemplars"] = {"images": torch.zeros(n, 4, 6, 6, 1, dtype=torch.uint8)}
+
+    with pytest.raises(ModelError, match="must be features of shape"):
+        slots.SlotModel.load(changed(stored, tmp_path, change))
+
+
+def test_pictures_without_the_backbone_that_reads_them_are_refused(pictures, tmp_path):
+    def change(document, tensors):
+        document["backbone"] = None
+        del tensors["backbone"]
+
+    with pytest.raises(ModelError, match="a model of images must have a backbone"):
+        slots.SlotModel.load(changed(pictures, tmp_path, change), build=backbones.build)
+
+
+def test_a_model_of_pictures_is_updated_after_it_was_read(pictures, tmp_path):
+    model = slots.SlotModel.load(changed(pictures, tmp_path, lambda _header, _tensors: None), build=backbones.build)
+    x = np.zeros((20, 6, 8), np.uint8)
+    x[:, 2:4] = 255
+    model.update(x, {0: "bar"})
+    assert model.thumbnails.shape == (model.head.n_slots, 4, 6, 8, 1)
 
 
 @pytest.mark.parametrize("word", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
