@@ -1,13 +1,23 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test lint bench fuzz clean
+.PHONY: help demo test lint bench fuzz audit sbom hashes test-minimum clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 REPORT := runs/digits/report.html
+
+# Only files whose digests the repository knows are installed. `make HASHES=` goes by versions alone: for an index that
+# holds builds of its own.
+HASHES ?= yes
+PINS := $(if $(HASHES),--require-hashes -c .github/hashes.txt,-c constraints.txt)
+
+# What looks after the packages stays out of their environment.
+TOOLS := .tools
+UV := UV_PYTHON_DOWNLOADS=never $(TOOLS)/bin/uv
+SBOM := dist/neural-slots.cdx.json
 
 # faiss-cpu and faiss-gpu install the same folder: one of the two, and the one this machine can use.
 FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo faiss-gpu || echo faiss-cpu)
@@ -18,7 +28,7 @@ SOURCES := $(shell find slots backbones protocols -name __pycache__ -prune -o -p
 CODE := slots backbones protocols $(wildcard cli.py) tests $(wildcard benchmarks)
 
 help: ## what this file can do
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 demo: $(VENV)/.installed ## install, learn scikit-learn's digits, ask about new ones, write a report and open it
 	rm -rf runs/eight
@@ -55,16 +65,44 @@ fuzz: $(VENV)/.installed ## strangers' files by the thousand, kills, full disks 
 		$(BIN)/python tests/support/kill_commands.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) && \
 		$(BIN)/python tests/support/power_loss.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
-clean: ## remove what was built, the environment included
-	rm -rf $(VENV) dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+audit: $(VENV)/.installed $(TOOLS)/.installed ## is what is installed what the pins say, whole, under known licences, without known weaknesses?
+	$(BIN)/python tests/support/audit.py --advisories $(TOOLS)/bin/pip-audit
 
-$(VENV)/.made: constraints.txt
+sbom: $(VENV)/.installed $(TOOLS)/.installed ## a bill of materials of what is installed: CycloneDX, in dist/
+	$(BIN)/python tests/support/bill.py --wheel dist/neural_slots-*.whl --out $(SBOM)
+	$(TOOLS)/bin/python tests/support/bill.py --validate $(SBOM)
+
+hashes: $(TOOLS)/.installed ## the digests of all pins, as the index publishes them, after a change of constraints.txt
+	$(TOOLS)/bin/python tests/support/pins.py --write $(TOOLS)/bin/uv
+
+# Python 3.11 is the lowest, too. The tests are those of what a model answers, and of the command.
+MINIMUM ?= .minimum
+LOWEST := --python 3.11 --extra faiss-cpu --extra text --extra parquet --extra serve --extra test --extra peers
+
+test-minimum: dist/.built $(TOOLS)/.installed ## test with the lowest versions that pyproject.toml allows, in MINIMUM=.minimum
+	$(UV) venv --quiet --clear --python 3.11 $(MINIMUM)
+	$(UV) pip compile --quiet pyproject.toml --resolution lowest-direct $(LOWEST) -o $(MINIMUM)/asked.txt
+	$(TOOLS)/bin/python tests/support/minimum.py $(MINIMUM)/asked.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(MINIMUM) -r $(MINIMUM)/asked.txt
+	$(UV) pip install --quiet --no-deps --python $(MINIMUM) dist/neural_slots-*.whl
+	$(MINIMUM)/bin/pytest tests/head tests/test_cli.py
+
+clean: ## remove what was built, the environments included
+	rm -rf $(VENV) $(TOOLS) .minimum dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+
+$(VENV)/.made: constraints.txt .github/hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "slots needs Python 3.11 or newer as '$(PYTHON)'. Install one, or name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 		echo "'$(PYTHON)' could not make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	$(PIP) install --quiet --upgrade pip
-	$(PIP) install --quiet -c constraints.txt hatchling
+	@sed -n '/^pip==/,/[^\\]$$/p' .github/hashes.txt > $(VENV)/.pip.txt
+	$(PIP) install --quiet $(if $(HASHES),--require-hashes -r $(VENV)/.pip.txt,-c constraints.txt --upgrade pip)
+	$(PIP) install --quiet $(PINS) hatchling
+	@touch $@
+
+$(TOOLS)/.installed: .github/tools.txt
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet $(if $(HASHES),--require-hashes) -r $<
 	@touch $@
 
 # The wheel's name holds the version, so the newest one is found by pattern; old ones are removed first.
@@ -74,11 +112,14 @@ dist/.built: $(VENV)/.made pyproject.toml $(SOURCES)
 	@touch $@
 
 # All dependencies, only when what is asked for changed: this is the slow part (torch is gigabytes).
-$(VENV)/.dependencies-$(FAISS): pyproject.toml constraints.txt | dist/.built
+$(VENV)/.dependencies-$(FAISS): pyproject.toml constraints.txt .github/hashes.txt | dist/.built
 	@rm -f $(VENV)/.dependencies-*
 	@$(PIP) uninstall --quiet --yes $(OTHER_FAISS) 2>/dev/null
 	@echo "Installing the dependencies with $(FAISS); the first time takes some minutes."
-	$(PIP) install --quiet -c constraints.txt "$$(echo dist/neural_slots-*.whl)[$(FAISS),test,peers,text,parquet,serve]"
+	@$(if $(HASHES),$(BIN)/python tests/support/pins.py)
+	@printf './%s[%s] %s\n' dist/neural_slots-*.whl "$(FAISS),test,peers,text,parquet,serve" \
+		"$$(test -z "$(HASHES)" || $(PIP) hash dist/neural_slots-*.whl | tail -1)" > $(VENV)/.asked.txt
+	$(PIP) install --quiet $(PINS) -r $(VENV)/.asked.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.dependencies-$(FAISS) dist/.built

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,9 @@ FLOAT32_GAP = 2e-6
 """What a float32 cosine may be off, with room to spare."""
 
 _SAFETY = 1e-9  # far above float64 rounding of a cosine (1e-15), far below float32's (6e-8)
+
+_backends: Any = torch.backends  # their types do not know these settings
+_PRODUCTS = (_backends.cuda.matmul, _backends.mkldnn.matmul)  # on a GPU, on the CPU
 
 
 def strictly_above(threshold: Float[Tensor, "*slots"]) -> Thresholds:
@@ -49,21 +53,30 @@ def product_error(n_features: int) -> float:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Keep float32 products float32, whatever `torch.set_float32_matmul_precision` was told.
+    """Keep float32 products float32, whatever torch was told, by its older or its newer settings.
 
     TensorFloat-32 and bfloat16 are off by 1e-3: a hundred times what every bound here leaves room for.
+
+    Notes
+    -----
+    Products look at the newer settings, and `torch.set_float32_matmul_precision` writes them, too. Asking for the older
+    ones raises where somebody used the newer.
     """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    before = [backend.fp32_precision for backend in _PRODUCTS]
+    for backend in _PRODUCTS:
+        backend.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for backend, was in zip(_PRODUCTS, before, strict=True):
+            backend.fp32_precision = "none"  # what it inherits, and goes on to inherit where that is what it was
+            if backend.fp32_precision != was:
+                backend.fp32_precision = was
 
 
 def full_product(rows: Float[Tensor, "*batch feature"], columns: Float[Tensor, "feature column"]) -> Tensor:
     """``rows @ columns`` in `full_precision`."""
-    if torch.get_float32_matmul_precision() == "highest":
+    if _PRODUCTS[rows.device.type == "cpu"].fp32_precision in {"ieee", "none"}:
         return rows @ columns
     with full_precision():
         return rows @ columns

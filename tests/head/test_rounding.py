@@ -1,5 +1,6 @@
 """Answers, thresholds and slots do not depend on how coarsely a user lets torch multiply."""
 
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,14 +24,14 @@ from slots.training.fitting import fit
 def coarse_products():
     """Bfloat16 products wherever this processor makes them; skips where it makes none."""
     a, b = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)).split(32)
-    exact, before = a @ b.T, torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    exact, matmul = a @ b.T, torch.backends.mkldnn.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     try:
         if torch.equal(a @ b.T, exact):
             pytest.skip("this processor makes float32 products in float32 whatever it is told")
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        matmul.fp32_precision = before
 
 
 def edge_cases(n=300, feature_dim=256):
@@ -85,18 +86,57 @@ def test_coarse_products_change_no_closing():
         assert torch.equal(found.head.state_dict()[name], value), name
 
 
-def test_the_guard_gives_back_what_the_user_set():
+PRODUCTS = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+
+
+@pytest.fixture
+def settings():
+    """Reads how products are made on a GPU and on the CPU; puts everything back."""
+    everything = (torch.backends, *PRODUCTS)
+    before = [it.fp32_precision for it in everything]
+    yield lambda: [it.fp32_precision for it in PRODUCTS]
+    for it, was in zip(everything, before, strict=True):
+        it.fp32_precision = was
+
+
+def old_setting(value):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API", UserWarning)  # torch 2.9 says it once
+        torch.set_float32_matmul_precision(value)
+
+
+def test_the_guard_gives_back_what_the_user_set(settings):
     """Also when something raises inside."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    PRODUCTS[0].fp32_precision, PRODUCTS[1].fp32_precision = "tf32", "bf16"
+    with full_precision():
+        assert settings() == ["ieee", "ieee"]
+    with pytest.raises(RuntimeError, match="shape"):
+        full_product(torch.ones(1, 2), torch.ones(1, 2))
+    assert settings() == ["tf32", "bf16"]
+
+
+def test_the_guard_knows_the_older_setting(settings):
+    """`medium` is bfloat16 on the CPU."""
+    old_setting("medium")
     try:
+        assert settings() == ["tf32", "bf16"]
         with full_precision():
-            assert torch.get_float32_matmul_precision() == "highest"
-        with pytest.raises(RuntimeError, match="shape"):
-            full_product(torch.ones(1, 2), torch.ones(1, 2))
-        assert torch.get_float32_matmul_precision() == "high"
+            assert settings() == ["ieee", "ieee"]
+        assert settings() == ["tf32", "bf16"]
     finally:
-        torch.set_float32_matmul_precision(before)
+        old_setting("highest")
+
+
+def test_the_guard_leaves_inherited_settings_inherited(settings):
+    """What the user sets for all backends later still counts."""
+    for it in PRODUCTS:
+        it.fp32_precision = "none"
+    torch.backends.fp32_precision = "tf32"
+    with full_precision():
+        assert settings() == ["ieee", "ieee"]
+    assert settings() == ["tf32", "tf32"]
+    torch.backends.fp32_precision = "ieee"
+    assert settings() == ["ieee", "ieee"]
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**31), st.booleans())

@@ -156,12 +156,13 @@ def test_blocks_go_through_both_modes_alike():
 
 
 def test_precision_of_products_is_set_back():
-    torch.set_float32_matmul_precision("high")
+    products = torch.backends.cuda.matmul
+    before, products.fp32_precision = products.fp32_precision, "tf32"
     try:
         class_cover(*problem(11, 50, 4, 2))
-        assert torch.get_float32_matmul_precision() == "high"
+        assert products.fp32_precision == "tf32"
     finally:
-        torch.set_float32_matmul_precision("highest")
+        products.fp32_precision = before
 
 
 @pytest.mark.parametrize(
