@@ -28,7 +28,7 @@ from torch.nn import functional
 
 import backbones
 from protocols.data.loading import load_data
-from protocols.runs.ood.data_sets import resized
+from protocols.harness.foreign import resized
 
 SIZE, BATCH = 112, 64
 

@@ -13,7 +13,10 @@ from protocols.commands.terminal import print_json, print_table, progress_bar, s
 
 def run(
     protocol: Annotated[
-        str, typer.Argument(help="slot-update, continual, unsupervised, ood, label-errors, adversarial or transfer.")
+        str,
+        typer.Argument(
+            help="slot-update, continual, unsupervised, ood, label-errors, adversarial, lifetime or transfer."
+        ),
     ],
     data: Annotated[str | None, typer.Option(help=f"{DATA} transfer: left out, or one more data set.")] = None,
     backbone: Annotated[

@@ -11,9 +11,10 @@ import numpy as np
 
 from protocols.harness.detection_metrics import Quality, mean_quality, quality
 from protocols.harness.encoders import Features
+from protocols.harness.foreign import is_noise
 from protocols.harness.outcome import Column, Curve, Row, SeedOutcome
 from protocols.harness.protocol import Protocol, Setting
-from protocols.runs.ood.data_sets import Sets, far_sets, is_noise, near_sets
+from protocols.runs.ood.data_sets import Sets, far_sets, near_sets
 from protocols.runs.ood.peers import (
     K_MEANS,
     NOVELTY_PEERS,

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from protocols.harness.foreign import foreign_inputs, is_noise
 from protocols.harness.outcome import Column, Row, SeedOutcome
 from protocols.harness.protocol import Protocol, Setting
-from protocols.runs.ood.data_sets import foreign_inputs, is_noise
 from protocols.runs.transfer import classifiers, clusters, novelty, streams, updates
 from protocols.runs.transfer.sources import Source, find_sources, source_files
 from protocols.runs.transfer.summary import changes, promise, purity, rank_rows

@@ -16,10 +16,11 @@ from protocols.data.dataset import Dataset
 from protocols.data.loading import load_data
 from protocols.harness.detection_metrics import Quality, mean_quality, quality
 from protocols.harness.encoders import Encoder
+from protocols.harness.foreign import foreign_inputs, is_noise, resized
 from protocols.harness.linear_probe import linear_classifier, linear_probe
 from protocols.harness.outcome import SeedOutcome, merge_rows
 from protocols.harness.protocol import Setting
-from protocols.runs.ood.data_sets import foreign_inputs, is_noise, near_sets, resized
+from protocols.runs.ood.data_sets import near_sets
 from protocols.runs.ood.peers import NOVELTY_PEERS, Familiar, angle_to, fit_novelty_peer, k_means, unit
 from protocols.runs.ood.protocol import NOT_INSTALLED, PROTOCOL
 from slots.errors import UsageError
