@@ -56,7 +56,7 @@ BatchRows = Annotated[
 
 
 def serve(
-    models: Annotated[list[str], typer.Argument(help="Model folders, or NAME=FOLDER.")],
+    models: Annotated[list[str] | None, typer.Argument(help="Model folders, or NAME=FOLDER.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any that is free.")] = 8080,
     data: Annotated[
@@ -86,6 +86,9 @@ def serve(
     max_body_mib: MaxBody = 8.0,
     batch_rows: BatchRows = 64,
     device: Device = "auto",
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Fit the digits 0 to 7 and let a stream with 8s and 9s come in.")
+    ] = False,
 ) -> None:
     """Serve models over HTTP until interrupted: answers, novelty, a queue of what is new, labels, updates, undo.
 
@@ -98,12 +101,15 @@ def serve(
         from protocols.service.settings import Keeping, Limits, Policy, Settings
     except ModuleNotFoundError as error:
         raise _missing(error) from error
-    named = dict(_named(word) for word in models)
-    if len(named) != len(models):
-        raise usage(f"Model names must differ, got {', '.join(_named(word)[0] for word in models)}. Use NAME=FOLDER.")
+    given = models or []
+    if bool(given) == demo:
+        raise usage("Say either which model folders to serve, or --demo.")
+    named = dict(_named(word) for word in given)
+    if len(named) != len(given):
+        raise usage(f"Model names must differ, got {', '.join(_named(word)[0] for word in given)}. Use NAME=FOLDER.")
     settings = Settings(
-        models=named,
-        data=data or next(iter(named.values())) / "service",
+        models=named or {"digits": Path("digits")},
+        data=data or next(iter(named.values()), Path()) / "service",
         host=host,
         port=port,
         database=database,
@@ -120,6 +126,11 @@ def serve(
             sample_days=keep_days,
         ),
     )
+    if demo:
+        from protocols.service.demo import run_demo
+
+        run_demo(settings, keep=data, said=say)
+        return
     run(settings, started=lambda address: say(f"Serving {', '.join(named)} at {address}", "Stop it with Ctrl-C."))
 
 
