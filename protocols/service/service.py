@@ -15,7 +15,7 @@ from protocols.service.gate.first_key import ensure
 from protocols.service.gate.keys import KeyRing
 from protocols.service.gate.sessions import Sessions
 from protocols.service.inbox.database import Database
-from protocols.service.inbox.events import record
+from protocols.service.inbox.events import record_generation
 from protocols.service.inbox.keeping import Inbox
 from protocols.service.jobs.runner import JobRunner
 from protocols.service.settings import Settings
@@ -109,11 +109,12 @@ class Service:
         """Begin to answer and to watch the model folders."""
         for served in self.models.values():
             served.start()
+            await _tolerant(self._note(served.name, served.current.generation))
         await self.jobs.start()
         self._tasks = [asyncio.create_task(self._watch(served)) for served in self.models.values()]
         self._tasks.append(asyncio.create_task(self._watch_keys()))
         self.inbox.start()
-        await asyncio.to_thread(freeze)
+        await asyncio.to_thread(freeze, first=True)
         self.ready = True
 
     async def stop(self) -> None:
@@ -138,15 +139,10 @@ class Service:
     def _tell_swapped(self, served: ServedModel, before: Loaded, after: Loaded) -> None:
         for told in self.on_swap:
             told(served, before, after)
-        if before.generation == after.generation:  # the folder changed in another way: old generations were pruned
-            return
-        self.later(
-            self.database.write(
-                lambda it: record(
-                    it, SERVICE, "generation.swap", model=served.name, before=before.generation, after=after.generation
-                )
-            )
-        )
+        self.later(self._note(served.name, after.generation))
+
+    async def _note(self, name: str, generation: int) -> None:
+        await self.database.write(lambda it: record_generation(it, SERVICE, name, generation))
 
     def later(self, work: Coroutine[Any, Any, object]) -> None:
         """Do something that nobody waits for; the service waits for it before it closes the database.

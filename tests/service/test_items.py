@@ -143,3 +143,19 @@ def test_bounds_on_items_bytes_and_the_disk(small, tmp_path):
                 assert {it["fate"] for it in again["items"]} == {"there"}
                 assert client.delete(f"{PATH}/{again['items'][0]['id']}").status_code == 204
                 assert client.post(PATH, json={"inputs": x[7:].tolist()}).status_code == 200
+
+
+def test_large_contents_lie_in_files_that_go_with_the_last_item(small, tmp_path):
+    keeping = Keeping(policy=Policy(1.0, 1.0, 1.0), inline=10)
+    with running(small, tmp_path / "data", keeping=keeping) as client:
+        x, _ = rows(3, 5)
+        given = {"inputs": [*x.tolist(), x[0].tolist()], "ids": ["a", "b", "c", "again"]}
+        assert [it["fate"] for it in client.post(PATH, json=given).json()["items"]] == ["stored"] * 4
+        files = {it.name for it in (tmp_path / "data" / "blobs").rglob("*") if it.is_file()}
+        assert files == {hashlib.sha256(row.tobytes()).hexdigest() for row in x}
+        assert client.get(f"{PATH}/b/content").content == x[1].tobytes()
+        for name in ("a", "again"):
+            assert client.get(f"{PATH}/{name}/content").content == x[0].tobytes()
+            assert client.delete(f"{PATH}/{name}").status_code == 204
+        files -= {hashlib.sha256(x[0].tobytes()).hexdigest()}
+        assert {it.name for it in (tmp_path / "data" / "blobs").rglob("*") if it.is_file()} == files

@@ -257,13 +257,19 @@ class ServedModel:
         self.counted.largest = max(self.counted.largest, n_rows)
 
 
-def freeze() -> None:
+def freeze(*, first: bool = False) -> None:
     """Move everything that lives now out of the reach of the garbage collector.
 
     With torch loaded a pass over all objects takes a quarter of a second, during which nobody is answered; what a model
     consists of lives until the next generation anyway.
+
+    Parameters
+    ----------
+    first : bool, default False
+        Whether this process has not done so before: what is out of reach already, it inherited, and it may stay there.
     """
-    gc.unfreeze()
+    if not first:
+        gc.unfreeze()  # the generation before should go
     gc.collect()
     gc.freeze()
 

@@ -46,7 +46,7 @@ class Blobs:
         digests : iterable of str
             SHA-256 of the contents.
         """
-        held = Counter(digests)
+        held = Counter(iter(digests))  # iter: a mapping's values would be taken for counts
         with self._lock:
             self._held.update(held)
         try:

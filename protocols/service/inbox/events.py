@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, text, update
 
 from protocols.service.callers import Caller
-from protocols.service.inbox.tables import event, meta
+from protocols.service.inbox.tables import event, kept_state, meta
 
 START = "0" * 64
 """What stands in the first row for the digest of the row before."""
@@ -127,6 +127,40 @@ def record(
     if not connection.execute(update(meta).where(meta.c.name == _HEAD).values(value=head)).rowcount:
         connection.execute(insert(meta).values(name=_HEAD, value=head))
     return made
+
+
+def record_generation(connection: Connection, caller: Caller, model: str, generation: int) -> Event | None:
+    """Note which generation of a model answers now, and write it down if it is another than the last one noted.
+
+    The model folder and the database are two places: whoever is killed between a new generation and its row in the log
+    catches up on it with the next start, as it does on generations that were written while nobody served the model.
+
+    Parameters
+    ----------
+    connection : Connection
+        As `Database.write` gives it.
+    caller : Caller
+        Who noticed.
+    model : str
+        The model's name.
+    generation : int
+        Its generation that answers from now on.
+
+    Returns
+    -------
+    Event or None
+        None where nothing changed, or where the model is served for the first time.
+    """
+    name = f"generation {hashlib.sha256(model.encode()).hexdigest()}"
+    noted = connection.execute(select(kept_state.c.value).where(kept_state.c.name == name)).scalar()
+    if noted is None:
+        connection.execute(insert(kept_state).values(name=name, value=b"%d" % generation))
+        return None
+    before = int(noted)
+    if before == generation:
+        return None
+    connection.execute(update(kept_state).where(kept_state.c.name == name).values(value=b"%d" % generation))
+    return record(connection, caller, "generation.swap", model=model, before=before, after=generation)
 
 
 def events(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field, model_validator
+from sqlalchemy import Connection
 
 from protocols.service.api.access import Caller, LabelModel, ReadModel, TheCaller, TheService
 from protocols.service.api.inbox.ingesting import Key, request_key
@@ -14,6 +16,7 @@ from protocols.service.inbox import acts, items, labels, reviews
 from protocols.service.inbox.idempotency import Done, once
 from protocols.service.inbox.labels import Person
 from protocols.service.inbox.refusals import MissingError, check_label
+from protocols.service.service import Service
 
 router = APIRouter(prefix="/api/v1/models/{model}", tags=["labels"])
 
@@ -144,16 +147,13 @@ async def give_labels(
     service: TheService, model: LabelModel, *, caller: TheCaller, request: Request, given: LabelsIn, key: Key = None
 ) -> Any:
     """Label items and groups; all of it, or nothing where one is wrong."""
-    repeat = None if key is None else await request_key(caller, request, key)
     checked = [(it, None if it.label is None else check_label(it.label)) for it in given.labels]
     person = person_of(caller)
 
-    def work(connection: Any) -> Done:
-        return once(connection, repeat, lambda: Done(200, {"items": _give(connection, model.name, checked, person)}))
+    def work(connection: Any) -> dict[str, Any]:
+        return {"items": _give(connection, model.name, checked, person)}
 
-    with service.inbox.in_flight.only(repeat):
-        done = await service.database.write(work)
-    return done.response
+    return await act_once(service, caller, request, key, work)
 
 
 @router.get("/labels", response_model=LabelPage)
@@ -193,10 +193,40 @@ async def list_conflicts(
 
 
 @router.post("/labels/undo", response_model=UndoneOut)
-async def undo_last(service: TheService, model: LabelModel, caller: TheCaller) -> Any:
+async def undo_last(
+    service: TheService, model: LabelModel, caller: TheCaller, *, request: Request, key: Key = None
+) -> Any:
     """Undo the last thing that you did: labels, a skipped group, an item thrown out. Fifty acts can be undone."""
     person = person_of(caller)
-    return vars(await service.database.write(lambda connection: acts.undo(connection, model.name, person)))
+
+    def work(connection: Any) -> dict[str, Any]:
+        return vars(acts.undo(connection, model.name, person))
+
+    return await act_once(service, caller, request, key, work)
+
+
+async def act_once(
+    service: Service, caller: Caller, request: Request, key: str | None, work: Callable[[Connection], dict[str, Any]]
+) -> dict[str, Any]:
+    """Do what a person asks for, in one transaction, and once where the request with its key comes again.
+
+    Parameters
+    ----------
+    service : Service
+        The running service.
+    caller : Caller
+        Who asks.
+    request : Request
+        What came.
+    key : str or None
+        Its ``Idempotency-Key``.
+    work : callable
+        What to do, given the connection; returns the response's document.
+    """
+    repeat = None if key is None else await request_key(caller, request, key)
+    with service.inbox.in_flight.only(repeat):
+        done = await service.database.write(lambda it: once(it, repeat, lambda: Done(200, work(it))))
+    return done.response
 
 
 def person_of(caller: Caller, source: str = "api") -> Person:

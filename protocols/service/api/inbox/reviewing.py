@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from protocols.service.api.access import LabelModel, ReadModel, TheCaller, TheService
-from protocols.service.api.inbox.labelling import Labelled, person_of
+from protocols.service.api.inbox.ingesting import Key
+from protocols.service.api.inbox.labelling import Labelled, act_once, person_of
 from protocols.service.api.inbox.reading import ItemOut, Limit, item_out
 from protocols.service.inbox import acts, items, labels, reviews
 from protocols.service.inbox.refusals import MissingError, check_label
@@ -196,38 +197,58 @@ async def get_group(
 
 @router.post("/groups/{group}/label", response_model=Labelled)
 async def label_group(
-    service: TheService, model: LabelModel, caller: TheCaller, group: Number, given: GroupLabel
-) -> Labelled:
+    service: TheService,
+    model: LabelModel,
+    caller: TheCaller,
+    *,
+    request: Request,
+    group: Number,
+    given: GroupLabel,
+    key: Key = None,
+) -> Any:
     """Label all items of a group that are not thrown out."""
     name, person = check_label(given.label), person_of(caller, "review")
 
-    def work(connection: Any) -> int:
+    def work(connection: Any) -> dict[str, Any]:
         check_group(connection, model.name, group)
-        return acts.label_group(connection, group, name, person, sure=given.sure)
+        return {"items": acts.label_group(connection, group, name, person, sure=given.sure)}
 
-    return Labelled(items=await service.database.write(work))
+    return await act_once(service, caller, request, key, work)
 
 
 @router.post("/groups/{group}/skip", status_code=204)
-async def skip_group(service: TheService, model: LabelModel, caller: TheCaller, group: Number) -> None:
+async def skip_group(
+    service: TheService, model: LabelModel, caller: TheCaller, *, request: Request, group: Number, key: Key = None
+) -> None:
     """Leave a group without a label."""
 
-    def work(connection: Any) -> None:
+    def work(connection: Any) -> dict[str, Any]:
         check_group(connection, model.name, group)
         acts.skip_group(connection, group, person_of(caller, "review"))
+        return {}
 
-    await service.database.write(work)
+    await act_once(service, caller, request, key, work)
 
 
 @router.post("/groups/{group}/out", status_code=204)
-async def throw_out(service: TheService, model: LabelModel, caller: TheCaller, group: Number, given: ThrownOut) -> None:
+async def throw_out(
+    service: TheService,
+    model: LabelModel,
+    caller: TheCaller,
+    *,
+    request: Request,
+    group: Number,
+    given: ThrownOut,
+    key: Key = None,
+) -> None:
     """Say that an item does not belong to a group, or that it does after all."""
 
-    def work(connection: Any) -> None:
+    def work(connection: Any) -> dict[str, Any]:
         check_group(connection, model.name, group)
         acts.throw_out(connection, group, given.item, person_of(caller, "review"), out=given.out)
+        return {}
 
-    await service.database.write(work)
+    await act_once(service, caller, request, key, work)
 
 
 def check_group(connection: Any, model: str, group: int) -> None:
