@@ -1,7 +1,7 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test lint bench fuzz audit sbom hashes test-minimum clean
+.PHONY: help demo test lint bench fuzz kills audit sbom hashes test-minimum clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -64,6 +64,11 @@ fuzz: $(VENV)/.installed ## strangers' files by the thousand, kills, full disks 
 	@test "$$(uname)" = Linux && command -v cc >/dev/null || exit 0; set -x; \
 		$(BIN)/python tests/support/kill_commands.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) && \
 		$(BIN)/python tests/support/power_loss.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+
+KILLS ?= 10000
+
+kills: $(VENV)/.installed ## the whole service killed under load, KILLS=10000 times, FUZZ_SEED=0; nothing may be lost or doubled
+	$(BIN)/python benchmarks/service_kills.py --kills $(KILLS) --seed $(FUZZ_SEED)
 
 audit: $(VENV)/.installed $(TOOLS)/.installed ## is what is installed what the pins say, whole, under known licences, without known weaknesses?
 	$(BIN)/python tests/support/audit.py --advisories $(TOOLS)/bin/pip-audit

@@ -190,6 +190,24 @@ def test_a_swapped_generation_is_in_the_log(own, tmp_path):
     assert (row.action, row.by, row.model, row.before, row.after) == ("generation.swap", "service", "small", 0, 1)
 
 
+def test_a_generation_that_came_while_nobody_served_is_in_the_log_too(own, tmp_path):
+    for name in ("blue", "green"):
+        with running(own, tmp_path / "data"):
+            pass
+        model = load_model(own)
+        relabel(model, [0], name)
+        model.save(own, keep_history=True)
+    with running(own, tmp_path / "data"):
+        pass
+    database = Database.in_folder(tmp_path / "data")
+    rows = database.read_now(lambda it: list(events(it)))
+    database.close()
+    assert [(it.action, it.model, it.before, it.after) for it in rows] == [
+        ("generation.swap", "small", 0, 1),
+        ("generation.swap", "small", 1, 2),
+    ]
+
+
 def test_the_log_goes_on_where_the_note_of_its_end_is_gone(database):
     fill(database, 2)
     tamper(database, delete(meta).where(meta.c.name == "events"))

@@ -45,13 +45,16 @@ def life(tmp_path_factory):
     life = Life(fits, folder / "life", fitted(fits), 0)
     models = {name: life.folder / name for name in ("small", "pictures")}
     with running(models["small"], life.data, models=models) as client:
-        for connection in (life.watch, *(it.connection for it in life.people)):
+        connections = [life.watch, *(it.connection for it in life.people)]
+        for connection in connections:
             connection.move(str(client.base_url))
         senders, reviewer = life.people[:2], life.people[2]
         use(senders, 40)
         ask(life)
         use([reviewer], 30)
         yield life
+        for connection in connections:
+            connection.close()
 
 
 def use(people, n):

@@ -137,3 +137,35 @@ def test_a_query_list_is_worked_through_and_undone(served, numbers):
     assert undo() == "out"
     assert client.get(first).json()["out"] == []
     assert client.get(f"{path}/groups/999999").status_code == 404
+
+
+def test_acts_that_come_again_are_done_once(served, numbers):
+    client, data = served
+    name, number = next(iter(numbers.items()))
+    asked = QueryList(0, 6, 6, 0.95, (Query(number, 6, tuple(numbers.values())),))
+    review = direct(data, lambda connection: reviews.put(connection, "small", asked))
+    group = client.get(f"{MODEL}/review/{review}/groups").json()["groups"][0]["number"]
+    path = f"{MODEL}/review/groups/{group}"
+    twice = lambda path, key, **given: [  # noqa: E731
+        (it.status_code, it.content)
+        for it in (client.post(path, headers={"Idempotency-Key": key}, **given) for _ in range(2))
+    ]
+    said = lambda: client.get(f"{MODEL}/items/{name}").json()["labels"]  # noqa: E731
+    rows_of = lambda: [it["label"] for it in client.get(f"{MODEL}/labels?limit=1000").json()["labels"]]  # noqa: E731
+    client.post(f"{MODEL}/labels", json={"labels": [{"item": name, "label": "mauve"}]})
+    for path_of, key, given in (
+        (f"{path}/out", "out", {"json": {"item": list(numbers.values())[1]}}),
+        (f"{path}/label", "label", {"json": {"label": "puce"}}),
+        (f"{path}/skip", "skip", {}),
+    ):
+        first, second = twice(path_of, f"{key} once", **given)
+        assert first == second
+        assert first[0] in (200, 204)
+    assert rows_of().count("puce") == 5  # one was thrown out
+    for state, left in (("labelled", "puce"), ("open", "mauve")):
+        first, second = twice(f"{MODEL}/labels/undo", f"back to {state}")
+        assert first == second
+        assert (client.get(path).json()["state"], said()[0]["label"]) == (state, left)
+    assert client.get(path).json()["out"] == [list(numbers.values())[1]]
+    other = client.post(f"{path}/label", headers={"Idempotency-Key": "label once"}, json={"label": "teal"})
+    assert other.status_code == 422

@@ -45,7 +45,7 @@ from slots.update.self_training import SelfTrainingConfig
 
 KILLS_A_LIFE = 40
 """After so many kills everything is looked at once more, and a new service begins."""
-ACTS = 15
+ACTS = 30
 """Answered under load before a kill, at most."""
 LATER_SECONDS = 0.05
 """From there to the kill, at most; with a job running three times as long."""
@@ -173,10 +173,10 @@ class Life:
 def loaded(life: Life, chance: random.Random) -> str:
     """Wait for a random moment: after some answers, whatever the machine's speed, or while a job runs."""
     until = time.monotonic() + 10
-    if chance.random() < 0.4 and life.admin.running.wait(5):
+    if chance.random() < 0.25 and life.admin.running.wait(5):
         time.sleep(chance.uniform(0, 3 * LATER_SECONDS))
         return "during a job"
-    if chance.random() < 0.2:
+    if chance.random() < 0.3:
         jobs = life.admin.settled
         while life.admin.settled == jobs and time.monotonic() < until:
             time.sleep(0.002)

@@ -167,7 +167,6 @@ async def get_content(service: TheService, model: ReadModel, item_id: str) -> Re
         headers={
             "Content-Type": found.media + charset,
             "Content-Disposition": f'attachment; filename="{name}"',
-            "X-Content-Type-Options": "nosniff",
             "ETag": f'"{found.digest}"',
         },
     )

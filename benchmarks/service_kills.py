@@ -1,0 +1,79 @@
+"""Ten thousand kills of the whole service under load: nothing acknowledged is lost, nothing is done twice.
+
+    python benchmarks/service_kills.py --kills 10000 --output benchmarks/results/service_kills.json
+
+Each kill is a SIGKILL of `slots serve` at a random moment: while people send items, label them, work through query
+lists, start updates and undo them, or while it starts. ``tests/support/kill_service.py`` kills, starts it again and
+holds what is there against what was acknowledged; it stops at the first difference. The service is forked from a
+process that has imported everything, since an interpreter of its own takes seconds to import torch. A kill of a process
+leaves the file cache in place: it shows that nothing is acknowledged too early and that every start goes on from what
+was left, not what a disk does when the power fails. What is counted so far is written after each part.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from protocols.provenance import commit, processor
+
+SUPPORT = Path(__file__).parent.parent / "tests" / "support"
+PART = 400  # kills by one process, which then starts afresh with another seed
+
+
+def one_part(kills, seed, folder):
+    """Counts of so many kills."""
+    command = [sys.executable, str(SUPPORT / "kill_service.py"), "--kills", str(kills), "--seed", str(seed)]
+    command += [] if folder is None else ["--folder", str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return Counter(json.loads(done.stdout))
+
+
+def result(counts, arguments, elapsed_s):
+    """What is written: the counts, and what they were made with."""
+    return {
+        "schema": 1,
+        "what": "SIGKILL of the whole service under load; stops at anything lost, half there or done twice",
+        "seed": arguments.seed,
+        "command": " ".join(["python", "benchmarks/service_kills.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "machine": {"processor": processor(), "system": platform.platform(), "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in ("torch", "sqlalchemy", "fastapi", "uvicorn")},
+        "elapsed_s": round(elapsed_s, 1),
+        "lost": 0,  # else there would be no result
+        "doubled": 0,
+        **dict(sorted(counts.items())),
+    }
+
+
+def main():
+    """Kill, count, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="Begin no new part after so long.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="Where the data lie. Default: a temporary folder.")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    counts, started, part = Counter(), time.monotonic(), 0
+    while counts["kills"] < arguments.kills and time.monotonic() - started < arguments.seconds:
+        kills = min(PART, arguments.kills - counts["kills"])
+        counts += one_part(kills, 1000 * arguments.seed + part, arguments.folder)
+        part += 1
+        print(f"{counts['kills']} kills, {counts['items acknowledged']} items acknowledged", flush=True)
+        found = result(counts, arguments, time.monotonic() - started)
+        if arguments.output:
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
