@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, Field
 
 from protocols.service.answering import contents
@@ -33,6 +33,18 @@ Key = Annotated[
         description="The same key with the same request is done once, and answered as the first time for a day.",
     ),
 ]
+
+
+async def _request_key(caller: TheCaller, request: Request, key: Key = None) -> RequestKey | None:
+    """What tells a request that comes again from others: who sent it, where to, its ``Idempotency-Key``, its body."""
+    if key is None:
+        return None
+    route = f"{request.method} {request.url.path}?{request.url.query}"
+    return RequestKey.of(caller.key_id, route, key, await request.body())
+
+
+Repeat = Annotated[RequestKey | None, Depends(_request_key)]
+"""Under which a response is kept for when its request comes again; None for one without a key."""
 
 
 class ItemsIn(Inputs):
@@ -94,16 +106,14 @@ async def ingest(
     model: IngestModel,
     *,
     caller: TheCaller,
-    request: Request,
     given: ItemsIn,
     timeout: Timeout = None,
-    key: Key = None,
+    repeat: Repeat = None,
 ) -> Any:
     """Answer inputs and keep them; what is acknowledged is on the disk."""
     policy = chosen_policy(service.settings.keeping, given.store)
     ids = checked_ids(given.ids, len(given.inputs))
     several = await read_inputs(model, given.inputs, service)
-    repeat = None if key is None else await request_key(caller, request, key)
     return await taken(service, model, caller, several, ids=ids, policy=policy, timeout=timeout, repeat=repeat)
 
 
@@ -117,7 +127,7 @@ async def ingest_image(
     id: Annotated[str | None, Query(max_length=1024, description="The id in your own store.")] = None,  # noqa: A002
     store: Annotated[str | None, Query(max_length=100, description="What is kept, as in POST /items.")] = None,
     timeout: Timeout = None,
-    key: Key = None,
+    repeat: Repeat = None,
 ) -> Any:
     """Answer one image and keep it: the request's body is the file."""
     kind = model.current.model.preprocessing.kind
@@ -127,7 +137,6 @@ async def ingest_image(
     ids = checked_ids([id], 1)
     body = await request.body()
     several = await asyncio.to_thread(contents.of_images, model.current.model, [body], service.settings.limits)
-    repeat = None if key is None else await request_key(caller, request, key)
     return await taken(service, model, caller, several, ids=ids, policy=policy, timeout=timeout, repeat=repeat)
 
 
@@ -254,9 +263,3 @@ async def read_inputs(model: ServedModel, given: Sequence[Any], service: Service
     if loaded.preprocessing.kind == "images":
         return await asyncio.to_thread(contents.contents, loaded, given, limits)
     return contents.contents(loaded, given, limits)
-
-
-async def request_key(caller: Caller, request: Request, key: str) -> RequestKey:
-    """What tells a request that comes again from others: who sent it, where to, its ``Idempotency-Key``, its body."""
-    route = f"{request.method} {request.url.path}?{request.url.query}"
-    return RequestKey.of(caller.key_id, route, key, await request.body())

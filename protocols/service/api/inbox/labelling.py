@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import Connection
 
 from protocols.service.api.access import Caller, LabelModel, ReadModel, TheCaller, TheService
-from protocols.service.api.inbox.ingesting import Key, request_key
+from protocols.service.api.inbox.ingesting import Repeat
 from protocols.service.api.inbox.reading import LabelOut, Limit
 from protocols.service.inbox import acts, items, labels, reviews
-from protocols.service.inbox.idempotency import Done, once
+from protocols.service.inbox.idempotency import Done, RequestKey, once
 from protocols.service.inbox.labels import Person
 from protocols.service.inbox.refusals import MissingError, check_label
 from protocols.service.service import Service
@@ -144,7 +144,7 @@ class UndoneOut(BaseModel):
 
 @router.post("/labels", response_model=Labelled)
 async def give_labels(
-    service: TheService, model: LabelModel, *, caller: TheCaller, request: Request, given: LabelsIn, key: Key = None
+    service: TheService, model: LabelModel, caller: TheCaller, given: LabelsIn, repeat: Repeat = None
 ) -> Any:
     """Label items and groups; all of it, or nothing where one is wrong."""
     checked = [(it, None if it.label is None else check_label(it.label)) for it in given.labels]
@@ -153,7 +153,7 @@ async def give_labels(
     def work(connection: Any) -> dict[str, Any]:
         return {"items": _give(connection, model.name, checked, person)}
 
-    return await act_once(service, caller, request, key, work)
+    return await act_once(service, repeat, work)
 
 
 @router.get("/labels", response_model=LabelPage)
@@ -193,20 +193,18 @@ async def list_conflicts(
 
 
 @router.post("/labels/undo", response_model=UndoneOut)
-async def undo_last(
-    service: TheService, model: LabelModel, caller: TheCaller, *, request: Request, key: Key = None
-) -> Any:
+async def undo_last(service: TheService, model: LabelModel, caller: TheCaller, repeat: Repeat = None) -> Any:
     """Undo the last thing that you did: labels, a skipped group, an item thrown out. Fifty acts can be undone."""
     person = person_of(caller)
 
     def work(connection: Any) -> dict[str, Any]:
         return vars(acts.undo(connection, model.name, person))
 
-    return await act_once(service, caller, request, key, work)
+    return await act_once(service, repeat, work)
 
 
 async def act_once(
-    service: Service, caller: Caller, request: Request, key: str | None, work: Callable[[Connection], dict[str, Any]]
+    service: Service, repeat: RequestKey | None, work: Callable[[Connection], dict[str, Any]]
 ) -> dict[str, Any]:
     """Do what a person asks for, in one transaction, and once where the request with its key comes again.
 
@@ -214,16 +212,11 @@ async def act_once(
     ----------
     service : Service
         The running service.
-    caller : Caller
-        Who asks.
-    request : Request
-        What came.
-    key : str or None
-        Its ``Idempotency-Key``.
+    repeat : RequestKey or None
+        Under which the response is kept for when the request comes again.
     work : callable
         What to do, given the connection; returns the response's document.
     """
-    repeat = None if key is None else await request_key(caller, request, key)
     with service.inbox.in_flight.only(repeat):
         done = await service.database.write(lambda it: once(it, repeat, lambda: Done(200, work(it))))
     return done.response

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from protocols.service.api.access import LabelModel, ReadModel, TheCaller, TheService
-from protocols.service.api.inbox.ingesting import Key
+from protocols.service.api.inbox.ingesting import Repeat
 from protocols.service.api.inbox.labelling import Labelled, act_once, person_of
 from protocols.service.api.inbox.reading import ItemOut, Limit, item_out
 from protocols.service.inbox import acts, items, labels, reviews
@@ -200,12 +200,11 @@ async def label_group(
     service: TheService,
     model: LabelModel,
     caller: TheCaller,
-    *,
-    request: Request,
     group: Number,
     given: GroupLabel,
-    key: Key = None,
-) -> Any:
+    *,
+    repeat: Repeat = None,
+) -> Labelled:
     """Label all items of a group that are not thrown out."""
     name, person = check_label(given.label), person_of(caller, "review")
 
@@ -213,12 +212,12 @@ async def label_group(
         check_group(connection, model.name, group)
         return {"items": acts.label_group(connection, group, name, person, sure=given.sure)}
 
-    return await act_once(service, caller, request, key, work)
+    return Labelled(**await act_once(service, repeat, work))
 
 
 @router.post("/groups/{group}/skip", status_code=204)
 async def skip_group(
-    service: TheService, model: LabelModel, caller: TheCaller, *, request: Request, group: Number, key: Key = None
+    service: TheService, model: LabelModel, caller: TheCaller, group: Number, repeat: Repeat = None
 ) -> None:
     """Leave a group without a label."""
 
@@ -227,7 +226,7 @@ async def skip_group(
         acts.skip_group(connection, group, person_of(caller, "review"))
         return {}
 
-    await act_once(service, caller, request, key, work)
+    await act_once(service, repeat, work)
 
 
 @router.post("/groups/{group}/out", status_code=204)
@@ -235,11 +234,10 @@ async def throw_out(
     service: TheService,
     model: LabelModel,
     caller: TheCaller,
-    *,
-    request: Request,
     group: Number,
     given: ThrownOut,
-    key: Key = None,
+    *,
+    repeat: Repeat = None,
 ) -> None:
     """Say that an item does not belong to a group, or that it does after all."""
 
@@ -248,7 +246,7 @@ async def throw_out(
         acts.throw_out(connection, group, given.item, person_of(caller, "review"), out=given.out)
         return {}
 
-    await act_once(service, caller, request, key, work)
+    await act_once(service, repeat, work)
 
 
 def check_group(connection: Any, model: str, group: int) -> None:
