@@ -11,6 +11,7 @@ from typing import Any
 from protocols.service.answering.loaded import Answers, Loaded
 from protocols.service.answering.served_model import ServedModel, freeze
 from protocols.service.callers import SERVICE
+from protocols.service.drift.watching import Watching
 from protocols.service.gate.first_key import ensure
 from protocols.service.gate.keys import KeyRing
 from protocols.service.gate.sessions import Sessions
@@ -62,6 +63,10 @@ class Service:
         self.inbox = Inbox(self.database, self.settings.data, self.settings.keeping)
         """What came in, on disk, within bounds."""
         self.jobs = JobRunner(self.database, self.models, self.settings.data, self.inbox.blobs.get)
+        self.drift = Watching(self.database, self.models)
+        """Has the stream of a model changed?"""
+        self.on_answers.append(self.drift.answered)
+        self.on_swap.append(self.drift.swapped)
         self.on_swap.append(lambda served, _before, _after: self.jobs.again.begin(served.name))
         self._tasks: list[asyncio.Task[None]] = []
         self._later: set[asyncio.Task[None]] = set()
@@ -114,6 +119,7 @@ class Service:
         self._tasks = [asyncio.create_task(self._watch(served)) for served in self.models.values()]
         self._tasks.append(asyncio.create_task(self._watch_keys()))
         self.inbox.start()
+        self.drift.start()
         await asyncio.to_thread(freeze, first=True)
         self.ready = True
 
@@ -129,6 +135,7 @@ class Service:
         await self.inbox.stop()
         for served in self.models.values():
             await asyncio.to_thread(served.stop)
+        await self.drift.stop()
         await asyncio.gather(*self._later)
         await asyncio.to_thread(self.database.close)
 

@@ -38,7 +38,7 @@ from slots.features.source import FeatureSource
 from slots.head.decision import decide
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import AnswerShares, Prediction
-from slots.novelty.slot_novelty import ModelNovelty, learn_novelty
+from slots.novelty.slot_novelty import ModelNovelty, learn_novelty, measure_familiar
 from slots.progress import Progress
 from slots.shapes import Ids
 
@@ -115,6 +115,8 @@ def close_fit(
     if config.mode != "full":
         measure_precision(data, held_out)
         left_out = fold_in_by_parts(data, held_out)
+    if novelty is not None:
+        novelty = measure_familiar(source, head, novelty, None if config.mode == "full" else held_out)
     remembered = support_features(source, head.centres, head.exemplars)
     has_images = source.featurizer.preprocessing.kind != "features"
     images = thumbnails(source.x, head.exemplars.cpu().numpy()) if has_images else None

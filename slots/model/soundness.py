@@ -269,11 +269,13 @@ def _check_novelty(novelty: ModelNovelty, feature_dim: int, raw_width: int) -> N
     _check_tails(np.array([[*row] for row in metric.quantiles], object).T, np.array(metric.mean_excess, object))
     for share in metric.shares:
         _check_number("a share of novelty", share, 0, 1)
-    calibration = novelty.calibration
-    if calibration.dtype != np.float64 or calibration.ndim != 1 or len(calibration) == 0:
-        raise _unsound("the calibration of novelty must be a row of scores")
-    if not np.isfinite(calibration).all() or (np.diff(calibration) < 0).any():
-        raise _unsound("the calibration of novelty must be finite and ascend")
+    rows = {"calibration": novelty.calibration} | ({} if novelty.familiar is None else {"familiar": novelty.familiar})
+    for name, scores in rows.items():
+        if scores.dtype != np.float64 or scores.ndim != 1 or len(scores) == 0:
+            raise _unsound(f"the {name} scores of novelty must be a row of float64")
+        if not np.isfinite(scores).all() or (np.diff(scores) < 0).any():
+            raise _unsound(f"the {name} scores of novelty must be finite and ascend")
+    _check_number("slots of novelty", novelty.n_slots, 0, _MOST_COUNT, whole=True)
     if novelty.classes is not None:
         _check_classes(novelty, raw_width)
 

@@ -38,11 +38,19 @@ class ModelNovelty:
         Scores of held-out training examples against the trained slots, before any slot was made of an example.
     classes : SlotClasses, optional
         The classes of the fit; models stored by older versions have none.
+    familiar : float64 array of shape (calibration example,), optional
+        Scores of the same examples against the slots of the closed model, so that they are exchangeable with those of
+        familiar inputs; a slot made of an example after the calibration lets such score lower. None where the examples
+        could have become slots themselves, and in models stored by older versions.
+    n_slots : int, default 0
+        Slots that ``familiar`` was measured against (count).
     """
 
     metric: NoveltyMetric
     calibration: npt.NDArray[np.float64]
     classes: SlotClasses | None = None
+    familiar: npt.NDArray[np.float64] | None = None
+    n_slots: int = 0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values to store, under the names that stored models have."""
@@ -59,6 +67,9 @@ class ModelNovelty:
             "excess": list(metric.mean_excess),
             "shares": list(metric.shares),
         }
+        if self.familiar is not None:
+            tensors["familiar"] = torch.from_numpy(self.familiar.copy())  # no two tensors of a file may share memory
+            values["slots"] = self.n_slots
         if self.classes is not None:
             stored, values["classes"] = self.classes.state()
             tensors |= {f"classes.{name}": value for name, value in stored.items()}
@@ -80,13 +91,14 @@ class ModelNovelty:
         if "classes" in values:
             of_classes = {name.removeprefix("classes."): value for name, value in tensors.items() if "." in name}
             classes = SlotClasses.from_state(of_classes, values["classes"])
-        return ModelNovelty(metric, tensors["calibration"].numpy(), classes)
+        familiar = tensors["familiar"].numpy() if "familiar" in tensors else None
+        return ModelNovelty(metric, tensors["calibration"].numpy(), classes, familiar, values.get("slots", 0))
 
     def to(self, device: torch.device | str) -> ModelNovelty:
         """The same on another device."""
         metric, classes = self.metric.to(device), None if self.classes is None else self.classes.to(device)
         there = metric is self.metric and classes is self.classes
-        return self if there else ModelNovelty(metric, self.calibration, classes)
+        return self if there else replace(self, metric=metric, classes=classes)
 
 
 class HasNovelty(Protocol):
@@ -150,12 +162,54 @@ def learn_novelty(
         residuals.append(here - head.centres[best % head.n_slots])
         norms.append(features[:, 0].norm(dim=1))
     metric = NoveltyMetric.of(torch.cat(residuals), torch.cat(norms), shrinkage=_SHRINKAGE)
-    order = np.random.default_rng(0).permutation(held_out)
-    scaling, last = order[::2], order[1::2]
+    scaling, last = _halves(held_out)
     metric = fit_tails(metric, _distances(source.take(scaling, keep=False), head, metric), SHARES)
     classes = learn_classes(source, head, metric, y, fitted=fitted, scaling=scaling)
     made = ModelNovelty(metric, np.zeros(1), classes)
-    return replace(made, calibration=np.sort(assess(source.take(last, keep=False), head, made, rate=0.5).scores))
+    calibration = _sorted_scores(source, head, made, last)
+    return replace(made, calibration=calibration, familiar=calibration, n_slots=head.n_slots)
+
+
+def measure_familiar(
+    source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, held_out: Ids | None
+) -> ModelNovelty:
+    """The same with ``familiar`` measured against a head that has other slots than at the calibration.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The training data.
+    head : IncrementalNeuralHashing
+        Its slots as they stay.
+    novelty : ModelNovelty
+        As `learn_novelty` gave it.
+    held_out : int64 array, optional
+        As it was given then; None where slots may have been made of such examples.
+
+    Returns
+    -------
+    ModelNovelty
+    """
+    if head.n_slots == novelty.n_slots:
+        return novelty
+    if held_out is None:
+        return replace(novelty, familiar=None, n_slots=0)
+    scores = _sorted_scores(source, head, novelty, _halves(held_out)[1])
+    return replace(novelty, familiar=scores, n_slots=head.n_slots)
+
+
+def _halves(held_out: Ids) -> tuple[Ids, Ids]:
+    """Held-out examples that set the scales, and those that calibrate."""
+    order = np.random.default_rng(0).permutation(held_out)
+    return order[::2], order[1::2]
+
+
+def _sorted_scores(
+    source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, ids: Ids
+) -> npt.NDArray[np.float64]:
+    return np.sort(
+        assess(source.take(ids, keep=False), head, replace(novelty, calibration=np.zeros(1)), rate=0.5).scores
+    )
 
 
 @torch.no_grad()
@@ -290,7 +344,8 @@ def recalibrate(model: HasNovelty, x: RawInputs) -> ModelNovelty:
     model.featurizer.preprocessing.check(x)
     source = FeatureSource(model.featurizer, x, keep=False)
     scores = assess(source, model.head, replace(model.novelty, calibration=np.zeros(1)), rate=0.5).scores
-    return replace(model.novelty, calibration=np.sort(scores))
+    scores = np.sort(scores)
+    return replace(model.novelty, calibration=scores, familiar=scores, n_slots=model.head.n_slots)
 
 
 def _distances(source: FeatureSource, head: IncrementalNeuralHashing, metric: NoveltyMetric) -> Distances:

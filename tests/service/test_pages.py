@@ -10,7 +10,18 @@ from support.service import rows, running
 from protocols.service.answering.loaded import Loaded
 from protocols.service.answering.recent import Recent
 
-MODEL_PAGES = ("", "/live", "/slots", "/slots/0", "/explain", "/review", "/history", "/clusters")
+MODEL_PAGES = (
+    "",
+    "/live",
+    "/slots",
+    "/slots/0",
+    "/explain",
+    "/review",
+    "/history",
+    "/clusters",
+    "/drift",
+    "/drift?span=month",
+)
 PAGES = [*(f"/models/small{end}" for end in MODEL_PAGES), "/jobs", "/keys", "/audit", "/login"]
 
 

@@ -26,17 +26,20 @@ class Answers:
         One answer a row.
     novelty : Novelty or None
         How foreign each row is; None where the model has no calibration.
+    again : bool, default False
+        Whether the inputs were answered before, or are asked about for their own sake: they are no part of the stream.
     """
 
     loaded: Loaded
     prediction: Prediction
     novelty: Novelty | None
+    again: bool = False
 
     def rows(self, start: int, stop: int) -> Answers:
         """The answers of some consecutive rows."""
         cut = slice(start, stop)
         novelty = None if self.novelty is None else Novelty(*(part[cut] for part in _parts(self.novelty)))
-        return Answers(self.loaded, Prediction(*(part[cut] for part in _parts(self.prediction))), novelty)
+        return Answers(self.loaded, Prediction(*(part[cut] for part in _parts(self.prediction))), novelty, self.again)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class _Request:
     x: npt.NDArray[Any]
     rate: float
     deadline: float | None
+    again: bool
     future: asyncio.Future[Answers]
 
 
@@ -128,7 +129,9 @@ class ServedModel:
         self._waiting.put(None)
         self._thread.join(timeout=30)
 
-    async def answer(self, x: npt.NDArray[Any], *, false_alarm_rate: float, deadline: float | None = None) -> Answers:
+    async def answer(
+        self, x: npt.NDArray[Any], *, false_alarm_rate: float, deadline: float | None = None, again: bool = False
+    ) -> Answers:
         """Answer the rows of one request.
 
         Parameters
@@ -139,6 +142,8 @@ class ServedModel:
             Share of familiar inputs that may be called novel.
         deadline : float, optional
             On the clock of `time.monotonic`: after it the answer is of no use to the client.
+        again : bool, default False
+            Whether the inputs are no part of the stream, see `Answers`.
 
         Returns
         -------
@@ -156,7 +161,7 @@ class ServedModel:
         assert self._loop is not None
         future: asyncio.Future[Answers] = self._loop.create_future()
         self._queued += len(x)
-        self._waiting.put(_Request(x, false_alarm_rate, deadline, future))
+        self._waiting.put(_Request(x, false_alarm_rate, deadline, again, future))
         try:
             return await future
         finally:
@@ -239,10 +244,11 @@ class ServedModel:
         if not live:
             return outcome
         x = live[0].x if len(live) == 1 else np.concatenate([it.x for it in live])
-        answers = self.current.answer(x, false_alarm_rate=live[0].rate)
+        answers = replace(self.current.answer(x, false_alarm_rate=live[0].rate), again=live[0].again)
         seconds = time.monotonic() - now
         self._count(len(x), seconds)
-        self.recent.add(answers)
+        if not answers.again:
+            self.recent.add(answers)
         self.answered(self, answers, seconds)
         start = 0
         for it in live:
@@ -275,7 +281,8 @@ def freeze(*, first: bool = False) -> None:
 
 
 def _alike(one: _Request, other: _Request) -> bool:
-    return one.rate == other.rate and one.x.dtype == other.x.dtype and one.x.shape[1:] == other.x.shape[1:]
+    same = one.rate == other.rate and one.again == other.again
+    return same and one.x.dtype == other.x.dtype and one.x.shape[1:] == other.x.shape[1:]
 
 
 def _deliver(outcome: list[tuple[_Request, Answers | Exception]]) -> None:

@@ -60,7 +60,7 @@ async def explain(
 ) -> Any:
     """Answer inputs, and say why: the slot behind the answer, its remembered examples, the nearest foreign slot."""
     x = inputs.from_json(model.current.model, given.inputs, service.settings.limits)
-    found = await answered(service, model, x, rate, timeout)
+    found = await answered(service, model, x, rate, timeout, again=True)
     as_json = TypeAdapter(Explanation)
     answers = [
         {**row, "why": as_json.dump_python(explanation(found, place))} for place, row in enumerate(as_rows(found))

@@ -138,11 +138,18 @@ async def predict_image(
 
 
 async def answered(
-    service: Service, model: ServedModel, x: Any, rate: float | None = None, timeout: float | None = None
+    service: Service,
+    model: ServedModel,
+    x: Any,
+    rate: float | None = None,
+    timeout: float | None = None,
+    *,
+    again: bool = False,
 ) -> Answers:
     """Answer inputs by the model's own thread, at the service's rate where the client gives none."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    return await model.answer(x, false_alarm_rate=rate or service.settings.false_alarm_rate, deadline=deadline)
+    rate = rate or service.settings.false_alarm_rate
+    return await model.answer(x, false_alarm_rate=rate, deadline=deadline, again=again)
 
 
 def as_document(model: ServedModel, found: Answers) -> dict[str, Any]:

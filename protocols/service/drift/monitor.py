@@ -76,11 +76,13 @@ class Monitor:
         Same seed and same inputs, same result (>= 0).
     generation : int, default 0
         Generation of the model that makes the scores.
+    era : int, default 0
+        Number of the first era (>= 0): after those of a monitor whose state was lost.
 
     Raises
     ------
     UsageError
-        If the threshold is not above 1, or capacity or seed is out of range.
+        If the threshold is not above 1, or capacity, seed or era is out of range.
     DataError
         If a calibration score is no number.
 
@@ -119,6 +121,7 @@ class Monitor:
         capacity: int = 10_000,
         seed: int = 0,
         generation: int = 0,
+        era: int = 0,
     ) -> None:
         if not 1 < threshold < math.inf:
             raise UsageError(
@@ -127,12 +130,12 @@ class Monitor:
         self.threshold, self.generation = float(threshold), int(generation)
         self.alarm: Alarm | None = None
         self.minute: Minute | None = None
-        self.ranks = OnlineRanks(calibration, capacity=capacity, seed=seed)
+        self.ranks = OnlineRanks(calibration, capacity=capacity, seed=seed, era=era)
         self.martingale = _martingale()
 
     @property
     def era(self) -> int:
-        """How often the monitor has begun anew."""
+        """Number of the era; the next one's is greater by one."""
         return self.ranks.era
 
     @property

@@ -172,15 +172,17 @@ done_request = Table(
 )
 """Answers to requests that may come again."""
 
-minute = Table(
-    "minute",
+drift_minute = Table(
+    "drift_minute",
     metadata,
     Column("model", String(128), primary_key=True),
-    Column("generation", Integer, primary_key=True),
-    Column("minute", Integer, primary_key=True),  # since 1970
+    Column("era", Integer, primary_key=True),  # of the drift monitor: a generation begins one, and so does a person
+    Column("start", _number, primary_key=True),  # first second of the minute, since 1970
+    Column("generation", Integer, nullable=False),  # of the model that answered
     Column("figures", JSON, nullable=False),
+    Index("drift_minute_start", "model", "start"),
 )
-"""What came in, minute by minute."""
+"""What a drift monitor saw, minute by minute."""
 
 kept_state = Table(
     "kept_state",

@@ -112,7 +112,7 @@ class AnsweringAgain:
             x = await asyncio.to_thread(as_inputs, model, [it.content for it in rows])
             while True:
                 try:
-                    found = await served.answer(x, false_alarm_rate=self._rate)
+                    found = await served.answer(x, false_alarm_rate=self._rate, again=True)
                     return [_values(found, row, it.number) for row, it in enumerate(rows)]
                 except Overloaded:
                     await asyncio.sleep(0.1)  # clients come first

@@ -108,7 +108,7 @@ def _of_item(service: Service, model: ServedModel, row: Any) -> Given:
 
 async def _explained(service: Service, model: ServedModel, x: Given) -> dict[str, Any]:
     """What the page says of one input."""
-    found = await answered(service, model, x)
+    found = await answered(service, model, x, again=True)
     (answer,), why = as_rows(found), explanation(found, 0)
     kind = found.loaded.model.preprocessing.kind
     return {

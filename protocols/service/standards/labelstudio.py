@@ -224,7 +224,7 @@ async def _predicted(service: Service, model: ServedModel, task: Task, interface
         return empty
     if several is None:
         return empty
-    found = await answered(service, model, several.x)
+    found = await answered(service, model, several.x, again=True)
     (answer,) = as_rows(found)
     p_value = None if answer["novelty"] is None else answer["novelty"]["p_value"]
     return tasks.prediction({**answer, "p_value": p_value}, found.loaded.generation, interface)

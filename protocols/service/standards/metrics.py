@@ -85,6 +85,10 @@ class Metrics:
         self._queued = self._gauge("slots_queued_rows", "Inputs that wait for an answer.", "model")
         self._problem = self._gauge("slots_unreadable_generation", "1 if the newest one could not be loaded.", "model")
         self._open = self._gauge("slots_open_unmatched_items", "Unmatched items that wait for a label.", "model")
+        self._drift = self._gauge("slots_drift_log10", "Decimal logarithm of the capital that bets on drift.", "model")
+        self._alarm = self._gauge("slots_drift_alarm", "1 from an alarm until it is acknowledged.", "model")
+        self._alarms = Counter("slots_drift_alarms", "Alarms of drift.", ("model",), registry=registry)
+        self._told_alarms = dict.fromkeys(service.models, 0)
         self._kept = self._gauge("slots_kept_items", "Items in the inbox.")
         self._bytes = self._gauge("slots_kept_bytes", "Their contents.")
         self._free = self._gauge("slots_disk_free_bytes", "Free on the disk of the data folder.")
@@ -93,7 +97,7 @@ class Metrics:
         service.on_answers.append(self._answered)
         service.database.committed = self._commits.observe
         for name in service.models:  # at zero from the start: a counter that appears late hides its first rise
-            self._items.labels(name), self._labels.labels(name)
+            self._items.labels(name), self._labels.labels(name), self._alarms.labels(name)
             for answer in Answer:
                 self._answers.labels(name, answer.name.lower())
 
@@ -116,6 +120,7 @@ class Metrics:
             self._slots.labels(name).set(served.current.model.head.n_slots)
             self._queued.labels(name).set(served.queued)
             self._problem.labels(name).set(bool(served.problem))
+            await self._look_at_drift(name)
         self._jobs.clear()
         for (name, kind, state), n in found.jobs.items():
             if name in service.models:
@@ -124,6 +129,13 @@ class Metrics:
         self._bytes.set(service.inbox.kept.size)
         self._free.set(await asyncio.to_thread(service.inbox.free))
         self._ready.set(service.ready)
+
+    async def _look_at_drift(self, name: str) -> None:
+        standing = await self._service.drift.standing(name)
+        self._drift.labels(name).set(standing.log10)
+        self._alarm.labels(name).set(standing.alarm is not None)
+        self._alarms.labels(name).inc(standing.alarms - self._told_alarms.get(name, 0))
+        self._told_alarms[name] = standing.alarms
 
     def _gauge(self, name: str, says: str, *labels: str) -> Gauge:
         return Gauge(name, says, labels, registry=self.registry)

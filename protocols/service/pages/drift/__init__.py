@@ -1,0 +1,1 @@
+"""The page of drift, and what its charts are made of."""
