@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("slots", deadline=None)  # what else runs on the machine decides how long an example takes
+settings.load_profile("slots")
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,9 @@ from slots.errors import ModelError, UsageError
 from slots.storage.atomic import storage, write_file
 from slots.storage.generations import LogEntry, log
 from slots.storage.locking import reserved
+from slots.storage.placing import PINS
 from slots.storage.plain_files import require_plain
-from slots.storage.store import PINS, drop_states, states_of
+from slots.storage.store import drop_states, states_of
 
 
 @dataclass(frozen=True)

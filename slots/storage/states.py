@@ -76,11 +76,16 @@ def read_pointer(root: Path) -> Pointer:
     """Which states a model folder has."""
     if not os.path.lexists(root / POINTER):
         raise ModelError(f"`{root}` must be a model folder, got one without {POINTER}. Name a folder that a fit wrote.")
-    document = _parse(_read_bytes(root / POINTER), root / POINTER)
+    return parse_pointer(_read_bytes(root / POINTER), root / POINTER)
+
+
+def parse_pointer(raw: bytes, path: Path) -> Pointer:
+    """The pointer that the content of a ``slots.json`` is; ``path`` names it in the errors."""
+    document = _parse(raw, path)
     current, generations = document.get("current"), document.get("generations")
     names = generations if isinstance(generations, list) else []
     if current not in names or not all(isinstance(name, str) and STATE.fullmatch(name) for name in names):
-        raise _damaged(root / POINTER, "it does not name its states")
+        raise _damaged(path, "it does not name its states")
     return Pointer(str(current), names)
 
 
@@ -133,7 +138,11 @@ def load_document(path: Path) -> dict[str, Any]:
     """The ``model.json`` of the state in a folder: its header and its list of files."""
     for folder in (path.parent, path):
         require_folder(folder)
-    raw = _read_bytes(path / HEADER)
+    return parse_document(_read_bytes(path / HEADER), path)
+
+
+def parse_document(raw: bytes, path: Path) -> dict[str, Any]:
+    """The document that the content of a ``model.json`` is, of the state in the folder ``path``."""
     if hashlib.sha256(raw).hexdigest()[:8] != path.name.split("-")[1]:
         raise _damaged(path / HEADER, "its content does not match its folder's name")
     return _parse(raw, path / HEADER)
@@ -166,7 +175,11 @@ def _load_tensors(path: Path, n_bytes: int, sha256: str) -> dict[str, Tensor]:
 def checked_bytes(path: Path, n_bytes: int, sha256: str) -> bytes:
     """A file's content, if it has this size and digest."""
     # No more than that many, so that a larger file is not read whole; the digest of the very bytes that are used.
-    data = _read_bytes(path, most=max(0, n_bytes))
+    return checked(_read_bytes(path, most=max(0, n_bytes)), path, n_bytes, sha256)
+
+
+def checked(data: bytes, path: Path, n_bytes: int, sha256: str) -> bytes:
+    """The same bytes, if they have this size and digest; ``path`` names them in the errors."""
     if len(data) != n_bytes:
         raise _damaged(path, f"it has {len(data)} bytes, not {n_bytes}")
     if hashlib.sha256(data).hexdigest() != sha256:

@@ -22,7 +22,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -33,26 +32,20 @@ from torch import Tensor
 
 from slots.errors import ModelError, OutdatedError, StorageError, UsageError
 from slots.storage.atomic import (
-    in_place,
-    is_left_over,
     is_temporary,
-    link_same,
     make_folders,
     refused,
     replace_file,
     storage,
-    sync_folder,
-    temporary,
-    write_synced,
 )
 from slots.storage.locking import locked as _locked
+from slots.storage.placing import pointer_bytes, put_state, sweep
 from slots.storage.plain_files import require_folder
 from slots.storage.states import (
     FORMAT,
     HEADER,
     POINTER,
     SCHEMA,
-    STATE,
     STEM,
     Pointer,
     State,
@@ -64,9 +57,6 @@ from slots.storage.states import (
     read_settled,
     state_name,
 )
-
-PINS = "pins.json"
-"""File of a model folder with the numbers of its pinned generations; it goes with the history."""
 
 
 def write_state(
@@ -115,7 +105,7 @@ def write_state(
         if old and keep_history:
             _refuse_fork(root, old, files[HEADER])
         like = root / "states" / old.current if old else None
-        return _put(root, old, files, like=like, keep_history=keep_history)
+        return put_state(root, old, files, like=like, keep_history=keep_history)
 
 
 def restore_state(folder: str | Path, place: int, *, header: Mapping[str, Any]) -> Path:
@@ -153,7 +143,7 @@ def restore_state(folder: str | Path, place: int, *, header: Mapping[str, Any]) 
         files = {name: checked_bytes(source / name, *record) for name, record in records}
         files[HEADER] = _serialise_header(header, _digests(files))
         _refuse_fork(root, old, files[HEADER])
-        return _put(root, old, files, like=source, keep_history=True)
+        return put_state(root, old, files, like=source, keep_history=True)
 
 
 def read_state(folder: str | Path, generation: int | None = None) -> State:
@@ -230,8 +220,8 @@ def drop_states(folder: str | Path, names: Collection[str]) -> None:
         old = read_pointer(root)
         kept = [name for name in old.generations if name not in names or name == old.current]
         if len(kept) < len(old.generations):
-            replace_file(root / POINTER, _pointer_bytes(old.current, kept))
-            _sweep(root, keep=kept)
+            replace_file(root / POINTER, pointer_bytes(old.current, kept))
+            sweep(root, keep=kept)
 
 
 def check_target(folder: str | Path) -> None:
@@ -282,11 +272,6 @@ def _serialise_header(header: Mapping[str, Any], digests: dict[str, dict[str, An
     return text.encode()
 
 
-def _pointer_bytes(current: str, generations: list[str]) -> bytes:
-    document = {"format": FORMAT, "schema": SCHEMA, "current": current, "generations": generations}
-    return json.dumps(document, indent=1).encode()
-
-
 def _refuse_foreign(root: Path) -> None:
     """Never write among files that are not ours; what a crash during a first write left behind is ours."""
     if root.exists() and not root.is_dir():
@@ -335,66 +320,3 @@ def _refuse_fork(root: Path, old: Pointer, document: bytes) -> None:
             f"`{root}` must be as it was read, but another generation was written since. "
             "Load the model again and repeat the change."
         )
-
-
-def _put(root: Path, old: Pointer | None, files: Mapping[str, bytes], *, like: Path | None, keep_history: bool) -> Path:
-    """Write a state beside the others and flip to it; the caller holds the lock."""
-    states = root / "states"
-    require_folder(states)
-    make_folders(states)
-    _sweep(root, keep=old.generations if old else [])
-    number = int(old.current.split("-")[0]) + 1 if old else 1
-    name = f"{number:06d}-{hashlib.sha256(files[HEADER]).hexdigest()[:8]}"
-    kept = [*old.generations, name] if old and keep_history else [name]
-    try:
-        _write_folder(states, name, files, like)
-        replace_file(root / POINTER, _pointer_bytes(name, kept))
-        if not keep_history:
-            with contextlib.suppress(OSError):
-                (root / PINS).unlink(missing_ok=True)
-        _sweep(root, keep=kept)
-    except BaseException as error:
-        if _discard(root, name) and isinstance(error, OSError):
-            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-            raise in_place(root, cause, f"the new state {name}") from error
-        raise
-    return states / name
-
-
-def _write_folder(states: Path, name: str, files: Mapping[str, bytes], like: Path | None) -> None:
-    aside = temporary(states / name)
-    aside.mkdir()
-    try:
-        for file, data in files.items():
-            if like is None or not link_same(aside / file, like / file, data):
-                write_synced(aside / file, data)
-        sync_folder(aside)
-        aside.rename(states / name)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    sync_folder(states)
-
-
-def _discard(root: Path, name: str) -> bool:
-    """After a failure: the new state goes, unless the flip had happened already; tells whether it had."""
-    if os.path.lexists(root / POINTER):
-        try:
-            if name in read_pointer(root).generations:
-                return True
-        except ModelError:  # nobody can tell now: the next writer removes it if it is none of the kept ones
-            return False
-    shutil.rmtree(root / "states" / name, ignore_errors=True)
-    return False
-
-
-def _sweep(root: Path, *, keep: list[str]) -> None:
-    """Remove superseded states and what killed writers left; a leftover that cannot be removed does no harm."""
-    for path in (root / "states").iterdir():
-        if path.name not in keep and (STATE.fullmatch(path.name) or is_temporary(path)):
-            shutil.rmtree(path, ignore_errors=True)
-    for path in root.iterdir():
-        # Others write beside the state without the lock: what they left is known by its age.
-        if is_temporary(path) and (path.name.startswith(f".{POINTER}.") or is_left_over(path)):
-            with contextlib.suppress(OSError):
-                path.unlink()
