@@ -85,6 +85,13 @@ def serve(
     min_free_mib: MinFree = 256.0,
     max_body_mib: MaxBody = 8.0,
     batch_rows: BatchRows = 64,
+    publish: Annotated[
+        str, typer.Option(help="Publish each generation there, for --follow: a folder, or an address such as s3://...")
+    ] = "",
+    follow: Annotated[
+        list[str] | None,
+        typer.Option(help="Answer with a model that another service publishes: PLACE/NAME, or NAME=PLACE."),
+    ] = None,
     device: Device = "auto",
     demo: Annotated[
         bool, typer.Option("--demo", help="Fit the digits 0 to 7 and let a stream with 8s and 9s come in.")
@@ -101,14 +108,17 @@ def serve(
         from protocols.service.settings import Keeping, Limits, Policy, Settings
     except ModuleNotFoundError as error:
         raise _missing(error) from error
-    given = models or []
-    if bool(given) == demo:
-        raise usage("Say either which model folders to serve, or --demo.")
-    named = dict(_named(word) for word in given)
-    if len(named) != len(given):
-        raise usage(f"Model names must differ, got {', '.join(_named(word)[0] for word in given)}. Use NAME=FOLDER.")
+    pairs = [_named(word) for word in models or []]
+    followed = [_named(word) for word in follow or []]
+    if bool(pairs or followed) == demo:
+        raise usage("Say either which model folders to serve or to follow, or --demo.")
+    named, places = {name: Path(folder) for name, folder in pairs}, dict(followed)
+    if len(named) + len(places) != len(pairs) + len(followed):
+        raise usage(f"Model names must differ, got {', '.join(name for name, _ in pairs + followed)}. Use NAME=FOLDER.")
+    if places and not named and data is None:
+        raise usage("`--data` must name a folder for the service's own data where it only follows, got nothing.")
     settings = Settings(
-        models=named or {"digits": Path("digits")},
+        models={"digits": Path("digits")} if demo else named,
         data=data or next(iter(named.values()), Path()) / "service",
         host=host,
         port=port,
@@ -125,13 +135,16 @@ def serve(
             free=round(min_free_mib * 2**20),
             sample_days=keep_days,
         ),
+        publish=publish,
+        follow=places,
     )
     if demo:
         from protocols.service.demo import run_demo
 
         run_demo(settings, keep=data, said=say)
         return
-    run(settings, started=lambda address: say(f"Serving {', '.join(named)} at {address}", "Stop it with Ctrl-C."))
+    names = ", ".join([*named, *places])
+    run(settings, started=lambda address: say(f"Serving {names} at {address}", "Stop it with Ctrl-C."))
 
 
 def keys(
@@ -256,11 +269,11 @@ def _missing(error: ModuleNotFoundError) -> Exception:
     )
 
 
-def _named(word: str) -> tuple[str, Path]:
-    """The name and folder that a word stands for."""
-    name, equals, folder = word.partition("=")
-    if not equals:
-        name, folder = Path(word).resolve().name, word
+def _named(word: str) -> tuple[str, str]:
+    """The name, and the folder or address, that a word stands for."""
+    name, equals, place = word.partition("=")
+    if not equals or "/" in name:
+        name, place = Path(word).resolve().name, word
     if not name or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or len(name) > 128:
         raise usage(f"A model's name must consist of letters, digits, '-', '_' and '.', got {name!r}. Use NAME=FOLDER.")
-    return name, Path(folder)
+    return name, place

@@ -19,6 +19,9 @@ from protocols.service.inbox.database import Database
 from protocols.service.inbox.events import record_generation
 from protocols.service.inbox.keeping import Inbox
 from protocols.service.jobs.runner import JobRunner
+from protocols.service.replicas.following import Follower
+from protocols.service.replicas.places import Place
+from protocols.service.replicas.publishing import Publisher
 from protocols.service.settings import Settings
 from slots.errors import SlotsError, StorageError, UsageError
 from slots.storage.atomic import make_folders, storage
@@ -43,6 +46,10 @@ class Service:
         Who may come in.
     sessions : Sessions
         Of browsers.
+    followers : dict of str to Follower
+        Of models that another service writes; here they only answer.
+    publisher : Publisher or None
+        Where other services are to follow.
     """
 
     settings: Settings
@@ -50,6 +57,8 @@ class Service:
     models: dict[str, ServedModel]
     keys: KeyRing
     sessions: Sessions
+    followers: dict[str, Follower] = field(default_factory=dict)
+    publisher: Publisher | None = None
     ready: bool = False
     """Whether requests are welcome; false again from the moment it is asked to stop."""
     on_swap: list[Swapped] = field(default_factory=list)
@@ -68,6 +77,8 @@ class Service:
         self.on_answers.append(self.drift.answered)
         self.on_swap.append(self.drift.swapped)
         self.on_swap.append(lambda served, _before, _after: self.jobs.again.begin(served.name))
+        if self.publisher is not None:
+            self.on_swap.append(self.publisher.swapped)
         self._tasks: list[asyncio.Task[None]] = []
         self._later: set[asyncio.Task[None]] = set()
 
@@ -97,14 +108,17 @@ class Service:
                     "Make a key first: slots keys add NAME --role admin --data DIR, or give one in SLOTS_ADMIN_KEY."
                 )
             sessions = Sessions(settings.data)
+            followers = {name: _follower(settings, name, url) for name, url in settings.follow.items()}
+            place = Place(settings.publish) if settings.publish else None
         except SlotsError:
             database.close()
             raise
         models = {
             name: ServedModel(name, folder, settings.device, settings.limits)
-            for name, folder in settings.models.items()
+            for name, folder in (settings.models | {name: it.folder for name, it in followers.items()}).items()
         }
-        service = cls(settings, database, models, keys, sessions)
+        publisher = Publisher({name: models[name] for name in settings.models}, place) if place else None
+        service = cls(settings, database, models, keys, sessions, followers, publisher)
         for served in models.values():
             served.swapped = service._tell_swapped
             served.answered = service._tell_answered
@@ -118,6 +132,9 @@ class Service:
         await self.jobs.start()
         self._tasks = [asyncio.create_task(self._watch(served)) for served in self.models.values()]
         self._tasks.append(asyncio.create_task(self._watch_keys()))
+        self._tasks += [asyncio.create_task(it.run(self.settings.follow_seconds)) for it in self.followers.values()]
+        if self.publisher is not None:
+            self._tasks.append(asyncio.create_task(self.publisher.run()))
         self.inbox.start()
         self.drift.start()
         await asyncio.to_thread(freeze, first=True)
@@ -138,6 +155,12 @@ class Service:
         await self.drift.stop()
         await asyncio.gather(*self._later)
         await asyncio.to_thread(self.database.close)
+
+    def replica_problem(self, name: str) -> str:
+        """Why a model cannot be followed, or not be published, at present; empty if all is well."""
+        if name in self.followers:
+            return self.followers[name].problem
+        return self.publisher.problems.get(name, "") if self.publisher else ""
 
     def _tell_answered(self, served: ServedModel, answers: Answers, seconds: float) -> None:
         for told in self.on_answers:
@@ -174,6 +197,12 @@ class Service:
             await asyncio.sleep(self.settings.poll_seconds)
             with contextlib.suppress(StorageError):
                 await self.keys.refresh()
+
+
+def _follower(settings: Settings, name: str, url: str) -> Follower:
+    follower = Follower(settings.data / "followed" / name, Place(url))
+    follower.begin()
+    return follower
 
 
 async def _tolerant(work: Coroutine[Any, Any, object]) -> None:

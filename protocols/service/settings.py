@@ -189,11 +189,17 @@ class Settings:
         What is kept of what comes in.
     admin_key : str
         An administrator's key that is made at the start if it never was; empty for none.
+    publish : str
+        Folder or address (fsspec) where each generation is published for services that follow; empty for none.
+    follow : dict of str to str
+        Models that another service publishes, by the name that clients use: their folders or addresses.
+    follow_seconds : float
+        How often those are looked at for a new generation (seconds).
 
     Raises
     ------
     UsageError
-        If there is no model, or a number is out of its range.
+        If there is no model, a name stands for two, or a number is out of its range.
     """
 
     models: dict[str, Path]
@@ -208,10 +214,15 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     keeping: Keeping = field(default_factory=Keeping)
     admin_key: str = field(default="", repr=False)  # not shown wherever settings are
+    publish: str = ""
+    follow: dict[str, str] = field(default_factory=dict)
+    follow_seconds: float = 5.0
 
     def __post_init__(self) -> None:
-        if not self.models:
+        if not self.models and not self.follow:
             raise UsageError("`models` must name at least one model folder, got none. `slots fit` writes one.")
+        if both := sorted(self.models.keys() & self.follow.keys()):
+            raise UsageError(f"Model names must differ, got {both[0]!r} for a folder and a place to follow. Use NAME=.")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"`port` must lie in 0 to 65535, got {self.port}. 8080 is the default.")
         if not 0 < self.false_alarm_rate < 1:

@@ -86,11 +86,13 @@ class Allowed:
     async def __call__(
         self, service: TheService, caller: TheCaller, model: Annotated[str, Path(max_length=128)]
     ) -> ServedModel:
-        """The model, or a problem: 403 or 404."""
+        """The model, or a problem: 403, 404 or 409."""
         allow(caller, self._role, model)
         found = service.models.get(model)
         if found is None:
             raise Problem(404, f"There is no model {model!r}. GET /api/v1/models lists them.")
+        if self._role > Role.READ and model in service.followers:
+            raise Problem(409, f"The model {model!r} follows another service; here it only answers. Ask that service.")
         return found
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import ReadModel, TheCaller, TheService
+from protocols.service.service import Service
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
 
@@ -34,8 +35,10 @@ class ModelFacts(BaseModel):
         Number of slots.
     knows_novelty : bool
         Whether it says how foreign inputs are.
+    follows : bool
+        Whether another service writes it; here it only answers.
     problem : str
-        Why a newer generation could not be loaded; empty if none lies there.
+        Why the newest generation does not answer here, or could not be published; empty if all is well.
     """
 
     name: str
@@ -46,22 +49,23 @@ class ModelFacts(BaseModel):
     clusters: list[int]
     slots: int
     knows_novelty: bool
+    follows: bool
     problem: str
 
 
 @router.get("/models")
 async def models(service: TheService, caller: TheCaller) -> list[ModelFacts]:
     """The models that the caller may use."""
-    return [facts(it) for it in service.models.values() if caller.model in (None, it.name)]
+    return [facts(service, it) for it in service.models.values() if caller.model in (None, it.name)]
 
 
 @router.get("/models/{model}")
-async def model(model: ReadModel) -> ModelFacts:
+async def model(service: TheService, model: ReadModel) -> ModelFacts:
     """One model."""
-    return facts(model)
+    return facts(service, model)
 
 
-def facts(served: ServedModel) -> ModelFacts:
+def facts(service: Service, served: ServedModel) -> ModelFacts:
     """What a served model is."""
     current = served.current
     return ModelFacts(
@@ -73,5 +77,6 @@ def facts(served: ServedModel) -> ModelFacts:
         clusters=sorted(current.model.clusters),
         slots=current.model.head.n_slots,
         knows_novelty=current.model.novelty is not None,
-        problem=served.problem,
+        follows=served.name in service.followers,
+        problem=served.problem or service.replica_problem(served.name),
     )

@@ -83,6 +83,9 @@ class Metrics:
         self._generation = self._gauge("slots_generation", "The generation that answers.", "model")
         self._slots = self._gauge("slots_slots", "Slots of the generation that answers.", "model")
         self._queued = self._gauge("slots_queued_rows", "Inputs that wait for an answer.", "model")
+        self._replica = self._gauge(
+            "slots_replica_problem", "1 if the place to follow, or to publish to, cannot be reached.", "model"
+        )
         self._problem = self._gauge("slots_unreadable_generation", "1 if the newest one could not be loaded.", "model")
         self._open = self._gauge("slots_open_unmatched_items", "Unmatched items that wait for a label.", "model")
         self._drift = self._gauge("slots_drift_log10", "Decimal logarithm of the capital that bets on drift.", "model")
@@ -121,6 +124,7 @@ class Metrics:
             self._queued.labels(name).set(served.queued)
             self._problem.labels(name).set(bool(served.problem))
             await self._look_at_drift(name)
+            self._replica.labels(name).set(bool(service.replica_problem(name)))
         self._jobs.clear()
         for (name, kind, state), n in found.jobs.items():
             if name in service.models:

@@ -1,0 +1,1 @@
+"""Replicas: one service publishes its models to a place, others follow it and answer."""
