@@ -238,10 +238,11 @@ def self_train(pool: Pool, given: Ids, *, config: SelfTrainingConfig | None = No
     known = given[pool.open]
     told = np.flatnonzero(known >= 0)
     labels, weights = pool.prediction.labels[pool.open], (pool.familiar > config.min_p_value).astype(np.float64)
+    # Old answers that given labels replace below come back where these do not last: each has a column of its own.
+    classes, columns = np.unique(np.concatenate([pool.anchor_labels, labels, known[told]]), return_inverse=True)
     for place in told:
         around = pool.neighbours[place, : config.n_neighbours]
         labels[around], weights[around] = known[place], 1.0
-    classes, columns = np.unique(np.concatenate([pool.anchor_labels, labels, known[told]]), return_inverse=True)
     anchored = columns[: len(pool.anchors)]
     x = torch.cat([pool.anchors, pool.activations])
     margins = np.zeros(len(labels))

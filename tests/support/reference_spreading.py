@@ -22,7 +22,7 @@ def self_train(pool, given, config):
         if label >= 0:
             for j in pool.neighbours[i][: config.n_neighbours]:
                 labels[j], weights[j] = label, 1.0
-    classes = sorted({*pool.anchor_labels.tolist(), *labels, *(label for label in known if label >= 0)})
+    classes = sorted({*pool.anchor_labels.tolist(), *old, *(label for label in known if label >= 0)})
     z = pool.activations.double().numpy()
     anchors = pool.anchors.double().numpy()
     margins = [0.0] * len(labels)

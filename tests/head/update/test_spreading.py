@@ -99,6 +99,25 @@ def test_spreading_is_the_literal_self_training(fitted, pool, config, told):
     np.testing.assert_allclose(found.margins, margins, atol=5e-3)
 
 
+def test_an_old_answer_outlives_a_given_label_that_replaces_it_at_first(pool):
+    """One example alone has it, next to 20 matched ones; its far neighbour's label is its own in the first round."""
+    small = Pool(
+        prediction=replace(pool.prediction, labels=np.array([0, 2])),
+        open=np.array([0, 1]),
+        familiar=np.array([0.9, 0.0]),
+        unit=torch.eye(2),
+        neighbours=np.array([[1], [0]]),
+        activations=torch.eye(2),
+        anchors=torch.eye(2)[:1].repeat(20, 1),
+        anchor_labels=np.full(20, 1),
+        known=np.array([0, 1, 2]),
+    )
+    found = self_train(small, np.array([-1, 7]), config=SpreadConfig(n_iter=2))
+    labels, margins = literal.self_train(small, np.array([-1, 7]), SpreadConfig(n_iter=2))
+    assert found.labels.tolist() == labels == [0, 7]
+    np.testing.assert_allclose(found.margins, margins, atol=1e-4)
+
+
 def test_two_labels_reach_all_of_two_new_classes_and_no_old_answer_changes_to_an_old_label(fitted, pool):
     _, _, y = fitted
     given_labels = np.full(len(y), -1)
