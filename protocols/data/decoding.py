@@ -161,6 +161,19 @@ def read_header(file: Path | ImageBytes, limits: ImageLimits) -> ImageHeader:
         return ImageHeader(image.mode, (width, height) if lies else (height, width))
 
 
+def n_pixels(file: Path | ImageBytes, limits: ImageLimits) -> int:
+    """Pixels of an image, of which nothing is decoded.
+
+    Raises
+    ------
+    DataError
+        If it is no image of a known format, or has too many.
+    """
+    with _opened(file, limits) as image:
+        width, height = image.size
+        return int(width * height)
+
+
 def read_pixels(
     file: Path | ImageBytes, size: tuple[int, int], mode: str, crop: float | None, limits: ImageLimits
 ) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from protocols.service.answering.decoders import Decoders
 from protocols.service.answering.loaded import Answers, Loaded
 from protocols.service.answering.served_model import ServedModel, freeze
 from protocols.service.callers import SERVICE
@@ -71,6 +72,8 @@ class Service:
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.database, self.settings.data, self.settings.keeping)
         """What came in, on disk, within bounds."""
+        self.decoders = Decoders()
+        """Make inputs of what requests bring."""
         self.jobs = JobRunner(self.database, self.models, self.settings.data, self.inbox.blobs.get)
         self.drift = Watching(self.database, self.models)
         """Has the stream of a model changed?"""
@@ -154,6 +157,7 @@ class Service:
             await asyncio.to_thread(served.stop)
         await self.drift.stop()
         await asyncio.gather(*self._later)
+        self.decoders.close()
         await asyncio.to_thread(self.database.close)
 
     def replica_problem(self, name: str) -> str:

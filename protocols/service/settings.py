@@ -19,12 +19,20 @@ class Limits:
     ----------
     body : int
         Bytes of a request body after decompression.
+    first_body : int
+        Bytes of a body of somebody who has shown no key, such as the form at the login.
+    bodies : int
+        Bytes of all bodies that are held at a time; beyond it requests are refused with 503.
     pixels : int
         Pixels of an image (count).
+    all_pixels : int
+        Pixels of all images of a request (count); 0 for no bound.
     images, rows : int
         Inputs of one request: images, or rows of features and texts (count).
     depth : int
         Nesting of JSON (levels).
+    values : int
+        Values of a JSON document, lists and objects counting as four (count).
     queued_rows : int
         Rows that may wait for a model before further ones are refused with 503 (count).
     batch_rows : int
@@ -38,10 +46,14 @@ class Limits:
     """
 
     body: int = 8 << 20
+    first_body: int = 16 << 10
+    bodies: int = 64 << 20
     pixels: int = 25_000_000
+    all_pixels: int = 100_000_000
     images: int = 64
     rows: int = 4096
     depth: int = 32
+    values: int = 1_000_000
     queued_rows: int = 4096
     batch_rows: int = 64
     connections: int = 1200

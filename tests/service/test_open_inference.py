@@ -158,7 +158,7 @@ ROW = {"name": "input", "datatype": "FP32", "shape": [1, 6], "data": [1, 2, 3, 4
 WRONG = {
     "no json": (b"{", "Invalid JSON"),
     "a list": (b"[]", "object"),
-    "deep": (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "recursion"),
+    "deep": (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "32 levels deep"),
     "no input": ({"inputs": []}, "at least 1"),
     "two inputs": ({"inputs": [ROW, ROW]}, "at most 1"),
     "another name": ({"inputs": [{**ROW, "name": "x"}]}, "'input'"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def restored(model: SlotModel, files: Sequence[bytes], limits: Limits) -> npt.ND
         return np.frombuffer(b"".join(files), dtype="<f4").astype(np.float32).reshape(len(files), shape[0])
     channels, height, width = shape
     x = np.empty((len(files), height, width, channels), np.uint8)
-    step = min(_AT_ONCE, limits.images)
+    step, limits = min(_AT_ONCE, limits.images), replace(limits, all_pixels=0)
     for start in range(0, len(files), step):
         x[start : start + step] = inputs.images(model, files[start : start + step], limits)
     return x

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protocols.data.decoding import ImageBytes, ImageLimits
+from protocols.data.decoding import ImageBytes, ImageLimits, n_pixels
 from protocols.data.images import load_images
 from protocols.service.settings import Limits
 from slots.errors import DataError
@@ -135,14 +135,20 @@ def images(model: SlotModel, files: Sequence[bytes], limits: Limits) -> npt.NDAr
         If one is no image, or too large, or of another size than the model's.
     """
     check_count("images", len(files), limits)
+    named = [ImageBytes(f"input {place}", file) for place, file in enumerate(files)]
+    most = ImageLimits(max_pixels=limits.pixels)
+    if limits.all_pixels and len(files) * limits.pixels > limits.all_pixels:
+        total = sum(n_pixels(it, most) for it in named)
+        if total > limits.all_pixels:
+            raise DataError(f"`inputs` may have {limits.all_pixels} pixels in all, got {total}. Send several requests.")
     channels, height, width = model.preprocessing.shape
     crop = (model.backbone_spec or ("", {}))[1].get("crop")
     return load_images(
-        [ImageBytes(f"input {place}", file) for place, file in enumerate(files)],
+        named,
         shape=(height, width, channels),
         image_size=None if crop is None else (height, width),
         crop=crop,
-        limits=ImageLimits(max_pixels=limits.pixels),
+        limits=most,
     )
 
 

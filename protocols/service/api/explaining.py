@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, TypeAdapter
 
-from protocols.service.answering import inputs
 from protocols.service.answering.explaining import Explanation, explanation
 from protocols.service.api.access import ReadModel, TheService
-from protocols.service.api.predicting import Inputs, OneAnswer, Rate, Timeout, answered, as_rows
+from protocols.service.api.predicting import Inputs, OneAnswer, Rate, Rows, Texts, Timeout, answered, as_rows, read_json
 
 router = APIRouter(prefix="/api/v1/models/{model}", tags=["answers"])
 
@@ -21,7 +20,7 @@ MOST = 16
 class FewInputs(Inputs):
     """Inputs of a request; at most 16, since each answer brings pictures."""
 
-    inputs: Annotated[list[list[float]] | list[str], Field(min_length=1, max_length=MOST)]
+    inputs: Annotated[Rows | Texts, Field(min_length=1, max_length=MOST)]
 
 
 class Explained(OneAnswer):
@@ -59,7 +58,7 @@ async def explain(
     service: TheService, model: ReadModel, given: FewInputs, rate: Rate = None, timeout: Timeout = None
 ) -> Any:
     """Answer inputs, and say why: the slot behind the answer, its remembered examples, the nearest foreign slot."""
-    x = inputs.from_json(model.current.model, given.inputs, service.settings.limits)
+    x = await read_json(service, model, given.inputs)
     found = await answered(service, model, x, rate, timeout, again=True)
     as_json = TypeAdapter(Explanation)
     answers = [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import numpy.typing as npt
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, Field
 
@@ -12,6 +14,7 @@ from protocols.service.answering import inputs
 from protocols.service.answering.loaded import Answers
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import ReadModel, TheService
+from protocols.service.api.at_first import AtFirst
 from protocols.service.api.problems import Problem
 from protocols.service.service import Service
 from slots.head.prediction import Answer
@@ -26,6 +29,13 @@ KINDS: dict[int, Literal["matched", "ambiguous", "unmatched"]] = {
 """Kinds of answers as clients read them."""
 
 
+Rows = Annotated[list[Annotated[list[float], AtFirst()]], AtFirst()]
+"""Rows of numbers."""
+
+Texts = Annotated[list[str], AtFirst()]
+"""Texts."""
+
+
 class Inputs(BaseModel):
     """Inputs of a request.
 
@@ -35,7 +45,7 @@ class Inputs(BaseModel):
         Rows of numbers, texts, or image files in base64, as the model's ``kind`` says.
     """
 
-    inputs: list[list[float]] | list[str] = Field(min_length=1)
+    inputs: Rows | Texts = Field(min_length=1)
 
 
 class NoveltyAnswer(BaseModel):
@@ -122,7 +132,7 @@ async def predict(
     service: TheService, model: ReadModel, given: Inputs, rate: Rate = None, timeout: Timeout = None
 ) -> Any:
     """Answer inputs, and say how foreign they are."""
-    x = inputs.from_json(model.current.model, given.inputs, service.settings.limits)
+    x = await read_json(service, model, given.inputs)
     return as_document(model, await answered(service, model, x, rate, timeout))
 
 
@@ -133,8 +143,15 @@ async def predict_image(
     """Answer one image: the request's body is the file."""
     if model.current.model.preprocessing.kind != "images":
         raise Problem(422, f"`{model.name}` takes {model.current.model.preprocessing.kind}, no images. Use /predict.")
-    x = inputs.images(model.current.model, [await request.body()], service.settings.limits)
+    loaded, files = model.current.model, [await request.body()]
+    x = await service.decoders.run(loaded, lambda: inputs.images(loaded, files, service.settings.limits))
     return as_document(model, await answered(service, model, x, rate, timeout))
+
+
+async def read_json(service: Service, model: ServedModel, given: Sequence[Any]) -> npt.NDArray[Any]:
+    """Inputs of a JSON list as the model takes them."""
+    loaded = model.current.model
+    return await service.decoders.run(loaded, lambda: inputs.from_json(loaded, given, service.settings.limits))
 
 
 async def answered(

@@ -44,7 +44,7 @@ async def form(
     row = await service.database.read(lambda connection: _row(connection, model.name, number))
     if row is None:
         raise Problem(404, f"There is no item {number}.")
-    why = await _explained(service, model, _of_item(service, model, row))
+    why = await _explained(service, model, await _of_item(service, model, row))
     return page(request, "explain.html", at="explain", model=model, why=why, stored=stored.shown(row))
 
 
@@ -66,7 +66,8 @@ async def _given(service: Service, model: ServedModel, file: Any, text: Any) -> 
     if isinstance(file, UploadFile) and file.size:
         if kind != "images":
             raise DataError(f"The model takes {kind}, no files. Paste one below.")
-        return inputs.images(current, [await file.read()], limits)
+        content = await file.read()
+        return await service.decoders.run(current, lambda: inputs.images(current, [content], limits))
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"Nothing was given. {'Choose an image.' if kind == 'images' else 'Paste something first.'}")
     if kind == "features":
@@ -96,11 +97,13 @@ def _row(connection: Connection, model: str, number: int) -> Any:
     return connection.execute(query).one_or_none()
 
 
-def _of_item(service: Service, model: ServedModel, row: Any) -> Given:
+async def _of_item(service: Service, model: ServedModel, row: Any) -> Given:
     """A stored item as an input of the model."""
     current = model.current.model
     if row.media.startswith("image/"):
-        return inputs.images(current, [row.content], service.settings.limits)
+        return await service.decoders.run(
+            current, lambda: inputs.images(current, [row.content], service.settings.limits)
+        )
     if row.media == "text/plain":
         return inputs.from_json(current, [row.content.decode()], service.settings.limits)
     return inputs.feature_rows(current, np.frombuffer(row.content, "<f4")[None])

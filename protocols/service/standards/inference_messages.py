@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from protocols.service.answering import inputs
 from protocols.service.answering.loaded import Answers, Loaded
+from protocols.service.api.at_first import AtFirst
 from protocols.service.api.predicting import KINDS
 from protocols.service.settings import Limits
 from protocols.service.standards import tensors
@@ -41,7 +42,7 @@ class InputTensor(BaseModel):
     """
 
     name: str
-    shape: list[Annotated[int, Field(ge=0, le=1 << 31)]] = Field(max_length=8)
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=1 << 31)]], AtFirst()] = Field(max_length=8)
     datatype: str
     parameters: dict[str, Any] | None = None
     data: list[Any] | None = None
@@ -80,8 +81,8 @@ class InferenceRequest(BaseModel):
 
     id: str | None = None
     parameters: dict[str, Any] | None = None
-    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[OutputTensor] | None = Field(default=None, max_length=64)
+    inputs: Annotated[list[InputTensor], AtFirst()] = Field(min_length=1, max_length=1)
+    outputs: Annotated[list[OutputTensor], AtFirst()] | None = Field(default=None, max_length=64)
 
 
 @dataclass(frozen=True)

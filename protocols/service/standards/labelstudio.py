@@ -19,6 +19,7 @@ from protocols.service.answering import contents
 from protocols.service.answering.contents import Contents
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import LabelModel, ReadModel, TheCaller, TheService
+from protocols.service.api.at_first import AtFirst
 from protocols.service.api.inbox.ingesting import taken
 from protocols.service.api.predicting import answered, as_rows
 from protocols.service.callers import Caller
@@ -97,7 +98,7 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    tasks: list[Task] = Field(max_length=_MOST_TASKS)
+    tasks: Annotated[list[Task], AtFirst()] = Field(max_length=_MOST_TASKS)
     label_config: str | None = Field(None, max_length=1 << 20)
 
 
@@ -236,10 +237,12 @@ async def _content(service: Service, model: ServedModel, task: Task, interface: 
     item_id = task.data.get(tasks.ITEM)
     if isinstance(item_id, str):
         file, media = await service.database.read(lambda it: _stored(it, service, model.name, item_id))
-        x = await asyncio.to_thread(contents.restored, loaded, [file], limits)
+        x = await service.decoders.run(loaded, lambda: contents.restored(loaded, [file], limits))
         return Contents(x, [file], [media])
     given = tasks.task_input(loaded, task.data, interface)
-    return None if given is None else await asyncio.to_thread(contents.contents, loaded, [given], limits)
+    if given is None:
+        return None
+    return await service.decoders.run(loaded, lambda: contents.contents(loaded, [given], limits))
 
 
 def _stored(connection: Connection, service: Service, model: str, item_id: str) -> tuple[bytes, str]:

@@ -144,7 +144,8 @@ async def _inferred(
     loaded = model.current
     parsed = messages.parse(await request.body(), json_bytes, loaded)
     messages.check_outputs(parsed.request, list(messages.output_forms(loaded.model)))
-    x = messages.model_inputs(parsed, loaded.model, service.settings.limits)
+    limits = service.settings.limits
+    x = await service.decoders.run(loaded.model, lambda: messages.model_inputs(parsed, loaded.model, limits))
     found = await answered(service, model, x, parsed.rate, parsed.timeout)
     if generation is not None:  # a new one may have come while the request waited
         _check_version(model, generation, found.loaded.generation)

@@ -6,7 +6,9 @@ import zlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from protocols.service.api.json_bounds import check_json
 from protocols.service.api.problems import Problem
+from protocols.service.callers import Role
 from protocols.service.settings import Limits
 from protocols.service.web.answers import answer
 
@@ -17,7 +19,7 @@ _WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 
 class BoundedBodies:
-    """ASGI middleware: reads a request's body, inflates it as far as the bound, and hands it on in one piece.
+    """ASGI middleware: reads a request's body, inflates it as far as the bound, looks at JSON, and hands it on.
 
     Parameters
     ----------
@@ -30,29 +32,97 @@ class BoundedBodies:
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, streamed: tuple[str, ...] = ()) -> None:
-        self._app, self._most, self._streamed = app, limits.body, streamed
+        self._app, self._limits, self._streamed = app, limits, streamed
+        self._held = Held(limits.bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose body is not what it should be; hand all others on."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"].endswith(self._streamed):
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+        share = Share(self._held)
         try:
-            body = await _collected(receive, int(headers.get(b"content-length", b"0") or 0), self._most)
-            if body is None:
+            try:
+                body = await self._read(scope, receive, share)
+            except Problem as problem:
+                await answer(scope, send, problem)
                 return
-            if encoding != b"identity":
-                body = _inflated(body, encoding, self._most)
-        except Problem as problem:
-            await answer(scope, send, problem)
-            return
-        plain = [
-            (name, value) for name, value in scope["headers"] if name not in (b"content-encoding", b"content-length")
-        ]
-        scope = {**scope, "headers": [*plain, (b"content-length", str(len(body)).encode())]}
-        await self._app(scope, _Replay(body, receive), send)
+            if body is not None:
+                await self._app(_plain(scope, body), _Replay(body, receive), send)
+        finally:
+            share.give_back()
+
+    async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes | None:
+        """The body, plain and looked at; None where the client went away."""
+        headers = dict(scope["headers"])
+        most = self._limits.body if scope["slots.caller"].role > Role.NOBODY else self._limits.first_body
+        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+        body = await _collected(receive, int(headers.get(b"content-length", b"0") or 0), most, share)
+        if body is not None and encoding != b"identity":
+            body = _inflated(body, encoding, most)
+            share.take(len(body))
+        document = None if body is None else _document(body, scope["path"], headers)
+        if document is not None:
+            check_json(document, self._limits)
+        return body
+
+
+class Held:
+    """Bytes of all bodies that are held at a time.
+
+    Parameters
+    ----------
+    most : int
+        How many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.taken = most, 0
+
+
+class Share:
+    """What one request holds of them."""
+
+    def __init__(self, of: Held) -> None:
+        self._of, self._taken = of, 0
+
+    def take(self, n_bytes: int) -> None:
+        """Hold so many more.
+
+        Raises
+        ------
+        Problem
+            503, if there is no room for them.
+        """
+        if self._of.taken + n_bytes > self._of.most and self._of.taken > self._taken:  # one alone is never too many
+            raise Problem(
+                503, "More bodies are held than there is room for. Come again in a second.", {"Retry-After": "1"}
+            )
+        self._of.taken += n_bytes
+        self._taken += n_bytes
+
+    def give_back(self) -> None:
+        """Hold nothing any more."""
+        self._of.taken -= self._taken
+        self._taken = 0
+
+
+def _plain(scope: Scope, body: bytes) -> Scope:
+    """The request as if its body had come plain and whole."""
+    dropped = (b"content-encoding", b"content-length", b"transfer-encoding")
+    kept = [(name, value) for name, value in scope["headers"] if name not in dropped]
+    return {**scope, "headers": [*kept, (b"content-length", str(len(body)).encode())]}
+
+
+def _document(body: bytes, path: str, headers: dict[bytes, bytes]) -> bytes | None:
+    """The part of a body that will be read as JSON; None for none."""
+    media = headers.get(b"content-type", b"").lower()
+    if path.startswith("/v2/"):  # whatever the media type says
+        n_bytes = headers.get(b"inference-header-content-length")
+        if n_bytes is None:
+            return body
+        return body[: int(n_bytes)] if n_bytes.isdigit() and len(n_bytes) < 20 and int(n_bytes) else None
+    return body if b"json" in media else None
 
 
 class _Replay:
@@ -69,27 +139,34 @@ class _Replay:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-async def _collected(receive: Receive, announced: int, most: int) -> bytes | None:
+async def _collected(receive: Receive, announced: int, most: int, share: Share) -> bytes | None:
     """The body as it came; None where the client went away.
 
     A body beyond the bound is read to its end, and dropped: a client that still sends does not see an answer before.
     Whoever takes too long is cut off by `protocols.service.web.deadline`.
     """
-    parts, n_bytes = [], announced if announced > most else 0
+    parts: list[bytes] = []
+    n_bytes, refused = 0, _too_large(most) if announced > most else None
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         part = message.get("body", b"")
         n_bytes += len(part)
-        if n_bytes <= most:
-            parts.append(part)
-        else:
-            parts.clear()
+        if refused is None:
+            try:
+                if n_bytes > most:
+                    raise _too_large(most)
+                share.take(len(part))
+                parts.append(part)
+            except Problem as problem:
+                refused = problem
+                share.give_back()
+                parts.clear()
         if not message.get("more_body"):
             break
-    if n_bytes > most:
-        raise _too_large(most)
+    if refused is not None:
+        raise refused
     return b"".join(parts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from protocols.service.answering import contents
 from protocols.service.answering.contents import Contents
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import Caller, IngestModel, TheCaller, TheService
+from protocols.service.api.at_first import AtFirst
 from protocols.service.api.predicting import Inputs, OneAnswer, Timeout, answered, as_rows
 from protocols.service.api.problems import Problem
 from protocols.service.inbox.idempotency import RequestKey
@@ -60,7 +60,7 @@ class ItemsIn(Inputs):
         What is kept, such as ``unmatched:all,matched:1%``, ``all`` or ``none``. Default: the service's own policy.
     """
 
-    ids: list[str | None] | None = None
+    ids: Annotated[list[str | None], AtFirst()] | None = None
     store: str | None = Field(default=None, max_length=100)
 
 
@@ -136,7 +136,8 @@ async def ingest_image(
     policy = chosen_policy(service.settings.keeping, store)
     ids = checked_ids([id], 1)
     body = await request.body()
-    several = await asyncio.to_thread(contents.of_images, model.current.model, [body], service.settings.limits)
+    loaded, limits = model.current.model, service.settings.limits
+    several = await service.decoders.run(loaded, lambda: contents.of_images(loaded, [body], limits))
     return await taken(service, model, caller, several, ids=ids, policy=policy, timeout=timeout, repeat=repeat)
 
 
@@ -260,6 +261,4 @@ def chosen_policy(keeping: Keeping, words: str | None) -> Policy:
 async def read_inputs(model: ServedModel, given: Sequence[Any], service: Service) -> Contents:
     """Inputs of a JSON list; images are decoded beside the event loop."""
     loaded, limits = model.current.model, service.settings.limits
-    if loaded.preprocessing.kind == "images":
-        return await asyncio.to_thread(contents.contents, loaded, given, limits)
-    return contents.contents(loaded, given, limits)
+    return await service.decoders.run(loaded, lambda: contents.contents(loaded, given, limits))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import Connection
 
 from protocols.service.api.access import Caller, LabelModel, ReadModel, TheCaller, TheService
+from protocols.service.api.at_first import AtFirst
 from protocols.service.api.inbox.ingesting import Repeat
 from protocols.service.api.inbox.reading import LabelOut, Limit
 from protocols.service.inbox import acts, items, labels, reviews
@@ -61,7 +62,7 @@ class LabelsIn(BaseModel):
         In their order.
     """
 
-    labels: list[LabelIn] = Field(min_length=1, max_length=_MOST_LABELS)
+    labels: Annotated[list[LabelIn], AtFirst()] = Field(min_length=1, max_length=_MOST_LABELS)
 
 
 class Labelled(BaseModel):

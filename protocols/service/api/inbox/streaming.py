@@ -21,12 +21,13 @@ from protocols.service.answering.loaded import Answers
 from protocols.service.answering.served_model import Overloaded, ServedModel
 from protocols.service.api.access import Caller, IngestModel, TheCaller, TheService
 from protocols.service.api.inbox.ingesting import arrivals, chosen_policy, read_inputs
+from protocols.service.api.json_bounds import check_json
 from protocols.service.api.predicting import answered, as_rows
 from protocols.service.api.problems import Problem, document_of, problem_of
 from protocols.service.inbox.refusals import check_item_id
 from protocols.service.inbox.storing import Delivery
 from protocols.service.service import Service
-from protocols.service.settings import Policy
+from protocols.service.settings import Limits, Policy
 from slots.errors import DataError, SlotsError
 
 router = APIRouter(prefix="/api/v1/models/{model}/items", tags=["items"])
@@ -98,7 +99,7 @@ class _Taking:
 
     async def receipts(self, lines: Sequence[Line]) -> list[dict[str, Any]]:
         """Answer some lines and keep them: the receipt of each, in their order, when all are committed."""
-        read = [_sent(line, self.service.settings.limits.body) for line in lines]
+        read = [_sent(line, self.service.settings.limits) for line in lines]
         found = [it.receipt() for it in read if isinstance(it, _Refused)]
         sent = [it for it in read if isinstance(it, _Sent)]
         if sent:
@@ -228,16 +229,14 @@ async def _turns(lines: Lines, receive: Receive, seconds: float) -> AsyncIterato
         yield [it for it in found if not it.blank]
 
 
-def _sent(line: Line, longest: int) -> _Sent | _Refused:
+def _sent(line: Line, limits: Limits) -> _Sent | _Refused:
     """What a line says."""
     if line.content is None:
-        return _Refused(line.number, None, Problem(413, f"A line may have {longest} bytes. Send smaller inputs."))
+        return _Refused(line.number, None, Problem(413, f"A line may have {limits.body} bytes. Send smaller inputs."))
     try:
-        said = json.loads(line.content)
-    except (ValueError, RecursionError):
-        return _Refused(
-            line.number, None, Problem(422, "A line must be one JSON object in UTF-8. Send one item a line.")
-        )
+        said = _read_json(line.content, limits)
+    except Problem as problem:
+        return _Refused(line.number, None, problem)
     if not isinstance(said, dict) or "input" not in said or not said.keys() <= {"input", "id"}:
         wrong = 'A line must be {"input": ...}, and may have an "id"; got something else. Send one item a line.'
         return _Refused(line.number, None, Problem(422, wrong))
@@ -249,6 +248,14 @@ def _sent(line: Line, longest: int) -> _Sent | _Refused:
         return _Sent(line.number, None if item_id is None else check_item_id(item_id), said["input"])
     except DataError as error:
         return _Refused(line.number, item_id, problem_of(error))
+
+
+def _read_json(content: bytes, limits: Limits) -> Any:
+    check_json(content, limits)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Problem(422, "A line must be one JSON object in UTF-8. Send one item a line.") from error
 
 
 def _body(receipts: Sequence[dict[str, Any]], *, more: bool = True) -> Message:

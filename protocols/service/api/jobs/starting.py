@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from protocols.service.api.access import AdminModel, LabelModel, TheCaller, TheService
+from protocols.service.api.at_first import AtFirst
 from protocols.service.api.jobs.documents import JobDocument, begin
 
 router = APIRouter(prefix="/api/v1/models/{model}", tags=["jobs"])
@@ -70,8 +71,8 @@ class EditOrder(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     what: Literal["relabel", "merge", "delete"]
-    slots: list[int] = Field(default_factory=list, max_length=MOST_BUDGET)
-    labels: list[str] = Field(default_factory=list, max_length=MOST_BUDGET)
+    slots: Annotated[list[int], AtFirst()] = Field(default_factory=list, max_length=MOST_BUDGET)
+    labels: Annotated[list[str], AtFirst()] = Field(default_factory=list, max_length=MOST_BUDGET)
     label: str = Field("", max_length=256)
     dry_run: bool = False
 

@@ -164,4 +164,4 @@ def _texts(given: Sequence[str]) -> npt.NDArray[Any]:
 
 
 def _images(model: SlotModel, files: Sequence[bytes]) -> npt.NDArray[Any]:
-    return inputs.images(model, files, replace(Limits(), images=max(1, len(files))))
+    return inputs.images(model, files, replace(Limits(), images=max(1, len(files)), all_pixels=0))
