@@ -21,7 +21,8 @@ from protocols.service.web.notify import notify
 from slots.errors import StorageError
 
 _SILENCES = 3  # as long as so many deadlines what was sent may stay unacknowledged, whatever the connection does
-_GRACE_SECONDS = 20  # for requests that are being answered when the service is told to stop
+_TURN_SECONDS, _TURNS = 0.1, 20  # without a request for one turn connections are closed, and after all of them anyway
+_GRACE_SECONDS = 15  # for requests that are being answered when the service is told to stop
 
 
 def run(settings: Settings, *, started: Callable[[str], None]) -> None:
@@ -161,3 +162,39 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing new, answer what was accepted, and only then close connections on which nothing comes.
+
+        The system completes connections before anybody accepts them; those that wait are taken in. From here on every
+        answer says that its connection ends, so that clients who ask on and on come to an end; a connection on which
+        nothing was asked for a moment is closed.
+        """
+        waiting = [it.dup() for it in sockets or []]
+        for server in self.servers:
+            server.close()
+        for it in waiting:
+            await self._take_in(it)
+        answered = -1
+        for _ in range(_TURNS):
+            if not self.server_state.connections or self.server_state.total_requests == answered:
+                break
+            answered = self.server_state.total_requests
+            await asyncio.sleep(_TURN_SECONDS)
+        await super().shutdown(sockets)
+
+    async def _take_in(self, listening: socket.socket) -> None:
+        """Serve the connections that nobody has accepted yet, and close the socket that they came to."""
+        loop = asyncio.get_running_loop()
+        with listening, contextlib.suppress(OSError):  # BlockingIOError: that was the last one
+            listening.setblocking(False)
+            while True:
+                accepted, _ = listening.accept()
+                accepted.setblocking(False)
+                await loop.connect_accepted_socket(self._protocol, accepted)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
