@@ -23,8 +23,8 @@ class ServedAnswer:
         ``matched``, ``ambiguous`` or ``unmatched``.
     slot : int
         The slot that gave the answer; slot numbers belong to a generation.
-    margin : float
-        How deep the input lies inside its cap (radians).
+    margin : float or None
+        How deep the input lies inside its cap (radians); None where that slot matches no input at all.
     runner_up : str or None
         Label of the best slot of another label.
     runner_up_margin : float or None
@@ -43,7 +43,7 @@ class ServedAnswer:
     label_id: int
     answer: str
     slot: int
-    margin: float
+    margin: float | None
     runner_up: str | None = None
     runner_up_margin: float | None = None
     p_value: float | None = None
@@ -144,8 +144,8 @@ class StoredItem:
         What was predicted.
     slot, generation : int
         What answered.
-    margin : float
-        How deep the item lies in the slot's cap (radians).
+    margin : float or None
+        How deep the item lies in the slot's cap (radians); None where that slot matches no input at all.
     p_value : float or None
         How foreign it is.
     state : str
@@ -160,7 +160,7 @@ class StoredItem:
     label: str
     slot: int
     generation: int
-    margin: float
+    margin: float | None
     p_value: float | None
     state: str
     media: str

@@ -37,11 +37,12 @@ class Prediction:
     slots : int64 array
         The slot that gave the answer. Of an unmatched input: the most similar slot of the predicted label.
     margins : float64 array
-        How deep the input lies inside that slot's two caps, in radians; negative outside.
+        How deep the input lies inside that slot's two caps, in radians; negative outside, minus infinity of a slot
+        that matches no input at all (it owns no example, or vouching left it no room).
     runner_up_slots : int64 array
         The best slot of another label (of a matched input: in the same generation); -1 where there is none.
     runner_up_margins : float64 array
-        Margin of the runner-up, in radians; minus infinity where there is none.
+        Margin of the runner-up, in radians; minus infinity where there is none, and as above.
     """
 
     labels: npt.NDArray[np.int64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -82,12 +83,12 @@ class OneAnswer(BaseModel):
         Whether a slot vouches for it.
     slot : int
         The slot that gave the answer.
-    margin : float
-        How deep the input lies inside its cap (radians).
+    margin : float or None
+        How deep the input lies inside its cap (radians); None where that slot matches no input at all.
     runner_up : str or None
         Label of the best slot of another label.
     runner_up_margin : float or None
-        Its margin (radians).
+        Its margin (radians), in the same way.
     novelty : NoveltyAnswer or None
         None where the model has no calibration.
     """
@@ -96,7 +97,7 @@ class OneAnswer(BaseModel):
     label_id: int
     answer: Literal["matched", "ambiguous", "unmatched"]
     slot: int
-    margin: float
+    margin: float | None
     runner_up: str | None
     runner_up_margin: float | None
     novelty: NoveltyAnswer | None
@@ -187,13 +188,18 @@ def as_rows(found: Answers) -> list[dict[str, Any]]:
                 "label_id": int(prediction.labels[row]),
                 "answer": KINDS[int(prediction.answers[row])],
                 "slot": int(prediction.slots[row]),
-                "margin": float(prediction.margins[row]),
+                "margin": _finite(prediction.margins[row]),
                 "runner_up": None if other < 0 else names[slot_labels[other]],
-                "runner_up_margin": None if other < 0 else float(prediction.runner_up_margins[row]),
+                "runner_up_margin": None if other < 0 else _finite(prediction.runner_up_margins[row]),
                 "novelty": _novelty(found, row),
             }
         )
     return rows
+
+
+def _finite(margin: float) -> float | None:
+    """JSON has no infinity: None of a slot that matches nothing."""
+    return float(margin) if math.isfinite(margin) else None
 
 
 def _novelty(found: Answers, row: int) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -318,7 +319,7 @@ def _values(found: Answers) -> dict[str, tuple[str, npt.NDArray[Any] | list[str]
         "label_id": prediction.labels,
         "answer": [KINDS[int(answer)] for answer in prediction.answers],
         "slot": prediction.slots,
-        "margin": prediction.margins,
+        "margin": np.maximum(prediction.margins, -math.pi),  # minus infinity is no JSON, and no angle is larger
     }
     if found.novelty is not None:
         values |= {"p_value": found.novelty.p_values, "novel": found.novelty.novel}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -226,7 +227,7 @@ def arrivals(
                 answer["label_id"],
                 answer["label"],
                 answer["slot"],
-                answer["margin"],
+                -math.inf if answer["margin"] is None else answer["margin"],
                 None if novelty is None else novelty["p_value"],
                 None if novelty is None else novelty["score"],
                 policy.keeps(answer["answer"], digest),

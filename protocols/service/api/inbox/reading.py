@@ -81,8 +81,8 @@ class ItemOut(BaseModel):
         What was predicted.
     slot : int
         The slot behind it.
-    margin : float
-        How deep the input lies in its cap (radians).
+    margin : float or None
+        How deep the input lies in its cap (radians); None where that slot matches no input at all.
     p_value, score : float or None
         How foreign it is.
     state : {"open", "labelled", "learned", "set_aside"}
@@ -104,7 +104,7 @@ class ItemOut(BaseModel):
     label_id: int
     label: str
     slot: int
-    margin: float
+    margin: float | None
     p_value: float | None
     score: float | None
     state: str
