@@ -122,7 +122,7 @@ $(VENV)/.dependencies-$(FAISS): pyproject.toml constraints.txt .github/hashes.tx
 	@$(PIP) uninstall --quiet --yes $(OTHER_FAISS) 2>/dev/null
 	@echo "Installing the dependencies with $(FAISS); the first time takes some minutes."
 	@$(if $(HASHES),$(BIN)/python tests/support/pins.py)
-	@printf './%s[%s] %s\n' dist/neural_slots-*.whl "$(FAISS),test,peers,text,parquet,serve" \
+	@printf './%s[%s] %s\n' dist/neural_slots-*.whl "$(FAISS),test,peers,text,parquet,serve,postgres" \
 		"$$(test -z "$(HASHES)" || $(PIP) hash dist/neural_slots-*.whl | tail -1)" > $(VENV)/.asked.txt
 	$(PIP) install --quiet $(PINS) -r $(VENV)/.asked.txt
 	@touch $@

@@ -13,6 +13,7 @@ from protocols.service.answering.loaded import Answers, Loaded
 from protocols.service.answering.served_model import ServedModel, freeze
 from protocols.service.callers import SERVICE
 from protocols.service.drift.watching import Watching
+from protocols.service.engines.unavailable import UnavailableError
 from protocols.service.gate.first_key import ensure
 from protocols.service.gate.keys import KeyRing
 from protocols.service.gate.sessions import Sessions
@@ -176,7 +177,14 @@ class Service:
         self.later(self._note(served.name, after.generation))
 
     async def _note(self, name: str, generation: int) -> None:
-        await self.database.write(lambda it: record_generation(it, SERVICE, name, generation))
+        """Write down that another generation answers; the next start does where the database is away until then."""
+        while not self.ending.is_set():
+            try:
+                await self.database.write(lambda it: record_generation(it, SERVICE, name, generation))
+            except UnavailableError:
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     def later(self, work: Coroutine[Any, Any, object]) -> None:
         """Do something that nobody waits for; the service waits for it before it closes the database.

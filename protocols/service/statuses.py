@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from protocols.service.engines.unavailable import UnavailableError
 from protocols.service.inbox.refusals import ConflictError, MissingError
 from slots.errors import DataError, ModelError, OutdatedError, SlotsError, StorageError, UsageError
 
@@ -13,6 +14,7 @@ STATUS: tuple[tuple[type[SlotsError], int], ...] = (
     (MissingError, 404),
     (UsageError, 400),
     (DataError, 422),
+    (UnavailableError, 503),
     (StorageError, 507),
     (ModelError, 500),
 )

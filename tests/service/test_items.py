@@ -14,8 +14,8 @@ ALL = Keeping(policy=Policy(1.0, 1.0, 1.0))
 
 
 @pytest.fixture
-def client(small, tmp_path):
-    with running(small, tmp_path / "data", keeping=ALL) as client:
+def client(small, tmp_path, new_database):
+    with running(small, tmp_path / "data", keeping=ALL, database=new_database()) as client:
         yield client
 
 
@@ -145,9 +145,9 @@ def test_bounds_on_items_bytes_and_the_disk(small, tmp_path):
                 assert client.post(PATH, json={"inputs": x[7:].tolist()}).status_code == 200
 
 
-def test_large_contents_lie_in_files_that_go_with_the_last_item(small, tmp_path):
+def test_large_contents_lie_in_files_that_go_with_the_last_item(small, tmp_path, new_database):
     keeping = Keeping(policy=Policy(1.0, 1.0, 1.0), inline=10)
-    with running(small, tmp_path / "data", keeping=keeping) as client:
+    with running(small, tmp_path / "data", keeping=keeping, database=new_database()) as client:
         x, _ = rows(3, 5)
         given = {"inputs": [*x.tolist(), x[0].tolist()], "ids": ["a", "b", "c", "again"]}
         assert [it["fate"] for it in client.post(PATH, json=given).json()["items"]] == ["stored"] * 4

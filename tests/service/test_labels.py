@@ -14,10 +14,11 @@ ANN, BOB = Person(1, "ann"), Person(2, "bob")
 
 
 @pytest.fixture(scope="module")
-def served(small, tmp_path_factory):
-    data = tmp_path_factory.mktemp("labels")
-    with running(small, data, keeping=Keeping(policy=Policy(1.0, 1.0, 1.0))) as client:
-        yield client, data
+def served(small, tmp_path_factory, new_database):
+    """A service and the URL of its database."""
+    data, url = tmp_path_factory.mktemp("labels"), new_database()
+    with running(small, data, keeping=Keeping(policy=Policy(1.0, 1.0, 1.0)), database=url) as client:
+        yield client, url or f"sqlite:///{data / 'inbox.db'}"
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def numbers(served, request):
     return {it: client.get(f"{MODEL}/items/{it}").json()["number"] for it in ids}
 
 
-def direct(data, work):
+def direct(url, work):
     """Do something in the database beside the service, as other people."""
-    database = Database.in_folder(data)
+    database = Database(url)
     try:
         return database.write_now(work)
     finally:
@@ -90,7 +91,7 @@ def test_a_request_that_comes_again_is_done_once(served, numbers):
 
 
 def test_people_who_disagree_are_listed_and_who_is_not_sure_gives_way(served, numbers):
-    client, data = served
+    client, url = served
     both, unsure, agreed = list(numbers.values())[:3]
 
     def work(connection):
@@ -99,7 +100,7 @@ def test_people_who_disagree_are_listed_and_who_is_not_sure_gives_way(served, nu
         labels.give(connection, {unsure: "blue"}, BOB, sure=False)
         return labels.stands(connection, [both, unsure, agreed])
 
-    assert direct(data, work) == {both: None, unsure: ("red", True), agreed: ("red", True)}
+    assert direct(url, work) == {both: None, unsure: ("red", True), agreed: ("red", True)}
     listed = {it["item"]: it for it in client.get(f"{MODEL}/labels/conflicts").json()["conflicts"]}
     assert {it["by"]: it["label"] for it in listed[both]["labels"]} == {"ann": "red", "bob": "blue"}
     assert unsure not in listed
@@ -107,10 +108,10 @@ def test_people_who_disagree_are_listed_and_who_is_not_sure_gives_way(served, nu
 
 
 def test_a_query_list_is_worked_through_and_undone(served, numbers):
-    client, data = served
+    client, url = served
     a, b, c, d, e, f = numbers.values()
     asked = QueryList(0, 6, 6, 0.95, (Query(b, 3, (a, b, c)), Query(d, 2, (d, e)), Query(f, 1, (f, 10**9))))
-    review = direct(data, lambda connection: reviews.put(connection, "small", asked))
+    review = direct(url, lambda connection: reviews.put(connection, "small", asked))
     path = f"{MODEL}/review"
     newest = client.get(path).json()
     assert (newest["number"], newest["groups"], newest["covered"]) == (review, 3, 6)
@@ -140,10 +141,10 @@ def test_a_query_list_is_worked_through_and_undone(served, numbers):
 
 
 def test_acts_that_come_again_are_done_once(served, numbers):
-    client, data = served
+    client, url = served
     name, number = next(iter(numbers.items()))
     asked = QueryList(0, 6, 6, 0.95, (Query(number, 6, tuple(numbers.values())),))
-    review = direct(data, lambda connection: reviews.put(connection, "small", asked))
+    review = direct(url, lambda connection: reviews.put(connection, "small", asked))
     group = client.get(f"{MODEL}/review/{review}/groups").json()["groups"][0]["number"]
     path = f"{MODEL}/review/groups/{group}"
     twice = lambda path, key, **given: [  # noqa: E731

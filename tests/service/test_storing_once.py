@@ -59,8 +59,9 @@ def literal(model, several, key, rows, done):
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    database = Database.in_folder(tmp_path_factory.mktemp("inbox"))
+def database(tmp_path_factory, new_database):
+    url = new_database()
+    database = Database(url) if url else Database.in_folder(tmp_path_factory.mktemp("inbox"))
     yield database
     database.close()
 
@@ -96,9 +97,8 @@ def all_of(connection, model):
     return items.page(connection, model, Filter(), limit=1000)
 
 
-def test_one_that_fails_takes_back_only_itself(tmp_path):
+def test_one_that_fails_takes_back_only_itself(database):
     """Where a shared call fails, each is tried alone; what is said of one is not said of another."""
-    database = Database.in_folder(tmp_path)
 
     def put(connection, names):
         for name in names:
@@ -114,4 +114,3 @@ def test_one_that_fails_takes_back_only_itself(tmp_path):
     assert sum(isinstance(it, Exception) for it in found) == 1
     among = select(func.count()).where(meta.c.name.in_(["a", "b", "c"]))
     assert database.read_now(lambda it: it.execute(among).scalar_one()) == 3
-    database.close()

@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 OURS = "neural-slots"
 SHIPPED = ("faiss-cpu", "faiss-gpu", "text", "parquet", "serve")  # extras that a user runs; the others test and compare
+# `postgres` is run by users too; its driver is under the LGPL, comes with no other extra, and is imported, not bundled.
 # Metadata without a licence; read by hand on the publisher's page of exactly this distribution.
 READ_BY_HAND = {"cuda-toolkit": "LicenseRef-NVIDIA-Proprietary"}
 BLOCK = 1 << 20

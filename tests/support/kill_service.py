@@ -227,7 +227,6 @@ def one_life(life: Life, nursery: Nursery, kills: int, chance: random.Random) ->
         for connection in (life.watch, *(it.connection for it in life.people)):
             connection.move(address)
             counts += life.check(restarted=began)
-        life.admin.find_again()
     counts["kills"] = done
     return counts + life.finish()
 

@@ -20,6 +20,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class Connection:
             self._connection.close()
         self._connection = None
 
-    def send(self, method: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any, dict[str, str]]:
+    def send(self, method: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any, Message]:
         """Status, document and headers of the answer; raises one of `_GONE` where there is none."""
         headers = {"Authorization": f"Bearer {self._key}"} | ({} if key is None else {"Idempotency-Key": key})
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -106,7 +107,7 @@ class Connection:
         except _GONE:
             self.close()
             raise
-        return answer.status, json.loads(text) if text else None, dict(answer.headers)
+        return answer.status, json.loads(text) if text else None, answer.headers
 
 
 class Person:
@@ -436,7 +437,8 @@ class Admin(Person):
             time.sleep(0.01)
             return
         if document["state"] == "failed":
-            assert "nothing to learn" in document["error"]["detail"], document
+            error = document["error"]
+            assert "nothing to learn" in error["detail"] or error["status"] == 503, document
         self.counts[f"jobs {document['state']}"] += 1
         self.settle(document)
 
@@ -469,11 +471,21 @@ class Admin(Person):
         body = {"to": self.chance.choice(others[-3:]), "if_needed": True}
         return Act("POST", f"{MODEL}/undo", body, keyed=False, then=then)
 
-    def find_again(self) -> None:
-        """After an order without an answer: has it become a job? Then follow it, else order anew."""
-        if self.pending is None or self.pending.fine != (202,):
-            return
+    def step(self) -> bool:
+        """Try one act; an order that nobody answered is looked for before it is given anew."""
+        order = self.pending
+        try:
+            if order is not None and order.tries and order.fine == (202,) and not self._looked_for():
+                return False
+        except _GONE:
+            return False
+        return super().step()
+
+    def _looked_for(self) -> bool:
+        """Whether it is known if the order became a job; then it is followed, else the order is given anew."""
         status, found, _ = self.connection.send("GET", "/api/v1/jobs?limit=5")
+        if status == 503:
+            return False
         assert status == 200, found
         fresh = [it["id"] for it in found if it["id"] not in self.jobs]
         assert len(fresh) <= 1, f"one order became {fresh}"
@@ -481,3 +493,4 @@ class Admin(Person):
         self.counts["orders not found"] += not fresh
         if fresh:
             self.following, self.pending = fresh[0], None
+        return True

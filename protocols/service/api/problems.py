@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from protocols.service.answering.served_model import Expired, Overloaded
+from protocols.service.engines.unavailable import UnavailableError
 from protocols.service.statuses import problem_details, status_of
 from slots.errors import SlotsError
 
@@ -36,7 +37,7 @@ def problem_of(error: Exception) -> Problem:
     """The problem that an exception stands for; what nobody foresaw is a 500 without its text."""
     if isinstance(error, Problem):
         return error
-    if isinstance(error, Overloaded | Expired):
+    if isinstance(error, Overloaded | Expired | UnavailableError):
         return Problem(503, str(error), {"Retry-After": "1"})
     if isinstance(error, RequestValidationError):
         return Problem(422, _described(error))

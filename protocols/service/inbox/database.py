@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import sqlalchemy
-from sqlalchemy import Connection, Engine, event, insert, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
+from protocols.service.engines.engine import make_engine, reading
+from protocols.service.engines.failures import is_general, refused
 from protocols.service.inbox.tables import VERSION, meta, metadata
-from slots.errors import StorageError, UsageError
+from slots.errors import StorageError
 
 Result = TypeVar("Result")
 Given = TypeVar("Given")
@@ -27,15 +27,15 @@ Together = Callable[[Connection, Sequence[Given]], Sequence[Result | Exception]]
 """The same thing for several who wait: one outcome for each, which may be the error that this one gets."""
 
 _TOGETHER = 256  # pieces of work that share one commit
-_BUSY_SECONDS = 30.0
+_LOCK = 0x510741  # of PostgreSQL: two processes must not make the same tables
 
 
 class Database:
     """SQLite or PostgreSQL behind one writer thread.
 
     What `write` returned is committed: written to the disk by whatever guarantee the database gives (SQLite: WAL with
-    ``synchronous=FULL``). Pieces of work that wait share one transaction, each in a savepoint of its own, so that one
-    that fails takes back only itself.
+    ``synchronous=FULL``; PostgreSQL: ``synchronous_commit``). Pieces of work that wait share one transaction, each in a
+    savepoint of its own, so that one that fails takes back only itself.
 
     Parameters
     ----------
@@ -45,16 +45,20 @@ class Database:
     Raises
     ------
     UsageError
-        If the URL is of another kind, or its driver is not installed.
+        If the URL is of another kind.
+    MissingExtraError
+        If its driver is not installed.
     StorageError
         If the database cannot be opened, or has another layout.
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
+        self._engine = make_engine(url)
+        self._reading = reading(self._engine)
         self._writing = self._engine.execution_options(slots_writes=True)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._queued = 0
+        self._read, self._readers, self._closed = threading.Condition(), 0, False
         self.commits = 0
         """Transactions committed by the writer (count)."""
         self.committed: Callable[[float], None] = lambda _seconds: None
@@ -90,7 +94,8 @@ class Database:
         Raises
         ------
         StorageError
-            If the database refuses to commit: nothing of the work is kept.
+            If the database refuses to commit: nothing of the work is kept. As `UnavailableError` if it is away; where
+            it went away while it committed, nobody knows whether it did.
         """
         return await self._written(work)
 
@@ -154,16 +159,35 @@ class Database:
             If the database does not answer.
         """
         try:
-            with self._engine.connect() as connection:
+            with self._reads(), self._reading.connect() as connection:
                 return work(connection)
-        except OperationalError as error:
-            raise _refused(error) from error
+        except SQLAlchemyError as error:
+            if not is_general(error):
+                raise
+            raise refused(error) from error
 
     def close(self) -> None:
         """Commit what waits, and close all connections."""
         self._waiting.put(None)
         self._thread.join(timeout=30)
+        with self._read:
+            self._closed = True
+            self._read.wait_for(lambda: not self._readers, timeout=30)  # what they use now is closed, not left behind
         self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _reads(self) -> Iterator[None]:
+        """Count who reads, so that whoever closes can wait for them."""
+        with self._read:
+            if self._closed:
+                raise StorageError("The database is closed: the service is stopping. Come again when it has started.")
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._read:
+                self._readers -= 1
+                self._read.notify_all()
 
     def _write_all(self) -> None:
         ending = False
@@ -194,7 +218,7 @@ class Database:
             self.commits += 1
             self.committed(time.monotonic() - began)
         except SQLAlchemyError as error:
-            outcome = [(it, None, _refused(error)) for it in together]
+            outcome = [(it, None, refused(error)) for it in together]
         except Exception as error:  # noqa: BLE001  # the writer must go on; everybody is told
             outcome = [(it, None, error) for it in together]
         for it, result, failure in outcome:
@@ -247,9 +271,9 @@ def _tried_together(connection: Connection, alike: list[_Waiting]) -> list[tuple
     try:
         with connection.begin_nested():
             outcomes = together(connection, [it.given for it in alike])
-    except OperationalError:
-        raise
-    except Exception:  # noqa: BLE001  # whoever is at fault is told when it runs alone
+    except Exception as error:  # whoever is at fault is told when it runs alone
+        if isinstance(error, SQLAlchemyError) and is_general(error):
+            raise
         return [_tried(connection, it) for it in alike]
     return [
         (it, None, outcome) if isinstance(outcome, Exception) else (it, outcome, None)
@@ -262,56 +286,26 @@ def _tried(connection: Connection, waiting: _Waiting) -> tuple[_Waiting, Any, Ba
     try:
         with connection.begin_nested():
             return waiting, waiting.work(connection), None
-    except OperationalError:  # a full disk, a lost connection: not this piece of work's fault
-        raise
-    except Exception as error:  # noqa: BLE001  # it is told to whoever asked; the others go on
+    except Exception as error:  # it is told to whoever asked; the others go on
+        if isinstance(error, SQLAlchemyError) and is_general(error):
+            raise  # a full disk, a lost connection: not this piece of work's fault
         return waiting, None, error
-
-
-def _engine(url: str) -> Engine:
-    kind = make_url(url).get_backend_name()
-    if kind not in ("sqlite", "postgresql"):
-        raise UsageError(f"`database` must be a URL of SQLite or PostgreSQL, got {kind!r}. Leave it out for SQLite.")
-    if kind == "postgresql":
-        return sqlalchemy.create_engine(url, pool_pre_ping=True, poolclass=QueuePool, pool_size=8)
-    engine = sqlalchemy.create_engine(
-        url, poolclass=QueuePool, pool_size=8, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}
-    )
-
-    @event.listens_for(engine, "connect")
-    def _prepare(raw: Any, _record: Any) -> None:
-        raw.isolation_level = None  # the driver's own idea of transactions knows no savepoints
-        cursor = raw.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A transaction that reads first and writes then would fail if another process wrote in between.
-        writes = connection.get_execution_options().get("slots_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
 
 
 def _lay_out(engine: Engine) -> None:
     """Make the tables of a new database; refuse one of another layout."""
     try:
         with engine.execution_options(slots_writes=True).begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:of)"), {"of": _LOCK})
             metadata.create_all(connection)
             found = connection.execute(select(meta.c.value).where(meta.c.name == "layout")).scalar()
             if found is None:
                 connection.execute(insert(meta).values(name="layout", value=str(VERSION)))
-    except OperationalError as error:
-        raise _refused(error) from error
+    except SQLAlchemyError as error:
+        raise refused(error, detailed=True) from error
     if found is not None and found != str(VERSION):
         raise StorageError(
             f"The database has layout {found}, and this version of slots knows layout {VERSION}. "
             "Install the version that wrote it, or name another --data folder."
         )
-
-
-def _refused(error: SQLAlchemyError) -> StorageError:
-    said = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
-    return StorageError(f"The database could not be used: {said}. Nothing was kept of what was asked.")

@@ -23,6 +23,14 @@ class ReusedKeyError(DataError):
     """An Idempotency-Key came again with another request."""
 
 
+def other_generation(asked: int | None, current: int) -> ConflictError:
+    """Why an edit of one generation's slots is not done to another: there the numbers may mean other slots."""
+    return ConflictError(
+        f"The edit is of generation {asked}, and generation {current} is there now: its numbers may mean other slots. "
+        "Nothing was edited; look at the slots again."
+    )
+
+
 def check_item_id(given: str) -> str:
     """Return an item's id in the normal form of Unicode (NFC) if it is one that an address can name.
 

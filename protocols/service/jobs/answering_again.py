@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from protocols.service.answering.loaded import Answers
 from protocols.service.answering.served_model import Overloaded, ServedModel
+from protocols.service.engines.unavailable import UnavailableError
 from protocols.service.inbox.database import Database
 from protocols.service.inbox.tables import item
 from protocols.service.jobs.child.material import as_inputs
@@ -21,6 +22,7 @@ from slots.errors import SlotsError
 from slots.head.prediction import Answer
 
 _AT_ONCE = 64  # items answered together: one batch of the answer thread, between those of clients
+_AGAIN_SECONDS = 0.5  # between two tries while the database is away
 _KINDS = {Answer.MATCHED: "matched", Answer.AMBIGUOUS: "ambiguous", Answer.UNMATCHED: "unmatched"}
 _WAITING = ("open", "labelled")
 
@@ -82,6 +84,13 @@ class AnsweringAgain:
             await asyncio.wait([task])
 
     async def _all(self, served: ServedModel) -> None:
+        while True:
+            try:
+                return await self._pass(served)
+            except UnavailableError:
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _pass(self, served: ServedModel) -> None:
         inside = lineage(served.current.model.history)
         await self._database.write(partial(give_back_unlearned, model=served.name, inside=inside))
         after, generation = 0, served.current.generation

@@ -118,9 +118,13 @@ def n_queued(connection: Connection, model: str) -> int:
 
 
 def take(connection: Connection, model: str) -> Job | None:
-    """Mark the oldest waiting job of a model as running, and give it; None if none waits."""
+    """Mark the oldest waiting job of a model as running, and give it; None if none waits.
+
+    Whoever asks has none that runs: one that is marked so, they took when the database went away, and it comes first.
+    """
+    mine = (job.c.model == model, job.c.state.in_(("queued", "running")))
     number = connection.execute(
-        select(func.min(job.c.number)).where(job.c.model == model, job.c.state == "queued")
+        select(job.c.number).where(*mine).order_by(job.c.state.desc(), job.c.number).limit(1)
     ).scalar()
     if number is None:
         return None

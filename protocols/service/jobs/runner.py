@@ -27,10 +27,12 @@ from protocols.service.jobs.memory import need
 from protocols.service.jobs.outcomes import KEEP, as_it_is, landed
 from protocols.service.jobs.records import Job, JobState
 from protocols.service.statuses import problem_details, status_of
+from slots.errors import StorageError
 
 MOST_QUEUED = 16
 """Jobs of a model that may wait (count)."""
 
+_AGAIN_SECONDS = 0.5  # between two tries to write what must be written
 _TOLD_SECONDS = 1.0  # between two notes of the progress in the database
 
 
@@ -135,11 +137,13 @@ class JobRunner:
             record_order(connection, caller, made)
             return made
 
-        job = await self._database.write(work)
+        try:
+            job = await self._database.write(work)
+        finally:
+            self._wake[served.name].set()  # where the database went away while it committed, there is a job perhaps
         if job is None:
             raise Refused(f"{MOST_QUEUED} jobs of {served.name!r} wait already. Come again when one is done.")
         self._tell(job)
-        self._wake[served.name].set()
         return job
 
     async def find(self, number: int) -> Job | None:
@@ -176,9 +180,10 @@ class JobRunner:
         wake = self._wake[served.name]
         while not self._stopping:
             wake.clear()
-            job = await self._database.write(partial(records.take, model=served.name))
+            job = await self._kept(partial(records.take, model=served.name))
             if job is None:
-                await wake.wait()
+                if not self._stopping:
+                    await wake.wait()
                 continue
             self._tell(job)
             try:
@@ -249,15 +254,28 @@ class JobRunner:
         keep = KEEP.get(job.kind, as_it_is)
 
         def work(connection: Connection) -> Job | None:
+            found = records.find(connection, job.number)
+            if found is None or found.over:  # over already: the database went away just after it committed that
+                return found
             kept = None if result is None else keep(connection, job, result)
             ended = records.finish(connection, job.number, state, result=kept, error=error)
             if ended is not None:
                 ended_event(connection, ended)
             return ended
 
-        ended = await self._database.write(work)
+        ended = await self._kept(work)
         if ended is not None:
             self._tell(ended)
+
+    async def _kept(self, work: Callable[[Connection], Job | None]) -> Job | None:
+        """Write something as soon as the database takes it; None where the service is stopped before."""
+        while True:
+            try:
+                return await self._database.write(work)
+            except StorageError:
+                if self._stopping:
+                    return None  # the next start settles it
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     def _tell(self, job: Job) -> None:
         self.feed.tell(job.number, records.document(job), over=job.over)

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from protocols.service.api.access import AdminModel, LabelModel, TheCaller, TheService
 from protocols.service.api.at_first import AtFirst
 from protocols.service.api.jobs.documents import JobDocument, begin
+from protocols.service.api.problems import Problem
+from protocols.service.inbox.refusals import other_generation
 
 router = APIRouter(prefix="/api/v1/models/{model}", tags=["jobs"])
 
@@ -59,13 +61,15 @@ class EditOrder(BaseModel):
         Give ``slots`` another ``label``; give all slots of ``labels`` one ``label``, which names a cluster where it is
         one; or forget ``slots``.
     slots : list of int, default []
-        Slots, by their numbers in the generation that answers now.
+        Slots, by their numbers in ``generation``; where another one answers by then, nothing is edited: 409.
     labels : list of str, default []
         Labels or clusters.
     label : str, default ""
         A label of the model, or a new one.
     dry_run : bool, default False
         Only find out.
+    generation : int, optional
+        The one that the caller looked at. Default: the one that answers when the order comes.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -75,6 +79,7 @@ class EditOrder(BaseModel):
     labels: Annotated[list[str], AtFirst()] = Field(default_factory=list, max_length=MOST_BUDGET)
     label: str = Field("", max_length=256)
     dry_run: bool = False
+    generation: int | None = Field(None, ge=0, lt=1 << 53)
 
 
 @router.post("/edits", status_code=202)
@@ -82,6 +87,11 @@ async def edit(
     service: TheService, model: AdminModel, caller: TheCaller, response: Response, order: EditOrder
 ) -> JobDocument:
     """Relabel, merge or delete slots; a dry run first says what would be answered otherwise."""
+    current = model.current.generation
+    if order.generation not in (None, current):
+        raise Problem(409, str(other_generation(order.generation, current)))
+    if order.generation is None and order.slots:
+        order = order.model_copy(update={"generation": current})
     return await begin(service, model, caller, response, kind="edit", arguments=order.model_dump())
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from protocols.recipes.building import load_model
+from protocols.service.inbox.refusals import other_generation
 from protocols.service.jobs.child.tasks import Task
 from slots.model.editing import EditReport, delete, merge, relabel
 from slots.model.slot_model import SlotModel
@@ -16,6 +17,9 @@ def edit(task: Task, progress: Progress) -> dict[str, Any]:
     """Edit a model, and save it unless it is a dry run; the form is `slots.model.editing.EditReport`."""
     progress("loading", 0.0)
     model = load_model(task.folder, device=task.device)
+    asked = task.arguments.get("generation")
+    if asked not in (None, model.generation):
+        raise other_generation(asked, model.generation)
     progress("editing", 0.5)
     done = _edited(model, task.arguments)
     if not task.arguments["dry_run"]:

@@ -1,0 +1,1 @@
+"""Databases as the service reaches them: SQLite and PostgreSQL, and what their failures mean."""
