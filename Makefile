@@ -82,7 +82,7 @@ hashes: $(TOOLS)/.installed ## the digests of all pins, as the index publishes t
 
 # Python 3.11 is the lowest, too. The tests are those of what a model answers, and of the command.
 MINIMUM ?= .minimum
-LOWEST := --python 3.11 --extra faiss-cpu --extra text --extra parquet --extra serve --extra test --extra peers
+LOWEST := --python 3.11 --extra faiss-cpu --extra text --extra parquet --extra serve --extra s3 --extra test --extra peers
 
 test-minimum: dist/.built $(TOOLS)/.installed ## test with the lowest versions that pyproject.toml allows, in MINIMUM=.minimum
 	$(UV) venv --quiet --clear --python 3.11 $(MINIMUM)
@@ -122,7 +122,7 @@ $(VENV)/.dependencies-$(FAISS): pyproject.toml constraints.txt .github/hashes.tx
 	@$(PIP) uninstall --quiet --yes $(OTHER_FAISS) 2>/dev/null
 	@echo "Installing the dependencies with $(FAISS); the first time takes some minutes."
 	@$(if $(HASHES),$(BIN)/python tests/support/pins.py)
-	@printf './%s[%s] %s\n' dist/neural_slots-*.whl "$(FAISS),test,peers,text,parquet,serve,postgres" \
+	@printf './%s[%s] %s\n' dist/neural_slots-*.whl "$(FAISS),test,peers,text,parquet,serve,postgres,s3" \
 		"$$(test -z "$(HASHES)" || $(PIP) hash dist/neural_slots-*.whl | tail -1)" > $(VENV)/.asked.txt
 	$(PIP) install --quiet $(PINS) -r $(VENV)/.asked.txt
 	@touch $@
