@@ -1,6 +1,7 @@
 """Items and labels written straight into the tables of a service's database, and read back."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import insert, select, update
 
@@ -15,7 +16,8 @@ def with_database(data, work):
     """Do something in the database of a data folder, whether a service has it open or not."""
     database = Database.in_folder(data)
     try:
-        return database.write_now(work)
+        with ThreadPoolExecutor(1) as pool:  # a test of a browser has an event loop in its own thread
+            return pool.submit(database.write_now, work).result()
     finally:
         database.close()
 
