@@ -26,6 +26,7 @@ from slots.model.slot_model import SlotModel
 from slots.progress import Progress
 from slots.storage.generations import Generation, generation_of
 from slots.storage.store import check_target, read_headers
+from slots.training.checkpoint import remove_checkpoint
 from slots.training.fitting import FitResult, fit
 from slots.training.loop import Regularizer
 
@@ -82,6 +83,7 @@ def fit_and_save(
         regularizer=_regularizer(recipe),
         checkpoint=checkpoint_path(out),
         resume=resume,
+        keep_checkpoint=True,
         progress=progress,
         stop=stop,
     )
@@ -95,6 +97,7 @@ def fit_and_save(
     model.save(out)
     write_report(model, data, prediction, summary, out / "report.html")
     write_figures(model, data, out / "figures")
+    remove_checkpoint(checkpoint_path(out), saved=out)
     return model, summary
 
 

@@ -112,12 +112,25 @@ def read_checkpoint(path: Path, config: Any, y: Tensor) -> Checkpoint | None:
     return Checkpoint(parts["model"], parts["optimizer"], tuple(tensors["losses"].tolist()))
 
 
-def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint that is no longer needed."""
+def remove_checkpoint(path: Path, *, saved: Path) -> None:
+    """Remove the checkpoint of a fit whose model is saved.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint; nothing happens where there is none.
+    saved : Path
+        Where the model lies, for the message.
+
+    Raises
+    ------
+    StorageError
+        If the checkpoint stays; it says that the model is in place.
+    """
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
-            f"`{path}` must be removable now that the fit is done, got: {error.strerror or error}. "
-            "Remove this checkpoint by hand, or go on from it with --resume."
+            f"`{saved}` is in place, but the checkpoint of its fit, `{path}`, must be removable, got: "
+            f"{error.strerror or error}. Remove it by hand: nothing needs it any more."
         ) from error

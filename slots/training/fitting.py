@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,6 @@ from slots.progress import Progress, silent
 from slots.rehearsal.memory import remember
 from slots.shapes import RawInputs
 from slots.training.backbone_hooks import learns
-from slots.training.checkpoint import remove_checkpoint
 from slots.training.config import TrainConfig
 from slots.training.cross_fit import ENOUGH, cross_fit
 from slots.training.defaults import AutoConfig, Look, look_at
@@ -82,6 +82,7 @@ def fit(
     class_names: tuple[str, ...] = (),
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    keep_checkpoint: bool = False,
     regularizer: Regularizer | None = None,
     ids: ExampleIds | None = None,
     progress: Progress | None = None,
@@ -106,9 +107,13 @@ def fit(
         Name of label ``i`` at place ``i``; a label beyond them is shown as its number. Default: where ``y`` holds
         names, those in their order.
     checkpoint : path, optional
-        File written after each epoch; removed when the fit is done.
+        File written after each epoch; removed when the fit is done. Where it cannot be removed, a warning says so: the
+        model is worth more.
     resume : bool, default False
         Go on from ``checkpoint`` where it exists.
+    keep_checkpoint : bool, default False
+        Leave the checkpoint to the caller, who saves the model first and then calls
+        `slots.training.checkpoint.remove_checkpoint`: so a kill or a full disk between the two costs no training.
     regularizer : callable, optional
         ``regularizer(backbone, inputs) -> (features, loss)``, called in each step in place of the backbone: the loss is
         added, and a head that shall not train the backbone gets detached features. An example is
@@ -187,10 +192,19 @@ def fit(
         model.exemplar_ids = remembered_ids(known, model.head.exemplars.cpu().numpy())
     model.rehearsal = remember(source, model.head, labels, held_out=held_out, seed=config.seed, progress=progress)
     model.eval()
-    if checkpoint is not None:
-        remove_checkpoint(Path(checkpoint))
+    if checkpoint is not None and not keep_checkpoint:
+        _drop(Path(checkpoint))
     elapsed = time.monotonic() - started
     return model, FitResult(len(losses), tuple(losses), elapsed, interrupted, closed.report, config, look)
+
+
+def _drop(checkpoint: Path) -> None:
+    """Remove the checkpoint of a fit that is done; that it stays is no reason to lose the model."""
+    try:
+        checkpoint.unlink(missing_ok=True)
+    except OSError as error:
+        said = f"The fit is done, but its checkpoint `{checkpoint}` must be removable, got: {error.strerror or error}."
+        warnings.warn(f"{said} Remove it by hand: nothing needs it any more.", RuntimeWarning, stacklevel=4)
 
 
 def _train_quickly(run: FitLoop, source: FeatureSource) -> tuple[list[float], bool]:
