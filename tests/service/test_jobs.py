@@ -210,7 +210,7 @@ def test_an_edit_is_tried_then_done(own, tmp_path):
     ]
     asked = next(it for it in log if it["action"] == "job.add")
     assert {it["by"] for it in log if it["action"].startswith("job.")} == {"local"}
-    assert asked["detail"]["arguments"] == {**order, "slots": [], "dry_run": True}
+    assert asked["detail"]["arguments"] == {**order, "slots": [], "dry_run": True, "generation": None}
 
 
 def test_a_killed_process_is_a_failed_job_and_a_cancelled_one_leaves_the_folder_whole(own, tmp_path):

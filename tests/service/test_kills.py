@@ -55,6 +55,7 @@ def life(tmp_path_factory):
         yield life
         for connection in connections:
             connection.close()
+        life.engine.dispose()
 
 
 def use(people, n):

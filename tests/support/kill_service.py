@@ -26,14 +26,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 from support.service_people import DIMENSIONS, Admin, Connection, Person, Reviewer, Sender
 from support.service_verdict import Rows, check, check_learned
 from support.warm_service import Nursery
 
 import backbones
 from protocols.service.callers import LOCAL, Role
+from protocols.service.engines.engine import make_engine, reading
 from protocols.service.gate.keys import add_key
 from protocols.service.inbox.database import Database
 from slots.model.comparison import diff
@@ -118,7 +117,7 @@ class Life:
             Reviewer("cleo", keys["cleo"], self.seed + 3),
             self.admin,
         ]
-        self.engine = create_engine(self.database or f"sqlite:///{self.data / 'inbox.db'}", poolclass=NullPool)
+        self.engine = reading(make_engine(self.database or f"sqlite:///{self.data / 'inbox.db'}"))
 
     @property
     def arguments(self) -> list[str]:
@@ -157,6 +156,9 @@ class Life:
         counts["rows of labels"] = sum(len(said) for it in self.people for said in it.labels)
         for person in self.people:
             counts += person.counts
+            person.connection.close()
+        self.watch.close()
+        self.engine.dispose()
         return counts
 
     def _prove(self) -> int:
