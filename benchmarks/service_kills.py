@@ -28,7 +28,7 @@ from pathlib import Path
 from protocols.provenance import commit, processor
 
 SUPPORT = Path(__file__).parent.parent / "tests" / "support"
-PART = {"kills": 200, "stops": 50}  # by one process, which then starts afresh with another seed
+PART = {"kills": 200, "stops": 25}  # by one process, which then starts afresh with another seed
 SCRIPT = {"kills": "kill_service.py", "stops": "stop_postgresql.py"}
 WHAT = {
     "kills": "SIGKILL of the whole service under load; stops at anything lost, half there or done twice",
