@@ -1,7 +1,7 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test lint bench fuzz kills audit sbom hashes test-minimum clean
+.PHONY: help demo test lint bench fuzz fuzz-api kills audit sbom hashes test-minimum clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -91,6 +91,11 @@ test-minimum: dist/.built $(TOOLS)/.installed ## test with the lowest versions t
 	$(UV) pip install --quiet --compile-bytecode --python $(MINIMUM) -r $(MINIMUM)/asked.txt
 	$(UV) pip install --quiet --no-deps --python $(MINIMUM) dist/neural_slots-*.whl
 	$(MINIMUM)/bin/pytest tests/head tests/test_cli.py
+
+FUZZ_EXAMPLES ?= 500
+
+fuzz-api: $(VENV)/.installed ## every operation of the service with made-up requests, FUZZ_EXAMPLES=500 for each
+	SLOTS_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/service/api/test_every_operation.py
 
 clean: ## remove what was built, the environments included
 	rm -rf $(VENV) $(TOOLS) .minimum dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache

@@ -96,6 +96,7 @@ def serve(
     demo: Annotated[
         bool, typer.Option("--demo", help="Fit the digits 0 to 7 and let a stream with 8s and 9s come in.")
     ] = False,
+    openapi: Annotated[bool, typer.Option("--openapi", help="Print the API's description, and serve nothing.")] = False,
 ) -> None:
     """Serve models over HTTP until interrupted: answers, novelty, a queue of what is new, labels, updates, undo.
 
@@ -108,6 +109,11 @@ def serve(
         from protocols.service.settings import Keeping, Limits, Policy, Settings
     except ModuleNotFoundError as error:
         raise _missing(error) from error
+    if openapi:
+        from protocols.service.application import api_description
+
+        print_json(api_description())
+        return
     pairs = [_named(word) for word in models or []]
     followed = [_named(word) for word in follow or []]
     if bool(pairs or followed) == demo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -10,6 +10,7 @@ from protocols.service.api import drifting, explaining, health, models, predicti
 from protocols.service.api.guarding import events, keys, sessions
 from protocols.service.api.inbox import ingesting, labelling, reading, reviewing, streaming
 from protocols.service.api.jobs import following, generations, starting
+from protocols.service.description import described
 from protocols.service.pages.routes import PAGES
 from protocols.service.service import Service
 from protocols.service.standards.metrics import Metrics
@@ -26,6 +27,11 @@ ROUTERS = (*ANSWERS, *INBOX, *JOBS, *GUARDING, *STANDARDS, *PAGES)
 """All routes, in the order in which a path is looked up."""
 
 
+def api_description() -> dict[str, Any]:
+    """The OpenAPI document of the service; no service runs for it."""
+    return described(ROUTERS).openapi()
+
+
 def application(service: Service) -> FastAPI:
     """The ASGI application of a service.
 
@@ -38,19 +44,10 @@ def application(service: Service) -> FastAPI:
     -------
     FastAPI
     """
-    app = FastAPI(
-        title="slots",
-        version=metadata.version("neural-slots"),
-        docs_url=None,  # its pages load scripts from another host
-        redoc_url=None,
-        openapi_url="/api/v1/openapi.json",
-        redirect_slashes=False,
-    )
+    app = described(ROUTERS)
     app.state.service = service
     app.state.metrics = metrics = Metrics(service)
     problems.install(app)
-    for router in ROUTERS:
-        app.include_router(router)
     app.add_middleware(NotedRoute)
     app.add_middleware(BoundedBodies, limits=service.settings.limits, streamed=STREAMED)
     app.add_middleware(Guard, service=service)  # the last one added is the first one asked
