@@ -4,12 +4,15 @@ import time
 
 import numpy as np
 import pytest
+from support.inbox_rows import items, put_items, put_labels, with_database
 from support.service import rows, running
 
 from protocols.commands import main
 from protocols.recipes.building import load_model
+from protocols.service.jobs import records
 from protocols.service.jobs.child.tasks import Task
 from protocols.service.jobs.child.work import work
+from protocols.service.jobs.outcomes import KEEP
 from slots.model.comparison import diff
 from slots.model.editing import delete, relabel
 from slots.model.slot_model import SlotModel
@@ -77,6 +80,21 @@ def test_an_edit_names_the_generation_that_its_caller_looked_at(own, tmp_path):
         assert begun.json()["arguments"]["generation"] == 1
         assert client.get("/api/v1/jobs").json()[0]["id"] == begun.json()["id"]
         client.delete(begun.headers["Location"])
+
+
+def test_what_people_say_while_an_update_runs_waits_for_the_next(own, tmp_path):
+    data = tmp_path / "data"
+    first, second, third = put_items(data, own, rows(3, 6, classes=4)[0])
+    put_labels(data, {first: "white", second: "white", third: "white"})
+    with_database(data, lambda it: records.add(it, model="small", kind="update", arguments={}, key_id=None, by="ann"))
+    job = with_database(data, lambda it: records.take(it, "small"))
+    put_labels(data, {second: "black"})
+    put_labels(data, {third: "white"}, by="bob")
+    result = with_database(
+        data, lambda it: KEEP["update"](it, job, {"generation": 1, "learned": [first, second, third]})
+    )
+    assert result["learned"] == [first]
+    assert [it["state"] for it in items(data).values()] == ["learned", "labelled", "labelled"]
 
 
 def test_an_update_on_the_command_line_beside_a_service(own, tmp_path, monkeypatch, capsys):

@@ -133,6 +133,7 @@ class Life:
 
     def served(self) -> int:
         """The generation that answers."""
+        self.watch.close()  # the service closes what is idle for ten seconds
         status, found, _ = self.watch.send("GET", "/api/v1/models/small")
         assert status == 200, found
         return found["generation"]

@@ -35,6 +35,7 @@ AWAY_SECONDS = 0.3
 
 def answers(life: Life) -> None:
     """The model answers while the database is away."""
+    life.watch.close()
     status, found, _ = life.watch.send("POST", f"{MODEL}/predict", {"inputs": [[1.0] * DIMENSIONS]})
     assert status == 200, found
 

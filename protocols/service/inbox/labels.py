@@ -222,6 +222,15 @@ def page(connection: Connection, model: str, *, after: int = 0, limit: int = 100
     return [_given(row) for row in connection.execute(query)]
 
 
+def said_since(connection: Connection, numbers: Iterable[int], when: float) -> set[int]:
+    """Of which of some items somebody said anything from a time on (seconds since 1970)."""
+    found: set[int] = set()
+    for several in in_parts(list(numbers)):
+        query = select(label.c.item).where(label.c.item.in_(several), label.c.given >= when)
+        found.update(connection.execute(query).scalars())
+    return found
+
+
 def conflicts(connection: Connection, model: str, *, after: int = 0, limit: int = 100) -> dict[int, list[Given]]:
     """Items of which people who count say different things, by item number.
 

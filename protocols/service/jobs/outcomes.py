@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
+from protocols.service.inbox.labels import said_since
 from protocols.service.inbox.tables import member, review, review_group
 from protocols.service.jobs.child.material import read_list
 from protocols.service.jobs.lineage import mark
@@ -35,10 +36,12 @@ def keep_review(connection: Connection, job: Job, result: Result) -> Result:
     return {**result, "review": number, "groups": len(result["groups"]), "covered": covered}
 
 
-def keep_learned(connection: Connection, _job: Job, result: Result) -> Result:
-    """Mark the items that an update learned from."""
-    mark(connection, result["learned"], "labelled", "learned")
-    return result
+def keep_learned(connection: Connection, job: Job, result: Result) -> Result:
+    """Mark the items that an update learned from; of which people spoke while it ran, they wait to be learned again."""
+    later = said_since(connection, result["learned"], job.created if job.started is None else job.started)
+    learned = [it for it in result["learned"] if it not in later]
+    mark(connection, learned, "labelled", "learned")
+    return {**result, "learned": learned}
 
 
 def as_it_is(_connection: Connection, _job: Job, result: Result) -> Result:
