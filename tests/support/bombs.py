@@ -184,7 +184,7 @@ def forms():
     return [
         Bomb("8 MiB of fields", "/login", b"a&" * (BODY // 2), (400, 401, 413, 422), coded),
         Bomb("8 MiB of parts", "/login", parts[:BODY], (400, 401, 413, 422), split),
-        Bomb("fields of explain", "/explain/small", b"a=1&" * (BODY // 4), (400, 404, 405, 413, 422), coded),
+        Bomb("fields of explain", "/models/small/explain", b"a=1&" * (BODY // 4), (400, 413, 422), coded),
     ]
 
 
