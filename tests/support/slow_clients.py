@@ -40,7 +40,7 @@ def connect(address, kind, big="/api/v1/openapi.json"):
         opened.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         slow.drip = b"1\r\n \r\n"
     elif kind == "reader":
-        slow.drip = f"GET {big} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 6
+        slow.drip = f"GET {big} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 2
     elif kind == "keeper":
         opened.sendall(b"GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\n\r\nGET /api/v1/live HTTP/1.1\r\n")
         slow.drip = b"X: y\r\n"
