@@ -43,8 +43,9 @@ MANY = {"inputs": [[3.0, 0, 0, 0, 0, 0]] * 400}
 
 
 def milliseconds(ledger):
-    """Median and 99th percentile."""
-    return {"median_ms": round(1e3 * ledger.quantile(0.5), 1), "p99_ms": round(1e3 * ledger.quantile(0.99), 1)}
+    """Median, 99th percentile and the longest."""
+    shares = {"median_ms": 0.5, "p99_ms": 0.99, "longest_ms": 1.0}
+    return {name: round(1e3 * ledger.quantile(share), 1) for name, share in shares.items()}
 
 
 def ask(port, clients, seconds):

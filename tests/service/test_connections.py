@@ -1,6 +1,7 @@
 """Connections that take their time, or too much room, are closed; everybody else is answered meanwhile."""
 
 import json
+import logging
 import socket
 import time
 from collections import Counter
@@ -34,7 +35,10 @@ def address(client):
 
 def test_slow_clients_are_closed_and_others_served(hasty):
     clients = [connect(address(hasty), kind) for kind in KINDS for _ in range(33)]
-    served = []
+    served, said = [], []
+    handler = logging.Handler()
+    handler.emit = said.append
+    logging.getLogger("uvicorn.error").addHandler(handler)
     try:
         watch(clients, 30, between=lambda: served.append(httpx.post(f"{hasty.base_url}{PREDICT}", json=ROW)))
         assert all(it.closed is not None for it in clients), Counter(it.kind for it in clients if it.closed is None)
@@ -42,7 +46,9 @@ def test_slow_clients_are_closed_and_others_served(hasty):
         assert served
         assert {it.status_code for it in served} == {200}
         assert all(it.received.startswith(b"HTTP/1.1 200") for it in clients if it.kind == "keeper")
+        assert not said  # whoever comes without a key must not fill a disk
     finally:
+        logging.getLogger("uvicorn.error").removeHandler(handler)
         close(clients)
 
 

@@ -44,6 +44,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._reading: asyncio.TimerHandle | None = None  # while we wait for a request
         self._writing: asyncio.TimerHandle | None = None  # while we wait for the client to read
+        self._answering: Any = None  # the request that is being answered
         self._owed = 0  # complete requests without an answer
         self._head = 0  # bytes of the request line, the headers and the trailers
         self._overhead = 0  # bytes of the request that are not its body, less those that are
@@ -55,6 +56,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks with the connection."""
+        self._tell_answering()
         self.others.leave(self)
         self._reading = _stop(self._reading)
         self._writing = _stop(self._writing)
@@ -146,12 +148,23 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def drop(self) -> None:
         """Close at once; where the client does not read, the system is not to keep what was written either."""
+        self._tell_answering()
         self.others.leave(self)
         transport: Any = self.transport
         if self._writing is not None:
             opened = transport.get_extra_info("socket")
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _tell_answering(self) -> None:
+        """Let whoever answers know that nobody listens; the server tells the last request alone."""
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def _await_request(self) -> None:
         _stop(self._reading)
