@@ -4,11 +4,13 @@ import doctest
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
+import httpx
 from support.command import SLOTS
 
 README = Path(__file__).parent.parent / "README.md"
@@ -20,6 +22,7 @@ COMMANDS = [
     "predict",
     "show",
     "doctor",
+    "serve",
     "update",
     "log",
     "diff",
@@ -52,15 +55,38 @@ def shell_lines():
     return [line for block in blocks for line in block.splitlines() if line.startswith("slots ")]
 
 
+def served(words, folder):
+    """Start a service on a port that is free, open the page that it names, and end it as Ctrl-C would."""
+    words[words.index("--port") + 1] = "0"
+    process = subprocess.Popen(
+        [*SLOTS, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        said = process.stdout.readline()
+        address = re.search(r"http://\S+", said)
+        assert address, said + process.communicate(timeout=60)[0]
+        page = httpx.get(address[0], follow_redirects=True, timeout=60)
+        assert page.status_code == 200
+        assert "eight" in page.text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_shell_examples_run(tmp_path):
     lines = shell_lines()
     first = ["fit", "show", "evaluate", "predict", "doctor"]
     then = ["fit", "update", "update", "log", "diff", "relabel", "undo", "ood"]
-    assert [shlex.split(line)[1] for line in lines] == [*first, *then, "clean", "run"]
+    assert [shlex.split(line)[1] for line in lines] == [*first, *then, "clean", "run", "serve"]
     for line in lines:
         if line.startswith("slots doctor"):
             continue  # it judges the machine
         words = shlex.split(line, comments=True)[1:]
+        if words[0] == "serve":
+            served(words, tmp_path)
+            continue
         done = subprocess.run([*SLOTS, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "runs/digits/report.html").exists()
