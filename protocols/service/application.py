@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from protocols.service.api import drifting, explaining, health, models, predicting, problems
 from protocols.service.api.guarding import events, keys, sessions
 from protocols.service.api.inbox import ingesting, labelling, reading, reviewing, streaming
-from protocols.service.api.jobs import following, generations, starting
+from protocols.service.api.jobs import following, generations, moving, starting
 from protocols.service.description import described
 from protocols.service.pages.routes import PAGES
 from protocols.service.service import Service
@@ -21,7 +21,7 @@ from protocols.service.web.timing import NotedRoute, Timed
 
 INBOX = (ingesting.router, streaming.router, reading.router, labelling.router, reviewing.router)
 GUARDING = (keys.router, events.router, sessions.router)
-JOBS = (starting.router, following.router, generations.router)
+JOBS = (starting.router, following.router, generations.router, moving.router)
 ANSWERS = (health.router, models.router, predicting.router, explaining.router, drifting.router)
 ROUTERS = (*ANSWERS, *INBOX, *JOBS, *GUARDING, *STANDARDS, *PAGES)
 """All routes, in the order in which a path is looked up."""
