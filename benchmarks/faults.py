@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py --output benchmarks/results/faults.json
 
-Fourteen commands (fits, updates, queries, edits, undo, prune, tables, pages) are killed at random moments, then killed
+Fifteen commands (fits, updates, queries, edits, undo, prune, tables, pages) are killed at random moments, then killed
 before and after each operation that changes a file, and each fails with ENOSPC and EIO, once and for good. Some of
 these cases run in an interpreter of their own, the others in a fork of one. Then power is lost after each operation,
 in many states that POSIX allows. ``tests/support/kill_commands.py`` and ``power_loss.py`` do it and say what
