@@ -133,7 +133,8 @@ class NoveltyMetric:
         left = float(values[: feature - kept].clamp_min(0).mean()) if kept < feature else 0.0
         median = float(norms.double().clamp_min(1e-12).log().median()) if n else 0.0
         return NoveltyMetric(
-            basis=vectors[:, feature - kept :].float(),
+            # As it lies when it is loaded: the last bits of products depend on that.
+            basis=vectors[:, feature - kept :].float().contiguous(),
             inverse_scales=(values[feature - kept :].clamp_min(0) + shrinkage * mean).rsqrt().float(),
             residual_inverse_scale=(left + shrinkage * mean) ** -0.5 if kept < feature else 0.0,
             median_log_norm=median,

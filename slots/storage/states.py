@@ -167,7 +167,9 @@ def files_of(document: Mapping[str, Any], path: Path) -> list[tuple[str, tuple[i
 def _load_tensors(path: Path, n_bytes: int, sha256: str) -> dict[str, Tensor]:
     data = checked_bytes(path, n_bytes, sha256)
     try:
-        return safetensors.torch.load(data)
+        # A copy each: as they lie in the file they start at any byte, and on some processors the last bits of a product
+        # depend on that, so a model would not answer as before it was saved.
+        return {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
     except (SafetensorError, ValueError) as error:
         raise _damaged(path, str(error)) from error
 

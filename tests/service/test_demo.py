@@ -79,4 +79,4 @@ def test_models_or_the_demo(tmp_path):
         command = [*SLOTS, "serve", *arguments]
         found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert found.returncode == 2
-        assert "Say either which model folders to serve, or --demo." in found.stderr
+        assert "Say either which model folders to serve or to follow, or --demo." in found.stderr

@@ -52,7 +52,9 @@ def answer_matched(pairs, caps, out):
 def answer_unmatched(features, caps, rows, out):
     """By the float64 product with every slot."""
     block = features[torch.from_numpy(rows)]
-    scores, views = (normalize(block.double()) @ normalize(caps.weights.double()).T).max(1)
+    # Row by row: a product of matrices may round equal slots in two ways, by where they stand.
+    products = normalize(block.double())[:, :, None] * normalize(caps.weights.double())
+    scores, views = products.sum(-1).max(1)
     pooled = caps.pooled if bool(caps.pooled.any()) else torch.ones_like(caps.pooled)
     classes = caps.labels[pooled].unique()
     members = class_groups(torch.where(pooled, caps.labels, caps.labels.min() - 1), classes)

@@ -9,7 +9,8 @@ from slots.errors import ModelError, UsageError
 from slots.storage import store
 from slots.storage.generations import log, undo
 from slots.storage.pruning import prune
-from slots.storage.store import PINS, read_headers, read_state, write_state
+from slots.storage.placing import PINS
+from slots.storage.store import read_headers, read_state, write_state
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_what_is_refused(folder):
 
 def test_a_prune_that_is_killed_is_finished_by_the_next_writer(folder, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_sweep", lambda root, keep: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(store, "sweep", lambda root, keep: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prune(folder, keep=1)
     assert kept(folder) == [0, 5]
