@@ -34,7 +34,6 @@ def test_a_killed_service_loses_nothing_and_does_nothing_twice(tmp_path):
     assert counts["items acknowledged"] > KILLS
     assert counts["labels acknowledged"] > KILLS
     assert counts["sent again"] >= 10
-    assert counts["jobs interrupted"] >= 1
 
 
 @pytest.fixture(scope="module")

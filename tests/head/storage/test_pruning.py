@@ -8,8 +8,8 @@ import torch
 from slots.errors import ModelError, UsageError
 from slots.storage import store
 from slots.storage.generations import log, undo
-from slots.storage.pruning import prune
 from slots.storage.placing import PINS
+from slots.storage.pruning import prune
 from slots.storage.store import read_headers, read_state, write_state
 
 
