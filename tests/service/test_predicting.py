@@ -132,6 +132,15 @@ def test_deep_json_is_refused(client):
     assert found.status_code in (400, 422)
 
 
+@pytest.mark.parametrize("header", ["Content-Type", "Content-Encoding", "Inference-Header-Content-Length"])
+def test_a_header_that_says_how_to_read_the_body_is_said_once(client, header):
+    """Else the bounds would look at one of them and the reader go by another."""
+    twice = [(header, "application/json"), (header, "text/plain")]
+    found = client.post("/api/v1/models/small/predict", content=b"[" * 5000, headers=twice)
+    assert (found.status_code, found.headers["content-type"]) == (400, "application/problem+json")
+    assert f"The header {header.lower()} may be sent once" in found.json()["detail"]
+
+
 def test_a_deadline_that_passed_is_not_answered(client):
     found = client.post(PATH, json={"inputs": [[1.0] * 6]}, headers={"X-Request-Timeout": "1e-9"})
     assert found.status_code == 503

@@ -17,6 +17,8 @@ STREAMED = ("/items/stream",)
 
 _WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
+_SAID_ONCE = (b"content-type", b"content-encoding", b"inference-header-content-length")
+
 
 class BoundedBodies:
     """ASGI middleware: reads a request's body, inflates it as far as the bound, looks at JSON, and hands it on.
@@ -55,6 +57,9 @@ class BoundedBodies:
     async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes | None:
         """The body, plain and looked at; None where the client went away."""
         headers = dict(scope["headers"])
+        for name in _SAID_ONCE:  # who reads it later may go by another one of them than is looked at here
+            if sum(it == name for it, _ in scope["headers"]) > 1:
+                raise Problem(400, f"The header {name.decode()} may be sent once, got it more often. Send one of them.")
         most = self._limits.body if scope["slots.caller"].role > Role.NOBODY else self._limits.first_body
         encoding = headers.get(b"content-encoding", b"identity").strip().lower()
         body = await _collected(receive, int(headers.get(b"content-length", b"0") or 0), most, share)
