@@ -158,7 +158,7 @@ class OnlineRanks:
         except (binascii.Error, ValueError) as error:
             raise DataError(f"The kept scores of a drift state are damaged ({error}). Restart the monitor.") from None
         ranks = cls(capacity=state["capacity"], seed=state["seed"], era=state["era"])
-        if len(kept) > ranks.capacity or np.isnan(kept).any() or (np.diff(kept) < 0).any() or state["n_ranked"] < 0:
+        if len(kept) > ranks.capacity or np.isnan(kept).any() or (kept[1:] < kept[:-1]).any() or state["n_ranked"] < 0:
             raise DataError("The kept scores of a drift state are too many or not in order. Restart the monitor.")
         ranks._kept = array("d", kept.tobytes())
         ranks.n_ranked = int(state["n_ranked"])

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from support.reference_drift import online_p_values
@@ -39,6 +39,7 @@ def test_by_hand():
     assert ranks.kept.tolist() == [1, 2, 3, 4, 5, 5, 6]
 
 
+@example([np.inf, np.inf, -np.inf, -np.inf], 3, 8)
 @given(st.lists(any_score, max_size=20), st.integers(0, 20), st.integers(1, 8))
 def test_split_anywhere_and_through_json(scores, split, capacity):
     whole, parts = OnlineRanks([0.0], capacity=capacity, seed=5), OnlineRanks([0.0], capacity=capacity, seed=5)
