@@ -10,22 +10,18 @@ is held against what; a pass with anything that must not be ends the measurement
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from protocols.provenance import commit, processor
-
 SUPPORT = Path(__file__).parent.parent / "tests" / "support"
 sys.path.insert(0, str(SUPPORT.parent))
 
 from support import faults as library  # noqa: E402
+from support.recorded import keep, made_with  # noqa: E402
 
 
 def run(script, *options):
@@ -61,20 +57,13 @@ def main():
     result = {
         "schema": 1,
         "what": "the command line killed, refused by the disk, cut off from power; stops at anything lost or half",
-        "seed": arguments.seed,
-        "command": " ".join(["python", "benchmarks/faults.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "machine": {"processor": processor(), "system": platform.platform(), "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("torch", "numpy", "safetensors")},
+        **made_with(__file__, arguments.seed, ("torch", "numpy", "safetensors")),
         "elapsed_s": round(time.monotonic() - started, 1),
         "at_random_and_at_each_operation": faults,
         "in_an_interpreter_of_its_own": own,
         "power_loss": power,
     }
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    keep(result, arguments.output)
     print(json.dumps(result, indent=1))
 
 

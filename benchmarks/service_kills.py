@@ -15,19 +15,18 @@ stops PostgreSQL at once (``pg_ctl stop -m immediate``) under a service that goe
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-from protocols.provenance import commit, processor
-
 SUPPORT = Path(__file__).parent.parent / "tests" / "support"
+sys.path.insert(0, str(SUPPORT.parent))
+
+from support.recorded import keep, made_with  # noqa: E402
+
 PART = {"kills": 200, "stops": 25}  # by one process, which then starts afresh with another seed
 SCRIPT = {"kills": "kill_service.py", "stops": "stop_postgresql.py"}
 WHAT = {
@@ -49,12 +48,7 @@ def result(kind, counts, arguments, elapsed_s):
     return {
         "schema": 1,
         "what": WHAT[kind],
-        "seed": arguments.seed,
-        "command": " ".join(["python", "benchmarks/service_kills.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "machine": {"processor": processor(), "system": platform.platform(), "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("torch", "sqlalchemy", "fastapi", "uvicorn")},
+        **made_with(__file__, arguments.seed, ("torch", "sqlalchemy", "fastapi", "uvicorn")),
         "elapsed_s": round(elapsed_s, 1),
         "lost": 0,  # else there would be no result
         "doubled": 0,
@@ -80,9 +74,7 @@ def main():
         part += 1
         print(f"{counts[kind]} {kind}, {counts['items acknowledged']} items acknowledged", flush=True)
         found = result(kind, counts, arguments, time.monotonic() - started)
-        if arguments.output:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+        keep(found, arguments.output)
     print(json.dumps(found, indent=1))
 
 

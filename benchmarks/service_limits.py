@@ -18,7 +18,6 @@ import platform
 import resource
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from multiprocessing import get_context
@@ -32,13 +31,12 @@ from protocols.provenance import commit, processor, versions
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from support.bombs import SMALL, all_of_them, picture_model
-from support.inbox_rows import put_items, put_labels
-from support.pressure import PREDICT, Ledger, load, post
+from support.pressure import PREDICT, load, post
 from support.served_process import served
-from support.service import rows, small_model
+from support.service import small_model
 from support.slow_clients import KINDS, close, connect, watch
+from support.stopping import ROW, stopped_under_load
 
-ROW = {"inputs": [[3.0, 0, 0, 0, 0, 0]]}
 MANY = {"inputs": [[3.0, 0, 0, 0, 0, 0]] * 400}
 
 
@@ -134,43 +132,15 @@ def overload(folder, seconds):
 
 def stop(folder):
     """A SIGTERM under load, with streams and a job: what became of the requests, and how long it took."""
-    data, ledger, ended = folder / "stop", Ledger(), []
+    data = folder / "stop"
     data.mkdir()
-    x, y = rows(400, 8, classes=4)
-    numbers = np.array(put_items(data, folder / "small", x))[y == 3]
-    put_labels(data, {int(it): "white" for it in numbers[:20]})
-    with served(f"small={folder}/small", "--data", data) as it:
-
-        def follow(path):
-            with httpx.stream("GET", it.address + path, timeout=60) as stream:
-                for _ in stream.iter_raw():
-                    pass
-            ended.append(path)
-
-        job = httpx.post(f"{it.address}{SMALL}/updates", json={"spread": True}, timeout=60)
-        paths = ["/api/v1/events/stream", "/api/v1/events/stream", f"{job.headers['Location']}/events"]
-        watching = [threading.Thread(target=follow, args=(path,)) for path in paths]
-        for thread in watching:
-            thread.start()
-
-        async def loaded():
-            until = asyncio.Event()
-            asking = asyncio.create_task(load(it.port, post(PREDICT, ROW), 30, 60, ledger, until))
-            await asyncio.sleep(2)
-            stopped = await asyncio.to_thread(it.stop)
-            until.set()
-            await asking
-            return stopped
-
-        code, seconds = asyncio.run(loaded())
-        for thread in watching:
-            thread.join(30)
+    found = stopped_under_load(folder / "small", data, lambda _: asyncio.sleep(2))
     return {
-        "exit_status": code,
-        "seconds": round(seconds, 2),
-        "statuses": dict(ledger.statuses),
-        "unanswered": len(ledger.unanswered),
-        "streams_ended": len(ended),
+        "exit_status": found.code,
+        "seconds": round(found.seconds, 2),
+        "statuses": dict(found.ledger.statuses),
+        "unanswered": len(found.ledger.unanswered),
+        "streams_ended": len(found.ended),
     }
 
 

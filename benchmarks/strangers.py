@@ -9,18 +9,16 @@ second, so folders are tried for ``--seconds`` at most, and what was tried is co
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from protocols.provenance import commit, processor
-
 SUPPORT = Path(__file__).parent.parent / "tests" / "support"
+sys.path.insert(0, str(SUPPORT.parent))
+
+from support.recorded import keep, made_with  # noqa: E402
 
 
 def run(script, *options):
@@ -48,18 +46,11 @@ def main():
     result = {
         "schema": 1,
         "what": "changed images and model folders that are read or refused in one sentence; stops at anything else",
-        "seed": arguments.seed,
-        "command": " ".join(["python", "benchmarks/strangers.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "machine": {"processor": processor(), "system": platform.platform(), "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("torch", "numpy", "safetensors", "pillow")},
+        **made_with(__file__, arguments.seed, ("torch", "numpy", "safetensors", "pillow")),
         "images": images,
         "folders": folders,
     }
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    keep(result, arguments.output)
     print(json.dumps(result, indent=1))
 
 

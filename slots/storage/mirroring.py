@@ -7,13 +7,15 @@ made by adding the files that are missing, then the pointer; and whoever reads a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from slots.errors import ModelError
-from slots.storage.atomic import storage
+from slots.storage.atomic import make_folders, storage
 from slots.storage.locking import locked
 from slots.storage.placing import pointer_bytes, put_state
+from slots.storage.plain_files import read_plain
 from slots.storage.states import (
     HEADER,
     MOST_JSON,
@@ -70,10 +72,9 @@ def current_files(folder: str | Path) -> CurrentFiles:
 
     def read(pointer: Pointer) -> CurrentFiles:
         path = root / "states" / pointer.current
-        document = load_document(path)
-        files = {name: checked_bytes(path / name, *record) for name, record in files_of(document, path)}
-        files[HEADER] = (path / HEADER).read_bytes()
-        parse_document(files[HEADER], path)
+        header = read_plain(path / HEADER, most=MOST_JSON)
+        records = sorted(files_of(parse_document(header, path), path))
+        files = {HEADER: header} | {name: checked_bytes(path / name, *record) for name, record in records}
         named = {f"states/{pointer.current}/{name}": data for name, data in files.items()}
         return CurrentFiles(pointer.current, named | {POINTER: pointer_bytes(pointer.current, [pointer.current])})
 
@@ -115,11 +116,12 @@ def adopt_state(folder: str | Path, read: Read) -> bool:
     files = {}
     for name, (n_bytes, sha256) in records:
         if (n_bytes, sha256) in here:
-            files[name] = checked_bytes(here[n_bytes, sha256], n_bytes, sha256)
+            files[name] = here[n_bytes, sha256]
         else:
             files[name] = checked(read((path / name).as_posix(), n_bytes), path / name, n_bytes, sha256)
     files[HEADER] = header
-    root.mkdir(parents=True, exist_ok=True)
+    with storage(root):
+        make_folders(root)
     with storage(root), locked(root):
         like = root / "states" / old.current if old else None
         prefix = pointer.current.split("-")[0]
@@ -135,13 +137,13 @@ def _here(root: Path) -> Pointer | None:
         return None
 
 
-def _contents(root: Path, old: Pointer | None) -> dict[tuple[int, str], Path]:
-    """Files that are here, by size and digest; where they are damaged, none."""
+def _contents(root: Path, old: Pointer | None) -> dict[tuple[int, str], bytes]:
+    """What is here, by size and digest, but for files that are damaged."""
     if old is None:
         return {}
-    path = root / "states" / old.current
-    try:
-        records = files_of(load_document(path), path)
-        return {record: path / name for name, record in records if checked_bytes(path / name, *record) is not None}
-    except ModelError:
-        return {}
+    path, found = root / "states" / old.current, {}
+    with suppress(ModelError):
+        for name, record in files_of(load_document(path), path):
+            with suppress(ModelError):
+                found[record] = checked_bytes(path / name, *record)
+    return found

@@ -26,6 +26,7 @@ KILLS = 40
 
 def test_a_killed_service_loses_nothing_and_does_nothing_twice(tmp_path):
     command = [sys.executable, support.kill_service.__file__, "--kills", str(KILLS), "--seed", "3"]
+    command += ["--least", "generations acknowledged=2", "--least", "jobs interrupted=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads(done.stdout)
@@ -34,6 +35,8 @@ def test_a_killed_service_loses_nothing_and_does_nothing_twice(tmp_path):
     assert counts["items acknowledged"] > KILLS
     assert counts["labels acknowledged"] > KILLS
     assert counts["sent again"] >= 10
+    assert counts["generations acknowledged"] >= 2
+    assert counts["jobs interrupted"] >= 1
 
 
 @pytest.fixture(scope="module")

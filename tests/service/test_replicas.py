@@ -121,6 +121,26 @@ def test_a_place_that_refuses_is_named_and_tried_again(own, tmp_path):
         assert read_pointer(tmp_path / "bucket" / "small").current == read_pointer(own).current
 
 
+def test_a_model_folder_is_not_published_over(own, small, tmp_path):
+    """Not one with a history, nor one that was only fitted: each is as it was."""
+    for name in ("fitted", "longer"):
+        shutil.copytree(small, tmp_path / name / "small")
+        SlotModel.load(tmp_path / name / "small").save(tmp_path / name / "small")  # so that its lock lies there
+    renamed(tmp_path / "longer" / "small", "violet")
+    for name in ("fitted", "longer"):
+        before = [(p, p.stat().st_mtime_ns) for p in sorted((tmp_path / name).rglob("*"))]
+        with running(own, tmp_path / f"data of {name}", publish=str(tmp_path / name)) as leader:
+            until(lambda: "must be a place for published models alone" in leader.get(MODEL).json()["problem"])
+        assert [(p, p.stat().st_mtime_ns) for p in sorted((tmp_path / name).rglob("*"))] == before
+
+
+def test_an_alarm_of_a_follower_is_its_own(bucket, tmp_path):
+    with following(bucket, tmp_path / "follower") as follower:
+        found = follower.post(f"{MODEL}/drift/acknowledge", json={})
+        assert (found.status_code, "no alarm" in found.json()["detail"]) == (409, True)
+        assert follower.get(f"{MODEL}/archive").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("place", "error", "says"),
     [

@@ -234,24 +234,51 @@ def one_life(life: Life, nursery: Nursery, kills: int, chance: random.Random) ->
     return counts + life.finish()
 
 
-def main() -> None:
-    """Kill, look, and print counts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="Begin no new service after so long.")
+def options(description: str, what: str, default: int) -> argparse.ArgumentParser:
+    """The options of a script that disturbs services so many times, and counts."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(f"--{what}", type=int, default=default)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="Where the data lie. Default: a temporary folder.")
+    return parser
+
+
+def wanted(word: str) -> tuple[str, int]:
+    """What is to be counted, and how often at least."""
+    name, _, least = word.rpartition("=")
+    return name, int(least)
+
+
+def main() -> None:
+    """Kill, look, and print counts."""
+    parser = options(__doc__, "kills", 300)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="Begin no new service after so long.")
+    parser.add_argument(
+        "--least",
+        type=wanted,
+        action="append",
+        default=[],
+        metavar="COUNT=N",
+        help="Go on, up to five times the kills, until so many were counted: what kills meet depends on the machine.",
+    )
     arguments = parser.parse_args()
     chance, counts, started = random.Random(arguments.seed), Counter(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         centres = fitted(folder / "fits")
         nursery = Nursery()
+
+        def ends() -> bool:
+            if time.monotonic() - started >= arguments.seconds or counts["kills"] >= 5 * arguments.kills:
+                return True
+            return counts["kills"] >= arguments.kills and all(counts[it] >= n for it, n in arguments.least)
+
         try:
-            while counts["kills"] < arguments.kills and time.monotonic() - started < arguments.seconds:
+            while not ends():
                 number = counts["services"]
                 life = Life(folder / "fits", folder / str(number), centres, arguments.seed * 1_000_003 + 10 * number)
-                kills = min(KILLS_A_LIFE, arguments.kills - counts["kills"])
+                left = arguments.kills - counts["kills"]
+                kills = min(KILLS_A_LIFE, left if left > 0 else arguments.kills)
                 counts += one_life(life, nursery, kills, chance) + Counter(services=1)
                 shutil.rmtree(life.folder)
                 sys.stderr.write(f"{counts['kills']} kills in {time.monotonic() - started:.0f} s\n")

@@ -8,7 +8,6 @@ Retry-After; once it is back everybody must be served again by the same process,
 once. Prints one JSON object of counts, or fails.
 """
 
-import argparse
 import json
 import random
 import shutil
@@ -22,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from support.kill_service import Life, fitted, loaded
+from support.kill_service import Life, fitted, loaded, options
 from support.postgresql import Server
 from support.service_people import DIMENSIONS, MODEL
 from support.warm_service import Nursery
@@ -83,11 +82,7 @@ def one_life(life: Life, nursery: Nursery, server: Server, stops: int, chance: r
 
 def main() -> None:
     """Stop, look, and print counts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stops", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="Where the data lie. Default: a temporary folder.")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "stops", 200).parse_args()
     chance, counts, started = random.Random(arguments.seed), Counter(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name, Server(sync=True) as server:
         folder = Path(name)

@@ -102,7 +102,7 @@ def feature_rows(model: SlotModel, given: Sequence[Any] | npt.NDArray[Any]) -> n
     """
     try:
         rows = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # the last of whole numbers beyond what a float holds
         raise DataError(
             f"`inputs` must be rows of {model.preprocessing.shape[0]} numbers each, got something else. "
             "Send a list of lists."

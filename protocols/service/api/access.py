@@ -12,8 +12,8 @@ from protocols.service.callers import LOCAL, Caller, Role
 from protocols.service.service import Service
 
 __all__ = [
-    "LOCAL", "AdminModel", "Allowed", "Caller", "IngestModel", "LabelModel", "ReadModel", "Role", "TheCaller",
-    "TheService", "allow", "allow_everywhere", "the_caller", "the_service",
+    "LOCAL", "AdminCopy", "AdminModel", "Allowed", "Caller", "IngestModel", "LabelModel", "ReadModel", "Role",
+    "TheCaller", "TheService", "allow", "allow_everywhere", "the_caller", "the_service",
 ]  # fmt: skip
 
 
@@ -78,10 +78,13 @@ class Allowed:
     ----------
     role : Role
         What the route needs.
+    changes : bool, optional
+        Whether it changes the model, or what is kept for it: not where the model follows another service. Default:
+        what needs more than to read does.
     """
 
-    def __init__(self, role: Role) -> None:
-        self._role = role
+    def __init__(self, role: Role, *, changes: bool | None = None) -> None:
+        self._role, self._changes = role, role > Role.READ if changes is None else changes
 
     async def __call__(
         self, service: TheService, caller: TheCaller, model: Annotated[str, Path(max_length=128)]
@@ -91,7 +94,7 @@ class Allowed:
         found = service.models.get(model)
         if found is None:
             raise Problem(404, f"There is no model {model!r}. GET /api/v1/models lists them.")
-        if self._role > Role.READ and model in service.followers:
+        if self._changes and model in service.followers:
             raise Problem(409, f"The model {model!r} follows another service; here it only answers. Ask that service.")
         return found
 
@@ -100,3 +103,4 @@ ReadModel = Annotated[ServedModel, Depends(Allowed(Role.READ))]
 IngestModel = Annotated[ServedModel, Depends(Allowed(Role.INGEST))]
 LabelModel = Annotated[ServedModel, Depends(Allowed(Role.LABEL))]
 AdminModel = Annotated[ServedModel, Depends(Allowed(Role.ADMIN))]
+AdminCopy = Annotated[ServedModel, Depends(Allowed(Role.ADMIN, changes=False))]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection
 
 from protocols.service.answering.served_model import ServedModel
-from protocols.service.api.access import AdminModel, ReadModel, TheCaller, TheService
+from protocols.service.api.access import AdminCopy, ReadModel, TheCaller, TheService
 from protocols.service.drift import rows
 from protocols.service.drift.minutes import Minute
 from protocols.service.drift.rows import Seen
@@ -186,7 +186,7 @@ async def drift(
 
 @router.post("/drift/acknowledge")
 async def acknowledge(
-    service: TheService, model: AdminModel, caller: TheCaller, order: Acknowledgement | None = None
+    service: TheService, model: AdminCopy, caller: TheCaller, order: Acknowledgement | None = None
 ) -> Drift:
     """Begin a new era after an alarm that the caller has looked at; 409 where there is none."""
     calibrated = (order or Acknowledgement()).compare_with == "calibration"

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from slots.storage.plain_files import read_plain
-from slots.storage.states import (
-    FORMAT,
-    HEADER,
-    MOST_JSON,
-    POINTER,
-    SCHEMA,
-    Pointer,
-    checked_bytes,
-    files_of,
-    parse_document,
-    read_settled,
-)
+from slots.storage.mirroring import current_files
 
 
 @dataclass(frozen=True)
@@ -62,24 +49,15 @@ def pack(folder: Path) -> Archive:
     ModelError
         If it is no readable model: each file's size and digest is checked.
     """
-    return read_settled(folder, lambda pointer: _packed(folder, pointer))
-
-
-def _packed(folder: Path, pointer: Pointer) -> Archive:
-    state = folder / "states" / pointer.current
-    document = read_plain(state / HEADER, most=MOST_JSON)
-    files = files_of(parse_document(document, state), state)
-    alone = {"format": FORMAT, "schema": SCHEMA, "current": pointer.current, "generations": [pointer.current]}
+    found = current_files(folder)
     file = tempfile.TemporaryFile()  # noqa: SIM115  # it is handed on
     try:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            _add(tar, POINTER, json.dumps(alone, indent=1).encode())
-            _add(tar, f"states/{pointer.current}/{HEADER}", document)
-            for name, record in sorted(files):
-                _add(tar, f"states/{pointer.current}/{name}", checked_bytes(state / name, *record))
+            for name, content in found.files.items():
+                _add(tar, name, content)
+        size = file.tell()
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
         file.seek(0)
     except BaseException:
         file.close()

@@ -73,6 +73,12 @@ class Place:
                 content: bytes = file.read(most + 1)
                 return content
 
+    def exists(self, name: str) -> bool:
+        """Whether a file of that name is there."""
+        with self._reached(name):
+            self._files.invalidate_cache()
+            return bool(self._files.exists(self._path(name)))
+
     def has(self, name: str, n_bytes: int) -> bool:
         """Whether a file of that size is there."""
         with self._reached(name):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from protocols.service.answering.loaded import Loaded
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.replicas.places import Place
-from slots.errors import SlotsError
+from slots.errors import ModelError, SlotsError, StorageError
 from slots.storage.mirroring import current_files
-from slots.storage.states import MOST_JSON, POINTER, parse_pointer
+from slots.storage.states import MOST_JSON, POINTER, STATE, parse_pointer, read_pointer
 
 _AGAIN_SECONDS = (1.0, 60.0)  # after a failure: first, and at most
 
@@ -38,29 +40,40 @@ def publish(served: ServedModel, place: Place) -> str:
     ModelError
         If the model folder is damaged.
     StorageError
-        If the place refuses.
+        If the place refuses, or holds a model folder with its history.
     """
-    found = current_files(served.folder)
     before = _published(place)
-    if before == found.state:
+    if before == read_pointer(served.folder).current:
         return before
+    found = current_files(served.folder)
     for name, content in found.files.items():
         if name == POINTER or not place.has(name, len(content)):
             place.write(name, content)
     for name in place.folders("states"):
-        if name not in (before, found.state):
+        if STATE.fullmatch(name) and name not in (before, found.state):
             place.remove(f"states/{name}")
     return found.state
 
 
 def _published(place: Place) -> str | None:
-    """The state that the place points to; None where there is none, or nobody can tell."""
-    from pathlib import Path
+    """The state that the place points to; None where there is none.
 
-    try:
-        return parse_pointer(place.read(POINTER, MOST_JSON), Path(POINTER)).current
-    except SlotsError:
+    Raises
+    ------
+    StorageError
+        If a model folder that somebody writes to lies there: to publish into it would end its history.
+    """
+    if not place.exists(POINTER):
         return None
+    with suppress(ModelError):  # damaged, by a crash of the place perhaps: it is written anew
+        pointer = parse_pointer(place.read(POINTER, MOST_JSON), Path(POINTER))
+        if len(pointer.generations) > 1 or place.exists(".lock"):
+            raise StorageError(
+                f"`{place.url}` must be a place for published models alone, got a model folder with its history. "
+                "Publish to another folder."
+            )
+        return pointer.current
+    return None
 
 
 @dataclass

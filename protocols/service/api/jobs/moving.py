@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from starlette.background import BackgroundTask
 
-from protocols.service.api.access import AdminModel, TheCaller, TheService
+from protocols.service.api.access import AdminCopy, TheCaller, TheService
 from protocols.service.inbox.events import record
 from protocols.service.jobs.archive import Archive, pack
 
@@ -21,7 +21,7 @@ _FORM = {"200": {"description": "A tar.", "content": {"application/x-tar": {"sch
 
 
 @router.get("/archive", response_class=StreamingResponse, openapi_extra={"responses": _FORM})
-async def archive(service: TheService, model: AdminModel, caller: TheCaller) -> StreamingResponse:
+async def archive(service: TheService, model: AdminCopy, caller: TheCaller) -> StreamingResponse:
     """The current generation as a tar, the same bytes each time; unpacked it is a model folder."""
     made = await asyncio.to_thread(pack, model.folder)
     detail = {"sha256": made.digest, "bytes": made.size}

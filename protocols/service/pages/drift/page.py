@@ -11,7 +11,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 
 from protocols.service.answering.recent import Tally
 from protocols.service.answering.served_model import ServedModel
-from protocols.service.api.access import AdminModel, ReadModel, TheCaller, TheService
+from protocols.service.api.access import AdminCopy, ReadModel, TheCaller, TheService
 from protocols.service.api.drifting import Acknowledgement, LabelCounts, acknowledge, by_label, fitting, told
 from protocols.service.drift.steps import steps, whole
 from protocols.service.drift.watch import calibration_of
@@ -63,7 +63,7 @@ async def show(
 async def looked_at(
     request: Request,
     service: TheService,
-    model: AdminModel,
+    model: AdminCopy,
     caller: TheCaller,
     compare_with: Annotated[Literal["stream", "calibration"], Form()] = "stream",
 ) -> Response:
