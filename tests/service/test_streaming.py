@@ -84,19 +84,21 @@ def test_a_bad_line_has_its_problem_and_the_stream_goes_on(client):
         line(good + 1, "a"),
         b"\xff\xfe\n",
         line(good),
+        b'{"input": [1' + b"0" * 400 + b", 1, 1, 1, 1, 1]}\n",
         line(good, "z").rstrip(),
     ]
     found = stream(client, b"".join(sent))
-    assert [it["line"] for it in found] == [1, 2, *range(4, 16)]
+    assert [it["line"] for it in found] == [1, 2, *range(4, 17)]
     fates = {it["line"]: it.get("problem", {}).get("status", it["fate"]) for it in found}
     assert fates == {
         1: "stored", 2: 422, 4: 422, 5: 422, 6: 422, 7: 422, 8: 422, 9: 422, 10: 422, 11: 413, 12: 409, 13: 422,
-        14: "stored", 15: "stored",
+        14: "stored", 15: 422, 16: "stored",
     }  # fmt: skip
     says = {it["line"]: it["problem"]["detail"] for it in found if "problem" in it}
     for number, words in {
         2: "one JSON object", 4: "shape", 5: "finite", 6: '{"input": ...}', 8: "text or null, got int",
         9: "no address could name it", 10: '{"input": ...}', 11: "10000 bytes", 12: "another content",
+        15: "rows of 6 numbers",
     }.items():  # fmt: skip
         assert words in says[number]
     assert {it["fate"] for it in found if "problem" in it} == {"refused"}
