@@ -86,11 +86,18 @@ def serve(
     max_body_mib: MaxBody = 8.0,
     batch_rows: BatchRows = 64,
     publish: Annotated[
-        str, typer.Option(help="Publish each generation there, for --follow: a folder, or an address such as s3://...")
+        str,
+        typer.Option(
+            metavar="PLACE",
+            help="Publish each generation there, for --follow: a folder, or an address such as s3://...",
+        ),
     ] = "",
     follow: Annotated[
         list[str] | None,
-        typer.Option(help="Answer with a model that another service publishes: PLACE/NAME, or NAME=PLACE."),
+        typer.Option(
+            metavar="PLACE/NAME",
+            help="Answer with a model that another service publishes. Or NAME=PLACE, by another name.",
+        ),
     ] = None,
     device: Device = "auto",
     demo: Annotated[

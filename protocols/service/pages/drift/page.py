@@ -83,6 +83,7 @@ async def _figures(service: Service, model: ServedModel, span: Span) -> dict[str
     return {
         "now": standing,
         "capital": 10 ** min(standing.log10, 300.0),
+        "power": round(standing.log10),
         "chance": 1 / standing.threshold,
         "span": span,
         "spans": list(SPANS),
