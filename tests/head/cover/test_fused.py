@@ -32,12 +32,16 @@ kernels = pytest.mark.skipif(not INTERPRETED and DEVICE == "cpu", reason="a test
 whole_file = pytest.mark.skipif(INTERPRETED, reason="this is that run")
 
 
+OLD_INTERPRETER = ("-W", "ignore:Conversion of an array with ndim > 0 to a scalar:DeprecationWarning")
+"""Triton 3.5 warns in its interpreter, of itself."""
+
+
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
 @pytest.mark.slow
 @whole_file
 def test_all_of_this_in_the_interpreter():
     done = subprocess.run(  # noqa: PLW1510
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *OLD_INTERPRETER, __file__],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
