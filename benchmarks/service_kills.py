@@ -12,6 +12,11 @@ was left, not what a disk does when the power fails. What is counted so far is w
     python benchmarks/service_kills.py --postgresql --kills 200 --output benchmarks/results/postgresql_stops.json
 
 stops PostgreSQL at once (``pg_ctl stop -m immediate``) under a service that goes on: ``stop_postgresql.py`` there.
+
+    python benchmarks/service_kills.py --kills 2000 --seed 1 --add --output benchmarks/results/service_kills.json
+
+adds a pass of another seed to what is on record: ten thousand kills take hours. Each pass stands there with its seed,
+commit and machine.
 """
 
 import argparse
@@ -43,16 +48,25 @@ def one_part(kind, n, seed, folder):
     return Counter(json.loads(done.stdout))
 
 
-def result(kind, counts, arguments, elapsed_s):
-    """What is written: the counts, and what they were made with."""
+def on_record(arguments):
+    """Passes and counts that a result holds already; nothing without ``--add``."""
+    if not arguments.add:
+        return [], Counter()
+    found = json.loads(arguments.output.read_text())
+    if arguments.seed in [it["seed"] for it in found["passes"]]:
+        raise SystemExit(f"Seed {arguments.seed} is on record already. Give another one with --seed.")
+    return found["passes"], Counter(found["counts"])
+
+
+def result(kind, passes, counts):
+    """What is written: the counts of all passes, and what each was made with."""
     return {
-        "schema": 1,
+        "schema": 2,
         "what": WHAT[kind],
-        **made_with(__file__, arguments.seed, ("torch", "sqlalchemy", "fastapi", "uvicorn")),
-        "elapsed_s": round(elapsed_s, 1),
         "lost": 0,  # else there would be no result
         "doubled": 0,
-        **dict(sorted(counts.items())),
+        "counts": dict(sorted(counts.items())),
+        "passes": passes,
     }
 
 
@@ -65,15 +79,21 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="Where the data lie. Default: a temporary folder.")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--add", action="store_true", help="Add to what --output holds.")
     arguments = parser.parse_args()
+    if arguments.add and arguments.output is None:
+        parser.error("--add needs --output, the result that it adds to")
     kind = "stops" if arguments.postgresql else "kills"
+    passes, before = on_record(arguments)
     counts, started, part = Counter(), time.monotonic(), 0
     while counts[kind] < arguments.kills and time.monotonic() - started < arguments.seconds:
         n = min(PART[kind], arguments.kills - counts[kind])
         counts += one_part(kind, n, 1000 * arguments.seed + part, arguments.folder)
         part += 1
         print(f"{counts[kind]} {kind}, {counts['items acknowledged']} items acknowledged", flush=True)
-        found = result(kind, counts, arguments, time.monotonic() - started)
+        made = made_with(__file__, arguments.seed, ("torch", "sqlalchemy", "fastapi", "uvicorn"))
+        this = {**made, kind: counts[kind], "elapsed_s": round(time.monotonic() - started, 1)}
+        found = result(kind, [*passes, this], before + counts)
         keep(found, arguments.output)
     print(json.dumps(found, indent=1))
 
