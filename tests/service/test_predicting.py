@@ -1,18 +1,15 @@
-"""Answers over HTTP: the same as offline, bit for bit, alone, in batches and across generations."""
+"""Answers over HTTP: the same as offline, bit for bit, alone and in batches."""
 
 import asyncio
 import gzip
 import json
-import time
 import zlib
 
 import httpx
-import numpy as np
 import pytest
-from support.service import rows, running
+from support.service import rows
 
 from protocols.recipes.building import load_model
-from slots.model.editing import relabel
 
 PATH = "/api/v1/models/small/predict"
 
@@ -47,46 +44,6 @@ def test_many_at_once_get_the_answers_they_would_get_alone(client, small):
         assert answer["margin"] == told.prediction.margins[row]
         assert answer["novelty"]["p_value"] == told.novelty.p_values[row]
         assert answer["novelty"]["score"] == round(told.novelty.scores[row], 6)
-
-
-def test_every_answer_is_of_the_generation_that_it_names(own, tmp_path):
-    """Two generations that answer differently take turns while clients ask."""
-    x, _ = rows(50, 3)
-    first = load_model(own)
-    told = {0: first.examine(x).prediction.labels.tolist()}
-    with running(own, tmp_path / "data") as client:
-
-        async def ask(until):
-            seen = []
-            async with httpx.AsyncClient(base_url=client.base_url, timeout=60) as many:
-                while not until.is_set():
-                    row = len(seen) % len(x)
-                    found = (await many.post(PATH, json={"inputs": [x[row].tolist()]})).json()
-                    seen.append((row, found["generation"], found["answers"][0]["label_id"]))
-            return seen
-
-        async def both():
-            until = asyncio.Event()
-            asking = [asyncio.create_task(ask(until)) for _ in range(4)]
-            for generation in range(1, 5):
-                await asyncio.sleep(0.2)
-                model = await asyncio.to_thread(load_model, own)
-                slots = np.flatnonzero(model.head.labels.numpy() == model.head.labels.numpy()[0])
-                await asyncio.to_thread(relabel, model, slots.tolist(), ("red", "green", "blue")[generation % 3])
-                await asyncio.to_thread(model.save, own, keep_history=True)
-                told[generation] = model.examine(x).prediction.labels.tolist()
-            end = time.monotonic() + 30
-            while client.get("/api/v1/models/small").json()["generation"] < 4:
-                assert time.monotonic() < end
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(0.5)
-            until.set()
-            return [it for seen in await asyncio.gather(*asking) for it in seen]
-
-        seen = asyncio.run(both())
-    assert all(told[generation][row] == label for row, generation, label in seen)
-    assert len({generation for _, generation, _ in seen}) >= 3
-    assert max(generation for _, generation, _ in seen) == 4
 
 
 @pytest.mark.parametrize(
