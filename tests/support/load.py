@@ -17,7 +17,10 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class Order:
-    """What to send: ``bodies`` one after the other, from the first again when all were sent, for ``seconds``."""
+    """What to send: ``bodies`` one after the other, from the first again when all were sent, for ``seconds``.
+
+    A body is a text whose characters stand for bytes (Latin-1), so that it can be of any kind.
+    """
 
     port: int
     path: str
@@ -25,6 +28,8 @@ class Order:
     seconds: float
     method: str = "GET"
     bodies: list[str] = field(default_factory=lambda: [""])
+    media: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
     warm: float = 0.3
     """Seconds before anything counts."""
     once: bool = False
@@ -43,6 +48,10 @@ class Load:
     p50: float
     p99: float
     longest: float
+    asked: int = 0
+    """All requests, those as well that were answered before or after ``seconds``."""
+    busy: float = 0.0
+    """Processor time of the clients themselves for each of them (seconds)."""
     answers: list[str] = field(default_factory=list)
 
     @property
@@ -97,12 +106,14 @@ class _Driver:
     def __init__(self, order):
         self._order = order
         head = f"{order.method} {order.path} HTTP/1.1\r\nHost: 127.0.0.1:{order.port}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in order.headers.items())
         self._requests = []
         for body in order.bodies:
-            more = f"Content-Type: application/json\r\nContent-Length: {len(body.encode())}\r\n" if body else ""
-            self._requests.append(f"{head}{more}\r\n{body}".encode())
+            more = f"Content-Type: {order.media}\r\nContent-Length: {len(body)}\r\n" if body else ""
+            self._requests.append(f"{head}{more}\r\n{body}".encode("latin-1"))
         self._sent, self.lost = 0, 0
         self._times, self._statuses = [], {}
+        self._all, self._busy = 0, time.process_time()
         self._answers = [""] * len(order.bodies) if order.keep else []
         self._from = self._last = time.perf_counter() + (0 if order.once else order.warm)
 
@@ -116,6 +127,7 @@ class _Driver:
 
     def took(self, number, began, answer):
         now = time.perf_counter()
+        self._all += 1
         if self._answers:
             self._answers[number] = answer.partition(b"\r\n\r\n")[2].decode()
         if began >= self._from and (self._order.once or now <= self._from + self._order.seconds):
@@ -129,7 +141,8 @@ class _Driver:
         seconds = self._last - self._from if self._order.once else self._order.seconds
         statuses = self._statuses | ({"lost": self.lost} if self.lost else {})
         at = [times[min(len(times) - 1, int(share * len(times)))] for share in (0.5, 0.99, 1)]
-        return Load(len(self._times), seconds, statuses, *at, self._answers)
+        busy = (time.process_time() - self._busy) / max(1, self._all)
+        return Load(len(self._times), seconds, statuses, *at, self._all, busy, self._answers)
 
 
 async def _drive(order):

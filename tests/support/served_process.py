@@ -34,6 +34,11 @@ class Served:
         found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         return int(found[1]) * 1024
 
+    def busy(self):
+        """Seconds of processor time that it took since its start, all threads together."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def forget_peak(self):
         """Let `VmHWM` begin anew."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
@@ -45,11 +50,15 @@ class Served:
         return self.process.wait(patience), time.monotonic() - asked
 
 
+COMMAND = ("-m", "protocols.commands")
+"""What Python runs."""
+
+
 @contextmanager
-def served(*arguments, environment=None, start_seconds=120):
+def served(*arguments, environment=None, start_seconds=120, program=COMMAND):
     """Start it, wait until it takes requests, and kill it at the end if nobody stopped it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "protocols.commands", "serve", *map(str, arguments), "--port", "0"],
+        [sys.executable, *program, "serve", *map(str, arguments), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
