@@ -6,7 +6,7 @@ The service answers on a model of three blobs, from one thread of this process, 
 for new generations every 20 ms; another process asks with `--clients` connections, one to three different rows a
 request, each connection as soon as it was answered. Every generation gives every row another label than the one
 before. Afterwards each generation is loaded from the folder and asked for each row alone, with `SlotModel.predict` and
-`SlotModel.assess_novelty`: label, slot, margins, kind of answer and p-value must be equal. The first difference ends it.
+`SlotModel.assess_novelty`: label, slot, margins, kind of answer and p-value must be equal; a difference ends it.
 """
 
 import argparse
@@ -47,9 +47,8 @@ def main():
             seed=arguments.seed,
         )
     if found.wrong:
-        sys.exit(
-            f"{len(found.wrong)} requests were not answered as their generation answers; the first: {found.wrong[0]}"
-        )
+        first = found.wrong[0]
+        sys.exit(f"{len(found.wrong)} requests were not answered as their generation answers; the first: {first}")
     result = {
         "schema": 1,
         "what": "answers under swaps, compared with those of the generations they name; stops at anything that differs",
