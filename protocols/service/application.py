@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from protocols.service.api import drifting, explaining, health, models, predicting, problems
+from protocols.service.api import drifting, explaining, health, models, predicting, problems, slots
 from protocols.service.api.guarding import events, keys, sessions
 from protocols.service.api.inbox import ingesting, labelling, reading, reviewing, streaming
 from protocols.service.api.jobs import following, generations, moving, starting
@@ -22,7 +22,7 @@ from protocols.service.web.timing import NotedRoute, Timed
 INBOX = (ingesting.router, streaming.router, reading.router, labelling.router, reviewing.router)
 GUARDING = (keys.router, events.router, sessions.router)
 JOBS = (starting.router, following.router, generations.router, moving.router)
-ANSWERS = (health.router, models.router, predicting.router, explaining.router, drifting.router)
+ANSWERS = (health.router, models.router, slots.router, predicting.router, explaining.router, drifting.router)
 ROUTERS = (*ANSWERS, *INBOX, *JOBS, *GUARDING, *STANDARDS, *PAGES)
 """All routes, in the order in which a path is looked up."""
 

@@ -1,6 +1,25 @@
 """A client of `slots serve`."""
 
-from slots.client.documents import Group, ItemReceipt, Job, ServedAnswer, ServedAnswers, StoredItem, StreamReceipt
+from slots.client.documents import (
+    Group,
+    ItemReceipt,
+    Job,
+    ServedAnswer,
+    ServedAnswers,
+    ServedSlot,
+    StoredItem,
+    StreamReceipt,
+)
 from slots.client.service_client import Client
 
-__all__ = ["Client", "Group", "ItemReceipt", "Job", "ServedAnswer", "ServedAnswers", "StoredItem", "StreamReceipt"]
+__all__ = [
+    "Client",
+    "Group",
+    "ItemReceipt",
+    "Job",
+    "ServedAnswer",
+    "ServedAnswers",
+    "ServedSlot",
+    "StoredItem",
+    "StreamReceipt",
+]

@@ -53,6 +53,43 @@ class ServedAnswer:
 
 
 @dataclass(frozen=True)
+class ServedSlot:
+    """A slot of the model that answers.
+
+    Parameters
+    ----------
+    slot, generation : int
+        Its number, and the generation of the model that the number belongs to.
+    label : str
+        Name of its label.
+    label_id : int
+        Id of its label.
+    made_by : int
+        Generation that made it.
+    precision, support : float or None
+        Radii of its caps (degrees); None for one without limit.
+    hits : int
+        Training examples that it matches (count).
+    held_out, held_out_right : int
+        Held-out examples that it matched, and those of its label (count).
+    lately : int
+        How many of the service's latest answers it gave (count).
+    """
+
+    slot: int
+    generation: int
+    label: str
+    label_id: int
+    made_by: int
+    precision: float | None
+    support: float | None
+    hits: int
+    held_out: int
+    held_out_right: int
+    lately: int
+
+
+@dataclass(frozen=True)
 class ServedAnswers:
     """The answers to the inputs of a request, all by one generation.
 

@@ -15,6 +15,7 @@ from slots.client.documents import (
     Job,
     ServedAnswer,
     ServedAnswers,
+    ServedSlot,
     StoredItem,
     StreamReceipt,
     group,
@@ -347,6 +348,36 @@ class Client:
             If it was cancelled, interrupted, or is not done within ``wait``; it goes on then.
         """
         return self._job("/updates", {"dry_run": dry_run, "spread": spread, "budget": budget}, wait, progress)
+
+    def slots(self, *, label: str | None = None, order: str = "label") -> Iterator[ServedSlot]:
+        """The slots that answer now, of one generation.
+
+        Parameters
+        ----------
+        label : str, optional
+            Only those of this label.
+        order : {"label", "size", "newest", "lately"}
+            What comes first.
+
+        Yields
+        ------
+        ServedSlot
+
+        Raises
+        ------
+        OutdatedError
+            If another generation answers before the last one came: the numbers may differ. Ask again.
+        """
+        start, generation = 0, None
+        while True:
+            query = {"label": label, "order": order, "start": start, "limit": 500, "generation": generation}
+            found = self._ask("GET", "/slots", query=query)
+            generation = found["generation"]
+            for it in found["slots"]:
+                yield record(ServedSlot, it, generation=generation)
+            start += len(found["slots"])
+            if not found["slots"] or start >= found["found"]:
+                return
 
     def generations(self) -> list[dict[str, Any]]:
         """All generations, the oldest first: what made each, its slots, whether it is kept and current."""

@@ -112,8 +112,8 @@ def claim(loaded: Loaded, slot: int, margin: float) -> Claim:
         label=loaded.names[int(head.labels[slot])],
         margin=math.degrees(margin) if math.isfinite(margin) else None,
         made_by=int(head.generations[slot]),
-        precision=_radius(float(head.precision_thresholds[slot])),
-        support=_radius(float(head.support_thresholds[slot])),
+        precision=radius(float(head.precision_thresholds[slot])),
+        support=radius(float(head.support_thresholds[slot])),
         hits=int(head.hits[slot]),
         held_out=seen,
         held_out_right=right,
@@ -138,7 +138,7 @@ def examples(loaded: Loaded, slot: int) -> list[Example]:
     return found
 
 
-def _radius(threshold: float) -> float | None:
+def radius(threshold: float) -> float | None:
     """Radius of a cap from its cosine (degrees); the head marks one without limit by -2, an empty one by 2."""
     if threshold > 1:
         return 0.0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlencode
 
-import numpy as np
 import torch
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -15,6 +14,7 @@ from sqlalchemy import Connection, select
 
 from protocols.pages.cards import Picture, exemplar_picture, picture, remembered_texts
 from protocols.pages.pictures import diverging, signed_sum
+from protocols.service.answering.choosing import Order, Wanted, chosen
 from protocols.service.answering.loaded import Loaded
 from protocols.service.api.access import ReadModel, TheService
 from protocols.service.api.problems import Problem
@@ -22,7 +22,6 @@ from protocols.service.inbox.tables import item
 from protocols.service.pages import stored
 from protocols.service.pages.rendering import Page, page
 from slots.model.slot_model import SlotModel
-from slots.shapes import Ids
 
 router = APIRouter(route_class=Page, include_in_schema=False, prefix="/models/{model}/slots")
 
@@ -89,8 +88,14 @@ class Filter(BaseModel):
     label: str = Field("", max_length=256)
     generation: str = Field("", pattern="^[0-9]{0,12}$")
     hits: str = Field("", pattern="^[0-9]{0,12}$")
-    order: Literal["label", "size", "newest", "lately"] = "label"
+    order: Order = "label"
     start: int = Field(0, ge=0, le=1 << 40)
+
+    @property
+    def slots(self) -> Wanted:
+        """The slots that it lets through."""
+        made = int(self.generation) if self.generation else None
+        return Wanted(self.label or None, made, int(self.hits or 0), self.order)
 
     def link(self, start: int) -> str:
         """Address of another part of the same slots."""
@@ -104,7 +109,7 @@ async def gallery(request: Request, model: ReadModel, wanted: Annotated[Filter, 
     current = model.current
     head = current.model.head
     lately = model.recent.by_slot(head.n_slots, current.generation)
-    found = chosen(current, lately, wanted)
+    found = chosen(current, lately, wanted.slots)
     return page(
         request,
         "slots.html",
@@ -161,35 +166,6 @@ async def one(request: Request, service: TheService, model: ReadModel, slot: int
         latest=latest,
         behind=behind,
     )
-
-
-def chosen(current: Loaded, lately: Ids, wanted: Filter) -> Ids:
-    """Numbers of the slots that a filter lets through, in its order.
-
-    Parameters
-    ----------
-    current : Loaded
-        Whose slots.
-    lately : int64 array of shape (slot,)
-        Latest answers of each slot.
-    wanted : Filter
-        Which.
-
-    Returns
-    -------
-    int64 array of shape (chosen slot,)
-    """
-    head = current.model.head
-    labels, made, sizes = (it.cpu().numpy() for it in (head.labels, head.generations, head.hits))
-    keep = sizes >= int(wanted.hits or 0)
-    if wanted.label:
-        keep &= np.isin(labels, [number for number, name in enumerate(current.names) if name == wanted.label])
-    if wanted.generation:
-        keep &= made == int(wanted.generation)
-    first = {"label": labels, "size": -sizes, "newest": -made, "lately": -lately}[wanted.order]
-    rows = np.lexsort((np.arange(len(labels)), -sizes, labels, first))
-    found: Ids = rows[keep[rows]].astype(np.int64)
-    return found
 
 
 def tile(current: Loaded, slot: int, lately: int) -> Tile:
