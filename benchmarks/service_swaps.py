@@ -12,6 +12,7 @@ before. Afterwards each generation is loaded from the folder and asked for each 
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -55,12 +56,16 @@ def main():
         **made_with(__file__, arguments.seed, ("torch", "numpy", "fastapi", "uvicorn")),
         "load_average": {"before": [round(it, 1) for it in before], "after": [round(it, 1) for it in os.getloadavg()]},
         "clients": arguments.clients,
-        "seconds_between_generations": arguments.every,
+        "seconds_between_generations": {
+            "asked": arguments.every,
+            "median": round(statistics.median(found.between), 3),
+            "longest": round(max(found.between), 3),
+        },
         "requests": found.requests,
         "statuses": found.statuses,
         "answers": sum(found.answers.values()),
         "different": 0,  # else there would be no result
-        "generations_written": found.written,
+        "generations_that_became_current": len(found.between) + 1,
         "generations_that_answered": len(found.answers),
         "fewest_and_most_answers_of_one": [min(found.answers.values()), max(found.answers.values())],
         "seconds": round(found.seconds, 1),

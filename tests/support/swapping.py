@@ -3,8 +3,8 @@
 import json
 import math
 import threading
+import time
 from collections import Counter
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,8 @@ from support.service import rows, running
 from slots.head.prediction import Answer
 from slots.model.editing import relabel
 from slots.model.slot_model import SlotModel
+from slots.storage.atomic import replace_file
+from slots.storage.states import POINTER
 
 NAMES = ["ant", "bee", "cat", "dog", "emu", "fox", "gnu"]
 RATE = 0.05
@@ -33,39 +35,47 @@ class Swapped:
     """Requests by status."""
     requests: int = 0
     seconds: float = 0.0
-    written: int = 0
-    """Generations that were written meanwhile."""
+    between: list = field(default_factory=list)
+    """Seconds between two generations that became current."""
 
 
 def generations(folder, n):
-    """So many models that follow a folder's own, each of which gives every input another label than the one before."""
-    model = SlotModel.load(folder)
+    """Write so many generations after a folder's own, each of which calls every input otherwise than the one before.
+
+    Then the folder's own is the current one again; the others are what the pointers that are given back name.
+    """
+    model, pointer = SlotModel.load(folder), folder / POINTER
     slots = [np.flatnonzero(model.head.labels.numpy() == label).tolist() for label in range(model.n_labels)]
-    made = []
+    first, others = pointer.read_bytes(), []
     for turn in range(n):
         for place, numbers in enumerate(slots):
             relabel(model, numbers, NAMES[(turn + place) % len(NAMES)])
-        made.append(deepcopy(model))
-    return made
+        model.save(folder, keep_history=True)
+        others.append(pointer.read_bytes())
+    replace_file(pointer, first)
+    return others
 
 
 def asked_under_swaps(folder, data, n_answers, *, clients, swaps, seconds, seed=0):
-    """Ask for so many answers, one to three a request, while new generations are written, one every so many seconds.
+    """Ask for so many answers, one to three a request, while a new generation becomes current every so many seconds.
 
-    The service is this process's; whoever asks is another one, and keeps what it was answered word for word.
+    The service is this process's; whoever asks is another one, and keeps what it was answered word for word. The
+    generations lie there beforehand, so that a swap is what a writer does last: the pointer is replaced.
     """
     x, sizes = _requests(n_answers, seed)
     parts = np.split(x, np.cumsum(sizes)[:-1])
     bodies = [json.dumps({"inputs": part.tolist()}) for part in parts]
-    over, prepared, written = threading.Event(), generations(folder, swaps), []
+    over, pointers, written = threading.Event(), generations(folder, swaps), []
 
     with running(folder, data, poll_seconds=0.02) as client:
 
         def write():
-            for model in prepared:
-                if over.wait(seconds):
+            began = time.monotonic()
+            for turn, pointer in enumerate(pointers):
+                if over.wait(max(0.0, began + turn * seconds - time.monotonic())):
                     return
-                written.append(model.save(folder, keep_history=True))
+                replace_file(folder / POINTER, pointer)
+                written.append(time.monotonic())
 
         writing = threading.Thread(target=write)
         writing.start()
@@ -74,9 +84,10 @@ def asked_under_swaps(folder, data, n_answers, *, clients, swaps, seconds, seed=
         finally:
             over.set()
             writing.join()
+    replace_file(folder / POINTER, pointers[-1])  # it names all generations
     found = _compared(folder, parts, load.answers)
     found.statuses, found.requests, found.seconds = load.statuses, len(parts), load.seconds
-    found.written = len(written)
+    found.between = np.diff(written).tolist()
     return found
 
 

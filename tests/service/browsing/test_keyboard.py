@@ -1,8 +1,10 @@
 """The review in a real browser, by keyboard alone; and with scripts turned off."""
 
+import re
+
 import pytest
 from support.browsers import check_quiet, window
-from support.inbox_rows import items, put_items, with_database
+from support.inbox_rows import items, put_items, put_labels, with_database
 from support.service import rows, running
 
 from protocols.service.inbox import labels, reviews
@@ -105,6 +107,20 @@ def test_thirty_groups_an_update_and_an_undo_by_keyboard_alone(served, browser):
         check_quiet(page, watched, base)
 
 
+def test_what_came_of_grouping_stands_in_the_box_of_further_acts(own, tmp_path, browser):
+    put_items(tmp_path, own, X[:100])
+    put_labels(tmp_path, dict(zip(range(1, 12), ["ten", *"0123456789"], strict=True)))
+    with running(own, tmp_path) as client, window(browser, str(client.base_url)) as (page, watched):
+        page.goto(REVIEW)
+        page.get_by_role("button", name="Group them").click()
+        page.wait_for_url(f"**{REVIEW}")
+        assert re.fullmatch(r"\d+ groups cover \d+% of \d+ unmatched items, the largest first\.", said(page))
+        assert page.get_by_role("status").count() == 1
+        assert re.match(r"Labelled \d+ items? “9”\. Group 2 of ", press(page, ["9"]))  # though eleven names are in use
+        assert page.get_by_role("status").count() == 1
+        check_quiet(page, watched, str(client.base_url).rstrip("/"))
+
+
 def test_keys_do_nothing_while_a_name_is_written(served, browser):
     client, _, data, _ = served
     with window(browser, str(client.base_url)) as (page, _):
@@ -129,12 +145,12 @@ def test_without_scripts_it_works_by_forms(served, browser):
         page.goto(REVIEW)
         page.get_by_label("Name of the group").fill("sable")
         page.get_by_role("button", name="Label the group").click()
-        assert page.locator("p.told").inner_text() == f"Labelled {SIZE} items “sable”."
+        assert page.locator(".told").inner_text() == f"Labelled {SIZE} items “sable”."
         page.get_by_role("button", name="Skip s").click()
         assert page.locator("#group-title").inner_text().startswith("Group 3 of")
         page.get_by_role("button", name="Undo u").click()
         page.get_by_role("button", name="Undo u").click()
-        assert page.locator("p.told").inner_text() == f"Undone: the label of {SIZE} items."
+        assert page.locator(".told").inner_text() == f"Undone: the label of {SIZE} items."
         assert all(it["state"] == "open" for it in items(data).values())
         assert watched.foreign(base) == []
 

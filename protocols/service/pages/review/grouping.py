@@ -181,7 +181,9 @@ def _standing(shown: Shown) -> str:
     if not shown.review.open:
         return "No group is open any more."
     left = _items(shown.group.size - len(shown.group.out))
-    return f"Group {shown.group.place + 1} of {shown.review.groups}: {left}, {shown.review.open} groups open."
+    return (
+        f"Group {shown.group.place + 1} of {shown.review.groups}: {left}, {_several(shown.review.open, 'group')} open."
+    )
 
 
 async def _shown(service: Service, model: ServedModel, *, at: int | None, more: bool) -> Shown:
@@ -202,7 +204,7 @@ async def _shown(service: Service, model: ServedModel, *, at: int | None, more: 
             grouping=_grouping(connection, model.name),
             labelled=stored.count(connection, model.name, state="labelled"),
             names=offered,
-            offers=offers.with_keys(offers.in_order(connection, model.name, offered[:10])),
+            offers=offers.with_keys(offers.in_order(connection, model.name, offers.few(offered))),
             given=_given(connection, group),
             before=group.place - 1 if group is not None and group.place else None,
             after=_after(connection, group),
@@ -252,7 +254,11 @@ def _newer(connection: Connection, found: Review) -> int:
 
 
 def _items(n: int) -> str:
-    return f"{n:,} item{'' if n == 1 else 's'}"
+    return _several(n, "item")
+
+
+def _several(n: int, word: str) -> str:
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def _quoted(name: str) -> str:

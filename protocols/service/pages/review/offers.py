@@ -58,14 +58,41 @@ def in_order(connection: Connection, model: str, offered: Sequence[str]) -> list
 
 
 def with_keys(offered: Sequence[str]) -> list[Offer]:
-    """The first ten names, each with a digit; one that is a digit has itself.
+    """Names, each with a digit; one that is a digit has itself.
+
+    Parameters
+    ----------
+    offered : sequence of str
+        Ten at most, such as `few` gives.
+
+    Returns
+    -------
+    list of Offer
+        In the order of the names.
 
     Examples
     --------
     >>> [(it.key, it.name) for it in with_keys(["cat", "1", "dog"])]
     [('2', 'cat'), ('1', '1'), ('3', 'dog')]
     """
-    few = list(offered)[: len(_KEYS)]
-    own = {name: name for name in few if name in _KEYS and len(name) == 1}
-    free = iter(key for key in _KEYS if key not in own)
-    return [Offer(own.get(name) or next(free), name) for name in few]
+    free = iter(key for key in _KEYS if key not in offered)
+    return [Offer(name if _is_key(name) else next(free), name) for name in offered]
+
+
+def few(offered: Sequence[str]) -> list[str]:
+    """As many names as there are keys, the first of them, but all that are digits: no key may give another digit.
+
+    Examples
+    --------
+    >>> few(["cat", "dog", *"0123456789"])
+    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']
+    >>> few(["cat", "1", "dog"])
+    ['cat', '1', 'dog']
+    """
+    others = len(_KEYS) - sum(map(_is_key, offered))
+    taken = set([name for name in offered if not _is_key(name)][:others])
+    return [name for name in offered if _is_key(name) or name in taken]
+
+
+def _is_key(name: str) -> bool:
+    return len(name) == 1 and name in _KEYS
