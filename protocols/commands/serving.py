@@ -49,6 +49,15 @@ MaxBody = Annotated[
         "--max-body-mib", envvar="SLOTS_MAX_BODY_MIB", min=0.001, help="A request's body, or a stream's line, in MiB."
     ),
 ]
+MaxArchive = Annotated[
+    float,
+    typer.Option(
+        "--max-archive-mib",
+        envvar="SLOTS_MAX_ARCHIVE_MIB",
+        min=0.001,
+        help="A model's archive that is imported, after decompression, in MiB.",
+    ),
+]
 BatchRows = Annotated[
     int,
     typer.Option(envvar="SLOTS_BATCH_ROWS", min=1, help="Inputs of several requests that are answered together."),
@@ -84,6 +93,7 @@ def serve(
     max_gib: MaxSize = 50.0,
     min_free_mib: MinFree = 256.0,
     max_body_mib: MaxBody = 8.0,
+    max_archive_mib: MaxArchive = 1024.0,
     batch_rows: BatchRows = 64,
     publish: Annotated[
         str,
@@ -140,7 +150,12 @@ def serve(
         false_alarm_rate=rate,
         drain_seconds=drain,
         admin_key=given_key(admin_key_file),
-        limits=Limits(requests_per_second=requests, body=round(max_body_mib * 2**20), batch_rows=batch_rows),
+        limits=Limits(
+            requests_per_second=requests,
+            body=round(max_body_mib * 2**20),
+            archive=round(max_archive_mib * 2**20),
+            batch_rows=batch_rows,
+        ),
         keeping=Keeping(
             policy=Policy.parse(store, Policy()) if store else Policy(),
             items=max_items,

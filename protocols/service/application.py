@@ -15,7 +15,7 @@ from protocols.service.pages.routes import PAGES
 from protocols.service.service import Service
 from protocols.service.standards.metrics import Metrics
 from protocols.service.standards.routes import STANDARDS
-from protocols.service.web.bodies import STREAMED, BoundedBodies
+from protocols.service.web.bodies import BoundedBodies
 from protocols.service.web.guard import Guard
 from protocols.service.web.timing import NotedRoute, Timed
 
@@ -49,7 +49,7 @@ def application(service: Service) -> FastAPI:
     app.state.metrics = metrics = Metrics(service)
     problems.install(app)
     app.add_middleware(NotedRoute)
-    app.add_middleware(BoundedBodies, limits=service.settings.limits, streamed=STREAMED)
+    app.add_middleware(BoundedBodies, limits=service.settings.limits)
     app.add_middleware(Guard, service=service)  # the last one added is the first one asked
     app.add_middleware(Timed, told=metrics.request)  # added last, it stands first
     return app

@@ -19,6 +19,8 @@ class Limits:
     ----------
     body : int
         Bytes of a request body after decompression.
+    archive : int
+        Bytes of a model's archive that is imported, as it comes and after decompression.
     first_body : int
         Bytes of a body of somebody who has shown no key, such as the form at the login.
     bodies : int
@@ -46,6 +48,7 @@ class Limits:
     """
 
     body: int = 8 << 20
+    archive: int = 1 << 30
     first_body: int = 16 << 10
     bodies: int = 64 << 20
     pixels: int = 25_000_000

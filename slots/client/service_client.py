@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -24,8 +25,8 @@ from slots.client.documents import (
     stream_receipt,
 )
 from slots.client.inputs import as_inputs, as_line, in_turns
-from slots.client.transport import Transport
-from slots.errors import ServiceError, SlotsError, UsageError
+from slots.client.transport import Transport, error_kind
+from slots.errors import ServiceError, UsageError
 from slots.progress import Progress, silent
 
 _POLL_SECONDS = 0.2
@@ -399,6 +400,67 @@ class Client:
         body = {"to": to, "if_needed": to is not None}
         return dict(self._ask("POST", "/undo", body=body, repeatable=to is not None))
 
+    def save_archive(self, path: str | Path) -> Path:
+        """Save the current generation as one file; unpacked it is a model folder.
+
+        Parameters
+        ----------
+        path : path
+            Of the file, which must not be there.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        StorageError
+            If it is there, or cannot be written.
+        ServiceError
+            If what came is not what the service sent; nothing is kept then.
+        """
+        return self._transport.fetch(self._path("/archive"), Path(path))
+
+    def import_archive(
+        self,
+        path: str | Path,
+        *,
+        dry_run: bool = False,
+        generation: int | None = None,
+        wait: float = 600.0,
+        progress: Progress = silent,
+    ) -> Job:
+        """Make a model that `save_archive` saved the next generation of this one; `undo` leads back.
+
+        Parameters
+        ----------
+        path : path
+            Of the file.
+        dry_run : bool, default False
+            Only find out what would change.
+        generation : int, optional
+            The one that must be there, such as ``before`` of the dry run. Default: whichever is there.
+        wait : float, default 600
+            For the job (seconds).
+        progress : callable, optional
+            ``progress(step, share)``, told what the job does.
+
+        Returns
+        -------
+        Job
+            That is done; ``result["changed"]`` counts remembered examples that are answered otherwise,
+            ``result["proven"]`` says whether no matched answer can be.
+
+        Raises
+        ------
+        SlotsError
+            If the file is no archive of a model that takes the same inputs, or the job failed.
+        ServiceError
+            If it was cancelled, interrupted, or is not done within ``wait``; it goes on then.
+        """
+        query = {"dry_run": str(dry_run).lower(), "generation": generation}
+        return self._followed(self._transport.send(self._path("/archive"), Path(path), query=query), wait, progress)
+
     def _path(self, path: str) -> str:
         return f"/api/v1/models/{quote(self.model, safe='')}{path}"
 
@@ -406,8 +468,11 @@ class Client:
         return self._transport.ask(method, self._path(path), **more)
 
     def _job(self, path: str, order: dict[str, Any], wait: float, progress: Progress) -> Job:
+        return self._followed(self._ask("POST", path, body=order, repeatable=False), wait, progress)
+
+    def _followed(self, document: Mapping[str, Any], wait: float, progress: Progress) -> Job:
         until = time.monotonic() + wait
-        job = record(Job, self._ask("POST", path, body=order, repeatable=False))
+        job = record(Job, document)
         while not job.over:
             if time.monotonic() > until:
                 raise ServiceError(f"The job {job.id} is not done after {wait} seconds. It goes on; wait longer.")
@@ -415,7 +480,10 @@ class Client:
             time.sleep(_POLL_SECONDS)
             job = record(Job, self._transport.ask("GET", f"/api/v1/jobs/{job.id}"))
         if job.state == "failed":
-            raise SlotsError(str((job.error or {}).get("detail", "The job failed. See the service's log.")))
+            said = job.error or {}
+            raise error_kind(int(said.get("status", 500)))(
+                str(said.get("detail", "The job failed, and nobody said why."))
+            )
         if job.state != "done":
             raise ServiceError(f"The job {job.id} was {job.state}: nothing of it is kept. Start it again.")
         progress(job.step, job.share)

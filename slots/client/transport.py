@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from slots.errors import (
     DataError,
@@ -28,6 +33,7 @@ _ERRORS: dict[int, type[SlotsError]] = {
 _BUSY = frozenset({429, 502, 503, 504})
 _UNTAKEN = frozenset({408, 503})  # of a stream that ends: this line and those after it were not taken
 _NDJSON = "application/x-ndjson"
+_PIECE = 1 << 18  # bytes of a file that are sent at once
 _LONGEST_WAIT = 10.0  # seconds between two tries
 
 
@@ -108,10 +114,7 @@ class Transport:
                 answer = self._client.request(method, path, json=body, params=given, headers=headers)
             except self._failures as error:
                 if last or not (repeatable or isinstance(error, self._unsent)):
-                    raise ServiceError(
-                        f"The service at {self._address} cannot be reached: {error or type(error).__name__}. "
-                        "Is `slots serve` running there?"
-                    ) from error
+                    raise self._unreached(error) from error
                 time.sleep(_wait(tried))
                 continue
             # 409 with a key after a try: the service is still busy with the first of them.
@@ -120,6 +123,91 @@ class Transport:
                 return _document(answer)
             time.sleep(_wait(tried, answer.headers.get("Retry-After")))
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def send(self, path: str, file: Path, *, query: Mapping[str, Any] | None = None) -> Any:
+        """PUT a file, with its digest, and return the answer's JSON document; sent again only where it was refused.
+
+        Parameters
+        ----------
+        path : str
+            Of the request.
+        file : Path
+            What is sent.
+        query : mapping, optional
+            Parameters; those that are None are left out.
+
+        Raises
+        ------
+        SlotsError
+            As `ask`; `UsageError` if the file cannot be read.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        try:
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").digest()
+                size = opened.tell()
+        except OSError as error:
+            raise UsageError(f"`{file}` must be a file that can be read, got: {error.strerror or error}.") from error
+        headers = {"Content-Type": "application/x-tar", "Content-Length": str(size), "Repr-Digest": _said(digest)}
+        for tried in range(self._retries + 1):
+            last = tried == self._retries
+            try:
+                with file.open("rb") as opened:
+                    answer = self._client.put(path, content=_pieces(opened), params=given, headers=headers)
+            except self._failures as error:
+                if last or not isinstance(error, self._unsent):
+                    raise self._unreached(error) from error
+                time.sleep(_wait(tried))
+                continue
+            if last or answer.status_code not in _BUSY:
+                return _document(answer)
+            time.sleep(_wait(tried, answer.headers.get("Retry-After")))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def fetch(self, path: str, file: Path) -> Path:
+        """GET a file, and put it in its place when it is whole.
+
+        Parameters
+        ----------
+        path : str
+            Of the request.
+        file : Path
+            Where it goes; nothing may be there.
+
+        Raises
+        ------
+        SlotsError
+            As `ask`; `StorageError` if something is there or the disk refuses.
+        """
+        aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            if os.path.lexists(file):
+                raise StorageError(f"`{file}` must not be there yet. Choose another name.")
+            try:
+                with aside.open("xb") as opened, self._client.stream("GET", path) as answer:
+                    if not answer.is_success:
+                        answer.read()
+                        _document(answer)
+                    digest = hashlib.sha256()
+                    for piece in answer.iter_bytes():
+                        digest.update(piece)
+                        opened.write(piece)
+                if answer.headers.get("Repr-Digest") != _said(digest.digest()):
+                    raise ServiceError("What came is not what the service sent. Fetch it again.")
+                aside.rename(file)
+            except self._failures as error:
+                raise self._unreached(error) from error
+        except OSError as error:
+            raise StorageError(f"`{file}` must be writable, got: {error.strerror or error}.") from error
+        finally:
+            aside.unlink(missing_ok=True)
+        return file
+
+    def _unreached(self, error: Exception) -> ServiceError:
+        return ServiceError(
+            f"The service at {self._address} cannot be reached: {error or type(error).__name__}. "
+            "Is `slots serve` running there?"
+        )
 
     def exchange(
         self, path: str, lines: Sequence[bytes], *, query: Mapping[str, Any] | None = None
@@ -178,11 +266,26 @@ class Transport:
                 time.sleep(_wait(tried, asked))
 
 
+def _said(digest: bytes) -> str:
+    """A SHA-256 as the header Repr-Digest has it (RFC 9530)."""
+    return f"sha-256=:{base64.b64encode(digest).decode()}:"
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(_PIECE):
+        yield piece
+
+
 def _wait(tried: int, asked: str | None = None) -> float:
     """Seconds until the next try: what the service asks for, else twice as long each time."""
     if asked is not None and asked.isascii() and asked.isdecimal():
         return min(float(asked), _LONGEST_WAIT)
     return float(min(0.1 * 2**tried, _LONGEST_WAIT))
+
+
+def error_kind(status: int) -> type[SlotsError]:
+    """The package's own error that a status stands for."""
+    return _ERRORS.get(status, UsageError if 400 <= status < 500 else ServiceError)
 
 
 def _document(answer: httpx.Response) -> Any:
@@ -196,5 +299,6 @@ def _document(answer: httpx.Response) -> Any:
     if answer.is_success and found is not None:
         return found
     said = found.get("detail") if isinstance(found, dict) else None
-    kind = _ERRORS.get(answer.status_code, UsageError if 400 <= answer.status_code < 500 else ServiceError)
-    raise kind(str(said or f"The service answered {answer.status_code} without a sentence on it. Is it `slots serve`?"))
+    raise error_kind(answer.status_code)(
+        str(said or f"The service answered {answer.status_code} without a sentence on it. Is it `slots serve`?")
+    )

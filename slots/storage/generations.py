@@ -6,6 +6,7 @@ means writing the older content once more, under a new number, and going back ca
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from slots.storage.locking import reserved
 from slots.storage.store import read_headers, read_state, restore_state
 
 _MOST_NUMBER = 1 << 53
+_BACK = {"undo": "to", "import": "goes_on_from"}  # which figure says where the content goes on from
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,37 @@ def history_lines(header: dict[str, Any]) -> list[dict[str, Any]]:
             "The model's history is damaged or was edited: its lines do not follow each other. Use a copy."
         )
     return list(lines)
+
+
+def lineage(lines: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """Numbers of the generations whose work is in the newest one, that one first.
+
+    Parameters
+    ----------
+    lines : sequence of mappings
+        Lines of a history, as `history_lines` gives them. An undo goes on from the generation that it went back to, and
+        so does an import, if from any.
+
+    Yields
+    ------
+    int
+
+    Examples
+    --------
+    >>> lines = [{"number": 0, "what": "fit"}, {"number": 1, "what": "update"}]
+    >>> list(lineage(lines)), list(lineage([*lines, {"number": 2, "what": "undo", "figures": {"to": 0}}]))
+    ([1, 0], [2, 0])
+    """
+    behind: dict[int, Any] = {}
+    last = None
+    for line in lines:
+        back = _BACK.get(line["what"])
+        behind[line["number"]] = last if back is None else line.get("figures", {}).get(back)
+        last = line["number"]
+    while last in behind:
+        yield last
+        before = behind[last]
+        last = before if isinstance(before, int) and before < last else None
 
 
 def _is_line(line: Any, before: int) -> bool:
@@ -270,11 +303,30 @@ def _target(entries: list[LogEntry], to: int | None) -> LogEntry:
 
 def _restored_header(older: dict[str, Any], current: dict[str, Any], *, n_slots: int) -> dict[str, Any]:
     """The older header, in which generations and label ids go on from the current one."""
-    number = generation_of(current)
+    number, to = generation_of(current), generation_of(older)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    to = generation_of(older)
     figures = {"when": when, "detail": f"to generation {to}", "to": to, "from": number}
-    line = {"number": number + 1, "what": "undo", "n_slots": n_slots, "figures": figures}
-    names = list(older.get("class_names", []))
+    return continued(older, current, {"number": number + 1, "what": "undo", "n_slots": n_slots, "figures": figures})
+
+
+def continued(content: dict[str, Any], current: dict[str, Any], line: dict[str, Any]) -> dict[str, Any]:
+    """A header of another state as the next one of a model: its history and its label ids go on from the current one.
+
+    Parameters
+    ----------
+    content : dict
+        The header whose content becomes current.
+    current : dict
+        The model's current header.
+    line : dict
+        The new line of the history; its number is above all before it.
+
+    Returns
+    -------
+    dict
+        Labels that were given out beyond those of ``content`` stay taken, as ``undone label N``.
+    """
+    names = list(content.get("class_names", []))
     names += [f"undone label {label}" for label in range(len(names), len(current.get("class_names", [])))]
-    return {**older, "generation": number + 1, "history": [*current.get("history", []), line], "class_names": names}
+    history = [*current.get("history", []), line]
+    return {**content, "generation": line["number"], "history": history, "class_names": names}

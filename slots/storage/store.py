@@ -135,15 +135,47 @@ def restore_state(folder: str | Path, place: int, *, header: Mapping[str, Any]) 
         If the header is no JSON.
     """
     root = Path(folder)
-    old = read_pointer(root)
-    source = root / "states" / state_name(root, old, place)
+    source = root / "states" / state_name(root, read_pointer(root), place)
+    return copy_state(root, source, header=header, like=source)
+
+
+def copy_state(folder: str | Path, source: Path, *, header: Mapping[str, Any], like: Path | None = None) -> Path:
+    """Make the tensors of a state, wherever it lies, current under a new header; all states that are there stay.
+
+    Parameters
+    ----------
+    folder : path
+        A folder that `write_state` wrote.
+    source : Path
+        The folder of a state, of this model folder or of another.
+    header : mapping
+        As in `write_state`; its ``history`` must begin with that of the current state.
+    like : Path, optional
+        A state of this folder whose files get a second name where they are equal. Default: the current one.
+
+    Returns
+    -------
+    Path
+        The folder of the new state.
+
+    Raises
+    ------
+    StorageError
+        If somebody else is writing or has written since, or the disk refuses. Nothing has changed then.
+    ModelError
+        If one of the two is none, or the source is damaged.
+    UsageError
+        If the header is no JSON.
+    """
+    root = Path(folder)
+    read_pointer(root)
     with storage(root), _locked(root):
         old = read_pointer(root)
         records = files_of(load_document(source), source)
         files = {name: checked_bytes(source / name, *record) for name, record in records}
         files[HEADER] = _serialise_header(header, _digests(files))
         _refuse_fork(root, old, files[HEADER])
-        return put_state(root, old, files, like=source, keep_history=True)
+        return put_state(root, old, files, like=like or root / "states" / old.current, keep_history=True)
 
 
 def read_state(folder: str | Path, generation: int | None = None) -> State:

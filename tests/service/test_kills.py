@@ -26,7 +26,7 @@ KILLS = 40
 
 def test_a_killed_service_loses_nothing_and_does_nothing_twice(tmp_path):
     command = [sys.executable, support.kill_service.__file__, "--kills", str(KILLS), "--seed", "3"]
-    command += ["--least", "generations acknowledged=2", "--least", "jobs interrupted=1"]
+    command += ["--least", "generations acknowledged=2", "--least", "jobs interrupted=1", "--least", "imports done=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads(done.stdout)
@@ -37,6 +37,7 @@ def test_a_killed_service_loses_nothing_and_does_nothing_twice(tmp_path):
     assert counts["sent again"] >= 10
     assert counts["generations acknowledged"] >= 2
     assert counts["jobs interrupted"] >= 1
+    assert counts["imports done"] >= 1
 
 
 @pytest.fixture(scope="module")

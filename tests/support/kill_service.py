@@ -2,12 +2,13 @@
 
     python tests/support/kill_service.py --kills 300 --seed 0
 
-People (`service_people.py`) send items, label them, work through query lists, start updates and undo them, and write
-down what was acknowledged. At a random moment SIGKILL ends the service: its process with the process of its jobs, or
-the former alone, under load or while it starts. It is started again on what it left, and then (`service_verdict.py`)
-each acknowledged item must be there once with its content, each label and act once and whole, the model at the last
-acknowledged generation or the one after it, no job running that nobody does, and the log of events whole. People then
-send again what had no answer, which must be done once. Prints one JSON object of counts, or fails.
+People (`service_people.py`) send items, label them, work through query lists, start updates, import the model of the
+fit, undo it, and write down what was acknowledged. At a random moment SIGKILL ends the service: its process with the
+process of its jobs, or the former alone, under load or while it starts. It is started again on what it left, and then
+(`service_verdict.py`) each acknowledged item must be there once with its content, each label and act once and whole,
+the model at the last acknowledged generation or the one after it, no job running that nobody does, and the log of
+events whole. People then send again what had no answer, which must be done once. Prints one JSON object of counts, or
+fails.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from protocols.service.callers import LOCAL, Role
 from protocols.service.engines.engine import make_engine, reading
 from protocols.service.gate.keys import add_key
 from protocols.service.inbox.database import Database
+from protocols.service.jobs.archive import pack
 from slots.model.comparison import diff
 from slots.model.slot_model import SlotModel
 from slots.storage.generations import log
@@ -110,7 +112,8 @@ class Life:
         finally:
             database.close()
         self.watch = Connection(keys["watch"])
-        self.admin = Admin("root", keys["root"], self.seed)
+        with pack(self.fits / "small").file as packed:
+            self.admin = Admin("root", keys["root"], self.seed, packed.read())
         self.people = [
             Sender("ann", keys["ann"], self.seed + 1, self.centres),
             Sender("bob", keys["bob"], self.seed + 2, self.centres),

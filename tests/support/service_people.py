@@ -397,10 +397,11 @@ class Reviewer(Labeller):
 
 
 class Admin(Person):
-    """Somebody who starts jobs, follows each to its end, and goes back to older generations."""
+    """Somebody who starts jobs, imports a model, follows each to its end, and goes back to older generations."""
 
-    def __init__(self, name: str, key: str, seed: int) -> None:
+    def __init__(self, name: str, key: str, seed: int, archive: bytes = b"") -> None:
         super().__init__(name, key, seed)
+        self.archive = archive
         self.jobs: dict[int, dict[str, Any]] = {}
         """Documents of the jobs that are over."""
         self.following: int | None = None
@@ -417,20 +418,22 @@ class Admin(Person):
         what = self.chance.random()
         if what < 0.25:
             return self._order("review", {})
-        if what < 0.75:
+        if what < 0.65:
             return self._order("updates", {"spread": self.chance.random() < 0.5})
-        if what < 0.85:
+        if what < 0.79 and self.archive:
+            self.open = True
+            return Act("PUT", f"{MODEL}/archive", self.archive, keyed=False, then=self._ordered, fine=(202,))
+        if what < 0.88:
             return self._order("edits", {"what": "relabel", "slots": [0], "label": self.chance.choice(NAMES)})
         return self._undo()
 
     def _order(self, what: str, body: dict[str, Any]) -> Act:
         self.open = what != "review"
+        return Act("POST", f"{MODEL}/{what}", body, keyed=False, then=self._ordered, fine=(202,))
 
-        def then(document: dict[str, Any]) -> None:
-            self.following = document["id"]
-            self.running.set()
-
-        return Act("POST", f"{MODEL}/{what}", body, keyed=False, then=then, fine=(202,))
+    def _ordered(self, document: dict[str, Any]) -> None:
+        self.following = document["id"]
+        self.running.set()
 
     def _followed(self, document: dict[str, Any]) -> None:
         if document["state"] in ("queued", "running"):
@@ -448,6 +451,7 @@ class Admin(Person):
         if document["state"] == "done":
             self.generation = max(self.generation, document["result"].get("generation", 0))
             self.counts["generations acknowledged"] += document["kind"] != "review"
+            self.counts["imports done"] += document["kind"] == "import" and not document["result"].get("same")
         self.following, self.open = None, False
         self.settled += 1
         self.running.clear()

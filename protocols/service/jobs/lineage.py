@@ -8,13 +8,16 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from protocols.service.inbox.tables import item, job
+from slots.storage import generations
 from slots.storage.generations import Generation
 
 _AT_ONCE = 500
 
 
 def lineage(history: Sequence[Generation]) -> frozenset[int]:
-    """Numbers of the generations whose work is in the newest one: an undo takes out those it went back behind.
+    """Numbers of the generations whose work is in the newest one.
+
+    An undo takes out those that it went back behind, and an import those that it does not go on from.
 
     Parameters
     ----------
@@ -31,14 +34,8 @@ def lineage(history: Sequence[Generation]) -> frozenset[int]:
     >>> sorted(lineage(lines[:2])), sorted(lineage(lines))
     ([0, 1], [0, 2])
     """
-    inside: list[int] = []
-    behind: dict[int, frozenset[int]] = {}
-    for line in history:
-        if line.what == "undo":
-            inside = sorted(behind.get(int(line.figures["to"]), frozenset()))
-        inside.append(line.number)
-        behind[line.number] = frozenset(inside)
-    return frozenset(inside)
+    lines = [{"number": line.number, "what": line.what, "figures": line.figures} for line in history]
+    return frozenset(generations.lineage(lines))
 
 
 def give_back_unlearned(connection: Connection, model: str, inside: Collection[int]) -> int:

@@ -26,6 +26,8 @@ from protocols.service.jobs.gathering import gather
 from protocols.service.jobs.memory import need
 from protocols.service.jobs.outcomes import KEEP, as_it_is, landed
 from protocols.service.jobs.records import Job, JobState
+from protocols.service.jobs.unpacking import ARCHIVE
+from protocols.service.jobs.uploads import Uploads
 from protocols.service.statuses import problem_details, status_of
 from slots.errors import StorageError
 
@@ -69,12 +71,16 @@ class JobRunner:
         self._stopping = False
         self.again = AnsweringAgain(database, models, content)
         """Answers the items of the inbox anew when another generation answers."""
+        self.uploads = Uploads(data / "archives")
+        """Archives that wait for their job."""
 
     async def start(self) -> None:
         """Settle the jobs that a stop or a crash left, and begin to work."""
         for job in await self._database.read(lambda it: records.in_state(it, "running")):
             await self._settle_left(job)
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        waiting = await self._database.read(lambda it: records.in_state(it, "queued"))
+        await asyncio.to_thread(self.uploads.sweep, {str(it.arguments.get("upload")) for it in waiting})
         await self.again.start()
         self._tasks = [asyncio.create_task(self._consume(served)) for served in self._models.values()]
 
@@ -95,7 +101,7 @@ class JobRunner:
         await self._children.close()
 
     async def submit(
-        self, served: ServedModel, kind: records.Kind, arguments: Mapping[str, Any], *, caller: Caller
+        self, served: ServedModel, kind: records.Kind, arguments: Mapping[str, Any], *, caller: Caller, size: int = 0
     ) -> Job:
         """Queue a job.
 
@@ -109,6 +115,8 @@ class JobRunner:
             What is asked, as JSON.
         caller : Caller
             Who asks.
+        size : int, default 0
+            Of the model that the job takes into memory beside this one (bytes).
 
         Returns
         -------
@@ -119,7 +127,7 @@ class JobRunner:
         Refused
             If too many wait, or there is too little memory for another model.
         """
-        short = await asyncio.to_thread(need, served.folder)
+        short = await asyncio.to_thread(need, served.folder, size)
         if short:
             raise Refused(short)
 
@@ -163,6 +171,7 @@ class JobRunner:
 
         waiting = await self._database.write(work)
         if waiting is not None:
+            self._drop_upload(waiting)
             self._tell(waiting)
             return waiting
         self._cancelled.add(job.number)
@@ -192,6 +201,7 @@ class JobRunner:
                 await self._finish(job, "failed", error=problem_details(*status_of(error)))
             finally:
                 self._cancelled.discard(job.number)
+                self._drop_upload(job)
 
     async def _carry_out(self, served: ServedModel, job: Job) -> None:
         """One job, from its material to its end."""
@@ -214,7 +224,13 @@ class JobRunner:
                 await self._children.give_back(child)
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
+    def _drop_upload(self, job: Job) -> None:
+        if job.kind == "import":
+            self.uploads.drop(job.arguments["upload"])
+
     async def _gather(self, served: ServedModel, job: Job, folder: Path) -> None:
+        if job.kind == "import":
+            await asyncio.to_thread(self.uploads.hand_over, job.arguments["upload"], folder / ARCHIVE)
         if job.kind not in ("review", "update"):
             return
         model = served.current.model

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,12 +14,17 @@ from protocols.service.callers import Role
 from protocols.service.settings import Limits
 from protocols.service.web.answers import answer
 
-STREAMED = ("/items/stream",)
-"""Ends of the paths whose bodies are streams: their routes read them line by line, and bound each line."""
+STREAMED = (("POST", "/items/stream"), ("PUT", "/archive"))
+"""Methods and ends of the paths whose bodies are streams: their routes read them piece by piece, with own bounds."""
 
 _WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 _SAID_ONCE = (b"content-type", b"content-encoding", b"inference-header-content-length")
+
+
+def is_streamed(scope: Mapping[str, Any]) -> bool:
+    """Whether a request's body is a stream, which its route reads itself."""
+    return any(scope["method"] == method and scope["path"].endswith(end) for method, end in STREAMED)
 
 
 class BoundedBodies:
@@ -29,17 +36,15 @@ class BoundedBodies:
         What stands behind.
     limits : Limits
         `Limits.body` counts bytes after decompression.
-    streamed : tuple of str, optional
-        Ends of paths whose bodies are streams; they are bounded by the routes themselves.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, streamed: tuple[str, ...] = ()) -> None:
-        self._app, self._limits, self._streamed = app, limits, streamed
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app, self._limits = app, limits
         self._held = Held(limits.bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose body is not what it should be; hand all others on."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"].endswith(self._streamed):
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or is_streamed(scope):
             await self._app(scope, receive, send)
             return
         share = Share(self._held)

@@ -10,7 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from protocols.service.web.answers import come_again, refusal
-from protocols.service.web.bodies import STREAMED
+from protocols.service.web.bodies import is_streamed
 from protocols.service.web.connections import Connections
 
 _HEAD_BYTES = 64 << 10  # of a request line and headers
@@ -92,7 +92,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The request begins: a stream's own route says how long it may wait for what."""
         super().on_headers_complete()
-        if self.scope["method"] == "POST" and self.scope["path"].endswith(STREAMED):
+        if is_streamed(self.scope):
             self._reading = _stop(self._reading)
             self._tell()
 

@@ -28,6 +28,11 @@ def lines(_context, value):
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else json.dumps(value).encode()
 
 
+@schemathesis.serializer("application/x-tar")
+def archive(_context, value):
+    return value if isinstance(value, bytes) else lines(_context, value)
+
+
 CHECKS = (
     checks.not_a_server_error,
     checks.status_code_conformance,

@@ -75,8 +75,9 @@ async def begin(
     *,
     kind: records.Kind,
     arguments: dict[str, Any],
+    size: int = 0,
 ) -> JobDocument:
-    """Queue a job, and say where it is to be found.
+    """Queue a job, and say where it is to be found; ``size``: of what it holds beside the model (bytes).
 
     Raises
     ------
@@ -84,7 +85,7 @@ async def begin(
         503, where too many wait or memory is short.
     """
     try:
-        job = await service.jobs.submit(served, kind, arguments, caller=caller)
+        job = await service.jobs.submit(served, kind, arguments, caller=caller, size=size)
     except Refused as refused:
         raise Problem(503, str(refused), {"Retry-After": "10"}) from refused
     response.headers["Location"] = f"/api/v1/jobs/{job.number}"

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from protocols.service.jobs.child.editing import edit
+from protocols.service.jobs.child.importing import bring_in
 from protocols.service.jobs.child.learning import learn, review
 from protocols.service.jobs.child.tasks import Answered, Task
 from protocols.service.statuses import problem_details, status_of
@@ -14,7 +15,9 @@ from slots.errors import OutdatedError
 from slots.progress import Progress
 from slots.storage.locking import reserved
 
-KINDS: dict[str, Callable[[Task, Progress], dict[str, Any]]] = {"review": review, "update": learn, "edit": edit}
+KINDS: dict[str, Callable[[Task, Progress], dict[str, Any]]] = {
+    "review": review, "update": learn, "edit": edit, "import": bring_in,
+}  # fmt: skip
 """What does each kind of job."""
 
 _WAIT_SECONDS = 60.0  # for another process that is writing to the model

@@ -116,7 +116,7 @@ def _values(job: JobDocument, model: ServedModel | None) -> dict[str, Any]:
         "job": job,
         "title": title_of(job),
         "over": job.state not in ("queued", "running"),
-        "can_undo": job.kind in ("update", "edit") and not job.arguments.get("dry_run") and made == current,
+        "can_undo": job.kind in ("update", "edit", "import") and not job.arguments.get("dry_run") and made == current,
         "asked": json.dumps(job.arguments, ensure_ascii=False),
     }
 
