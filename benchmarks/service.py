@@ -70,6 +70,8 @@ class Case:
     """Whether each request is an item that was never sent before."""
     headers: dict = field(default_factory=dict)
     media: str = "application/json"
+    asked: int = 0
+    """Requests, those of the warm-up as well (count)."""
     loads: list[Load] = field(default_factory=list)
     busy: list = field(default_factory=list)
     """Processor time of the service for each answer (seconds)."""
@@ -144,7 +146,9 @@ def before(asked):
     """The same cases for the code of another checkout, where they are those that matter."""
     named = ("predict, c=8, batched", "predict, c=32, batched", "64 rows, c=8", "items, c=64, shared commits")
     return [
-        replace(it, name=f"{it.name}, before", service="before", loads=[], busy=[]) for it in asked if it.name in named
+        replace(it, name=f"{it.name}, before", service="before", asked=0, loads=[], busy=[])
+        for it in asked
+        if it.name in named
     ]
 
 
@@ -157,8 +161,8 @@ def of_checkout(folder):
     )
 
 
-def ask(case, it, seconds, numbers):
-    """One load of a case, with the processor time that the service took."""
+def ask(case, it, seconds, numbers, *, counts=True):
+    """One load of a case, with the processor time that the service took; it may only be there to warm up."""
     bodies = case.bodies
     if case.new:
         most = round(4000 * (seconds + 1))  # more than it can answer
@@ -171,6 +175,9 @@ def ask(case, it, seconds, numbers):
         case.headers,
     )  # fmt: skip
     load = drive(order)
+    case.asked += load.asked
+    if not counts:
+        return
     assert set(load.statuses) == {"200"}, (case.name, load.statuses)
     case.loads.append(load)
     case.busy.append((it.busy() - until) / load.asked)
@@ -257,6 +264,8 @@ def main():
             )
             for name, (options, program) in services.items()
         }
+        for case in asked:
+            ask(case, up[case.service], 0.5, numbers, counts=False)
         for place in range(arguments.rounds):
             for case in asked[:: -1 if place % 2 else 1]:
                 ask(case, up[case.service], arguments.seconds, numbers)
@@ -265,7 +274,7 @@ def main():
                     flush=True,
                 )
             loads.append(os.getloadavg())
-        acknowledged = sum(load.asked for case in asked if case.new for load in case.loads)
+        acknowledged = sum(case.asked for case in asked if case.new)
         stored = sum(kept(folder / name) for name in services)
     assert stored == acknowledged, (stored, acknowledged)
     result = {

@@ -17,6 +17,7 @@ from protocols.service.standards.metrics import Metrics
 from protocols.service.standards.routes import STANDARDS
 from protocols.service.web.bodies import BoundedBodies
 from protocols.service.web.guard import Guard
+from protocols.service.web.quick import Quick
 from protocols.service.web.timing import NotedRoute, Timed
 
 INBOX = (ingesting.router, streaming.router, reading.router, labelling.router, reviewing.router)
@@ -49,6 +50,7 @@ def application(service: Service) -> FastAPI:
     app.state.metrics = metrics = Metrics(service)
     problems.install(app)
     app.add_middleware(NotedRoute)
+    app.add_middleware(Quick, service=service)
     app.add_middleware(BoundedBodies, limits=service.settings.limits)
     app.add_middleware(Guard, service=service)  # the last one added is the first one asked
     app.add_middleware(Timed, told=metrics.request)  # added last, it stands first

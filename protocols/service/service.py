@@ -66,7 +66,7 @@ class Service:
     on_swap: list[Swapped] = field(default_factory=list)
     """Told in the event loop when a new generation of a model answers."""
     on_answers: list[Answered] = field(default_factory=list)
-    """Told in a model's own thread after each batch, with the seconds in the model."""
+    """Told after each batch, in the event loop or a thread, with the seconds in the model."""
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service is asked to stop: streams end themselves."""
 
@@ -155,7 +155,7 @@ class Service:
         await self.jobs.stop()
         await self.inbox.stop()
         for served in self.models.values():
-            await asyncio.to_thread(served.stop)
+            await served.stop()
         await self.drift.stop()
         await asyncio.gather(*self._later)
         self.decoders.close()

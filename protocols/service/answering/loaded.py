@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,9 @@ from slots.head.prediction import Prediction
 from slots.model.slot_model import SlotModel
 from slots.novelty.assessment import Novelty
 from slots.shapes import RawInputs
+
+_TRIES = 4
+_HOPELESS_SECONDS = 0.05  # another try would not make it quick
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,35 @@ class Loaded:
             return Answers(self, self.model.predict(x), None)
         found = self.model.examine(x, false_alarm_rate=false_alarm_rate)
         return Answers(self, found.prediction, found.novelty)
+
+    @cached_property
+    def slot_names(self) -> tuple[str, ...]:
+        """Name of each slot's label."""
+        return tuple(self.names[label] for label in self.model.head.labels.tolist())
+
+    def batch_seconds(self, rows: int) -> float:
+        """Processor time of a batch: the least of a few tries, since whatever else runs only adds to it.
+
+        Parameters
+        ----------
+        rows : int
+            Of the batch (count).
+
+        Returns
+        -------
+        float
+            Seconds; infinity where the model does not lie on the CPU, so that the processor says nothing of it.
+        """
+        if self.model.head.centres.device.type != "cpu":
+            return math.inf
+        x, least = self.blank(rows), math.inf
+        for _ in range(_TRIES):
+            began = time.thread_time()
+            self.answer(x, false_alarm_rate=0.05)
+            least = min(least, time.thread_time() - began)
+            if least > _HOPELESS_SECONDS:
+                break
+        return least
 
     def blank(self, n: int) -> RawInputs:
         """Inputs without content, as many as asked for, to warm up with."""

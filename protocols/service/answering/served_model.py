@@ -1,11 +1,9 @@
-"""A model that answers many clients: one thread, micro-batches without a waiting window, swapped generations."""
+"""A model that answers many clients: micro-batches without a waiting window, swapped generations."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocols.service.answering.batching import Asked, Batcher, Expired, Outcome, Overloaded, Pace
 from protocols.service.answering.loaded import Answers, Loaded
 from protocols.service.answering.recent import Recent
 from protocols.service.settings import Limits
@@ -22,32 +21,9 @@ from slots.errors import SlotsError
 from slots.storage.states import POINTER
 
 
-class Overloaded(Exception):  # noqa: N818  # not a fault of anybody: a state of the service
-    """More rows wait for the model than it may hold; the client should come again."""
-
-    def __init__(self) -> None:
-        super().__init__("More inputs wait than the service can hold. Come again in a second.")
-
-
-class Expired(Exception):  # noqa: N818
-    """The client's own deadline passed while its request waited; nobody answered it."""
-
-    def __init__(self) -> None:
-        super().__init__("Your deadline passed before the model came to it. Allow more time.")
-
-
-@dataclass(eq=False)
-class _Request:
-    x: npt.NDArray[Any]
-    rate: float
-    deadline: float | None
-    again: bool
-    future: asyncio.Future[Answers]
-
-
 @dataclass
 class Batches:
-    """Counts of what the answer thread did since the start.
+    """Counts of what was answered since the start.
 
     Parameters
     ----------
@@ -85,7 +61,7 @@ class ServedModel:
     swapped : callable
         ``swapped(served, before, after)``, told in the event loop when a new generation answers.
     answered : callable
-        ``answered(served, answers, seconds)``, told in the answer thread after each batch; it must be quick.
+        ``answered(served, answers, seconds)``, told after each batch, in the event loop or a thread; must be quick.
     """
 
     name: str
@@ -101,13 +77,12 @@ class ServedModel:
     def __post_init__(self) -> None:
         self.problem: str = ""
         """Why the newest generation could not be loaded; empty if it could. The one before goes on answering."""
-        self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._queued = 0
         self._seen = self._stamp()
         self._swapping = asyncio.Lock()
         self.current = Loaded.load(self.folder, self.device)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._answer_all, name=f"answers-{self.name}", daemon=True)
+        self._pace = self._measured(self.current)
+        self._batcher = Batcher(self.name, self.limits.batch_rows, self._outcome, lambda: self._pace)
 
     @property
     def queued(self) -> int:
@@ -116,18 +91,21 @@ class ServedModel:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that answers runs."""
-        return self._thread.is_alive()
+        """Whether whatever answers runs."""
+        return self._batcher.alive
+
+    @property
+    def quick(self) -> bool:
+        """Whether batches are answered in the event loop, see `Pace`."""
+        return self._pace.quick
 
     def start(self) -> None:
         """Begin to answer, in the running event loop."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._batcher.start()
 
-    def stop(self) -> None:
-        """Answer what waits, then end the thread."""
-        self._waiting.put(None)
-        self._thread.join(timeout=30)
+    async def stop(self) -> None:
+        """Answer what waits, then end."""
+        await self._batcher.stop()
 
     async def answer(
         self, x: npt.NDArray[Any], *, false_alarm_rate: float, deadline: float | None = None, again: bool = False
@@ -158,10 +136,9 @@ class ServedModel:
         """
         if self._queued and self._queued + len(x) > self.limits.queued_rows:
             raise Overloaded
-        assert self._loop is not None
-        future: asyncio.Future[Answers] = self._loop.create_future()
+        future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         self._queued += len(x)
-        self._waiting.put(_Request(x, false_alarm_rate, deadline, again, future))
+        self._batcher.add(Asked(x, false_alarm_rate, deadline, again, future))
         try:
             return await future
         finally:
@@ -181,10 +158,12 @@ class ServedModel:
                 return False
             try:
                 fresh = await asyncio.to_thread(Loaded.load, self.folder, self.device)
+                pace = await asyncio.to_thread(self._measured, fresh)
             except SlotsError as error:
                 self.problem, self._seen = str(error), stamp
                 return False
             before, self.current, self._seen, self.problem = self.current, fresh, stamp, ""
+            self._pace = pace
             self.swapped(self, before, fresh)
             await asyncio.to_thread(freeze)
             return True
@@ -197,45 +176,15 @@ class ServedModel:
             return None
         return found.st_mtime_ns, found.st_ino, found.st_size
 
-    def _answer_all(self) -> None:
-        """Thread: take what waits, up to a batch, and answer it at once. A batch never waits for company."""
-        held: list[_Request | None] = []  # taken, but not of the same kind as the batch before it
-        while True:
-            first = held.pop() if held else self._waiting.get()
-            if first is None:
-                return
-            batch = self._gather(first, held)
-            self._answer(batch)
+    def _measured(self, loaded: Loaded) -> Pace:
+        """How long a full batch of a generation takes."""
+        return Pace(loaded.batch_seconds(self.limits.batch_rows))
 
-    def _gather(self, first: _Request, held: list[_Request | None]) -> list[_Request]:
-        """The first request and what can be answered with it; what was taken beyond that goes into ``held``."""
-        batch, n_rows = [first], len(first.x)
-        while n_rows < self.limits.batch_rows:
-            try:
-                following = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if following is None or not _alike(first, following) or n_rows + len(following.x) > self.limits.batch_rows:
-                held.append(following)
-                break
-            batch.append(following)
-            n_rows += len(following.x)
-        return batch
-
-    def _answer(self, batch: list[_Request]) -> None:
-        """Answer one batch and hand the parts to their clients; whatever goes wrong, they are told and others go on."""
-        try:
-            outcome = self._outcome(batch)
-        except Exception as error:  # noqa: BLE001
-            outcome = [(it, error) for it in batch]
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(_deliver, outcome)
-
-    def _outcome(self, batch: list[_Request]) -> list[tuple[_Request, Answers | Exception]]:
+    def _outcome(self, batch: list[Asked]) -> Outcome:
         """What each client of a batch gets."""
         now = time.monotonic()
-        outcome: list[tuple[_Request, Answers | Exception]] = []
-        live: list[_Request] = []
+        outcome: Outcome = []
+        live: list[Asked] = []
         for it in batch:
             if it.deadline is not None and it.deadline < now:
                 outcome.append((it, Expired()))
@@ -278,19 +227,3 @@ def freeze(*, first: bool = False) -> None:
         gc.unfreeze()  # the generation before should go
     gc.collect()
     gc.freeze()
-
-
-def _alike(one: _Request, other: _Request) -> bool:
-    same = one.rate == other.rate and one.again == other.again
-    return same and one.x.dtype == other.x.dtype and one.x.shape[1:] == other.x.shape[1:]
-
-
-def _deliver(outcome: list[tuple[_Request, Answers | Exception]]) -> None:
-    """In the event loop: hand a batch's answers to those who still wait."""
-    for request, found in outcome:
-        if request.future.done():  # the client is gone
-            continue
-        if isinstance(found, Exception):
-            request.future.set_exception(found)
-        else:
-            request.future.set_result(found)

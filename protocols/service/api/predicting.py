@@ -164,7 +164,7 @@ async def answered(
     *,
     again: bool = False,
 ) -> Answers:
-    """Answer inputs by the model's own thread, at the service's rate where the client gives none."""
+    """Answer inputs, at the service's rate where the client gives none."""
     deadline = None if timeout is None else time.monotonic() + timeout
     rate = rate or service.settings.false_alarm_rate
     return await model.answer(x, false_alarm_rate=rate, deadline=deadline, again=again)
@@ -177,38 +177,44 @@ def as_document(model: ServedModel, found: Answers) -> dict[str, Any]:
 
 def as_rows(found: Answers) -> list[dict[str, Any]]:
     """Answers as JSON objects of the form `OneAnswer`, one an input."""
-    prediction, names, head = found.prediction, found.loaded.names, found.loaded.model.head
-    slot_labels = head.labels.tolist()
-    rows = []
-    for row in range(len(prediction)):
-        other = int(prediction.runner_up_slots[row])
-        rows.append(
-            {
-                "label": names[int(prediction.labels[row])],
-                "label_id": int(prediction.labels[row]),
-                "answer": KINDS[int(prediction.answers[row])],
-                "slot": int(prediction.slots[row]),
-                "margin": _finite(prediction.margins[row]),
-                "runner_up": None if other < 0 else names[slot_labels[other]],
-                "runner_up_margin": None if other < 0 else _finite(prediction.runner_up_margins[row]),
-                "novelty": _novelty(found, row),
-            }
+    names, of_slots, told = found.loaded.names, found.loaded.slot_names, found.prediction
+    return [
+        {
+            "label": names[label],
+            "label_id": label,
+            "answer": KINDS[answer],
+            "slot": slot,
+            "margin": _finite(margin),
+            "runner_up": None if other < 0 else of_slots[other],
+            "runner_up_margin": None if other < 0 else _finite(other_margin),
+            "novelty": novelty,
+        }
+        for label, answer, slot, margin, other, other_margin, novelty in zip(
+            told.labels.tolist(),
+            told.answers.tolist(),
+            told.slots.tolist(),
+            told.margins.tolist(),
+            told.runner_up_slots.tolist(),
+            told.runner_up_margins.tolist(),
+            _novelty(found),
+            strict=True,
         )
-    return rows
+    ]
 
 
 def _finite(margin: float) -> float | None:
     """JSON has no infinity: None of a slot that matches nothing."""
-    return float(margin) if math.isfinite(margin) else None
+    return margin if math.isfinite(margin) else None
 
 
-def _novelty(found: Answers, row: int) -> dict[str, Any] | None:
+def _novelty(found: Answers) -> Sequence[dict[str, Any] | None]:
     it = found.novelty
     if it is None:
-        return None
-    return {
-        "p_value": float(it.p_values[row]),
-        "score": round(float(it.scores[row]), 6),  # what lies below is rounding, and differs with the batch
-        "novel": bool(it.novel[row]),
-        "reason": str(it.reasons[row]),
-    }
+        return [None] * len(found.prediction)
+    return [
+        # What lies below six decimals of a score is rounding, and differs with the batch.
+        {"p_value": chance, "score": round(score, 6), "novel": novel, "reason": str(reason)}
+        for chance, score, novel, reason in zip(
+            it.p_values.tolist(), it.scores.tolist(), it.novel.tolist(), it.reasons.tolist(), strict=True
+        )
+    ]

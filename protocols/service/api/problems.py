@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from protocols.service.answering.served_model import Expired, Overloaded
+from protocols.service.answering.batching import Expired, Overloaded
 from protocols.service.engines.unavailable import UnavailableError
 from protocols.service.statuses import problem_details, status_of
 from slots.errors import SlotsError
@@ -68,9 +68,13 @@ async def respond(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(document, problem.status, media_type=media_type, headers=problem.headers)
 
 
+FORESEEN = (Problem, Overloaded, Expired, RequestValidationError, HTTPException, SlotsError)
+"""What is answered and then forgotten; anything else is a fault of ours, and goes on to the server after its answer."""
+
+
 def install(app: FastAPI) -> None:
     """Let an application answer every exception with its problem."""
-    for kind in (Problem, Overloaded, Expired, RequestValidationError, HTTPException, SlotsError, Exception):
+    for kind in (*FORESEEN, Exception):
         app.add_exception_handler(kind, respond)
 
 

@@ -62,7 +62,7 @@ class Watching:
         await self._save_all()
 
     def answered(self, served: ServedModel, answers: Answers, _seconds: float) -> None:
-        """As `Service.on_answers` tells it, in the model's own thread."""
+        """As `Service.on_answers` tells it, in the event loop or a thread."""
         self._watches[served.name].tell(answers)
 
     def swapped(self, served: ServedModel, _before: Loaded, after: Loaded) -> None:

@@ -16,7 +16,8 @@ from protocols.service.inbox.refusals import ConflictError, ReusedKeyError
 from protocols.service.inbox.tables import done_request
 from slots.errors import DataError
 
-_LONGEST_KEY = 255
+LONGEST_KEY = 255
+"""Characters of an ``Idempotency-Key``."""
 _ASKED_AT_ONCE = 500
 
 
@@ -55,9 +56,9 @@ class RequestKey:
         DataError
             If the key is empty, too long, or has control characters.
         """
-        if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable():
+        if not 1 <= len(key) <= LONGEST_KEY or not key.isprintable():
             raise DataError(
-                f"`Idempotency-Key` must have 1 to {_LONGEST_KEY} printable characters, got {key!r:.60}. "
+                f"`Idempotency-Key` must have 1 to {LONGEST_KEY} printable characters, got {key!r:.60}. "
                 "A random UUID will do."
             )
         named = json.dumps([key_id, route, key]).encode()

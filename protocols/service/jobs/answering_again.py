@@ -11,8 +11,9 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from protocols.service.answering.batching import Overloaded
 from protocols.service.answering.loaded import Answers
-from protocols.service.answering.served_model import Overloaded, ServedModel
+from protocols.service.answering.served_model import ServedModel
 from protocols.service.engines.unavailable import UnavailableError
 from protocols.service.inbox.database import Database
 from protocols.service.inbox.tables import item
@@ -21,7 +22,7 @@ from protocols.service.jobs.lineage import give_back_unlearned, lineage
 from slots.errors import SlotsError
 from slots.head.prediction import Answer
 
-_AT_ONCE = 64  # items answered together: one batch of the answer thread, between those of clients
+_AT_ONCE = 64  # items answered together: one batch, between those of clients
 _AGAIN_SECONDS = 0.5  # between two tries while the database is away
 _KINDS = {Answer.MATCHED: "matched", Answer.AMBIGUOUS: "ambiguous", Answer.UNMATCHED: "unmatched"}
 _WAITING = ("open", "labelled")

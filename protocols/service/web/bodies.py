@@ -17,6 +17,9 @@ from protocols.service.web.answers import answer
 STREAMED = (("POST", "/items/stream"), ("PUT", "/archive"))
 """Methods and ends of the paths whose bodies are streams: their routes read them piece by piece, with own bounds."""
 
+BODY = "slots.body"
+"""Where the scope of a request has its whole body, as it is handed on as well."""
+
 _WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 _SAID_ONCE = (b"content-type", b"content-encoding", b"inference-header-content-length")
@@ -121,7 +124,7 @@ def _plain(scope: Scope, body: bytes) -> Scope:
     """The request as if its body had come plain and whole."""
     dropped = (b"content-encoding", b"content-length", b"transfer-encoding")
     kept = [(name, value) for name, value in scope["headers"] if name not in dropped]
-    return {**scope, "headers": [*kept, (b"content-length", str(len(body)).encode())]}
+    return {**scope, BODY: body, "headers": [*kept, (b"content-length", str(len(body)).encode())]}
 
 
 def _document(body: bytes, path: str, headers: dict[bytes, bytes]) -> bytes | None:

@@ -44,9 +44,18 @@ class Timed:
 
         try:
             await self._app({**scope, _KEY: noted}, receive, noting)
+        except Exception:
+            status = status if seconds else 500  # the server answers it, outside of all middleware
+            raise
         finally:
             method = scope["method"] if scope["method"] in _METHODS else OTHER
             self._told(method, noted.get("route", OTHER), status, seconds or time.monotonic() - began)
+
+
+def note(scope: Scope, template: str) -> None:
+    """Note which route takes a request."""
+    if _KEY in scope:
+        scope[_KEY]["route"] = template
 
 
 class NotedRoute:
@@ -67,5 +76,5 @@ class NotedRoute:
             await self._app(scope, receive, send)
         finally:
             template = getattr(scope.get("route"), "path", None)
-            if template is not None and _KEY in scope:
-                scope[_KEY]["route"] = template
+            if template is not None:
+                note(scope, template)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, Field
+from starlette.types import Scope
 
 from protocols.service.answering import contents
 from protocols.service.answering.contents import Contents
@@ -18,7 +19,7 @@ from protocols.service.api.access import Caller, IngestModel, TheCaller, TheServ
 from protocols.service.api.at_first import AtFirst
 from protocols.service.api.predicting import Inputs, OneAnswer, Timeout, answered, as_rows
 from protocols.service.api.problems import Problem
-from protocols.service.inbox.idempotency import RequestKey
+from protocols.service.inbox.idempotency import LONGEST_KEY, RequestKey
 from protocols.service.inbox.refusals import check_item_id
 from protocols.service.inbox.storing import Arrival, Delivery, Fate
 from protocols.service.service import Service
@@ -30,18 +31,22 @@ Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        max_length=255,
+        max_length=LONGEST_KEY,
         description="The same key with the same request is done once, and answered as the first time for a day.",
     ),
 ]
 
 
 async def _request_key(caller: TheCaller, request: Request, key: Key = None) -> RequestKey | None:
+    return None if key is None else request_key(caller, request.scope, key, await request.body())
+
+
+def request_key(caller: Caller, scope: Scope, key: str | None, body: bytes) -> RequestKey | None:
     """What tells a request that comes again from others: who sent it, where to, its ``Idempotency-Key``, its body."""
     if key is None:
         return None
-    route = f"{request.method} {request.url.path}?{request.url.query}"
-    return RequestKey.of(caller.key_id, route, key, await request.body())
+    route = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}"
+    return RequestKey.of(caller.key_id, route, key, body)
 
 
 Repeat = Annotated[RequestKey | None, Depends(_request_key)]
@@ -150,7 +155,7 @@ async def taken(
     *,
     ids: Sequence[str | None],
     policy: Policy,
-    timeout: float | None = None,  # the client's own, told to the answer thread
+    timeout: float | None = None,  # the client's own, told to the model
     repeat: RequestKey | None = None,
 ) -> dict[str, Any]:
     """Answer inputs, keep them, and say what became of them; a document of the form `Receipts`.

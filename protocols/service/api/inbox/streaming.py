@@ -15,10 +15,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from protocols.service.answering import contents
+from protocols.service.answering.batching import Overloaded
 from protocols.service.answering.contents import Contents
 from protocols.service.answering.lines import Line, Lines
 from protocols.service.answering.loaded import Answers
-from protocols.service.answering.served_model import Overloaded, ServedModel
+from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import Caller, IngestModel, TheCaller, TheService
 from protocols.service.api.inbox.ingesting import arrivals, chosen_policy, read_inputs
 from protocols.service.api.json_bounds import check_json
