@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from protocols.service.api import drifting, explaining, health, models, predicting, problems, slots
 from protocols.service.api.guarding import events, keys, sessions
@@ -33,8 +33,11 @@ def api_description() -> dict[str, Any]:
     return described(ROUTERS).openapi()
 
 
-def application(service: Service) -> FastAPI:
+def application(service: Service) -> ASGIApp:
     """The ASGI application of a service.
+
+    What every request goes through stands outside the framework, which has layers of its own that a plain request needs
+    none of: `Timed`, then `Guard`, `BoundedBodies` and `Quick`, then the framework with its routes.
 
     Parameters
     ----------
@@ -43,15 +46,12 @@ def application(service: Service) -> FastAPI:
 
     Returns
     -------
-    FastAPI
+    ASGIApp
     """
-    app = described(ROUTERS)
-    app.state.service = service
-    app.state.metrics = metrics = Metrics(service)
-    problems.install(app)
-    app.add_middleware(NotedRoute)
-    app.add_middleware(Quick, service=service)
-    app.add_middleware(BoundedBodies, limits=service.settings.limits)
-    app.add_middleware(Guard, service=service)  # the last one added is the first one asked
-    app.add_middleware(Timed, told=metrics.request)  # added last, it stands first
-    return app
+    routes = described(ROUTERS)
+    routes.state.service = service
+    routes.state.metrics = metrics = Metrics(service)
+    problems.install(routes)
+    routes.add_middleware(NotedRoute)
+    bounded = BoundedBodies(Quick(routes, service), service.settings.limits)
+    return Timed(Guard(bounded, service), metrics.request)

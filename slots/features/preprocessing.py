@@ -150,7 +150,8 @@ class Preprocessing:
         if self.kind == "text":
             _check_texts(x)
             return
-        if x.ndim != 2 or x.shape[1] != self.shape[0] or "float" not in str(x.dtype):
+        floats = isinstance(x, np.ndarray) and x.dtype.kind == "f"  # the name of a type takes as long as all the rest
+        if x.ndim != 2 or x.shape[1] != self.shape[0] or not (floats or "float" in str(x.dtype)):
             raise DataError(
                 f"`x` must be float features of shape (example, {self.shape[0]}), got {x.dtype} of shape "
                 f"{tuple(x.shape)}. The model was fitted on other features."

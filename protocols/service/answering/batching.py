@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from protocols.service.answering.loaded import Answers
 
-_QUICK_SECONDS = 0.008  # of processor time: as long as another thread may hold the interpreter, and half of it again
+_QUICK_SECONDS = 0.01  # of processor time: twice as long as another thread may hold the interpreter
 _WEIGHT = 0.2  # of the latest batch in the pace
 _STOP_SECONDS = 30
 

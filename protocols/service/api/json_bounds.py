@@ -99,7 +99,7 @@ def _check_meaning(document: bytes) -> None:
 
 
 def _read(document: bytes) -> None:
-    json.loads(document.decode(), object_pairs_hook=_each_once, parse_constant=_no_such_number)
+    _DECODER.decode(document.decode())
 
 
 _NOT_UTF8 = Problem(422, "A JSON document must be UTF-8, without null characters. Encode it.")
@@ -116,3 +116,6 @@ def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_such_number(word: str) -> float:
     raise Problem(422, f"Numbers must be finite, got {word}. Drop or impute such values.")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_each_once, parse_constant=_no_such_number)
