@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from protocols.commands import detection, doctor, history, model, run, serving, update
+from protocols.commands import detection, doctor, exporting, history, model, run, serving, update
 from protocols.commands.terminal import say
 
 app = typer.Typer(
@@ -61,6 +61,7 @@ COMMANDS = (
         "Examples:  slots keys add anna --role label --data runs/digits   slots keys revoke anna --data runs/digits",
     ),
     (serving.audit, "Example:  slots audit verify --data runs/digits"),
+    (exporting.export, "Example:  slots export runs/digits-pixels --to mlflow exported/digits"),
     (run.run, "Example:  slots run continual --data mnist --peers all --seeds 3"),
     (doctor.doctor, None),
 )

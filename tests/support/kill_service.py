@@ -36,7 +36,7 @@ from protocols.service.callers import LOCAL, Role
 from protocols.service.engines.engine import make_engine, reading
 from protocols.service.gate.keys import add_key
 from protocols.service.inbox.database import Database
-from protocols.service.jobs.archive import pack
+from protocols.service.jobs.archives.packing import pack
 from slots.model.comparison import diff
 from slots.model.slot_model import SlotModel
 from slots.storage.generations import log

@@ -18,6 +18,8 @@ from protocols.service.callers import Caller
 from protocols.service.inbox.database import Database
 from protocols.service.jobs import records
 from protocols.service.jobs.answering_again import AnsweringAgain
+from protocols.service.jobs.archives.unpacking import ARCHIVE
+from protocols.service.jobs.archives.uploads import Uploads
 from protocols.service.jobs.child.tasks import Answered, Task
 from protocols.service.jobs.children import Child, ChildEnded, Children
 from protocols.service.jobs.events import ended_event, record_cancel, record_order
@@ -26,8 +28,6 @@ from protocols.service.jobs.gathering import gather
 from protocols.service.jobs.memory import need
 from protocols.service.jobs.outcomes import KEEP, as_it_is, landed
 from protocols.service.jobs.records import Job, JobState
-from protocols.service.jobs.unpacking import ARCHIVE
-from protocols.service.jobs.uploads import Uploads
 from protocols.service.statuses import problem_details, status_of
 from slots.errors import StorageError
 

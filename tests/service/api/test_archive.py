@@ -10,7 +10,7 @@ import pytest
 from support.service import rows
 
 from protocols.recipes.building import load_model
-from protocols.service.jobs.archive import pack
+from protocols.service.jobs.archives.packing import pack
 from slots.errors import ModelError
 from slots.storage.generations import log
 

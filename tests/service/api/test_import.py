@@ -14,8 +14,8 @@ from support.service import rows, running, small_model
 
 import slots
 from protocols.recipes.building import load_model
-from protocols.service.jobs.archive import pack
-from protocols.service.jobs.unpacking import unpack
+from protocols.service.jobs.archives.packing import pack
+from protocols.service.jobs.archives.unpacking import unpack
 from protocols.service.settings import Keeping, Limits
 from slots.errors import DataError, OutdatedError, ServiceError, StorageError, UsageError
 from slots.model.slot_model import SlotModel

@@ -17,7 +17,7 @@ from protocols.service.api.jobs.documents import JobDocument, begin
 from protocols.service.api.jobs.receiving import receive
 from protocols.service.api.problems import Problem
 from protocols.service.inbox.events import record
-from protocols.service.jobs.archive import Archive, pack
+from protocols.service.jobs.archives.packing import Archive, pack
 
 router = APIRouter(prefix="/api/v1/models/{model}", tags=["generations"])
 

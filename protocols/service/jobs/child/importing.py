@@ -10,8 +10,8 @@ from typing import Any
 from protocols.recipes.building import load_model
 from protocols.service.answering.loaded import Loaded
 from protocols.service.inbox.refusals import ConflictError
+from protocols.service.jobs.archives.unpacking import ARCHIVE, unpack
 from protocols.service.jobs.child.tasks import Task
-from protocols.service.jobs.unpacking import ARCHIVE, unpack
 from slots.errors import DataError, SlotsError
 from slots.model.comparison import Difference, diff
 from slots.model.slot_model import SlotModel

@@ -31,7 +31,7 @@ _KINDS = {
 
 
 def unpack(archive: Path, folder: Path, *, progress: Progress = silent) -> int:
-    """Unpack an archive as `protocols.service.jobs.archive.pack` makes them.
+    """Unpack an archive as `protocols.service.jobs.archives.packing.pack` makes them.
 
     Each header is read by itself, and nothing that stands for another one (long names, extended headers, sparse maps)
     is followed: so no name is longer than its field, and no size is believed beyond the file's end.
