@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import Any
-from urllib.parse import quote
 
 from slots.client.documents import (
     Group,
@@ -24,15 +20,13 @@ from slots.client.documents import (
     served_answer,
     stream_receipt,
 )
+from slots.client.generations import Generations
 from slots.client.inputs import as_inputs, as_line, in_turns
-from slots.client.transport import Transport, error_kind
-from slots.errors import ServiceError, UsageError
+from slots.errors import UsageError
 from slots.progress import Progress, silent
 
-_POLL_SECONDS = 0.2
 
-
-class Client:
+class Client(Generations):
     """A client of ``slots serve``.
 
     Calls that read, and those that the service keeps from being done twice (an ``Idempotency-Key`` goes with them), are
@@ -78,53 +72,6 @@ class Client:
     >>> client.undo()["number"]                                              # doctest: +SKIP
     2
     """
-
-    def __init__(
-        self,
-        address: str = "http://127.0.0.1:8080",
-        *,
-        model: str | None = None,
-        key: str | None = None,
-        timeout: float = 30.0,
-        retries: int = 5,
-    ) -> None:
-        self._transport = Transport(address, key, timeout, retries)
-        self._model = model
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._transport.close()
-
-    @property
-    def model(self) -> str:
-        """The model's name.
-
-        Raises
-        ------
-        UsageError
-            If none was given, and the service serves several.
-        """
-        if self._model is None:
-            names = [it["name"] for it in self._transport.ask("GET", "/api/v1/models")]
-            if len(names) != 1:
-                raise UsageError(f"`model` must be one of {', '.join(names) or 'none'}. Give it to the client.")
-            self._model = names[0]
-        return self._model
-
-    def health(self) -> bool:
-        """Whether the service takes requests."""
-        try:
-            return bool(self._transport.ask("GET", "/api/v1/ready")["ready"])
-        except ServiceError:
-            return False
 
     def predict(self, x: Any, *, false_alarm_rate: float | None = None) -> ServedAnswers:
         """Answer inputs, and say how foreign they are.
@@ -379,112 +326,3 @@ class Client:
             start += len(found["slots"])
             if not found["slots"] or start >= found["found"]:
                 return
-
-    def generations(self) -> list[dict[str, Any]]:
-        """All generations, the oldest first: what made each, its slots, whether it is kept and current."""
-        return list(self._ask("GET", "/generations"))
-
-    def undo(self, to: int | None = None) -> dict[str, Any]:
-        """Go back to an older generation, under a new number.
-
-        Parameters
-        ----------
-        to : int, optional
-            Its number. Default: the one before the current content.
-
-        Returns
-        -------
-        dict
-            The new generation, as `generations` lists it.
-        """
-        body = {"to": to, "if_needed": to is not None}
-        return dict(self._ask("POST", "/undo", body=body, repeatable=to is not None))
-
-    def save_archive(self, path: str | Path) -> Path:
-        """Save the current generation as one file; unpacked it is a model folder.
-
-        Parameters
-        ----------
-        path : path
-            Of the file, which must not be there.
-
-        Returns
-        -------
-        Path
-
-        Raises
-        ------
-        StorageError
-            If it is there, or cannot be written.
-        ServiceError
-            If what came is not what the service sent; nothing is kept then.
-        """
-        return self._transport.fetch(self._path("/archive"), Path(path))
-
-    def import_archive(
-        self,
-        path: str | Path,
-        *,
-        dry_run: bool = False,
-        generation: int | None = None,
-        wait: float = 600.0,
-        progress: Progress = silent,
-    ) -> Job:
-        """Make a model that `save_archive` saved the next generation of this one; `undo` leads back.
-
-        Parameters
-        ----------
-        path : path
-            Of the file.
-        dry_run : bool, default False
-            Only find out what would change.
-        generation : int, optional
-            The one that must be there, such as ``before`` of the dry run. Default: whichever is there.
-        wait : float, default 600
-            For the job (seconds).
-        progress : callable, optional
-            ``progress(step, share)``, told what the job does.
-
-        Returns
-        -------
-        Job
-            That is done; ``result["changed"]`` counts remembered examples that are answered otherwise,
-            ``result["proven"]`` says whether no matched answer can be.
-
-        Raises
-        ------
-        SlotsError
-            If the file is no archive of a model that takes the same inputs, or the job failed.
-        ServiceError
-            If it was cancelled, interrupted, or is not done within ``wait``; it goes on then.
-        """
-        query = {"dry_run": str(dry_run).lower(), "generation": generation}
-        return self._followed(self._transport.send(self._path("/archive"), Path(path), query=query), wait, progress)
-
-    def _path(self, path: str) -> str:
-        return f"/api/v1/models/{quote(self.model, safe='')}{path}"
-
-    def _ask(self, method: str, path: str, **more: Any) -> Any:
-        return self._transport.ask(method, self._path(path), **more)
-
-    def _job(self, path: str, order: dict[str, Any], wait: float, progress: Progress) -> Job:
-        return self._followed(self._ask("POST", path, body=order, repeatable=False), wait, progress)
-
-    def _followed(self, document: Mapping[str, Any], wait: float, progress: Progress) -> Job:
-        until = time.monotonic() + wait
-        job = record(Job, document)
-        while not job.over:
-            if time.monotonic() > until:
-                raise ServiceError(f"The job {job.id} is not done after {wait} seconds. It goes on; wait longer.")
-            progress(job.step, job.share)
-            time.sleep(_POLL_SECONDS)
-            job = record(Job, self._transport.ask("GET", f"/api/v1/jobs/{job.id}"))
-        if job.state == "failed":
-            said = job.error or {}
-            raise error_kind(int(said.get("status", 500)))(
-                str(said.get("detail", "The job failed, and nobody said why."))
-            )
-        if job.state != "done":
-            raise ServiceError(f"The job {job.id} was {job.state}: nothing of it is kept. Start it again.")
-        progress(job.step, job.share)
-        return job
