@@ -58,6 +58,12 @@ MaxArchive = Annotated[
         help="A model's archive that is imported, after decompression, in MiB.",
     ),
 ]
+MaxStreams = Annotated[
+    int, typer.Option(envvar="SLOTS_MAX_STREAMS", min=1, help="Streams of events that are open at a time.")
+]
+KeyStreams = Annotated[
+    int, typer.Option("--streams-per-key", envvar="SLOTS_STREAMS_PER_KEY", min=1, help="Those of one key.")
+]
 BatchRows = Annotated[
     int,
     typer.Option(envvar="SLOTS_BATCH_ROWS", min=1, help="Inputs of several requests that are answered together."),
@@ -94,6 +100,8 @@ def serve(
     min_free_mib: MinFree = 256.0,
     max_body_mib: MaxBody = 8.0,
     max_archive_mib: MaxArchive = 1024.0,
+    max_streams: MaxStreams = 256,
+    streams_per_key: KeyStreams = 16,
     batch_rows: BatchRows = 64,
     publish: Annotated[
         str,
@@ -155,6 +163,8 @@ def serve(
             body=round(max_body_mib * 2**20),
             archive=round(max_archive_mib * 2**20),
             batch_rows=batch_rows,
+            streams=max_streams,
+            streams_per_key=streams_per_key,
         ),
         keeping=Keeping(
             policy=Policy.parse(store, Policy()) if store else Policy(),

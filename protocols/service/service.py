@@ -17,6 +17,7 @@ from protocols.service.engines.unavailable import UnavailableError
 from protocols.service.gate.first_key import ensure
 from protocols.service.gate.keys import KeyRing
 from protocols.service.gate.sessions import Sessions
+from protocols.service.gate.streams import Streams
 from protocols.service.inbox.database import Database
 from protocols.service.inbox.events import record_generation
 from protocols.service.inbox.keeping import Inbox
@@ -73,6 +74,9 @@ class Service:
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.database, self.settings.data, self.settings.keeping)
         """What came in, on disk, within bounds."""
+        limits = self.settings.limits
+        self.streams = Streams(per_key=limits.streams_per_key, most=limits.streams)
+        """Streams of events that are open."""
         self.decoders = Decoders()
         """Make inputs of what requests bring."""
         self.jobs = JobRunner(self.database, self.models, self.settings.data, self.inbox.blobs.get)

@@ -41,6 +41,8 @@ class Limits:
         Rows that are answered together at most (count).
     connections : int
         Open connections (count).
+    streams, streams_per_key : int
+        Streams of events (server-sent events) that are open at a time: of all, and of one key (count).
     request_seconds : float
         From a connection, or its last answer, until a whole request has come; then it is closed (seconds).
     requests_per_second : float
@@ -60,6 +62,8 @@ class Limits:
     queued_rows: int = 4096
     batch_rows: int = 64
     connections: int = 1200
+    streams: int = 256
+    streams_per_key: int = 16
     request_seconds: float = 10.0
     requests_per_second: float = 1000.0
 

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from protocols.service.api.access import TheCaller, TheService, allow_everywhere
+from protocols.service.api.streams import EventStream
 from protocols.service.callers import Caller
 from protocols.service.inbox.events import Event
 from protocols.service.inbox.events import events as read_events
@@ -79,16 +79,16 @@ async def events(
     return [EventFacts(**asdict(it)) for it in await _read(service, after, limit)]
 
 
-@router.get("/stream", response_class=StreamingResponse)
+@router.get("/stream", response_class=EventStream)
 async def stream(
     service: TheService,
     caller: TheCaller,
     after: Number = 0,
     last: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=1 << 62)] = None,
-) -> StreamingResponse:
+) -> EventStream:
     """Events as they come (server-sent events), until the service stops or the key is revoked."""
     allow_everywhere(caller)
-    return StreamingResponse(_told(service, caller, after if last is None else last), media_type="text/event-stream")
+    return EventStream(_told(service, caller, after if last is None else last), service, caller)
 
 
 async def _told(service: Service, caller: Caller, after: int) -> AsyncIterator[str]:

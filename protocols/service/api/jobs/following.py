@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
-from fastapi.responses import StreamingResponse
 
 from protocols.service.api.access import Role, TheCaller, TheService, allow
 from protocols.service.api.jobs.documents import JobDocument, as_document
 from protocols.service.api.problems import Problem
+from protocols.service.api.streams import EventStream
 from protocols.service.jobs import records
 from protocols.service.jobs.records import Job
 from protocols.service.service import Service
@@ -53,7 +53,7 @@ async def cancel(service: TheService, caller: TheCaller, number: int) -> JobDocu
 
 @router.get(
     "/{number}/events",
-    response_class=StreamingResponse,
+    response_class=EventStream,
     responses={200: {"content": {"text/event-stream": {}}, "description": "The job's document at each change."}},
 )
 async def events(
@@ -61,13 +61,11 @@ async def events(
     caller: TheCaller,
     number: int,
     seen: Annotated[str | None, Header(alias="Last-Event-ID", max_length=32)] = None,
-) -> StreamingResponse:
+) -> EventStream:
     """What happens to a job, as server-sent events: its document at each change, to its end."""
     found = await _found(service, caller, number, Role.READ)
     after = int(seen) if seen and seen.isascii() and seen.isdecimal() else 0
-    return StreamingResponse(
-        _events(service, found, after), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-    )
+    return EventStream(_events(service, found, after), service, caller)
 
 
 async def _events(service: Service, job: Job, after: int) -> AsyncIterator[str]:
