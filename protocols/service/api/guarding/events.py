@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from protocols.service.api.access import TheCaller, TheService, allow_everywhere
@@ -79,7 +80,7 @@ async def events(
     return [EventFacts(**asdict(it)) for it in await _read(service, after, limit)]
 
 
-@router.get("/stream", response_class=EventStream)
+@router.get("/stream", response_class=StreamingResponse)
 async def stream(
     service: TheService,
     caller: TheCaller,

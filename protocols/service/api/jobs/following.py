@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
+from fastapi.responses import StreamingResponse
 
 from protocols.service.api.access import Role, TheCaller, TheService, allow
 from protocols.service.api.jobs.documents import JobDocument, as_document
@@ -53,7 +54,7 @@ async def cancel(service: TheService, caller: TheCaller, number: int) -> JobDocu
 
 @router.get(
     "/{number}/events",
-    response_class=EventStream,
+    response_class=StreamingResponse,
     responses={200: {"content": {"text/event-stream": {}}, "description": "The job's document at each change."}},
 )
 async def events(
