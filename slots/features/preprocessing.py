@@ -169,7 +169,7 @@ class Preprocessing:
         """
         if self.kind == "features":
             few = isinstance(block, np.ndarray) and block.dtype == np.float32 and block.size <= _FEW
-            if few and _has_finite_sum(block):
+            if few and bool(np.isfinite(block).all()):
                 return block
             values = torch.as_tensor(block)
             if values.dtype == torch.float64:
@@ -213,11 +213,6 @@ class Preprocessing:
             shape = (1, -1, 1, 1)
             images = (images - images.new_tensor(self.mean).view(shape)) / images.new_tensor(self.std).view(shape)
         return images.contiguous(memory_format=torch.channels_last) if self.shape[0] > 1 else images.contiguous()
-
-
-def _has_finite_sum(block: RawInputs) -> bool:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(block.sum()))
 
 
 def _check_range(values: Tensor, first: int) -> None:

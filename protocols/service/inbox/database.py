@@ -209,7 +209,7 @@ class Database:
 
     def _commit(self, together: list[_Waiting]) -> None:
         """One transaction for all; whoever waits is told after it is committed, never before."""
-        outcome: list[tuple[_Waiting, Any, BaseException | None]] = []
+        outcome: list[Outcome] = []
         began = time.monotonic()
         try:
             with self._writing.begin() as connection:
@@ -221,8 +221,11 @@ class Database:
             outcome = [(it, None, refused(error)) for it in together]
         except Exception as error:  # noqa: BLE001  # the writer must go on; everybody is told
             outcome = [(it, None, error) for it in together]
-        for it, result, failure in outcome:
-            it.tell(result, failure)
+        loops: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
+        for told in outcome:
+            loops.setdefault(told[0].loop, []).append(told)
+        for loop, several in loops.items():
+            _tell(loop, several)
 
 
 class _Waiting:
@@ -236,23 +239,34 @@ class _Waiting:
         together: Together[Any, Any] | None,
         given: Any,
     ) -> None:
-        self.work, self._loop, self._future = work, loop, future
+        self.work, self.loop, self._future = work, loop, future
         self.together, self.given = together, given
 
-    def tell(self, result: Any, failure: BaseException | None) -> None:
-        """Hand the outcome to the event loop that waits; nobody may wait any more."""
-        try:
-            self._loop.call_soon_threadsafe(self._settle, result, failure)
-        except RuntimeError:  # the loop has ended: the process is stopping, what was committed is committed
-            return
-
-    def _settle(self, result: Any, failure: BaseException | None) -> None:
+    def settle(self, result: Any, failure: BaseException | None) -> None:
+        """In the event loop: hand the outcome to whoever waits; nobody may wait any more."""
         if self._future.done():
             return
         if failure is None:
             self._future.set_result(result)
         else:
             self._future.set_exception(failure)
+
+
+Outcome = tuple[_Waiting, Any, BaseException | None]
+"""What became of a piece of work: its result, or why there is none."""
+
+
+def _tell(loop: asyncio.AbstractEventLoop, outcome: list[Outcome]) -> None:
+    """Hand outcomes to the event loop that waits for them."""
+
+    def settle() -> None:
+        for it, result, failure in outcome:
+            it.settle(result, failure)
+
+    with contextlib.suppress(
+        RuntimeError
+    ):  # the loop has ended: the process is stopping, what was committed is committed
+        loop.call_soon_threadsafe(settle)
 
 
 def _alike(waiting: list[_Waiting]) -> list[list[_Waiting]]:
@@ -263,7 +277,7 @@ def _alike(waiting: list[_Waiting]) -> list[list[_Waiting]]:
     return list(groups.values())
 
 
-def _tried_together(connection: Connection, alike: list[_Waiting]) -> list[tuple[_Waiting, Any, BaseException | None]]:
+def _tried_together(connection: Connection, alike: list[_Waiting]) -> list[Outcome]:
     """Run one call for all in one savepoint; where that fails, each alone."""
     together = alike[0].together
     if together is None or len(alike) == 1:
@@ -281,7 +295,7 @@ def _tried_together(connection: Connection, alike: list[_Waiting]) -> list[tuple
     ]
 
 
-def _tried(connection: Connection, waiting: _Waiting) -> tuple[_Waiting, Any, BaseException | None]:
+def _tried(connection: Connection, waiting: _Waiting) -> Outcome:
     """Run one piece of work in its savepoint."""
     try:
         with connection.begin_nested():

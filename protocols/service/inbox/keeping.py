@@ -120,7 +120,7 @@ class Inbox:
         if wanted:
             await self._check_room(delivery.model, wanted)
         large = {it.digest: it.content for it in wanted if not it.inline}
-        with self.blobs.holding(large):
+        with self.blobs.holding(large) if large else contextlib.nullcontext():
             if large:
                 await asyncio.to_thread(self._put, large)
             receipt = await self.database.write_together(store, delivery)
