@@ -1,7 +1,7 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test lint bench fuzz fuzz-api kills audit sbom hashes test-minimum clean
+.PHONY: help demo test lint bench fuzz fuzz-api kills label-studio audit sbom hashes test-minimum clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -70,6 +70,17 @@ KILLS ?= 10000
 kills: $(VENV)/.installed ## the whole service killed under load, KILLS=10000 times, FUZZ_SEED=0; nothing may be lost or doubled
 	$(BIN)/python benchmarks/service_kills.py --kills $(KILLS) --seed $(FUZZ_SEED)
 
+# Of an environment of its own: a gigabyte, of which only Label Studio itself is pinned.
+LABEL_STUDIO := .label-studio
+
+label-studio: $(VENV)/.installed $(LABEL_STUDIO)/.installed ## Label Studio itself with the service as its ML backend: predictions, labels, training
+	$(BIN)/python benchmarks/label_studio.py $(LABEL_STUDIO)/bin/label-studio
+
+$(LABEL_STUDIO)/.installed:
+	$(PYTHON) -m venv --clear $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/python -m pip --disable-pip-version-check install --quiet label-studio==1.23.2
+	@touch $@
+
 audit: $(VENV)/.installed $(TOOLS)/.installed ## is what is installed what the pins say, whole, under known licences, without known weaknesses?
 	$(BIN)/python tests/support/audit.py --advisories $(TOOLS)/bin/pip-audit
 
@@ -98,7 +109,7 @@ fuzz-api: $(VENV)/.installed ## every operation of the service with made-up requ
 	SLOTS_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/service/api/test_every_operation.py
 
 clean: ## remove what was built, the environments included
-	rm -rf $(VENV) $(TOOLS) .minimum dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) $(LABEL_STUDIO) .minimum dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.made: constraints.txt .github/hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

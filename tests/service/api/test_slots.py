@@ -77,13 +77,12 @@ def test_the_slots_that_answered_of_late_come_first(small, tmp_path):
     x, _ = rows(40, 3)
     told = Loaded.load(small, "cpu").model.predict(x)
     fired = np.bincount(told.slots[told.matched])
-    with running(tmp_path / "small", tmp_path / "data") as client:
-        with slots.Client(str(client.base_url)) as there:
-            there.predict(x)
-            found = list(there.slots(order="lately"))
-            assert found[0].lately == max(it.lately for it in found) >= fired.max()
-            assert {it.generation for it in found} == {0}
-            assert {it.slot for it in there.slots(label="red")} == {it.slot for it in found if it.label == "red"}
+    with running(tmp_path / "small", tmp_path / "data") as client, slots.Client(str(client.base_url)) as there:
+        there.predict(x)
+        found = list(there.slots(order="lately"))
+        assert found[0].lately == max(it.lately for it in found) >= fired.max()
+        assert {it.generation for it in found} == {0}
+        assert {it.slot for it in there.slots(label="red")} == {it.slot for it in found if it.label == "red"}
 
 
 def test_a_walk_through_the_slots_ends_where_another_generation_answers(monkeypatch):
