@@ -2,12 +2,11 @@
 
 import json
 import math
-import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+from support.flipping import flipped
 from support.load import Order, drive
 from support.pressure import PREDICT
 from support.service import rows, running
@@ -51,7 +50,7 @@ def generations(folder, n):
         for place, numbers in enumerate(slots):
             relabel(model, numbers, NAMES[(turn + place) % len(NAMES)])
         model.save(folder, keep_history=True)
-        others.append(pointer.read_bytes())
+        others.append(pointer.read_text())
     replace_file(pointer, first)
     return others
 
@@ -60,34 +59,21 @@ def asked_under_swaps(folder, data, n_answers, *, clients, swaps, seconds, seed=
     """Ask for so many answers, one to three a request, while a new generation becomes current every so many seconds.
 
     The service is this process's; whoever asks is another one, and keeps what it was answered word for word. The
-    generations lie there beforehand, so that a swap is what a writer does last: the pointer is replaced.
+    generations lie there beforehand, and a third process does what a writer does last: it replaces the pointer.
     """
     x, sizes = _requests(n_answers, seed)
     parts = np.split(x, np.cumsum(sizes)[:-1])
     bodies = [json.dumps({"inputs": part.tolist()}) for part in parts]
-    over, pointers, written = threading.Event(), generations(folder, swaps), []
-
-    with running(folder, data, poll_seconds=0.02) as client:
-
-        def write():
-            began = time.monotonic()
-            for turn, pointer in enumerate(pointers):
-                if over.wait(max(0.0, began + turn * seconds - time.monotonic())):
-                    return
-                replace_file(folder / POINTER, pointer)
-                written.append(time.monotonic())
-
-        writing = threading.Thread(target=write)
-        writing.start()
-        try:
-            load = drive(Order(client.base_url.port, PREDICT, clients, 0, "POST", bodies, once=True, keep=True))
-        finally:
-            over.set()
-            writing.join()
-    replace_file(folder / POINTER, pointers[-1])  # it names all generations
+    pointers = generations(folder, swaps)
+    with (
+        running(folder, data, poll_seconds=0.02) as client,
+        flipped(folder / POINTER, seconds, pointers) as between,
+    ):
+        load = drive(Order(client.base_url.port, PREDICT, clients, 0, "POST", bodies, once=True, keep=True))
+    replace_file(folder / POINTER, pointers[-1].encode())  # it names all generations
     found = _compared(folder, parts, load.answers)
     found.statuses, found.requests, found.seconds = load.statuses, len(parts), load.seconds
-    found.between = np.diff(written).tolist()
+    found.between = between
     return found
 
 

@@ -1,9 +1,9 @@
-"""Inputs as they are kept: float32 numbers, UTF-8 text, or the image file as it came; and back."""
+"""Inputs as they are kept: float32 numbers, UTF-8 text, or the image file as it came."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ _FIRST_BYTES = (
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
 )
-_AT_ONCE = 256  # images decoded in one call
 
 
 @dataclass(frozen=True)
@@ -102,49 +101,6 @@ def of_images(model: SlotModel, files: Sequence[bytes], limits: Limits) -> Conte
         If one is no image of the model's size.
     """
     return Contents(inputs.images(model, files, limits), files, [image_media(file) for file in files])
-
-
-def restored(model: SlotModel, files: Sequence[bytes], limits: Limits) -> npt.NDArray[Any]:
-    """Model inputs from what was kept of them: the same as when they came.
-
-    Parameters
-    ----------
-    model : SlotModel
-        What it takes.
-    files : sequence of bytes
-        What was kept; any number.
-    limits : Limits
-        How large an image may be.
-
-    Returns
-    -------
-    array of shape (example, ...)
-
-    Raises
-    ------
-    DataError
-        If one does not fit the model (any more).
-    """
-    kind, shape = model.preprocessing.kind, model.preprocessing.shape
-    if kind == "text":
-        texts = np.empty(len(files), dtype=object)
-        texts[:] = [file.decode() for file in files]
-        return texts
-    if kind == "features":
-        wanted = 4 * shape[0]
-        for place, file in enumerate(files):
-            if len(file) != wanted:
-                raise DataError(
-                    f"Kept item {place} must be a row of {shape[0]} numbers, got {len(file)} bytes. It came for "
-                    "another model of this name; delete it."
-                )
-        return np.frombuffer(b"".join(files), dtype="<f4").astype(np.float32).reshape(len(files), shape[0])
-    channels, height, width = shape
-    x = np.empty((len(files), height, width, channels), np.uint8)
-    step, limits = min(_AT_ONCE, limits.images), replace(limits, all_pixels=0)
-    for start in range(0, len(files), step):
-        x[start : start + step] = inputs.images(model, files[start : start + step], limits)
-    return x
 
 
 def image_media(file: bytes) -> str:

@@ -1,4 +1,7 @@
-"""What people do in a review, each act undone by whoever did it: label a group, skip it, throw an item out."""
+"""What people do in a review, each act undone by whoever did it: label a group, skip it, throw an item out.
+
+Each is written down in the log of events, in the transaction that does it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from protocols.service.callers import Caller, Role
 from protocols.service.inbox import labels, reviews
+from protocols.service.inbox.events import record
 from protocols.service.inbox.labels import Person, Rows
 from protocols.service.inbox.refusals import ConflictError, MissingError
 from protocols.service.inbox.tables import kept_state, member, review_group
@@ -70,12 +75,10 @@ def label_group(connection: Connection, number: int, name: str, person: Person, 
         raise ConflictError(f"All items of group {number} are thrown out. Take one back in, or skip the group.")
     rows = labels.give(connection, dict.fromkeys(left, name), person, sure=sure, group=number)
     _set_state(connection, number, "labelled")
-    _log(
-        connection,
-        reviews.model_of(connection, number),
-        person,
-        {"what": "labels", "first": rows.first, "last": rows.last, "group": number, "state": found.state},
-    )
+    model = reviews.model_of(connection, number)
+    act = {"what": "labels", "first": rows.first, "last": rows.last, "group": number, "state": found.state}
+    _log(connection, model, person, act)
+    _record(connection, "label.add", model, person, {"items": len(left), "group": number})
     return len(left)
 
 
@@ -104,6 +107,11 @@ def label_items(
     """
     rows = labels.give(connection, names, person, sure=sure)
     _log(connection, model, person, {"what": "labels", "first": rows.first, "last": rows.last})
+    taken_back = sum(name is None for name in names.values())
+    if taken_back < len(names):
+        _record(connection, "label.add", model, person, {"items": len(names) - taken_back})
+    if taken_back:
+        _record(connection, "label.withdraw", model, person, {"items": taken_back})
     return len(names)
 
 
@@ -117,7 +125,9 @@ def skip_group(connection: Connection, number: int, person: Person) -> None:
     """
     before = reviews.group(connection, number, members=0).state
     _set_state(connection, number, "skipped")
-    _log(connection, reviews.model_of(connection, number), person, {"what": "state", "group": number, "state": before})
+    model = reviews.model_of(connection, number)
+    _log(connection, model, person, {"what": "state", "group": number, "state": before})
+    _record(connection, "group.skip", model, person, {"group": number})
 
 
 def throw_out(connection: Connection, number: int, item_number: int, person: Person, *, out: bool = True) -> None:
@@ -133,8 +143,10 @@ def throw_out(connection: Connection, number: int, item_number: int, person: Per
     if before is None:
         raise MissingError(f"Item {item_number} is not in group {number}. Look at its members.")
     connection.execute(update(member).where(row).values(out=int(out)))
-    entry = {"what": "out", "group": number, "item": item_number, "out": int(before)}
-    _log(connection, reviews.model_of(connection, number), person, entry)
+    model = reviews.model_of(connection, number)
+    _log(connection, model, person, {"what": "out", "group": number, "item": item_number, "out": int(before)})
+    action = "group.throw_out" if out else "group.take_in"
+    _record(connection, action, model, person, {"group": number, "item": item_number})
 
 
 def undo(connection: Connection, model: str, person: Person) -> Undone:
@@ -171,7 +183,9 @@ def undo(connection: Connection, model: str, person: Person) -> Undone:
         n = connection.execute(update(member).where(row).values(out=last["out"])).rowcount
     elif "state" in last:
         _set_state(connection, last["group"], last["state"])
-    return Undone(last["what"], last.get("group"), n)
+    undone = Undone(last["what"], last.get("group"), n)
+    _record(connection, "label.undo", model, person, vars(undone))
+    return undone
 
 
 def _set_state(connection: Connection, number: int, state: str) -> None:
@@ -197,3 +211,9 @@ def _keep_acts(connection: Connection, model: str, person: Person, acts: list[di
 def _log(connection: Connection, model: str, person: Person, act: dict[str, Any]) -> None:
     """Remember an act, so that its person can undo it."""
     _keep_acts(connection, model, person, [*_acts(connection, model, person), act])
+
+
+def _record(connection: Connection, action: str, model: str, person: Person, detail: dict[str, Any]) -> None:
+    """Write an act down; which label was given is in the labels, which can be deleted, not in the log, which cannot."""
+    caller = Caller(person.key_id, person.name, Role.LABEL)
+    record(connection, caller, action, model=model, detail=detail | {"source": person.source})

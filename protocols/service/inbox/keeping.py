@@ -12,9 +12,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, func, select
 
+from protocols.service.callers import SERVICE
 from protocols.service.inbox import idempotency
 from protocols.service.inbox.blobs import Blobs
 from protocols.service.inbox.database import Database
+from protocols.service.inbox.events import record
 from protocols.service.inbox.idempotency import InFlight
 from protocols.service.inbox.items import Item, in_parts
 from protocols.service.inbox.storing import Arrival, Delivery, Receipt, digests, store
@@ -171,7 +173,7 @@ class Inbox:
     async def sweep(self) -> Swept:
         """Remove old samples of matched items, blobs that no item names, and answers to old requests; count anew."""
         oldest = time.time() - self.keeping.sample_days * 86_400
-        items = await self.database.write(lambda connection: old_samples_removed(connection, oldest))
+        items = await self.database.write(lambda connection: _expired(connection, oldest))
         before = time.time() - _REMEMBERED_SECONDS
         requests = await self.database.write(lambda connection: idempotency.forget(connection, before))
         blobs = await asyncio.to_thread(self.blobs.sweep, self._named)
@@ -225,6 +227,14 @@ def old_samples_removed(connection: Connection, before: float) -> int:
     asked = select(member.c.item).where(member.c.item == item.c.number).exists()
     old = (item.c.answer == "matched") & (item.c.state == "open") & (item.c.received < before)
     return connection.execute(delete(item).where(old, ~said, ~asked)).rowcount
+
+
+def _expired(connection: Connection, before: float) -> int:
+    """Remove old samples, and write down that the service did, if there were any."""
+    n = old_samples_removed(connection, before)
+    if n:
+        record(connection, SERVICE, "item.expire", detail={"items": n})
+    return n
 
 
 def named(connection: Connection, digests: Iterable[str]) -> set[str]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Select, and_, func, select
 
 from protocols.service.inbox.tables import item, label
 from protocols.service.jobs.child.material import Material, MaterialWriter
+from slots.errors import DataError
 from slots.model.slot_model import SlotModel
 
 MOST_ITEMS = 50_000
@@ -51,6 +52,11 @@ def gather(
     -------
     Material
         In the order in which the items came in.
+
+    Raises
+    ------
+    DataError
+        If an item is of another kind or size than the model takes; it is named.
     """
     given, disagreed = _agreed(connection, name) if labelled else ({}, 0)
     unmatched = select(item.c.number).where(_is_open(name))
@@ -63,7 +69,10 @@ def gather(
     preprocessing = model.preprocessing
     writer = MaterialWriter(folder, preprocessing.kind, preprocessing.shape, len(numbers))
     for row, (item_id, stored, digest) in enumerate(_contents(connection, numbers)):
-        writer.put(row, content(digest) if stored is None else stored)
+        try:
+            writer.put(row, content(digest) if stored is None else stored)
+        except DataError as error:
+            raise DataError(f"Item {item_id!r:.80}: {error}") from error
         ids.append(item_id)
     labels = {row: given[number] for row, number in enumerate(numbers) if number in given}
     material = Material(numbers, ids, labels, n_unmatched + len(given) - len(numbers), disagreed)

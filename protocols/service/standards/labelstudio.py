@@ -26,6 +26,7 @@ from protocols.service.callers import Caller
 from protocols.service.inbox import acts, items, reviews
 from protocols.service.inbox.labels import Person
 from protocols.service.inbox.refusals import MissingError
+from protocols.service.jobs.child.material import as_inputs
 from protocols.service.jobs.runner import Refused
 from protocols.service.service import Service
 from protocols.service.settings import Policy
@@ -237,7 +238,7 @@ async def _content(service: Service, model: ServedModel, task: Task, interface: 
     item_id = task.data.get(tasks.ITEM)
     if isinstance(item_id, str):
         file, media = await service.database.read(lambda it: _stored(it, service, model.name, item_id))
-        x = await service.decoders.run(loaded, lambda: contents.restored(loaded, [file], limits))
+        x = await service.decoders.run(loaded, lambda: as_inputs(loaded, [file]))
         return Contents(x, [file], [media])
     given = tasks.task_input(loaded, task.data, interface)
     if given is None:

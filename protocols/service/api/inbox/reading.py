@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 
-from protocols.service.api.access import IngestModel, ReadModel, TheService
+from protocols.service.api.access import IngestModel, ReadModel, TheCaller, TheService
 from protocols.service.inbox import items, labels
+from protocols.service.inbox.events import record
 from protocols.service.inbox.items import Filter, Item
 from protocols.service.inbox.labels import Given
 
@@ -184,10 +185,15 @@ async def get_item(service: TheService, model: ReadModel, item_id: str) -> ItemO
 
 
 @router.delete("/items/{item_id:path}", status_code=204)
-async def delete_item(service: TheService, model: IngestModel, item_id: str) -> None:
+async def delete_item(service: TheService, model: IngestModel, caller: TheCaller, item_id: str) -> None:
     """Delete an item and its labels. What a model learned from it stays learned."""
-    gone = await service.database.write(lambda connection: items.remove(connection, model.name, item_id))
-    await service.inbox.removed(gone)
+
+    def work(connection: Any) -> Item:
+        found = items.remove(connection, model.name, item_id)
+        record(connection, caller, "item.delete", model=model.name, detail={"item": found.number})
+        return found
+
+    await service.inbox.removed(await service.database.write(work))
 
 
 def item_out(found: Item, said: list[Given]) -> ItemOut:

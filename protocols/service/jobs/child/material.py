@@ -20,6 +20,7 @@ from slots.shapes import RawInputs
 
 _LIST = "items.json"
 _ROWS = "x.npy"
+_OTHER = "It came for another model of this name; delete it."
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def read_inputs(folder: Path, model: SlotModel) -> RawInputs:
 
 
 def as_inputs(model: SlotModel, contents: Sequence[bytes]) -> npt.NDArray[Any]:
-    """Stored contents as the model takes them.
+    """Stored contents as the model takes them: the same as when they came.
 
     Parameters
     ----------
@@ -149,12 +150,15 @@ def as_inputs(model: SlotModel, contents: Sequence[bytes]) -> npt.NDArray[Any]:
 def _numbers(content: bytes, shape: Sequence[int]) -> npt.NDArray[np.float32]:
     values = np.frombuffer(content, "<f4") if len(content) % 4 == 0 else np.zeros(0, np.float32)
     if values.size != math.prod(shape):
-        raise DataError(f"An item must have {math.prod(shape)} numbers, got {values.size}. Set it aside.")
+        raise DataError(f"An item must have {math.prod(shape)} numbers, got {values.size}. {_OTHER}")
     return values.reshape(tuple(shape))
 
 
 def _text(content: bytes) -> str:
-    return content.decode("utf-8", "replace")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"An item must be text in UTF-8, got {len(content)} other bytes. {_OTHER}") from error
 
 
 def _texts(given: Sequence[str]) -> npt.NDArray[Any]:
