@@ -88,16 +88,19 @@ def test_all_that_wait_are_one_batch_up_to_its_size(small, where):
     assert told.batches == [16, 16, 8]
 
 
-def test_one_request_that_is_larger_than_a_batch_is_no_matter_of_the_event_loop(small, where):
-    told = Told(small, batch_rows=16)
+@pytest.mark.parametrize("batch_rows", [8, 64])
+def test_a_request_of_many_rows_is_no_matter_of_the_event_loop(small, where, batch_rows):
+    """Nor is one that is larger than a batch."""
+    told = Told(small, batch_rows=batch_rows)
 
     async def body(model):
-        await asyncio.gather(ask(model, 0, 100), ask(model, 100))
+        for stop in (100, 17, 16, 1):
+            await ask(model, 0, stop)
 
     told.run(body)
-    assert told.batches == [100, 1]
-    assert told.threads[0] == "answers-small"
-    assert (told.threads[1] == "answers-small") == (where == "thread")
+    assert told.batches == [100, 17, 16, 1]
+    away = [it == "answers-small" for it in told.threads]
+    assert away == [True, True, where == "thread" or batch_rows == 8, where == "thread"]
 
 
 def test_whoever_waits_when_it_stops_is_answered(small, where):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from protocols.service.answering.loaded import Answers
 
 _QUICK_SECONDS = 0.01  # of processor time: twice as long as another thread may hold the interpreter
+_FEW_ROWS = 16  # of one request: reading and writing more takes as long as the model, so that both go on side by side
 _WEIGHT = 0.2  # of the latest batch in the pace
 _STOP_SECONDS = 30
 
@@ -97,8 +98,8 @@ class Pace:
 class Batcher:
     """Answers what waits, up to a batch at a time; a batch waits for nobody.
 
-    All of it lives in the event loop, but for the work on batches of slow models and on single requests that are larger
-    than a batch: that is done in a thread. There is one batch at a time.
+    All of it lives in the event loop, but for the work on batches of slow models and on requests of many rows: that is
+    done in a thread. There is one batch at a time.
 
     Parameters
     ----------
@@ -161,7 +162,7 @@ class Batcher:
             return
         batch, n_rows = self._gathered()
         self._seen = 0
-        if n_rows <= self._most and self._pace().quick:
+        if self._pace().quick and n_rows <= self._most and max(len(it.x) for it in batch) <= _FEW_ROWS:
             _deliver(self._worked(batch))
             if self._waiting:
                 self._call()

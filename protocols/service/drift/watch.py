@@ -1,13 +1,15 @@
-"""The drift monitor of one served model: fed by the thread that answers, read by any other."""
+"""The drift monitor of one served model: fed by whatever answers, read by any thread."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import threading
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -149,7 +151,7 @@ class Watch:
         return bool(self._happenings)
 
     def tell(self, answers: Answers, at: float | None = None) -> None:
-        """Take a batch to be looked at later; quick, for the thread that answers. At: seconds since 1970, or now."""
+        """Take a batch to be looked at later; quick, for it stands between answers. At: seconds since 1970, or now."""
         if answers.again or answers.novelty is None:
             return
         told = answers.prediction
@@ -169,12 +171,8 @@ class Watch:
     def digest(self) -> None:
         """Look at what came in since the last time."""
         with self._lock:
-            while True:
-                try:
-                    arrived = self._arrived.get_nowait()
-                except queue.Empty:
-                    return
-                self._observe(arrived)
+            for _, several in groupby(self._drained(), key=lambda it: id(it.loaded)):
+                self._observe(list(several))
 
     def acknowledge(self, caller: Caller, *, calibrated: bool) -> None:
         """Begin a new era after an alarm that somebody has looked at.
@@ -235,14 +233,27 @@ class Watch:
             self.changed = True
             del self._minutes[:-_MOST_UNSAVED]
 
-    def _observe(self, it: _Arrived) -> None:
-        if it.loaded is self._left:
+    def _drained(self) -> list[_Arrived]:
+        found: list[_Arrived] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._arrived.get_nowait())
+        return found
+
+    def _observe(self, several: list[_Arrived]) -> None:
+        """Look at consecutive batches of one generation, at once: that takes a fraction of the time of one by one."""
+        loaded = several[0].loaded
+        if loaded is self._left:
             return
-        if it.loaded is not self._loaded:  # it answered before the swap was told
+        if loaded is not self._loaded:  # it answered before the swap was told
             self._left = self._loaded
-            self._begin(it.loaded)
-        known = ~np.isnan(it.scores)
-        seen = self.monitor.observe(it.scores[known], it.answers[known], it.labels[known], it.at)
+            self._begin(loaded)
+        scores = np.concatenate([it.scores for it in several])
+        answers = np.concatenate([it.answers for it in several])
+        labels = np.concatenate([it.labels for it in several])
+        times = np.repeat([it.at for it in several], [len(it.scores) for it in several])
+        known = ~np.isnan(scores)
+        seen = self.monitor.observe(scores[known], answers[known], labels[known], times[known])
         self._minutes += [Seen(minute, self.monitor.generation) for minute in seen.minutes]
         if seen.alarm is not None:
             self._alarms += 1
