@@ -68,6 +68,11 @@ async def serve(
         Told the service's address when it takes requests.
     stopping : asyncio.Event
         Set by whoever wants it to stop.
+
+    Raises
+    ------
+    StorageError
+        If another service has taken the database over.
     """
     service = await asyncio.to_thread(Service.open, settings)
     server = _Server(_config(service))
@@ -78,8 +83,8 @@ async def serve(
     host, port = listening.getsockname()[:2]
     started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     notify("READY=1")
-    waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
+    waiting = [asyncio.create_task(it.wait()) for it in (stopping, service.ousted)]
+    await asyncio.wait([*waiting, serving], return_when=asyncio.FIRST_COMPLETED)
     notify("STOPPING=1")
     service.ready = False  # load balancers see it before connections are refused
     await asyncio.sleep(settings.drain_seconds)
@@ -88,9 +93,12 @@ async def serve(
     try:
         await serving
     finally:
-        waiting.cancel()
+        for it in waiting:
+            it.cancel()
         await service.stop()
         listening.close()
+    if service.lost:
+        raise StorageError(service.lost)
 
 
 def listen(settings: Settings) -> socket.socket:

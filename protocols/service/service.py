@@ -15,6 +15,7 @@ from protocols.service.callers import SERVICE
 from protocols.service.drift.watching import Watching
 from protocols.service.engines.unavailable import UnavailableError
 from protocols.service.gate.first_key import ensure
+from protocols.service.gate.holding import FolderHold, ServerHold, TakenError
 from protocols.service.gate.keys import KeyRing
 from protocols.service.gate.sessions import Sessions
 from protocols.service.gate.streams import Streams
@@ -26,7 +27,7 @@ from protocols.service.replicas.following import Follower
 from protocols.service.replicas.places import Place
 from protocols.service.replicas.publishing import Publisher
 from protocols.service.settings import Settings
-from slots.errors import SlotsError, StorageError, UsageError
+from slots.errors import StorageError, UsageError
 from slots.storage.atomic import make_folders, storage
 
 Swapped = Callable[[ServedModel, Loaded, Loaded], None]
@@ -70,6 +71,10 @@ class Service:
     """Told after each batch, in the event loop or a thread, with the seconds in the model."""
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service is asked to stop: streams end themselves."""
+    ousted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when another service has the database: this one must end."""
+    lost: str = ""
+    """Why, then."""
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.database, self.settings.data, self.settings.keeping)
@@ -89,6 +94,8 @@ class Service:
             self.on_swap.append(self.publisher.swapped)
         self._tasks: list[asyncio.Task[None]] = []
         self._later: set[asyncio.Task[None]] = set()
+        self._hold: ServerHold | None = None
+        self._opened = contextlib.ExitStack()  # what is closed at the end, the last first
 
     @classmethod
     def open(cls, settings: Settings) -> Service:
@@ -105,8 +112,14 @@ class Service:
         """
         with storage(settings.data):
             make_folders(settings.data)
-        database = Database(settings.database) if settings.database else Database.in_folder(settings.data)
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.callback(FolderHold(settings.data).close)
+            database = Database(settings.database) if settings.database else Database.in_folder(settings.data)
+            opened.callback(database.close)
+            hold = ServerHold(settings.database) if database.on_server else None
+            if hold is not None:
+                database.before = hold.check
+                opened.callback(hold.close)
             if settings.admin_key:
                 database.write_now(lambda it: ensure(it, settings.admin_key))
             keys = KeyRing(database)
@@ -118,15 +131,13 @@ class Service:
             sessions = Sessions(settings.data)
             followers = {name: _follower(settings, name, url) for name, url in settings.follow.items()}
             place = Place(settings.publish) if settings.publish else None
-        except SlotsError:
-            database.close()
-            raise
-        models = {
-            name: ServedModel(name, folder, settings.device, settings.limits)
-            for name, folder in (settings.models | {name: it.folder for name, it in followers.items()}).items()
-        }
-        publisher = Publisher({name: models[name] for name in settings.models}, place) if place else None
-        service = cls(settings, database, models, keys, sessions, followers, publisher)
+            models = {
+                name: ServedModel(name, folder, settings.device, settings.limits)
+                for name, folder in (settings.models | {name: it.folder for name, it in followers.items()}).items()
+            }
+            publisher = Publisher({name: models[name] for name in settings.models}, place) if place else None
+            service = cls(settings, database, models, keys, sessions, followers, publisher)
+            service._hold, service._opened = hold, opened.pop_all()
         for served in models.values():
             served.swapped = service._tell_swapped
             served.answered = service._tell_answered
@@ -140,6 +151,8 @@ class Service:
         await self.jobs.start()
         self._tasks = [asyncio.create_task(self._watch(served)) for served in self.models.values()]
         self._tasks.append(asyncio.create_task(self._watch_keys()))
+        if self._hold is not None:
+            self._tasks.append(asyncio.create_task(self._watch_hold(self._hold)))
         self._tasks += [asyncio.create_task(it.run(self.settings.follow_seconds)) for it in self.followers.values()]
         if self.publisher is not None:
             self._tasks.append(asyncio.create_task(self.publisher.run()))
@@ -164,6 +177,7 @@ class Service:
         await asyncio.gather(*self._later)
         self.decoders.close()
         await asyncio.to_thread(self.database.close)
+        await asyncio.to_thread(self._opened.close)
 
     def replica_problem(self, name: str) -> str:
         """Why a model cannot be followed, or not be published, at present; empty if all is well."""
@@ -213,6 +227,17 @@ class Service:
             await asyncio.sleep(self.settings.poll_seconds)
             with contextlib.suppress(StorageError):
                 await self.keys.refresh()
+
+    async def _watch_hold(self, hold: ServerHold) -> None:
+        """Whoever was away from the database may find another service there, and ends."""
+        while True:
+            await asyncio.sleep(self.settings.poll_seconds)
+            try:
+                await asyncio.to_thread(hold.look)
+            except TakenError as error:
+                self.lost = str(error)
+                self.ousted.set()
+                return
 
 
 def _follower(settings: Settings, name: str, url: str) -> Follower:

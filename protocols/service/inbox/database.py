@@ -61,6 +61,8 @@ class Database:
         self._read, self._readers, self._closed = threading.Condition(), 0, False
         self.commits = 0
         """Transactions committed by the writer (count)."""
+        self.before: Callable[[Connection], None] = lambda _connection: None
+        """Called in the writer's thread at the beginning of each transaction; what it raises everybody is told."""
         self.committed: Callable[[float], None] = lambda _seconds: None
         """Told in the writer's thread after each commit how long the transaction took (seconds)."""
         _lay_out(self._engine)
@@ -72,6 +74,11 @@ class Database:
         """The SQLite database of a data folder, which is made if it is not there."""
         folder.mkdir(parents=True, exist_ok=True)
         return cls(f"sqlite:///{folder / 'inbox.db'}")
+
+    @property
+    def on_server(self) -> bool:
+        """Whether it is PostgreSQL, which several machines can reach."""
+        return self._engine.dialect.name == "postgresql"
 
     @property
     def queued(self) -> int:
@@ -213,6 +220,7 @@ class Database:
         began = time.monotonic()
         try:
             with self._writing.begin() as connection:
+                self.before(connection)
                 for alike in _alike(together):
                     outcome += _tried_together(connection, alike)
             self.commits += 1
