@@ -4,6 +4,7 @@ import gzip
 import json
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as families
 from support.key_cutter import bearer, cut
@@ -155,6 +156,49 @@ def test_a_request_that_comes_again_is_done_once(two, taken):
     assert taken.count("items") > 4
     fates = [[it["fate"] for it in asked(side, f"{MODEL}/items", first).json()["items"]] for side in two]
     assert fates == [["there", "there"]] * 2
+
+
+def tensor(**changes):
+    flat = [number for row in X for number in row]
+    return {"name": "input", "shape": [len(X), 6], "datatype": "FP32", "data": flat, **changes}
+
+
+INFERENCES = [
+    ({"inputs": [tensor()], "id": "mine"}, {}),
+    ({"inputs": [tensor()], "outputs": [{"name": "label_id"}], "parameters": {"false_alarm_rate": 0.5}}, {}),
+    ({"inputs": [tensor()], "parameters": {"timeout": 1}}, {}),
+    ({"inputs": [tensor(shape=[5, 6])]}, {}),
+    ({"inputs": [tensor(name="other")]}, {}),
+    ({"inputs": []}, {}),
+    ([], {}),
+    (b"{", {}),
+    (np.float32(X).tobytes(), {"Inference-Header-Content-Length": "0"}),
+    (np.float32(X).tobytes()[:-1], {"Inference-Header-Content-Length": "0"}),
+    (np.float32(X).tobytes(), {"Inference-Header-Content-Length": "many"}),
+    ({"inputs": [tensor(shape=[1, 6], data=X[0])] * 2}, {}),
+    ({"inputs": [tensor(shape=[600, 6], data=[1.0] * 3600)]}, {"Accept-Encoding": "gzip"}),
+]
+
+
+@pytest.mark.parametrize(("body", "headers"), INFERENCES)
+def test_the_open_inference_protocol_has_a_quick_way_too(client, taken, body, headers):
+    """The other way is that of a request with a query, of which the route takes no notice."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    path = "/v2/models/small/infer"
+    one, other = (client.post(it, content=content, headers=headers) for it in (path, f"{path}?ordinary"))
+    assert taken == ["infer"]
+    assert (one.status_code, one.content) == (other.status_code, other.content)
+    assert {**one.headers, "date": ""} == {**other.headers, "date": ""}
+    assert one.headers.get("content-encoding") == headers.get("Accept-Encoding")
+
+
+def test_who_may_not_infer_is_told_alike(two, taken):
+    for side in two:
+        found = [asked(side, f"/v2/models/small/infer{query}", INFERENCES[0][0], "bound") for query in ("", "?")]
+        assert [it.status_code for it in found] == [403, 403]
+        assert found[0].json() == found[1].json()
+        assert "error" in found[0].json()
+    assert taken == []
 
 
 @pytest.mark.parametrize("headers", [{"X-Request-Timeout": "1e-9"}, {"X-Request-Timeout": "-1"}])
