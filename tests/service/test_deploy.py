@@ -1,16 +1,22 @@
 """What ships the service: files that parse as what they are, and say what the service understands."""
 
+import ctypes.util
 import re
 import shlex
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import kubernetes_validate
 import pytest
 import yaml
+from support import confined
+from support.served_process import served
+from support.service import rows
 from typer.main import get_command
 
 from protocols.commands.app import app
@@ -109,6 +115,35 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path):
     )
     done = subprocess.run(["systemd-analyze", "verify", here], capture_output=True, text=True, check=False)
     assert (done.returncode, [line for line in done.stderr.splitlines() if "slots.service" in line]) == (0, [])
+
+
+def test_the_unit_is_confined():
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=15", DEPLOY / "slots.service"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_the_service_works_under_the_units_filter_of_system_calls(small, tmp_path):
+    if shutil.which("systemd-analyze") is None or ctypes.util.find_library("seccomp") is None:
+        pytest.skip("needs systemd-analyze and libseccomp")
+    program = (confined.__file__, str(DEPLOY / "slots.service"))
+    x, _ = rows(40, 3, classes=4)
+    with (
+        served(small, "--data", tmp_path, program=program) as it,
+        httpx.Client(base_url=f"{it.address}/api/v1/models/small", timeout=60) as client,
+    ):
+        status = Path(f"/proc/{it.pid}/status").read_text()
+        assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
+        assert client.post("/items", json={"inputs": x.tolist(), "store": "all"}).status_code == 200
+        location = client.post("/review").headers["Location"]
+        until = time.monotonic() + 120
+        while (job := client.get(f"{it.address}{location}").json())["state"] in ("queued", "running"):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert job["state"] == "done", job
+        assert it.stop()[0] == 0
 
 
 def test_the_manager_is_told(tmp_path, monkeypatch):
