@@ -49,6 +49,8 @@ class UpdatePlan:
         Options that say what its columns are, for the same command.
     wait : float
         How long to wait while another process is writing to the model (seconds).
+    doubt : bool
+        Ask where answers are most in doubt, not where most is unmatched.
     """
 
     part: str
@@ -58,6 +60,7 @@ class UpdatePlan:
     source: str = ""
     columns: tuple[str, ...] = ()
     wait: float = 0.0
+    doubt: bool = False
 
 
 def update_and_save(
@@ -111,11 +114,12 @@ def update_and_save(
     proposal, given = _ask(model, x, plan, progress)
     asked = np.array(sorted(given), np.int64)
     paths = (None, None) if given else _write_queries(model, x, proposal, folder, plan)
-    done = None
+    done, before = None, model.generation
     if not plan.dry_run:
         done = model.update(x, dict(given), proposal=proposal, config=config, progress=progress)
     after = proposal.prediction
-    if done and done.slots_added and proposal.source is not None:  # the features are known: only the slots are new
+    made = done is not None and done.generation != before
+    if made and proposal.source is not None:  # the features are known: only the slots are new
         after = model.snapshot().predict(proposal.source)
     changed = len(changed_matched(proposal.prediction, after))
     held_after = model.predict(held_x) if held_before is not None else None
@@ -156,7 +160,7 @@ def update_and_save(
         scope=done.scope if done else "",
         verdict=done.verdict if done else "",
     )
-    if done and done.slots_added:
+    if made:
         line = model.history[-1]
         model.history[-1] = replace(line, figures={**line.figures, **asdict(summary)})
         with reserved(folder, wait=plan.wait) if (folder / POINTER).exists() else nullcontext():
@@ -169,7 +173,7 @@ def _ask(
 ) -> tuple[Proposal, dict[int, str]]:
     """The proposal and the labels given: of a list, its own examples without a label stay as queries."""
     if plan.labels is None:
-        return model.propose(x, budget=plan.budget, progress=progress), {}
+        return model.propose(x, budget=plan.budget, by="doubt" if plan.doubt else "cover", progress=progress), {}
     labels, open_rows = read_labels(plan.labels, x)
     proposal = model.propose(x, budget=0, progress=progress)
     open_rows = np.intersect1d(open_rows, proposal.unmatched)

@@ -36,6 +36,14 @@ def update(
         bool,
         typer.Option("--spread", help="With --labels: spread them over all unmatched examples; best for few labels."),
     ] = False,
+    recall: Annotated[
+        bool,
+        typer.Option(
+            "--recall",
+            help="For a model that learns again and again: ask where answers are in doubt, and with --labels let all "
+            "that was ever labelled guess where nothing matches.",
+        ),
+    ] = False,
     part: Annotated[str | None, typer.Option(help="train or test. Default: train where there is one.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the query list, and change nothing.")] = False,
     text_column: TextColumn = None,
@@ -69,8 +77,10 @@ def update(
     part_of(loaded, chosen)
     columns = (("--text-column", text_column), ("--label-column", label_column))
     named = tuple(word for option, value in columns if value for word in (option, value))
-    plan = UpdatePlan(part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data, columns=named, wait=wait)
-    config = UpdateConfig(spread=SpreadConfig() if spread else None)
+    plan = UpdatePlan(
+        part=chosen, budget=budget, labels=labels, dry_run=dry_run, source=data, columns=named, wait=wait, doubt=recall
+    )
+    config = UpdateConfig(spread=SpreadConfig() if spread else None, recall=recall)
     with progress_bar() as progress:
 
         def learn(current: SlotModel) -> UpdateSummary:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from slots.head.pooled_answers import PooledSlots
+from slots.head.recall import Recall
 from slots.head.similarities import normalize
 from slots.kept import Kept
 from slots.shapes import SlotLabels, SlotVectors, Thresholds
@@ -37,6 +38,8 @@ class SlotCaps:
         Slots that take part in the pooled score of unmatched inputs.
     beta : float
         Inverse temperature of the pooled score.
+    recall : Recall, optional
+        What guesses where nothing matches, beside the pooled score. Default: the pooled score alone.
     kept : Kept, optional
         Where what answers to unmatched inputs need of these slots is kept between calls; it looks whether they are
         still the same. Default: it is made anew by each call.
@@ -50,6 +53,7 @@ class SlotCaps:
     generations: SlotLabels
     pooled: Bool[Tensor, " slot"]
     beta: float
+    recall: Recall | None = field(default=None, repr=False, compare=False)
     kept: Kept[PooledSlots] | None = field(default=None, repr=False, compare=False)
 
 

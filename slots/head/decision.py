@@ -22,6 +22,8 @@ from slots.head.kernels import Answers, CapArrays, Scored, contenders, settle
 from slots.head.pooled_answers import PooledSlots, nearest_of_best_labels
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
+from slots.head.recall import Recall
+from slots.head.recalled_answers import recalled
 from slots.head.similarities import normalize
 from slots.rounding import full_product
 from slots.shapes import SlotVectors, ViewFeatures
@@ -218,7 +220,8 @@ def decide(
     -----
     Matched: the oldest generation that has a slot which fires answers, alone: the slot of largest margin in it, ties
     to the lowest slot; ambiguous when slots of two labels *of that generation* fire. So a later generation can never
-    change any part of an answer that an earlier one gave, for no input whatever.
+    change any part of an answer that an earlier one gave, for no input whatever. Unmatched: the best label by the
+    pooled score, or by ``caps.recall`` where that is set.
     """
     n = len(features)
     out = Prediction(
@@ -238,6 +241,8 @@ def decide(
         _answer_unmatched(features, caps, _pooled(caps) if pooled is None else pooled, unmatched, out)
     elif len(unmatched):
         _answer_unmatched_anywhere(features, caps, unmatched, out)
+    if len(unmatched) and caps.recall is not None:
+        _answer_by_recall(features, caps, caps.recall, unmatched, out)
     return out
 
 
@@ -303,6 +308,24 @@ def _answer_unmatched_anywhere(features: ViewFeatures, caps: SlotCaps, rows: Row
     out.slots[rows], out.margins[rows] = slots[:, 0], margin[:, 0]
     if ranked.shape[1] > 1:
         out.runner_up_slots[rows], out.runner_up_margins[rows] = slots[:, 1], margin[:, 1]
+
+
+def _answer_by_recall(features: ViewFeatures, caps: SlotCaps, recall: Recall, rows: Rows, out: Prediction) -> None:
+    """Put the guesses of what is remembered in the place of the pooled score's, which they take into account."""
+    block = features[torch.from_numpy(rows).to(features.device)]
+    found = recalled(block, caps.weights, caps.labels, recall, out.labels[rows])
+    if found is None:
+        return
+    here = torch.arange(len(rows), device=features.device)
+    depths = [
+        _array(exact_margins(block, caps, (here, found.views[:, place], found.slots[:, place])))
+        for place in range(found.labels.shape[1])
+    ]
+    labels, slots = _array(found.labels), _array(found.slots)
+    out.labels[rows], out.slots[rows], out.margins[rows] = labels[:, 0], slots[:, 0], depths[0]
+    out.runner_up_slots[rows], out.runner_up_margins[rows] = -1, -np.inf
+    if labels.shape[1] > 1:
+        out.runner_up_slots[rows], out.runner_up_margins[rows] = slots[:, 1], depths[1]
 
 
 def _nearest_of_ranked(

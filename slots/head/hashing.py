@@ -15,6 +15,7 @@ from slots.head.decision import decide
 from slots.head.pooled_answers import PooledSlots
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
+from slots.head.recall import Recall
 from slots.head.similarities import best_view, normalize
 from slots.head.slot_table import SlotTable
 from slots.head.thresholds import precision_thresholds
@@ -43,6 +44,8 @@ class IncrementalNeuralHashing(SlotTable):
     ----------
     weights, centres, labels, ...
         One row a slot: see `SlotTable`.
+    recall : Recall or None
+        What guesses where nothing matches, beside the pooled score; an update may set it (`UpdateConfig.recall`).
 
     Examples
     --------
@@ -59,6 +62,7 @@ class IncrementalNeuralHashing(SlotTable):
         if scale <= 0 or beta < 0:
             raise ValueError(f"`scale` must be > 0 and `beta` >= 0, got {scale} and {beta}. Try 60 and 20.")
         self.scale, self.beta, self.precision = scale, beta, precision
+        self.recall: Recall | None = None
         self._groups: tuple[tuple[Tensor, ...], tuple[int, ...], Tensor] | None = None
 
     @cached_property
@@ -153,6 +157,8 @@ class IncrementalNeuralHashing(SlotTable):
 
     def caps(self) -> SlotCaps:
         """View of the slots as the match rule needs them (tensors are shared, not copied)."""
+        if self.recall is not None:
+            self.recall = self.recall.to(self.weights.device)
         return SlotCaps(
             weights=self.weights.detach(),
             centres=self.centres,
@@ -162,6 +168,7 @@ class IncrementalNeuralHashing(SlotTable):
             generations=self.generations,
             pooled=self.pooled,
             beta=self.beta,
+            recall=self.recall,
             kept=self._kept,
         )
 

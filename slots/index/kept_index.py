@@ -142,4 +142,4 @@ def _stamp(caps: SlotCaps) -> _Stamp:
     """Where the slots' tensors lie, their shapes, and a digest of what they hold."""
     tensors = {name: value for name, value in vars(caps).items() if isinstance(value, Tensor)}
     places = tuple((name, value.data_ptr(), tuple(value.shape)) for name, value in tensors.items())
-    return (*places, caps.beta, *(_digest(value) for value in tensors.values()))
+    return (*places, caps.beta, id(caps.recall), *(_digest(value) for value in tensors.values()))

@@ -229,6 +229,7 @@ def _move(model: SlotModel, rows: Ids, label: int) -> None:
     head.relabel_slots(places, label)
     for gone in before - set(head.labels.tolist()):
         model.rehearsal = None if model.rehearsal is None else model.rehearsal.relabelled(gone, label)
+        head.recall = None if head.recall is None else head.recall.relabelled(gone, label)
     model.clusters = model.clusters & set(head.labels.tolist())
 
 

@@ -18,12 +18,14 @@ from slots.features.preprocessing import Preprocessing
 from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import AnswerShares
+from slots.head.recall import Recall
 from slots.labels import LabelNames
 from slots.model.parts import ModelParts
 from slots.model.recorded import BuildBackbone, build_recorded
-from slots.model.soundness import check_kinds, check_preprocessing, check_sound
+from slots.model.soundness import check_kinds, check_preprocessing, check_recall, check_sound
 from slots.novelty.slot_novelty import ModelNovelty
 from slots.rehearsal.memory import RehearsalMemory
+from slots.rehearsal.recollection import raw_memory
 from slots.storage.generations import Generation, generation_of
 from slots.storage.states import State
 from slots.storage.store import read_headers, read_state
@@ -63,6 +65,11 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
         tensors["exemplar_ids"] = {"lists": _as_bytes(parts.exemplar_ids)}
     if parts.rehearsal is not None:
         tensors["rehearsal"] = parts.rehearsal.state()
+    recall = parts.head.recall
+    if parts.rehearsal is None or (recall is not None and len(recall.examples) != len(parts.rehearsal)):
+        recall = None  # it is about what is remembered, and means nothing without
+    if recall is not None:
+        tensors["recall"] = recall.state()
     values = None
     if parts.novelty is not None:
         tensors["novelty"], values = parts.novelty.state()
@@ -78,6 +85,7 @@ def to_state(parts: ModelParts) -> tuple[dict[str, Any], dict[str, Mapping[str, 
         "class_names": list(parts.labels.names),
         "clusters": sorted(parts.labels.clusters),
         "novelty": values,
+        "recall": None if recall is None else {"gamma": recall.gamma, "trust": recall.trust},
         "familiar_shares": None if parts.familiar_shares is None else asdict(parts.familiar_shares),
         "generation": parts.history[-1].number if parts.history else 0,
         "history": [asdict(generation) for generation in parts.history],
@@ -143,7 +151,18 @@ def from_state(
         familiar_shares=None if shares is None else AnswerShares(**shares),
     )
     check_sound(parts)
+    head.recall = _read_recall(header.get("recall"), tensors.get("recall"), parts)
     return parts
+
+
+def _read_recall(values: Any, stored: dict[str, Tensor] | None, parts: ModelParts) -> Recall | None:
+    """The guess by what is remembered, over the memory of the same model."""
+    if values is None or stored is None or parts.rehearsal is None:
+        return None
+    coefficients, labels = stored["coefficients"], stored["labels"]
+    check_recall(coefficients, labels, values, n_remembered=len(parts.rehearsal))
+    examples, back = raw_memory(parts.rehearsal, parts.whitening)
+    return Recall(examples, coefficients, labels, float(values["gamma"]), float(values["trust"]), back)
 
 
 def _stored_exemplars(shown: npt.NDArray[Any]) -> dict[str, Tensor]:

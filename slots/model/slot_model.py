@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
@@ -173,6 +174,7 @@ class SlotModel(ModelState):
         radius: float | None = None,
         purity: float = 0.95,
         max_candidates: int = 2000,
+        by: Literal["cover", "doubt"] = "cover",
         progress: Progress | None = None,
     ) -> Proposal:
         """What the slots do not match in new data, and the few examples whose labels would cover most of it.
@@ -193,6 +195,9 @@ class SlotModel(ModelState):
             Without ``radius``: wanted share of what a query stands for that has its label.
         max_candidates : int, default 2000
             With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
+        by : {"cover", "doubt"}, default "cover"
+            Whether each unmatched example counts the same, or each example by how likely its answer is wrong; then
+            matched ones are asked about, too, where all that is remembered contradicts the slot.
         progress : callable, optional
             ``progress(step, share)``, told the progress.
 
@@ -218,6 +223,7 @@ class SlotModel(ModelState):
             radius=radius,
             purity=purity,
             max_candidates=max_candidates,
+            by=by,
             progress=progress,
         )
 

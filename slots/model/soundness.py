@@ -246,10 +246,46 @@ def _check_rehearsal(memory: RehearsalMemory, feature_dim: int, n_labels: int) -
     n = len(memory.features) if memory.features.ndim else 0
     if memory.features.shape != (n, feature_dim) or memory.labels.shape != (n,) or memory.held_out.shape != (n,):
         raise _unsound("rehearsed examples must have one label each, and features as wide as a slot")
+    if memory.lengths is not None and memory.lengths.shape != (n,):
+        raise _unsound("rehearsed examples must have one length each")
+    if memory.lengths is not None and not bool(((memory.lengths >= 0) & memory.lengths.isfinite()).all()):
+        raise _unsound("lengths of rehearsed examples must be finite numbers >= 0")
+    _check_number("rehearsed examples that were told", memory.n_told, 0, n, whole=True)
     if memory.labels.dtype != torch.int64 or memory.held_out.dtype != torch.bool:
         raise _unsound("rehearsed examples must have whole numbers as labels, and flags")
     _check_unit("rehearsed features", memory.features, _HALF_UNIT, zeros=False)
     _check_range("rehearsed labels", memory.labels, 0, n_labels - 1)
+
+
+def check_recall(coefficients: Tensor, labels: Tensor, values: Any, *, n_remembered: int) -> None:
+    """Refuse a guess that is not over what the model remembers.
+
+    Parameters
+    ----------
+    coefficients, labels : tensors
+        As they were read.
+    values : dict
+        Of the header.
+    n_remembered : int
+        Examples of the rehearsal memory (count).
+
+    Raises
+    ------
+    ModelError
+        With the first thing that is wrong.
+    """
+    n_labels = len(labels) if labels.ndim == 1 else -1
+    if coefficients.dtype != torch.float32 or coefficients.shape != (n_remembered, n_labels):
+        raise _unsound(f"recall must have a float32 for each of {n_remembered} remembered examples and each label")
+    if labels.dtype != torch.int64 or n_labels < 1 or bool((labels.diff() <= 0).any()):
+        raise _unsound("the labels of recall must be whole numbers that ascend")
+    _check_range("labels of recall", labels, 0, MOST_LABELS - 1)
+    if not bool(coefficients.isfinite().all()):
+        raise _unsound("the coefficients of recall must be finite")
+    if not isinstance(values, dict):
+        raise _unsound("recall must have its numbers by name")
+    _check_number("gamma of recall", values.get("gamma"), 0, 1e12)
+    _check_number("trust of recall", values.get("trust"), 0, _MOST_FACTOR)
 
 
 def _check_novelty(novelty: ModelNovelty, feature_dim: int, raw_width: int) -> None:

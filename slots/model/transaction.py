@@ -15,7 +15,7 @@ from slots.features.example_ids import remembered_ids
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.rehearsal.memory import RehearsalMemory
 from slots.storage.generations import Generation
-from slots.update.plan import NewSlots
+from slots.update.planned import NewSlots
 
 
 class Changeable(Protocol):
@@ -43,12 +43,13 @@ def all_or_nothing(model: Changeable) -> Iterator[None]:
     head = {name: value.clone() for name, value in model.head.state_dict().items()}
     names, clusters = model.class_names, model.clusters
     features, images, memory = model.exemplar_features, model.thumbnails, model.rehearsal
-    ids = model.exemplar_ids
+    ids, recall = model.exemplar_ids, model.head.recall
     history = list(model.history)
     try:
         yield
     except BaseException:
         model.head.load_state_dict(head)
+        model.head.recall = recall
         model.class_names, model.clusters = names, clusters
         model.exemplar_features, model.thumbnails, model.rehearsal = features, images, memory
         model.exemplar_ids = ids
@@ -98,5 +99,7 @@ def _join(model: Changeable, new: NewSlots, ids: npt.NDArray[Any] | None) -> Non
         model.exemplar_ids = np.concatenate([kept, remembered_ids(ids, exemplars[first:])])
     if model.rehearsal is not None:
         model.rehearsal = model.rehearsal.joined(*new.told)
+    if new.recall is not None:
+        head.recall = new.recall
     model.class_names, model.clusters = new.known.names, new.known.clusters
     model.history.append(new.line)

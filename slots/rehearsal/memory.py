@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,11 +35,18 @@ class RehearsalMemory:
         Label ids, on the CPU.
     held_out : bool tensor of shape (example,)
         Examples that trained nothing.
+    lengths : float32 tensor of shape (example,), optional
+        Of the features before they were brought to unit length: with it what they were before a whitening is known
+        again. Default: nobody kept them, as in models of an older version.
+    n_told : int, default 0
+        The last so many were labelled after the fit (count); they are thinned last.
     """
 
     features: Float[Tensor, "example feature"]
     labels: Int[Tensor, " example"]
     held_out: Bool[Tensor, " example"]
+    lengths: Float[Tensor, " example"] | None = None
+    n_told: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,14 +69,24 @@ class RehearsalMemory:
 
     def state(self) -> dict[str, Tensor]:
         """Tensors to store, under the names that stored models have."""
-        return {"features": self.features.contiguous(), "labels": self.labels, "held_out": self.held_out}
+        stored = {"features": self.features.contiguous(), "labels": self.labels, "held_out": self.held_out}
+        if self.lengths is not None:
+            stored |= {"lengths": self.lengths, "n_told": torch.tensor([self.n_told])}
+        return stored
 
     @staticmethod
     def from_state(tensors: dict[str, Tensor]) -> RehearsalMemory:
         """What `state` gave."""
-        return RehearsalMemory(tensors["features"], tensors["labels"], tensors["held_out"])
+        n_told = int(tensors["n_told"][0]) if "n_told" in tensors else 0
+        columns = tensors["features"], tensors["labels"], tensors["held_out"]
+        return RehearsalMemory(*columns, tensors.get("lengths"), n_told)
 
-    def joined(self, features: Float[Tensor, "new feature"], labels: Int[Tensor, " new"]) -> RehearsalMemory:
+    def joined(
+        self,
+        features: Float[Tensor, "new feature"],
+        labels: Int[Tensor, " new"],
+        lengths: Float[Tensor, " new"] | None = None,
+    ) -> RehearsalMemory:
         """The memory with more examples, thinned at random where they become too many.
 
         Parameters
@@ -78,30 +95,40 @@ class RehearsalMemory:
             Unit features; rows of zeros are left out.
         labels : int64 tensor of shape (new,)
             Their labels.
+        lengths : float tensor of shape (new,), optional
+            Of their features. Default: not known, and then those of all others are forgotten.
 
         Returns
         -------
         RehearsalMemory
-            The same for the same examples in the same order.
+            The same for the same examples in the same order. Those of the fit are thinned before those told later, as
+            long as half of the memory is theirs.
         """
         usable = (features != 0).any(1)
         features, labels = features[usable], labels.to(usable.device)[usable]
+        known = self.lengths is not None and lengths is not None
         every = RehearsalMemory(
             torch.cat([self.features, features.half().cpu()]),
             torch.cat([self.labels, labels.cpu()]),
             torch.cat([self.held_out, torch.zeros(len(labels), dtype=torch.bool)]),
+            torch.cat([self.lengths, lengths[usable].float().cpu()]) if known else None,  # type: ignore[list-item, index]
+            self.n_told + len(labels),
         )
-        most = _most(features.shape[1])
-        if len(every) <= most:
+        most, n = _most(features.shape[1]), len(every)
+        if n <= most:
             return every
-        kept = np.sort(np.random.default_rng(len(every)).permutation(len(every))[:most])
-        rows = torch.from_numpy(kept)
-        return RehearsalMemory(every.features[rows], every.labels[rows], every.held_out[rows])
+        n_told = min(every.n_told, max(most // 2, most - (n - every.n_told)))
+        rng, first = np.random.default_rng(n), n - every.n_told
+        old = rng.permutation(first)[: most - n_told]
+        told = first + rng.permutation(every.n_told)[:n_told]
+        rows = torch.from_numpy(np.sort(np.concatenate([old, told])))
+        left = None if every.lengths is None else every.lengths[rows]
+        return RehearsalMemory(every.features[rows], every.labels[rows], every.held_out[rows], left, n_told)
 
     def relabelled(self, gone: int, label: int) -> RehearsalMemory:
         """The memory after all slots of one label got another."""
         labels = torch.where(self.labels == gone, torch.full_like(self.labels, label), self.labels)
-        return RehearsalMemory(self.features, labels, self.held_out)
+        return replace(self, labels=labels)
 
 
 @torch.no_grad()
@@ -142,14 +169,18 @@ def remember(
     rest = np.sort(rng.permutation(rest)[: most - len(aside)])
     ids = np.concatenate([aside, rest]).astype(np.int64)
     kept = torch.zeros(len(ids), head.feature_dim, dtype=torch.float16)
+    lengths = torch.zeros(len(ids))
     for rows in source.blocks(len(ids), columns=head.n_slots):
         progress("remembering", rows.stop / len(ids))
-        unit = normalize(source(ids[rows]).float())
+        features = source(ids[rows]).float()
+        unit = normalize(features)
         view = full_product(unit, head.weights.detach().T).amax(2).argmax(1)
-        kept[rows] = unit[torch.arange(len(unit), device=unit.device), view].half().cpu()
+        here = torch.arange(len(unit), device=unit.device), view
+        kept[rows] = unit[here].half().cpu()
+        lengths[rows] = features[here].norm(dim=1).cpu()
     usable = (kept != 0).any(1)
     labels, asides = torch.from_numpy(y[ids]), torch.arange(len(ids)) < len(aside)
-    return RehearsalMemory(kept[usable], labels[usable], asides[usable])
+    return RehearsalMemory(kept[usable], labels[usable], asides[usable], lengths[usable])
 
 
 def _most(n_features: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from slots.update.config import UpdateConfig as UpdateConfig
 from slots.update.inquiry import Inquiry as Inquiry
-from slots.update.plan import NewSlots as NewSlots
 from slots.update.plan import plan_update as plan_update
+from slots.update.planned import NewSlots as NewSlots
 from slots.update.queries import Proposal as Proposal
 from slots.update.queries import propose as propose
 from slots.update.report import UpdateReport as UpdateReport

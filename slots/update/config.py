@@ -41,6 +41,10 @@ class UpdateConfig:
     judge : bool, default True
         Judge the planned slots on remembered examples and on given labels that did not make them, and leave out what
         would do harm (`slots.update.plan_update`); False adds them as planned.
+    recall : bool, default False
+        Instead of all that: what is told joins the rehearsal memory, and where nothing matches all that is remembered
+        guesses (`slots.update.recalled_update`). For a model that is told a few labels again and again, of classes and
+        domains that come later; it needs a rehearsal memory, as every fit leaves one.
     """
 
     kmeans_iterations: int = 3
@@ -53,6 +57,7 @@ class UpdateConfig:
     spread: SelfTrainingConfig | None = None
     slots_per_label: int = 30
     judge: bool = True
+    recall: bool = False
 
     def __post_init__(self) -> None:
         for name in ("kmeans_iterations", "epochs", "rehearsal"):

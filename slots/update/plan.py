@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from slots.errors import DataError
 from slots.features.exemplars import support_features, thumbnails
-from slots.features.source import FeatureSource, unit_features
+from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps
+from slots.head.recall import Recall
 from slots.head.similarities import normalize
 from slots.labels import GivenLabels, LabelNames
 from slots.progress import Progress, silent
@@ -31,79 +30,21 @@ from slots.rehearsal.judgement import (
     join,
     right_answers,
 )
-from slots.shapes import Ids, RawInputs, SlotLabels, SlotVectors, Thresholds
+from slots.rehearsal.recollection import learn_recall
+from slots.shapes import Ids, RawInputs, SlotVectors
 from slots.storage.generations import Generation
 from slots.update.config import UpdateConfig
 from slots.update.draft import DraftedSlots
 from slots.update.new_caps import Caps, make_caps
+from slots.update.planned import NewSlots, PlannedUpdate
 from slots.update.pseudo_labelled_slots import pseudo_labelled_draft
 from slots.update.queries import Proposal, propose
+from slots.update.recalled_update import plan_recalled, told_examples
 from slots.update.refinement import RefinementData, matched_examples, refine
 from slots.update.report import UpdateReport, contradictions, figures
 from slots.update.seeded_slots import seeded_draft
 from slots.update.self_training import Pool, make_pool
 from slots.update.snapshot import Snapshot
-
-
-@dataclass(frozen=True)
-class NewSlots:
-    """Slots that an update adds, one row each, and what joins the model with them.
-
-    Parameters
-    ----------
-    weights, centres : float tensors of shape (slot, feature)
-        Unit vectors that the precision caps and the support caps lie around.
-    labels : int64 tensor of shape (slot,)
-        What each slot answers.
-    precision_thresholds, support_thresholds : float tensors of shape (slot,)
-        Cosines with the weight and with the centre that a match must exceed.
-    pooled : bool tensor of shape (slot,)
-        Whether the slot takes part in the pooled score.
-    hits : int64 tensor of shape (slot,)
-        Unmatched examples nearest to it.
-    exemplars : int64 tensor of shape (slot, exemplar)
-        Rows of the new data, -1 for none.
-    exemplar_features : float16 tensor of shape (slot, exemplar, feature)
-        On the CPU.
-    exemplar_images : uint8 array of shape (slot, exemplar, height, width, channel), strings, or None
-        None where the model keeps none.
-    told : pair of tensors of shape (example, feature) and (example,)
-        Unit features and labels of the labelled examples that join the rehearsal memory.
-    known : LabelNames
-        All labels of the updated model.
-    line : Generation
-        The next line of its history.
-    """
-
-    weights: SlotVectors
-    centres: SlotVectors
-    labels: SlotLabels
-    precision_thresholds: Thresholds
-    support_thresholds: Thresholds
-    pooled: Tensor
-    hits: Tensor
-    exemplars: Tensor
-    exemplar_features: Tensor
-    exemplar_images: npt.NDArray[Any] | None
-    told: tuple[Tensor, Tensor]
-    known: LabelNames
-    line: Generation
-
-
-@dataclass(frozen=True)
-class PlannedUpdate:
-    """An update that has not happened yet.
-
-    Parameters
-    ----------
-    slots : NewSlots or None
-        None when there is nothing to add.
-    report : UpdateReport
-        What it says once it has happened.
-    """
-
-    slots: NewSlots | None
-    report: UpdateReport
 
 
 def plan_update(
@@ -161,6 +102,9 @@ def plan_update(
     else until it has a name. Where at least half of the unmatched are labelled, the seeds are thinned by set cover.
     Time and memory grow with the new data and the number of slots, not with the old training data.
 
+    With ``config.recall`` none of this is done: what is told joins the memory, and the memory guesses
+    (`slots.update.recalled_update`).
+
     With ``config.judge`` the plan is judged where labels are given. On half of the rehearsal memory, which took no part
     in it: new slots are refined further away from old examples (`slots.rehearsal.judgement.MARGINS`) until these keep
     their answers; where that does not help and no label is new, slots leave the pooled score
@@ -191,6 +135,8 @@ def plan_update(
         contradictions=contradictions(proposal, given),
         proposal=replace(proposal, source=None),  # a report must not hold on to the features
     )
+    if config.recall and snapshot.rehearsal is not None and bool((given >= 0).any()):
+        return plan_recalled(snapshot, source, given, known, done)
     if config.spread is not None and pool is None and done.labels_used:
         pool = make_pool(snapshot, source, proposal.prediction, progress=progress)
     work = _Work(snapshot, source, given, proposal, config, pool, progress)
@@ -345,6 +291,7 @@ class _Work:
         ids = np.where(exemplars >= 0, unmatched[exemplars], -1)
         centres = normalize(prototypes.centres)  # as the head stores them
         exemplars_on_device = torch.from_numpy(ids).to(snapshot.device)
+        told = self._told()
         return NewSlots(
             weights=weights,
             centres=prototypes.centres,
@@ -356,15 +303,24 @@ class _Work:
             exemplars=exemplars_on_device,
             exemplar_features=support_features(self.source, centres, exemplars_on_device),
             exemplar_images=thumbnails(self.source.x, ids) if snapshot.has_images else None,
-            told=self._told(),
+            told=told,
             known=known,
             line=line,
+            recall=self._recall(told),
         )
 
-    def _told(self) -> tuple[Tensor, Tensor]:
-        """Unit features and labels of the labelled examples that nothing matched, for the memory."""
+    def _told(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the memory keeps of the labelled examples that nothing matched."""
         rows = self.proposal.unmatched[self.given[self.proposal.unmatched] >= 0]
-        return unit_features(self.source.take(rows, keep=False)), torch.from_numpy(self.given[rows])
+        return told_examples(self.source, self.given, rows)
+
+    def _recall(self, told: tuple[Tensor, Tensor, Tensor]) -> Recall | None:
+        """What guesses by the memory, with what is told now; None for a model whose memory does not guess."""
+        memory, snapshot = self.snapshot.rehearsal, self.snapshot
+        if memory is None or snapshot.head.recall is None:
+            return None
+        found = learn_recall(memory.joined(*told), snapshot.featurizer.whitening, snapshot.head.caps())
+        return None if found is None else found.recall
 
     def refined(self, draft: DraftedSlots, *, margin: float, judges: bool = False) -> SlotVectors:
         """Weights of the new slots: those that are pooled are refined beside the old ones, the others stay."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from slots.rehearsal.group_purity import GroupRadius, group_radius
 from slots.rehearsal.memory import RehearsalMemory
 from slots.rounding import full_product
 from slots.shapes import Ids
+from slots.update.doubts import Doubts, Limits, ask_in_doubt, recall_of
 from slots.update.snapshot import Snapshot
 
 USUAL_RADIUS = 0.5
@@ -44,7 +46,8 @@ class Proposal:
     unmatched : int64 array of shape (unmatched,)
         Examples that no slot matches, ascending.
     queries : int64 array of shape (query,)
-        Examples to label, the most useful first; each is the middle of a candidate cap.
+        Examples to label, the most useful first; each is the middle of a candidate cap. Asked by doubt, some may be
+        matched: `doubtful` says which.
     gains : int64 array of shape (query,)
         How many of the unmatched each query's cap covers that those before it do not.
     next_gain : int
@@ -60,9 +63,10 @@ class Proposal:
         The new data's features as far as they are known and fit into memory, for the update that follows:
         ``dataclasses.replace(proposal, source=None)`` lets go of them.
     groups : tuple of int64 arrays of shape (example,), one for each query
-        The unmatched examples that ``gains`` counts: those within the query's cap that no cap of an earlier query
-        holds. So no example is in two groups. The query itself comes first, unless an earlier group has it; the others
-        ascend. Default: none, for a proposal that was put together by hand.
+        The unmatched examples that ``gains`` counts, or the matched ones that a matched query stands for: those within
+        the query's cap that no cap of an earlier query holds. So no example is in two groups. The query itself comes
+        first, unless an earlier group has it (never by doubt); the others ascend. Default: none, for a proposal that
+        was put together by hand.
     """
 
     prediction: Prediction
@@ -75,6 +79,11 @@ class Proposal:
     purity: float | None = None
     source: FeatureSource | None = field(default=None, repr=False, compare=False)
     groups: tuple[Ids, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def doubtful(self) -> npt.NDArray[np.bool_]:
+        """Which queries are matched, and asked about because all that is remembered contradicts the slot."""
+        return self.prediction.matched[self.queries]
 
     @property
     def covered(self) -> int:
@@ -110,6 +119,7 @@ def propose(
     radius: float | None = None,
     purity: float = 0.95,
     max_candidates: int = 2000,
+    by: Literal["cover", "doubt"] = "cover",
     progress: Progress | None = None,
 ) -> Proposal:
     """Greedy maximum coverage of what the slots do not match, by caps around a few of its examples.
@@ -132,6 +142,10 @@ def propose(
         Without ``radius``: wanted share of what a query stands for that has its label.
     max_candidates : int, default 2000
         With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
+    by : {"cover", "doubt"}, default "cover"
+        Whether each unmatched example counts the same, or each example by how likely its answer is wrong
+        (`slots.update.doubts`): the unmatched by how unsure the guess is, and matched ones too where all that is
+        remembered contradicts the slot. Without a rehearsal memory each counts the same.
     progress : callable, optional
         ``progress(step, share)``, told the progress.
 
@@ -169,6 +183,9 @@ def propose(
     measured: float | None = None
     least = stop_below or (1 if budget is not None else max(2, len(unmatched) // 500))
     empty = np.zeros(0, np.int64)
+    if by == "doubt" and (recall := recall_of(snapshot)) is not None:
+        limits = Limits(budget, least, purity, radius, max_candidates)
+        return _in_doubt(prediction, unmatched, source, ask_in_doubt(snapshot, source, prediction, recall, limits))
     if len(unmatched) == 0:
         return Proposal(prediction, unmatched, empty, empty, 0, 0, reach, source=source)
     fresh = source.take(unmatched).fill(progress)
@@ -184,6 +201,23 @@ def propose(
     middles = candidates[picks.numpy()]
     groups = tuple(unmatched[places] for places in _groups(block.words[picks], middles, len(unmatched)))
     return Proposal(prediction, unmatched, unmatched[middles], gains, next_gain, bound, reach, measured, source, groups)
+
+
+def _in_doubt(prediction: Prediction, unmatched: Ids, source: FeatureSource, found: Doubts) -> Proposal:
+    """The same as a proposal; no bound is known but that no more than all can be covered."""
+    gains = np.array([int((~prediction.matched[group]).sum()) for group in found.groups], np.int64)
+    return Proposal(
+        prediction,
+        unmatched,
+        found.queries,
+        gains,
+        found.next_gain,
+        len(unmatched),
+        found.radius,
+        found.purity,
+        source,
+        found.groups,
+    )
 
 
 def median_radius(head: IncrementalNeuralHashing, *, fallback: float, smallest: float = 0.0) -> float:

@@ -21,9 +21,10 @@ from slots.errors import MissingExtraError, UsageError
 from slots.progress import Progress, part
 
 OURS = "slots: the service"
+_BUDGET, _SHARE = 20, 0.25  # labels a day where none are asked for: so many, and at most this share of a day
 _NOTE = (
     "A label is given to a whole group, by the input in its middle. The service's own parts in this process, without "
-    "HTTP; it keeps all generations and the inbox."
+    "HTTP; it keeps the last seven generations, the first and the inbox."
 )
 
 
@@ -42,12 +43,13 @@ def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
     option = {key: PROTOCOL.option(setting, key) for key in PROTOCOL.defaults}
     calendar = Calendar(**{key: option[key] for key in ("days", "new", "junk", "shifted", "wrong", "wrong_once")})
     data, budget = setting.data, int(option["budget"])
-    if budget < 1 or option["start"] < 40 or option["a_day"] < 0 or option["test"] < 20:
+    if budget < 0 or option["start"] < 40 or option["a_day"] < 0 or option["test"] < 20:
         raise UsageError(
-            "`budget` must be >= 1, `start` >= 40, `a_day` >= 0 and `test` >= 20, got "
+            "`budget` must be >= 0, `start` >= 40, `a_day` >= 0 and `test` >= 20, got "
             f"{budget}, {option['start']}, {option['a_day']} and {option['test']}. Leave them out for the defaults."
         )
     stream = make_stream(data, calendar, seed, start=option["start"], a_day=option["a_day"], n_test=option["test"])
+    budget = budget or max(1, min(_BUDGET, round(len(stream.days[0].y) * _SHARE)))
     rows = make_rows(setting, stream, option["shift"], seed, part(progress, 0.0, 0.1))
     measures = Measures(stream, calendar, data.y_test[stream.test])
     methods = list(_methods(setting, seed, option))
@@ -60,7 +62,7 @@ def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
         found.append(Row(method.name, measures.figures(diary), ours=method.ours, note=method.note))
         curves += _curves(method, measures, diary)
         lives[method.name] = measures.facts(diary)
-    return SeedOutcome(found, curves, _facts(setting, stream, calendar) | {"lives": lives})
+    return SeedOutcome(found, curves, _facts(setting, stream, calendar) | {"labels a day": budget, "lives": lives})
 
 
 def live(method: Method, rows: Rows, calendar: Calendar, labeller: Labeller, progress: Progress) -> Diary:
@@ -228,7 +230,7 @@ PROTOCOL = Protocol(
     defaults={
         "days": 30,
         "new": 4,
-        "budget": 20,
+        "budget": 0,
         "start": 3000,
         "a_day": 0,
         "test": 2000,

@@ -36,6 +36,7 @@ from slots.errors import StorageError
 from slots.head.prediction import Answer
 from slots.shapes import Ids
 from slots.storage.generations import undo
+from slots.storage.pruning import prune
 from slots.training import AutoConfig, TrainConfig, fit
 
 Result = TypeVar("Result")
@@ -59,11 +60,14 @@ class Ways:
         How much of what the first slots match is kept, so that less of a new class is swallowed.
     grouped : bool
         Whether a label is given to a whole group, or to the item in its middle alone.
+    keep : int
+        Newest generations that stay, beside the first; the others are pruned in the evening.
     """
 
     spread: bool = True
     reach: float = 0.8
     grouped: bool = True
+    keep: int = 7
 
 
 class Served:
@@ -139,6 +143,7 @@ class Served:
             note = note if update.state == "done" else str(update.error)
         if self.served.current.generation != self.made_on[day]:
             self.monitor.restart(self._calibration(), generation=self.served.current.generation)
+            prune(self.served.folder, keep=self.ways.keep)
         elif self.monitor.alarm is not None:
             self.monitor.acknowledge(self._calibration())
         return Evening(asked - started, time.perf_counter() - asked, self.alarm, note)

@@ -16,6 +16,9 @@ from slots.model.slot_model import SlotModel
 MOST_ITEMS = 50_000
 """Items of one job; the newest of the unmatched, and all that are labelled as far as that goes."""
 
+MOST_MATCHED = 2000
+"""Matched items that a review looks at beside: the newest, since a slot may be wrong about what is new."""
+
 _AT_ONCE = 200  # contents read from the database together
 
 
@@ -44,7 +47,8 @@ def gather(
     content : callable
         The content of a digest, of an item whose row does not hold it.
     labelled : bool
-        False: the unmatched that nobody has labelled, for a review. True: these, and what was labelled and not learned.
+        False: the unmatched that nobody has labelled, for a review, and the newest of the matched, which may be in
+        doubt. True: the unmatched, and what was labelled and not learned.
     most : int, default `MOST_ITEMS`
         Items at most (count).
 
@@ -63,8 +67,9 @@ def gather(
     n_unmatched = connection.execute(select(func.count()).select_from(unmatched.subquery())).scalar_one()
     kept = sorted(given)[-most:]
     room = most - len(kept)
-    newest = connection.execute(unmatched.order_by(item.c.number.desc()).limit(room)).scalars()
-    numbers = sorted({*kept, *newest})
+    newest = connection.execute(unmatched.order_by(item.c.number.desc()).limit(room)).scalars().all()
+    matched = [] if labelled else _newest_matched(connection, name, min(MOST_MATCHED, room - len(newest)))
+    numbers = sorted({*kept, *newest, *matched})
     ids = []
     preprocessing = model.preprocessing
     writer = MaterialWriter(folder, preprocessing.kind, preprocessing.shape, len(numbers))
@@ -75,13 +80,20 @@ def gather(
             raise DataError(f"Item {item_id!r:.80}: {error}") from error
         ids.append(item_id)
     labels = {row: given[number] for row, number in enumerate(numbers) if number in given}
-    material = Material(numbers, ids, labels, n_unmatched + len(given) - len(numbers), disagreed)
+    left_out = n_unmatched + len(given) - len(kept) - len(newest)
+    material = Material(numbers, ids, labels, left_out, disagreed)
     writer.close(material)
     return material
 
 
 def _is_open(name: str) -> Any:
     return and_(item.c.model == name, item.c.state == "open", item.c.answer == "unmatched")
+
+
+def _newest_matched(connection: Connection, name: str, most: int) -> list[int]:
+    there = and_(item.c.model == name, item.c.state == "open", item.c.answer != "unmatched")
+    chosen = select(item.c.number).where(there).order_by(item.c.number.desc()).limit(most)
+    return list(connection.execute(chosen).scalars())
 
 
 def _contents(connection: Connection, numbers: list[int]) -> Iterable[tuple[str, bytes | None, str]]:

@@ -150,7 +150,7 @@ def review(task: Task, progress: Progress) -> dict[str, Any]:
     if not items.numbers:
         return asdict(Reviewed(model.generation, 0, 0, 0, None, []))
     x = read_inputs(task.material, model)
-    found = model.propose(x, budget=task.arguments.get("budget"), progress=part(progress, 0.1, 1.0))
+    found = model.propose(x, budget=task.arguments.get("budget"), by="doubt", progress=part(progress, 0.1, 1.0))
     groups = [
         Group(items.numbers[middle], int(gain), [items.numbers[row] for row in rows])
         for middle, gain, rows in zip(found.queries.tolist(), found.gains, found.groups, strict=True)
@@ -177,17 +177,17 @@ def learn(task: Task, progress: Progress) -> dict[str, Any]:
     x = read_inputs(task.material, model)
     proposal = model.propose(x, budget=budget or 0, progress=part(progress, 0.1, 0.4))
     asked = proposal.prediction
-    config = UpdateConfig(spread=SelfTrainingConfig() if spread else None)
+    config = UpdateConfig(spread=SelfTrainingConfig() if spread else None, recall=spread)
     source = proposal.source
     done = model.update(
         x, dict(items.labels), proposal=proposal, config=config, ids=items.ids, progress=part(progress, 0.4, 0.9)
     )
     progress("comparing", 0.9)
-    after = asked
-    if done.slots_added:
+    after, made = asked, model.generation != before.generation
+    if made:
         after = model.predict(x) if source is None else model.snapshot().predict(source)
     result = _learned((before, model), items, proposal, done, answers=(asked, after), dry_run=dry_run)
-    if done.slots_added and not dry_run:
+    if made and not dry_run:
         line = model.history[-1]
         model.history[-1] = replace(line, figures={**line.figures, **_recorded(task, result)})
         progress("saving", 0.95)
@@ -217,7 +217,7 @@ def _learned(
     """The result of an update that is planned, and not saved yet."""
     (before, model), (asked, after) = models, answers
     difference = diff(before, model)
-    made = bool(done.slots_added) and not dry_run
+    made = model.generation != before.generation and not dry_run
     return Learned(
         before=before.generation,
         generation=model.generation,
