@@ -103,7 +103,8 @@ def ask_in_doubt(
     Ours. An unmatched example is in doubt as far as the lead of its guess falls short of a full vote; a matched one
     where what is remembered contradicts the slot, as far as that leads. A group holds what lies within a cap whose
     radius is measured on what is remembered, before any whitening: what is new may differ in what a whitening makes
-    small. Uncertainty alone asks about one border again and again, coverage alone about what is known well enough.
+    small. And only what has the same guess is in one group: of a new domain the measured radius knows nothing.
+    Uncertainty alone asks about one border again and again, coverage alone about what is known well enough.
     """
     labels, lead = prediction.labels.copy(), np.ones(len(prediction))
     raw = [recall.examples.new_zeros(0, recall.examples.shape[1])]
@@ -122,7 +123,7 @@ def ask_in_doubt(
         radius, measured = _radius(snapshot, recall, there, limits.purity)
     tried = np.arange(0, len(open_rows), max(1, -(-len(open_rows) // limits.max_candidates)))
     some = unit[torch.from_numpy(open_rows).to(unit.device)]
-    inside = _inside(some, tried, math.cos(radius), prediction.matched[open_rows])
+    inside = _inside(some, tried, math.cos(radius), prediction.matched[open_rows], labels[open_rows])
     places, groups, next_gain = weighted_groups(
         doubt[open_rows], tried, inside, count=limits.budget, least=limits.least
     )
@@ -185,12 +186,15 @@ def weighted_groups(
         gain[~free[tried]] = 0.0
 
 
-def _inside(unit: Tensor, tried: Ids, cosine: float, matched: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which examples each candidate stands for: near ones, and of matched and unmatched only its own kind."""
+def _inside(
+    unit: Tensor, tried: Ids, cosine: float, matched: npt.NDArray[np.bool_], guesses: Ids
+) -> npt.NDArray[np.bool_]:
+    """Which examples each candidate stands for: near ones of its own kind and guess; of two guesses one is wrong."""
     found: Bool[Tensor, "candidate example"] = (
         full_product(unit[torch.from_numpy(tried).to(unit.device)], unit.T) > cosine
     )
     inside = found.cpu().numpy() & (matched[tried][:, None] == matched[None])
+    inside &= guesses[tried][:, None] == guesses[None]
     inside[np.arange(len(tried)), tried] = True
     return np.asarray(inside)
 

@@ -73,14 +73,15 @@ def test_items_are_grouped_labelled_and_learned(own, tmp_path, spread):
     with running(own, data) as client:
         before = answers(client, x)
         result = done(client, client.post(f"{MODEL}/review"))
-        proposal = load_model(own, device="cpu").propose(x[[it["answer"] == "unmatched" for it in before]])
+        proposal = load_model(own, device="cpu").propose(x, by="doubt")
         groups = groups_of(data, result["review"])
         assert result["groups"] == len(groups) == len(proposal.queries) > 0
-        assert [gain for _, gain in groups] == proposal.gains.tolist()
+        assert [row_of[middle] for middle, _ in groups] == proposal.queries.tolist()
+        assert [gain for _, gain in groups] == [len(group) for group in proposal.groups]
         for (middle, gain), members in groups.items():
-            assert middle not in members or members[0] == middle
+            assert members[0] == middle
             assert len(members) == gain
-            assert all(before[row_of[number]]["answer"] == "unmatched" for number in members)
+            assert len({before[row_of[number]]["answer"] == "unmatched" for number in members}) == 1
 
         names = ("red", "green", "blue", "white")
         given = {middle: names[y[row_of[middle]]] for middle, _ in groups}

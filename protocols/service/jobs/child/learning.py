@@ -152,8 +152,8 @@ def review(task: Task, progress: Progress) -> dict[str, Any]:
     x = read_inputs(task.material, model)
     found = model.propose(x, budget=task.arguments.get("budget"), by="doubt", progress=part(progress, 0.1, 1.0))
     groups = [
-        Group(items.numbers[middle], int(gain), [items.numbers[row] for row in rows])
-        for middle, gain, rows in zip(found.queries.tolist(), found.gains, found.groups, strict=True)
+        Group(items.numbers[middle], len(rows), [items.numbers[row] for row in rows])
+        for middle, rows in zip(found.queries.tolist(), found.groups, strict=True)
     ]
     return asdict(
         Reviewed(model.generation, len(items.numbers), len(found.unmatched), found.bound, found.purity, groups)
