@@ -220,7 +220,7 @@ def test_a_killed_process_is_a_failed_job_and_a_cancelled_one_leaves_the_folder_
     x, y = rows(200, 9, classes=4)
     numbers = np.array(put_items(data, own, x))[y == 3][:8]
     put_labels(data, {int(it): "white" for it in numbers})
-    with running(own, data) as client:
+    with running(own, data, warm=False) as client:
         first, second, third = (client.post(f"{MODEL}/updates") for _ in range(3))
         assert client.delete(third.headers["Location"]).json()["state"] == "cancelled"
         os.kill(child_pid(), signal.SIGKILL)
@@ -246,7 +246,7 @@ def test_a_killed_process_is_a_failed_job_and_a_cancelled_one_leaves_the_folder_
 def test_a_job_that_a_stop_cut_off_is_interrupted(own, tmp_path):
     data = tmp_path / "data"
     put_items(data, own, rows(100, 10, classes=4)[0])
-    with running(own, data) as client:
+    with running(own, data, warm=False) as client:
         started = client.post(f"{MODEL}/review")
         child_pid()
     with running(own, data) as client:

@@ -4,10 +4,14 @@ import asyncio
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from unittest.mock import patch
 
 import httpx
 import numpy as np
+from support.warm_children import WarmChildren, end_idle
 
+from protocols.service.jobs import runner
+from protocols.service.jobs.children import Children
 from protocols.service.running import listen, serve
 from protocols.service.settings import Settings
 from slots.training import TrainConfig, fit
@@ -32,8 +36,18 @@ def small_model(folder):
 
 
 @contextmanager
-def running(folder, data, **changes):
-    """A service on a model folder; gives a client of it. ``changes`` are other settings."""
+def running(folder, data, *, warm=True, **changes):
+    """A service on a model folder; gives a client of it. ``changes`` are other settings.
+
+    Its jobs are done by the process that did those of the service before, unless it is not to be ``warm``.
+    """
+    if not warm:
+        end_idle()
+    with patch.object(runner, "Children", WarmChildren if warm else Children):
+        yield from _running(folder, data, changes)
+
+
+def _running(folder, data, changes):
     settings = replace(Settings({"small": folder}, data, port=0, poll_seconds=0.05), **changes)
     started, address = threading.Event(), []
     held = {}
