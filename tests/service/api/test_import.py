@@ -89,6 +89,8 @@ def test_answers_after_an_import_are_those_of_the_other_service_bit_for_bit(own,
         assert hashlib.sha256(file.read_bytes()).hexdigest()[:12] in target.generations()[1]["detail"]
         again = target.import_archive(file).result
         assert (again["same"], again["before"], again["generation"]) == (True, 3, 3)
+        assert "Generation 3 is the archive." in here.get("/jobs/2").text
+        assert "The model has this content already" in here.get("/jobs/3").text
         undone = target.undo()
         assert target.predict(x).answers == before.answers
         assert undone["number"] == 4
@@ -134,6 +136,10 @@ def test_a_dry_run_says_which_remembered_examples_would_change(own, good, tmp_pa
         assert result["changed"] == len(result["changes"]) > 0
         assert result["renamed"] == 2
         assert {it["before"] for it in result["changes"]} == {"red", "blue"}
+        shown = client.get("/jobs/1").text
+        assert "Import on trial" in shown
+        assert "It is not proven that matched answers stay: labels have other names." in shown
+        assert f"{result['changed']} remembered examples" in shown
         assert client.get(MODEL).json()["generation"] == 0
         found = over(client, client.put(AT, content=good, params={"generation": 7}))
         assert (found["error"]["status"], "generation 0 is there now" in found["error"]["detail"]) == (409, True)
