@@ -51,7 +51,11 @@ FITS_NOTE = """AMD EPYC (Zen 4), 2 cores, no GPU; shares in percent; *matched*: 
 for, ambiguous answers included. The fits with a backbone ran beside other work, so their seconds say little, but for
 `explor` on CIFAR-10, which had the machine to itself."""
 
-MEASURES = {"held_out_100": "accuracy after 100 labels", "attacked": "accuracy under attack"}
+MEASURES = {
+    "held_out_100": "accuracy after 100 labels",
+    "attacked": "accuracy under attack",
+    "lifetime: final": "accuracy at the end of a month",
+}
 """What a column says once it stands outside its own table."""
 
 
@@ -186,7 +190,8 @@ def rival_rows(data: str | None = None) -> list[str]:
             ahead = [is_best(row.figures[column.key], [ours, other], column) for row in (ours, other)]
             mine, theirs = (f"**{text}**" if it else text for text, it in zip(texts, ahead, strict=True))
             what = where(found).removeprefix(f"{data}, ") + (f": {group}" if group else "")
-            measure = f"{MEASURES.get(column.key, column.heading)} ({len(found.seeds)} seeds)"
+            word = MEASURES.get(f"{found.protocol}: {column.key}", MEASURES.get(column.key, column.heading))
+            measure = f"{word} ({len(found.seeds)} seeds)"
             lines.append(f"| `slots run {found.protocol}` | {what} | {measure} | {mine} | {theirs} ({other.method}) |")
     return lines
 

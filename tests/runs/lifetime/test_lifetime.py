@@ -273,5 +273,5 @@ def test_without_the_extra_it_says_so(monkeypatch):
 
 
 def test_misuse_is_refused():
-    with pytest.raises(UsageError, match="`budget` must be >= 1"):
-        run_seed(Setting(data=DIGITS, options={"budget": 0}), 0, silent)
+    with pytest.raises(UsageError, match="`budget` must be >= 0"):
+        run_seed(Setting(data=DIGITS, options={"budget": -1}), 0, silent)
