@@ -101,7 +101,7 @@ test-minimum: dist/.built $(TOOLS)/.installed ## test with the lowest versions t
 	$(TOOLS)/bin/python tests/support/minimum.py $(MINIMUM)/asked.txt
 	$(UV) pip install --quiet --compile-bytecode --python $(MINIMUM) -r $(MINIMUM)/asked.txt
 	$(UV) pip install --quiet --no-deps --python $(MINIMUM) dist/neural_slots-*.whl
-	$(MINIMUM)/bin/pytest tests/head tests/test_cli.py
+	$(MINIMUM)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile tests/head tests/test_cli.py
 
 FUZZ_EXAMPLES ?= 500
 
