@@ -115,6 +115,7 @@ Generation = Annotated[
 @router.get("")
 async def slots(
     model: ReadModel,
+    *,
     label: Annotated[str | None, Query(max_length=256, description="Name of their label.")] = None,
     made_by: Annotated[int | None, Query(ge=0, description="The generation that made them.")] = None,
     hits: Annotated[int, Query(ge=0, le=1 << 40, description="Training examples that they match at least.")] = 0,
