@@ -30,7 +30,7 @@ def main():
     parser.add_argument("--answers", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=48, help="Connections that ask at a time.")
     parser.add_argument("--every", type=float, default=0.2, help="Seconds between two generations.")
-    parser.add_argument("--swaps", type=int, default=400, help="Generations that are made beforehand.")
+    parser.add_argument("--swaps", type=int, default=300, help="Generations that are made beforehand.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
