@@ -36,7 +36,7 @@ def draw(found: Outcome) -> Figure:
     seeds = [run.outcome for run in found.seeds]
     facts = seeds[0].facts
     merged = merge_curves(seeds)
-    figure = Figure(figsize=(9.6, 3.7), dpi=100, layout="constrained")
+    figure = Figure(figsize=(9.6, 4.0), dpi=100, layout="constrained")
     for axes, (chart, title) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
         lines = [(curve, halves) for curve, halves in merged if curve.chart == chart]
         for curve, halves in lines:
@@ -53,7 +53,8 @@ def draw(found: Outcome) -> Figure:
         axes.set_xlabel("day")
         axes.grid(alpha=0.2)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=9, frameon=False)
     return figure
 
 
