@@ -41,7 +41,7 @@ demo: $(VENV)/.installed ## install, learn scikit-learn's digits, ask about new 
 	@echo "Report: $(REPORT)"
 
 test: lint ## build the wheel, install it, check and test that
-	SLOTS_TEST_WHEEL=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed ## style, types and the direction of imports, on the checkout's files
 	$(BIN)/ruff check $(CODE)
