@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from slots.head.pooled_answers import PooledSlots
-from slots.head.recall import Recall
+from slots.head.recalling.recall import Recall
 from slots.head.similarities import normalize
 from slots.kept import Kept
 from slots.shapes import SlotLabels, SlotVectors, Thresholds

@@ -22,8 +22,8 @@ from slots.head.kernels import Answers, CapArrays, Scored, contenders, settle
 from slots.head.pooled_answers import PooledSlots, nearest_of_best_labels
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
-from slots.head.recall import Recall
-from slots.head.recalled_answers import recalled
+from slots.head.recalling.recall import Recall
+from slots.head.recalling.recalled_answers import recalled
 from slots.head.similarities import normalize
 from slots.rounding import full_product
 from slots.shapes import SlotVectors, ViewFeatures

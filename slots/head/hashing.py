@@ -15,7 +15,7 @@ from slots.head.decision import decide
 from slots.head.pooled_answers import PooledSlots
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
-from slots.head.recall import Recall
+from slots.head.recalling.recall import Recall
 from slots.head.similarities import best_view, normalize
 from slots.head.slot_table import SlotTable
 from slots.head.thresholds import precision_thresholds

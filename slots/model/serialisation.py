@@ -18,7 +18,7 @@ from slots.features.preprocessing import Preprocessing
 from slots.features.whitening import Whitening
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import AnswerShares
-from slots.head.recall import Recall
+from slots.head.recalling.recall import Recall
 from slots.labels import LabelNames
 from slots.model.parts import ModelParts
 from slots.model.recorded import BuildBackbone, build_recorded

@@ -12,7 +12,7 @@ from torch import Tensor
 from slots.features.whitening import Whitening
 from slots.head.caps import SlotCaps
 from slots.head.decision import decide
-from slots.head.recall import Recall, raw_units
+from slots.head.recalling.recall import Recall, raw_units
 from slots.head.similarities import normalize
 from slots.rehearsal.memory import RehearsalMemory
 

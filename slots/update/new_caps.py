@@ -17,7 +17,7 @@ from slots.head.slot_table import N_EXEMPLARS
 from slots.head.thresholds import precision_thresholds, support_thresholds
 from slots.rounding import FLOAT32_GAP, full_product, strictly_above, strictly_below
 from slots.shapes import SlotVectors, Thresholds
-from slots.update.draft import Prototypes
+from slots.update.drafting.draft import Prototypes
 
 _HELD = 1 << 26  # scores over all unmatched examples held at once: 256 MB
 

@@ -12,7 +12,7 @@ from slots.errors import DataError
 from slots.features.exemplars import support_features, thumbnails
 from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps
-from slots.head.recall import Recall
+from slots.head.recalling.recall import Recall
 from slots.head.similarities import normalize
 from slots.labels import GivenLabels, LabelNames
 from slots.progress import Progress, silent
@@ -34,15 +34,15 @@ from slots.rehearsal.recollection import learn_recall
 from slots.shapes import Ids, RawInputs, SlotVectors
 from slots.storage.generations import Generation
 from slots.update.config import UpdateConfig
-from slots.update.draft import DraftedSlots
+from slots.update.drafting.draft import DraftedSlots
+from slots.update.drafting.pseudo_labelled_slots import pseudo_labelled_draft
+from slots.update.drafting.seeded_slots import seeded_draft
 from slots.update.new_caps import Caps, make_caps
 from slots.update.planned import NewSlots, PlannedUpdate
-from slots.update.pseudo_labelled_slots import pseudo_labelled_draft
 from slots.update.queries import Proposal, propose
-from slots.update.recalled_update import plan_recalled, told_examples
+from slots.update.recalling.recalled_update import plan_recalled, told_examples
 from slots.update.refinement import RefinementData, matched_examples, refine
 from slots.update.report import UpdateReport, contradictions, figures
-from slots.update.seeded_slots import seeded_draft
 from slots.update.self_training import Pool, make_pool
 from slots.update.snapshot import Snapshot
 
@@ -93,9 +93,9 @@ def plan_update(
     Notes
     -----
     With ``config.spread`` the labels are spread over all unmatched examples first, and slots are made of what they
-    reach (`slots.update.self_training`, `slots.update.pseudo_labelled_slots`); `slots.update.Inquiry` chooses the
+    reach (`slots.update.self_training`, `slots.update.drafting.pseudo_labelled_slots`); `slots.update.Inquiry` chooses the
     labels that serve that best. Otherwise each label (or query) seeds a slot; those that stand for enough of the
-    unmatched (`slots.update.seeded_slots.select_pooled`) move to the mean of the examples nearest to them, the others
+    unmatched (`slots.update.drafting.seeded_slots.select_pooled`) move to the mean of the examples nearest to them, the others
     remember their example as it is. Each unmatched example takes the label of the nearest slot, old or new; on these
     labels, on matched new examples and on the old slots' support examples the new weights are refined
     (`slots.update.refinement`); last come the caps. A cluster answers for what it matches, and guesses about nothing
@@ -103,7 +103,7 @@ def plan_update(
     Time and memory grow with the new data and the number of slots, not with the old training data.
 
     With ``config.recall`` none of this is done: what is told joins the memory, and the memory guesses
-    (`slots.update.recalled_update`).
+    (`slots.update.recalling.recalled_update`).
 
     With ``config.judge`` the plan is judged where labels are given. On half of the rehearsal memory, which took no part
     in it: new slots are refined further away from old examples (`slots.rehearsal.judgement.MARGINS`) until these keep

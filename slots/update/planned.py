@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor
 
-from slots.head.recall import Recall
+from slots.head.recalling.recall import Recall
 from slots.labels import LabelNames
 from slots.shapes import SlotLabels, SlotVectors, Thresholds
 from slots.storage.generations import Generation

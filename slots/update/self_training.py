@@ -2,7 +2,7 @@
 
 No slot is made here. What comes out says what each unmatched example most likely is, and how sure that is: the next
 question is asked where it is unsure (`slots.update.inquiry`), and new slots are made of what is confident
-(`slots.update.pseudo_labelled_slots`).
+(`slots.update.drafting.pseudo_labelled_slots`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from slots.clustering.kmeans import by_size, centres, directions, owners
 from slots.head.similarities import normalize
 from slots.novelty.detector import _prototypes
 from slots.novelty.k_flats import _first_owners
-from slots.update.pseudo_labelled_slots import _middles
+from slots.update.drafting.pseudo_labelled_slots import _middles
 
 SEEDS = st.integers(0, 2**16)
 

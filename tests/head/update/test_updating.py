@@ -19,11 +19,11 @@ from slots.head.pooling import class_groups, softmax_pool
 from slots.head.similarities import normalize
 from slots.model.editing import delete
 from slots.update.config import UpdateConfig
-from slots.update.draft import Prototypes
+from slots.update.drafting.draft import Prototypes
+from slots.update.drafting.seeded_slots import constrained_kmeans, cover_labelled, select_pooled
 from slots.update.new_caps import make_caps
 from slots.update.refinement import RefinementData, refine
 from slots.update.report import Contradiction
-from slots.update.seeded_slots import constrained_kmeans, cover_labelled, select_pooled
 
 
 def quiet(_step, _share):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slots.features.source import FeatureSource
 from slots.head.prediction import Prediction
-from slots.head.recall import Recall, raw_units
+from slots.head.recalling.recall import Recall, raw_units
 from slots.rehearsal.group_purity import group_radius
 from slots.rehearsal.recollection import learn_recall
 from slots.rounding import full_product

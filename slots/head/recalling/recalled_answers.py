@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from slots.head.recall import NEAR, Recall
+from slots.head.recalling.recall import NEAR, Recall
 from slots.head.similarities import normalize
 from slots.shapes import Ids, SlotLabels, SlotVectors, ViewFeatures
 

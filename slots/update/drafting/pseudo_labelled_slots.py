@@ -17,7 +17,7 @@ from slots.head.similarities import normalize
 from slots.progress import Progress
 from slots.shapes import Ids
 from slots.update.config import UpdateConfig
-from slots.update.draft import DraftedSlots, Prototypes
+from slots.update.drafting.draft import DraftedSlots, Prototypes
 from slots.update.queries import Proposal
 from slots.update.self_training import Pool, PseudoLabels, make_pool, self_train
 from slots.update.snapshot import Snapshot

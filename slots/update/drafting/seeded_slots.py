@@ -15,7 +15,7 @@ from slots.head.similarities import normalize
 from slots.rounding import add_by_owner_, full_product
 from slots.shapes import Ids, SlotLabels
 from slots.update.config import UpdateConfig
-from slots.update.draft import DraftedSlots, Prototypes
+from slots.update.drafting.draft import DraftedSlots, Prototypes
 from slots.update.queries import Proposal
 from slots.update.snapshot import Snapshot
 

@@ -1,0 +1,1 @@
+"""New slots before anything judges them: seeds, clusters and pseudo-labels."""
