@@ -43,7 +43,7 @@ class UpdateConfig:
         would do harm (`slots.update.plan_update`); False adds them as planned.
     recall : bool, default False
         Instead of all that: what is told joins the rehearsal memory, and where nothing matches all that is remembered
-        guesses (`slots.update.recalling.recalled_update`). For a model that is told a few labels again and again, of
+        guesses (`slots.update.recalled_update`). For a model that is told a few labels again and again, of
         classes and domains that come later; it needs a rehearsal memory, as every fit leaves one.
     """
 

@@ -40,7 +40,7 @@ from slots.update.drafting.seeded_slots import seeded_draft
 from slots.update.new_caps import Caps, make_caps
 from slots.update.planned import NewSlots, PlannedUpdate
 from slots.update.queries import Proposal, propose
-from slots.update.recalling.recalled_update import plan_recalled, told_examples
+from slots.update.recalled_update import plan_recalled, told_examples
 from slots.update.refinement import RefinementData, matched_examples, refine
 from slots.update.report import UpdateReport, contradictions, figures
 from slots.update.self_training import Pool, make_pool
@@ -93,17 +93,17 @@ def plan_update(
     Notes
     -----
     With ``config.spread`` the labels are spread over all unmatched examples first, and slots are made of what they
-    reach (`slots.update.self_training`, `slots.update.drafting.pseudo_labelled_slots`); `slots.update.Inquiry` chooses the
-    labels that serve that best. Otherwise each label (or query) seeds a slot; those that stand for enough of the
-    unmatched (`slots.update.drafting.seeded_slots.select_pooled`) move to the mean of the examples nearest to them, the others
-    remember their example as it is. Each unmatched example takes the label of the nearest slot, old or new; on these
-    labels, on matched new examples and on the old slots' support examples the new weights are refined
+    reach (`slots.update.self_training`, `slots.update.drafting.pseudo_labelled_slots`); `slots.update.Inquiry` chooses
+    the labels that serve that best. Otherwise each label (or query) seeds a slot; those that stand for enough of the
+    unmatched (`slots.update.drafting.seeded_slots.select_pooled`) move to the mean of the examples nearest to them, the
+    others remember their example as it is. Each unmatched example takes the label of the nearest slot, old or new; on
+    these labels, on matched new examples and on the old slots' support examples the new weights are refined
     (`slots.update.refinement`); last come the caps. A cluster answers for what it matches, and guesses about nothing
     else until it has a name. Where at least half of the unmatched are labelled, the seeds are thinned by set cover.
     Time and memory grow with the new data and the number of slots, not with the old training data.
 
     With ``config.recall`` none of this is done: what is told joins the memory, and the memory guesses
-    (`slots.update.recalling.recalled_update`).
+    (`slots.update.recalled_update`).
 
     With ``config.judge`` the plan is judged where labels are given. On half of the rehearsal memory, which took no part
     in it: new slots are refined further away from old examples (`slots.rehearsal.judgement.MARGINS`) until these keep

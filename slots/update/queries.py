@@ -24,7 +24,7 @@ from slots.rehearsal.group_purity import GroupRadius, group_radius
 from slots.rehearsal.memory import RehearsalMemory
 from slots.rounding import full_product
 from slots.shapes import Ids
-from slots.update.recalling.doubts import Doubts, Limits, ask_in_doubt, recall_of
+from slots.update.doubts import Doubts, Limits, ask_in_doubt, recall_of
 from slots.update.snapshot import Snapshot
 
 USUAL_RADIUS = 0.5
@@ -144,7 +144,7 @@ def propose(
         With more unmatched examples than this every n-th is a candidate; so the cost grows in step with the data.
     by : {"cover", "doubt"}, default "cover"
         Whether each unmatched example counts the same, or each example by how likely its answer is wrong
-        (`slots.update.recalling.doubts`): the unmatched by how unsure the guess is, and matched ones too where all that
+        (`slots.update.doubts`): the unmatched by how unsure the guess is, and matched ones too where all that
         is remembered contradicts the slot. Without a rehearsal memory each counts the same.
     progress : callable, optional
         ``progress(step, share)``, told the progress.

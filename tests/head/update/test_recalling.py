@@ -10,8 +10,8 @@ from slots.head.prediction import changed_matched
 from slots.head.similarities import normalize
 from slots.training import TrainConfig, fit
 from slots.update.config import UpdateConfig
-from slots.update.recalling.doubts import recall_of, weighted_groups
-from slots.update.recalling.recalled_update import REACH
+from slots.update.doubts import recall_of, weighted_groups
+from slots.update.recalled_update import REACH
 
 RECALL = UpdateConfig(recall=True)
 
