@@ -158,9 +158,12 @@ def _drawn(of: _Sure, memory: Tensor, memory_labels: Tensor) -> _Drawn:
     device = of.unit.device
     sure = np.flatnonzero(of.sure & ~of.told)
     tried = np.concatenate([np.flatnonzero(of.told), sure[:: max(1, -(-len(sure) // _CANDIDATES))]])
+    if len(tried) == 0:
+        none = np.zeros(0, np.int64)
+        return _Drawn(none, torch.zeros(0, device=device), none, np.zeros((0, N_EXEMPLARS), np.int64))
     labels, every = torch.from_numpy(of.labels).to(device), torch.from_numpy(of.sure).to(device)
     memory, memory_labels = normalize(memory.to(device)), memory_labels.to(device)
-    limits, words, inside_of = [torch.zeros(0, dtype=torch.float64, device=device)], [], []
+    limits, words, inside_of = [], [], []
     for part in np.array_split(tried, max(1, -(-len(tried) * len(of.unit) // _TILE))):
         axes, mine = of.unit[torch.from_numpy(part).to(device)], labels[torch.from_numpy(part).to(device)]
         scores, remembered = full_product(axes, of.unit.T), full_product(axes, memory.T)
@@ -176,9 +179,6 @@ def _drawn(of: _Sure, memory: Tensor, memory_labels: Tensor) -> _Drawn:
         limits.append(limit.double())
         words.append(pack_bits(inside).cpu())
         inside_of.append(inside.cpu())
-    if len(tried) == 0:
-        none = np.zeros(0, np.int64)
-        return _Drawn(none, torch.zeros(0, device=device), none, np.zeros((0, N_EXEMPLARS), np.int64))
     covers = torch.cat(inside_of).numpy()
     block = CoverBlock(0, torch.arange(len(tried)), torch.arange(covers.shape[1]), torch.cat(words))
     picks = greedy_set_cover_packed([block], min_gain=_GAIN).numpy()

@@ -67,6 +67,25 @@ def test_a_group_is_labelled_and_the_next_one_comes(served):
     assert "labelled white" in title(back)
 
 
+def test_a_group_in_doubt_says_that_a_slot_answers_and_no_share_exceeds_all(own, tmp_path):
+    data = tmp_path / "data"
+    known = put_items(data, own, X) and items(data)
+    kinds = {
+        kind: [it for it, row in known.items() if row["answer"] == kind][:SIZE] for kind in ("matched", "unmatched")
+    }
+    queries = tuple(Query(it[0], SIZE, tuple(it)) for it in kinds.values())
+    with_database(data, lambda it: reviews.put(it, "small", QueryList(0, SIZE, SIZE, None, queries)))
+    with running(own, data) as client:
+        client.follow_redirects = True
+        doubtful = client.get(REVIEW)
+        assert f"A slot answers {known[kinds['matched'][0]]['label']}" in parse(doubtful.text).text
+        after = press(client, doubtful, "Label the group", label="white")
+        assert "The model cannot place them" in parse(after.text).text
+        done = press(client, after, "Label the group", label="white")
+        (settled,) = [it.text for it in parse(done.text).all("div") if it.text.startswith("of 10 items in groups")]
+        assert " ".join(settled.split()) == "of 10 items in groups settled by 2 labels 100 %"
+
+
 def test_what_was_done_is_undone_and_its_group_shown(served):
     client, data = served
     first = client.get(REVIEW)

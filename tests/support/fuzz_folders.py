@@ -116,11 +116,12 @@ def _bars(n):
 
 
 def learned(model, new, folder):
-    """Save a fit, an update and an edit of it."""
+    """Save a fit, an update of it, and one after which what is remembered guesses."""
     model.save(folder)
     model.update(new, budget=3)
     model.save(folder, keep_history=True)
-    model.update(new, {0: "named"})
+    model.update(new, {0: "named"}, config=slots.UpdateConfig(recall=True))
+    assert model.head.recall is not None
     model.save(folder, keep_history=True)
     return folder
 

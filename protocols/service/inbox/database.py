@@ -271,9 +271,7 @@ def _tell(loop: asyncio.AbstractEventLoop, outcome: list[Outcome]) -> None:
         for it, result, failure in outcome:
             it.settle(result, failure)
 
-    with contextlib.suppress(
-        RuntimeError
-    ):  # the loop has ended: the process is stopping, what was committed is committed
+    with contextlib.suppress(RuntimeError):  # the loop has ended: the process is stopping, and it is committed
         loop.call_soon_threadsafe(settle)
 
 

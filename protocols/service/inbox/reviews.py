@@ -43,7 +43,7 @@ class QueryList:
     generation : int
         Of the model.
     unmatched : int
-        Items that the groups were made of.
+        Unmatched items that the groups were made of; matched ones whose answer is in doubt come beside them.
     bound : int
         As many groups could cover no more than this.
     purity : float or None
@@ -93,7 +93,7 @@ class Review:
     generation : int
         Of the model that asked.
     unmatched : int
-        Items that the groups were made of.
+        Unmatched items that the groups were made of; matched ones whose answer is in doubt come beside them.
     bound : int
         As many groups could cover no more than this.
     purity : float or None
@@ -132,7 +132,7 @@ class Group:
     review : int
         Its query list.
     place : int
-        0 covers most.
+        0 settles most doubt.
     middle : int
         Number of the item to look at.
     gain : int

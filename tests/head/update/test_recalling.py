@@ -90,6 +90,16 @@ def test_an_error_leaves_the_guess_as_it_was(model, monkeypatch):
     assert len(model.rehearsal) == n
 
 
+def test_labels_of_matched_examples_alone_are_remembered(model):
+    x, y = mixture(3, 60, seed=3)
+    matched = np.flatnonzero(model.predict(x).matched)
+    before, n = model.predict(x[matched]), len(model.rehearsal)
+    report = model.update(x[matched], {0: int(y[matched[0]])}, config=RECALL)
+    assert (report.slots_added, report.labels_used, len(model.rehearsal)) == (0, 1, n + 1)
+    assert len(model.head.recall.examples) == n + 1
+    assert (model.predict(x[matched]).slots == before.slots).all()
+
+
 def test_another_kind_of_update_keeps_the_guess_up_to_date(model):
     x, y = mixture(5, 60, seed=3)
     model.update(x, {int(it): 3 for it in np.flatnonzero(y == 3)[:2]}, config=RECALL)

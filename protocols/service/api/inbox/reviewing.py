@@ -34,7 +34,7 @@ class ReviewOut(BaseModel):
     generation : int
         Of the model that asked.
     unmatched : int
-        Items that the groups were made of.
+        Unmatched items that the groups were made of; matched ones whose answer is in doubt come beside them.
     bound : int
         As many groups could cover no more than this.
     purity : float or None
@@ -74,7 +74,7 @@ class GroupOut(BaseModel):
     review : int
         Its query list.
     place : int
-        0 covers most.
+        0 settles most doubt.
     middle : int
         Number of the item to look at.
     gain : int
@@ -84,7 +84,7 @@ class GroupOut(BaseModel):
     size : int
         Number of its items.
     members : list of ItemOut
-        Its items, the middle first; as many as were asked for.
+        Its items, the middle first; as many as were asked for. Either slots match all of them, or none.
     out : list of int
         Numbers of items thrown out of it.
     """
