@@ -2,6 +2,7 @@
 
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from protocols.service.callers import LOCAL, Role
 from protocols.service.gate.keys import add_key
 from protocols.service.inbox import reviews
 from protocols.service.inbox.reviews import Query, QueryList
+from protocols.service.pages.jobs.following import grouped
 from protocols.service.pages.review.offers import few, with_keys
 
 REVIEW = "/models/small/review"
@@ -183,7 +185,7 @@ def test_a_list_is_made_and_followed_to_its_groups(own, tmp_path):
     with running(own, tmp_path / "data") as client:
         client.follow_redirects = True
         begun = press(client, client.get(REVIEW), "Group them")
-        assert parse(begun.text).all("progress") or "cover" in parse(begun.text).text
+        assert parse(begun.text).all("progress") or "hold" in parse(begun.text).text
         assert wait(client)["state"] == "done"
         moved = client.get("/jobs/1/now", headers={"hx-request": "true"})
         assert moved.headers["hx-redirect"] == REVIEW
@@ -192,6 +194,12 @@ def test_a_list_is_made_and_followed_to_its_groups(own, tmp_path):
         job = client.get("/api/v1/jobs/1").json()
         assert len(parse(page.text).all("button", cls="pick")) >= 1
         assert f"of {job['result']['groups']} " in title(page) + " "
+
+
+def test_groups_of_matched_items_alone_are_told_of():
+    job = SimpleNamespace(result={"groups": 1, "covered": 4, "unmatched": 0})
+    assert grouped(job) == "1 group holds 4 items, what settles most doubt first; 0 are unmatched."
+    assert "Nothing is open" in grouped(SimpleNamespace(result={"groups": 0, "covered": 0, "unmatched": 0}))
 
 
 def test_a_job_is_cancelled(served):

@@ -114,8 +114,9 @@ def test_what_came_of_grouping_stands_in_the_box_of_further_acts(own, tmp_path, 
     with running(own, tmp_path, warm=False) as client, window(browser, str(client.base_url)) as (page, watched):
         page.goto(REVIEW)
         page.get_by_role("button", name="Group them").click()
-        page.locator("#said", has_text="the largest first").wait_for()
-        assert re.fullmatch(r"\d+ groups cover \d+% of \d+ unmatched items, the largest first\.", said(page))
+        page.locator("#said", has_text="settles most doubt").wait_for()
+        told = r"\d+ groups? holds? \d+ items, what settles most doubt first; \d+ are unmatched\."
+        assert re.fullmatch(told, said(page))
         assert page.get_by_role("status").count() == 1
         assert re.match(r"Labelled \d+ items? “9”\. ", press(page, ["9"]))  # though eleven names are in use
         assert page.get_by_role("status").count() == 1

@@ -63,7 +63,7 @@ async def now(request: Request, service: TheService, caller: TheCaller, number: 
     """The part of the page that changes while it runs; a review that is done leads to its groups."""
     found = await api.job(service, caller, number)
     if found.kind == "review" and found.state == "done":
-        return go(request, f"/models/{found.model}/review", _grouped(found))
+        return go(request, f"/models/{found.model}/review", grouped(found))
     model = service.models.get(found.model)
     return HTMLResponse(part(request, "jobs/now.html", model=model, **_values(found, model)))
 
@@ -121,9 +121,13 @@ def _values(job: JobDocument, model: ServedModel | None) -> dict[str, Any]:
     }
 
 
-def _grouped(job: JobDocument) -> str:
+def grouped(job: JobDocument) -> str:
+    """What a job that made groups came to: of the unmatched, of matched items in doubt, or of both."""
     result = job.result or {}
     if not result.get("groups"):
         return "Nothing is open that groups could be made of."
-    share = result["covered"] / result["unmatched"]
-    return f"{result['groups']} groups cover {share:.0%} of {result['unmatched']:,} unmatched items, the largest first."
+    n, unmatched = result["groups"], result["unmatched"]
+    return (
+        f"{n} {'group holds' if n == 1 else 'groups hold'} {result['covered']:,} items, what settles most doubt first; "
+        f"{unmatched:,} {'is' if unmatched == 1 else 'are'} unmatched."
+    )
