@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from http import HTTPStatus
 
@@ -23,6 +24,8 @@ ALWAYS = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
 )
 """Headers of every answer; the server sets them, so that those it gives itself have them too."""
+
+_LOG = logging.getLogger("uvicorn.error")  # where the server would tell of it
 
 _FILES = "/static/"  # the only answers that may be kept by the browser
 
@@ -104,7 +107,10 @@ class Headed:
             await self._app(scope, receive, send)
             return
 
+        answered = False
+
         async def headed(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 if not scope["path"].startswith(_FILES):
@@ -115,5 +121,13 @@ class Headed:
                 if self._service.ending.is_set():
                     headers["Connection"] = "close"
             await send(message)
+            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-        await self._app(scope, receive, headed)
+        try:
+            await self._app(scope, receive, headed)
+        except Exception:
+            # The framework answers 500 and raises again; the server would then close a connection whose client was just
+            # told that it may go on with it.
+            if not answered:
+                raise
+            _LOG.exception("An unexpected error; the request was answered")
