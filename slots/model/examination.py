@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from slots.features.source import FeatureSource
@@ -11,7 +13,7 @@ from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import Prediction
 from slots.index.kept_index import KeptIndex
 from slots.novelty.assessment import Novelty
-from slots.novelty.slot_novelty import ModelNovelty, judge, score_block
+from slots.novelty.slot_novelty import ModelNovelty, joined, judge, score_block
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,14 @@ class Examination:
         What `SlotModel.predict` gives.
     novelty : Novelty
         What `SlotModel.assess_novelty` gives.
+    scores_by_fit : float64 array of shape (example,)
+        Novelty scores where the slots of the fit alone judge, which no update changes: see
+        `slots.novelty.slot_novelty.Scored`.
     """
 
     prediction: Prediction
     novelty: Novelty
+    scores_by_fit: npt.NDArray[np.float64]
 
 
 @torch.no_grad()
@@ -60,4 +66,5 @@ def examine(
         features = source(rows)
         answers.append(answer(features))
         scored.append(score_block(features, head, there))
-    return Examination(Prediction.concatenate(answers), judge(scored, novelty, rate=rate))
+    whole = joined(scored)
+    return Examination(Prediction.concatenate(answers), judge(whole, novelty, rate=rate), whole.scores_by_fit)

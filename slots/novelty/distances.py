@@ -158,6 +158,25 @@ class Distances:
     values: Float[Tensor, "example test"]
     nearest: Int[Tensor, " example"]
 
+    def nearer(self, other: Distances) -> Distances:
+        """The distances from these prototypes and others together, by a metric of one neighbour and without flats.
+
+        Parameters
+        ----------
+        other : Distances
+            Of the same inputs from the others, which have numbers of their own in ``nearest``. Of two as near, the
+            first is named.
+        """
+        nearest = torch.where(other.values[:, 0] < self.values[:, 0], other.nearest, self.nearest)
+        return Distances(torch.minimum(self.values, other.values), nearest)
+
+
+def stack_distances(parts: list[Distances]) -> Distances:
+    """The distances of consecutive blocks; no parts give none."""
+    if not parts:
+        return Distances(torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.long))
+    return Distances(torch.cat([part.values for part in parts]), torch.cat([part.nearest for part in parts]))
+
 
 @torch.no_grad()
 def distances(features: ViewFeatures, prototypes: SlotVectors, metric: NoveltyMetric) -> Distances:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,18 +45,21 @@ class SlotClasses:
     gaussians: ClassGaussians
     combine: WeightedScore
 
-    def score(self, features: ViewFeatures, found: Distances) -> tuple[Values, npt.NDArray[np.str_]]:
-        """Scores of inputs and their reasons.
+    def score(self, features: ViewFeatures, several: Sequence[Distances]) -> list[tuple[Values, npt.NDArray[np.str_]]]:
+        """Scores of inputs and their reasons, by each of several distances.
 
         Parameters
         ----------
         features : float tensor of shape (example, view, feature)
             Raw features.
-        found : Distances
-            Theirs from all slots.
+        several : sequence of Distances
+            Theirs from each of one or more sets of slots.
         """
-        scores, measures = self.combine(measured(features, found, self.gaussians))
-        return scores, np.array(MEASURES)[measures]
+        first = measured(features, several[0], self.gaussians)  # what the classes say is the same for all
+        others = [np.concatenate([found.values[:, :3].cpu().numpy(), first[:, 3:]], 1) for found in several[1:]]
+        scores, measures = self.combine(np.concatenate([first, *others]))
+        reasons, n = np.array(MEASURES)[measures], len(several)
+        return list(zip(np.split(scores, n), np.split(reasons, n), strict=True))
 
     def to(self, device: torch.device | str) -> SlotClasses:
         """The same on another device."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from slots.errors import UsageError
@@ -16,7 +17,7 @@ from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
 from slots.novelty.assessment import SHARES, Novelty, assess_scores
-from slots.novelty.distances import Distances, NoveltyMetric, distances
+from slots.novelty.distances import Distances, NoveltyMetric, distances, stack_distances
 from slots.novelty.slot_classes import SlotClasses, learn_classes
 from slots.novelty.tails import bonferroni_score, fit_tails
 from slots.progress import Progress
@@ -39,11 +40,11 @@ class ModelNovelty:
     classes : SlotClasses, optional
         The classes of the fit; models stored by older versions have none.
     familiar : float64 array of shape (calibration example,), optional
-        Scores of the same examples against the slots of the closed model, so that they are exchangeable with those of
-        familiar inputs; a slot made of an example after the calibration lets such score lower. None where the examples
-        could have become slots themselves, and in models stored by older versions.
+        Scores of the same examples against the slots of the fit as they were closed, so that they are exchangeable with
+        `Scored.scores_by_fit` of familiar inputs; a slot made of an example after the calibration lets such score
+        lower. None where the examples could have become slots themselves, and in models stored by older versions.
     n_slots : int, default 0
-        Slots that ``familiar`` was measured against (count).
+        Slots of the fit that ``familiar`` was measured against (count).
     """
 
     metric: NoveltyMetric
@@ -207,9 +208,14 @@ def _halves(held_out: Ids) -> tuple[Ids, Ids]:
 def _sorted_scores(
     source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty, ids: Ids
 ) -> npt.NDArray[np.float64]:
-    return np.sort(
-        assess(source.take(ids, keep=False), head, replace(novelty, calibration=np.zeros(1)), rate=0.5).scores
-    )
+    return np.sort(_scored(source.take(ids, keep=False), head, novelty).scores)
+
+
+@torch.no_grad()
+def _scored(source: FeatureSource, head: IncrementalNeuralHashing, novelty: ModelNovelty) -> Scored:
+    """Scores of all inputs of a source, block by block."""
+    there = novelty.to(head.centres.device)
+    return joined([score_block(source(rows), head, there) for rows in source.blocks(columns=head.n_slots)])
 
 
 @torch.no_grad()
@@ -231,18 +237,30 @@ def assess(source: FeatureSource, head: IncrementalNeuralHashing, novelty: Model
     -------
     Novelty
     """
-    there = novelty.to(head.centres.device)
-    scored = [score_block(source(rows), head, there) for rows in source.blocks(columns=head.n_slots)]
-    return judge(scored, novelty, rate=rate)
+    return judge(_scored(source, head, novelty), novelty, rate=rate)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of one block of inputs, all of shape (example,): higher = more novel, why, and the nearest slot."""
+    """Scores of one block of inputs; all arrays have shape (example,).
+
+    Parameters
+    ----------
+    scores : float64 array
+        Higher = more novel.
+    reasons : array of str
+        Why.
+    nearest : int64 array
+        The slot of smallest angle.
+    scores_by_fit : float64 array
+        The scores where the slots of the fit alone judge: no update changes them, nor does it make what was learned
+        since less novel. NaN where none of those slots is left.
+    """
 
     scores: npt.NDArray[np.float64]
     reasons: npt.NDArray[np.str_]
     nearest: Ids
+    scores_by_fit: npt.NDArray[np.float64]
 
 
 def score_block(features: ViewFeatures, head: IncrementalNeuralHashing, novelty: ModelNovelty) -> Scored:
@@ -266,27 +284,56 @@ def score_block(features: ViewFeatures, head: IncrementalNeuralHashing, novelty:
     The classes of the fit know nothing of slots that an update made. So those slots judge alone as well, by the
     distances from them, and the lower score holds: what was learned is novel no longer.
     """
-    found = distances(features, head.centres, novelty.metric)
-    nearest = found.nearest.cpu().numpy()
-    if novelty.classes is None:
-        return Scored(*bonferroni_score(found, novelty.metric), nearest)
-    scores, reasons = novelty.classes.score(features, found)
     later = head.generations > 0
-    if bool(later.any()):
-        since = distances(features, head.centres[later], novelty.metric)
+    before, since = (_from_slots(features, head, which, novelty) for which in (~later, later))
+    sets = [it for it in (before, since) if it is not None]
+    found = sets[0] if before is None or since is None else before.nearer(since)
+    judged = _judged(features, [found, *sets[: len(sets) - 1]], novelty)
+    scores, reasons = judged[0]
+    by_fit = np.full(len(features), np.nan) if before is None else judged[-1][0]
+    if since is not None and novelty.classes is not None:
         others, why = bonferroni_score(since, novelty.metric)
         reasons = np.where(others < scores, why, reasons)
         scores = np.minimum(scores, others)
-    return Scored(scores, reasons, nearest)
+    return Scored(scores, reasons, found.nearest.cpu().numpy(), by_fit)
 
 
-def judge(scored: list[Scored], novelty: ModelNovelty, *, rate: float) -> Novelty:
-    """P-values and decisions for consecutive blocks.
+def _from_slots(
+    features: ViewFeatures, head: IncrementalNeuralHashing, which: Bool[Tensor, " slot"], novelty: ModelNovelty
+) -> Distances | None:
+    """Distances from some slots, the nearest by its number in the head; None where there are none."""
+    slots = which.nonzero()[:, 0]
+    if not len(slots):
+        return None
+    first, end = int(slots[0]), int(slots[-1]) + 1
+    # Later slots stand behind the others, so that either kind lies side by side and nothing is copied.
+    centres = head.centres[first:end] if end - first == len(slots) else head.centres[slots]
+    found = distances(features, centres, novelty.metric)
+    return replace(found, nearest=slots[found.nearest])
+
+
+def _judged(
+    features: ViewFeatures, several: list[Distances], novelty: ModelNovelty
+) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.str_]]]:
+    """Scores and reasons of the same inputs by each of several distances."""
+    if novelty.classes is None:
+        return [bonferroni_score(found, novelty.metric) for found in several]
+    return novelty.classes.score(features, several)
+
+
+def joined(scored: list[Scored]) -> Scored:
+    """The scores of consecutive blocks; of none there are none."""
+    blank = Scored(np.zeros(0), np.zeros(0, "<U7"), np.zeros(0, np.int64), np.zeros(0))
+    return Scored(*map(np.concatenate, zip(*(vars(part).values() for part in scored or [blank]), strict=True)))
+
+
+def judge(scored: Scored, novelty: ModelNovelty, *, rate: float) -> Novelty:
+    """P-values and decisions.
 
     Parameters
     ----------
-    scored : list of Scored
-        May be empty.
+    scored : Scored
+        The scores.
     novelty : ModelNovelty
         Whose calibration counts.
     rate : float in (0, 1)
@@ -296,12 +343,7 @@ def judge(scored: list[Scored], novelty: ModelNovelty, *, rate: float) -> Novelt
     -------
     Novelty
     """
-    blank = Scored(np.zeros(0), np.zeros(0, "<U7"), np.zeros(0, np.int64))
-    parts = scored or [blank]
-    scores, reasons, nearest = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "reasons", "nearest")
-    )
-    return assess_scores(scores, reasons, nearest, novelty.calibration, rate=rate)
+    return assess_scores(scored.scores, scored.reasons, scored.nearest, novelty.calibration, rate=rate)
 
 
 def calibrated(novelty: ModelNovelty | None) -> ModelNovelty:
@@ -342,20 +384,13 @@ def recalibrate(model: HasNovelty, x: RawInputs) -> ModelNovelty:
             "The model must have a novelty metric, and has none. Fit it again with more held-out examples."
         )
     model.featurizer.preprocessing.check(x)
-    source = FeatureSource(model.featurizer, x, keep=False)
-    scores = assess(source, model.head, replace(model.novelty, calibration=np.zeros(1)), rate=0.5).scores
-    scores = np.sort(scores)
-    return replace(model.novelty, calibration=scores, familiar=scores, n_slots=model.head.n_slots)
+    scored = _scored(FeatureSource(model.featurizer, x, keep=False), model.head, model.novelty)
+    n_slots = int((model.head.generations == 0).sum())
+    familiar = np.sort(scored.scores_by_fit) if n_slots else None
+    return replace(model.novelty, calibration=np.sort(scored.scores), familiar=familiar, n_slots=n_slots)
 
 
 def _distances(source: FeatureSource, head: IncrementalNeuralHashing, metric: NoveltyMetric) -> Distances:
     """Of all inputs of a source, block by block."""
     blocks = source.blocks(columns=head.n_slots)
     return stack_distances([distances(source(rows), head.centres, metric) for rows in blocks])
-
-
-def stack_distances(parts: list[Distances]) -> Distances:
-    """The distances of consecutive blocks; no parts give none."""
-    if not parts:
-        return Distances(torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.long))
-    return Distances(torch.cat([part.values for part in parts]), torch.cat([part.nearest for part in parts]))

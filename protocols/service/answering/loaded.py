@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from protocols.recipes.building import load_model
 from slots.head.prediction import Prediction
@@ -32,6 +33,9 @@ class Answers:
         One answer a row.
     novelty : Novelty or None
         How foreign each row is; None where the model has no calibration.
+    scores_by_fit : float64 array of shape (example,), optional
+        How foreign each row is to the slots of the fit alone, see `slots.model.examination.Examination`; None with
+        ``novelty``.
     again : bool, default False
         Whether the inputs were answered before, or are asked about for their own sake: they are no part of the stream.
     """
@@ -39,13 +43,16 @@ class Answers:
     loaded: Loaded
     prediction: Prediction
     novelty: Novelty | None
+    scores_by_fit: npt.NDArray[np.float64] | None = None
     again: bool = False
 
     def rows(self, start: int, stop: int) -> Answers:
         """The answers of some consecutive rows."""
         cut = slice(start, stop)
+        prediction = Prediction(*(part[cut] for part in _parts(self.prediction)))
         novelty = None if self.novelty is None else Novelty(*(part[cut] for part in _parts(self.novelty)))
-        return Answers(self.loaded, Prediction(*(part[cut] for part in _parts(self.prediction))), novelty, self.again)
+        by_fit = None if self.scores_by_fit is None else self.scores_by_fit[cut]
+        return Answers(self.loaded, prediction, novelty, by_fit, self.again)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Loaded:
         if self.model.novelty is None or len(self.model.novelty.calibration) * false_alarm_rate < 1:
             return Answers(self, self.model.predict(x), None)
         found = self.model.examine(x, false_alarm_rate=false_alarm_rate)
-        return Answers(self, found.prediction, found.novelty)
+        return Answers(self, found.prediction, found.novelty, found.scores_by_fit)
 
     @cached_property
     def slot_names(self) -> tuple[str, ...]:
