@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from slots.clustering.kmeans import directions
 from slots.head.hashing import IncrementalNeuralHashing
@@ -22,8 +21,8 @@ from slots.head.similarities import normalize
 from slots.progress import Progress, silent
 from slots.shapes import Labels
 from slots.training.config import TrainConfig
+from slots.training.steps.adam import begin
 
-_MOMENTS = 0.9, 0.999, 1e-8  # Adam's, as torch has them
 _KMEANS_EXAMPLES = 3000  # per class, as in the loop of a fit
 
 
@@ -146,27 +145,16 @@ def train_fixed(
     seen = torch.isin(labels, start.classes)
     unit, labels = unit[seen], labels[seen]
     epochs = config.epochs if len(unit) else 0
-    weights = start.weights.flatten(0, 1).clone()
     wanted = torch.searchsorted(start.classes, labels)
-    first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     batch = max(1, min(config.batch_size, len(unit)))
     per_epoch = max(1, len(unit) // batch)
-    decay1, decay2, tiny = _MOMENTS
+    slots = begin(unit, wanted, weights=start.weights.flatten(0, 1), there=start.there, config=config, batch=batch)
     for step in range(epochs * per_epoch):
         if step % per_epoch == 0:
             rng = np.random.default_rng([config.seed, step // per_epoch])
             batches = torch.from_numpy(rng.permutation(len(unit))).to(unit.device).tensor_split(per_epoch)
-        rows = batches[step % per_epoch]
-        x = unit[rows]
-        slope, loss = loss_slope(x @ weights.T, wanted[rows], start.there, config)
-        total += loss * len(rows)
-        gradient = slope.T @ x
-        first.mul_(decay1).add_(gradient, alpha=1 - decay1)
-        second.mul_(decay2).addcmul_(gradient, gradient, value=1 - decay2)
         rate = config.slot_lr * 0.5 * (1 + math.cos(math.pi * step / (config.epochs * per_epoch)))
-        root = (second / (1 - decay2 ** (step + 1))).sqrt_().add_(tiny)
-        weights.addcdiv_(first, root, value=-rate / (1 - decay1 ** (step + 1)))
-        weights = normalize(weights)
+        total += slots.take(batches[step % per_epoch], step=step, rate=rate)
         if (step + 1) % per_epoch == 0:
             losses.append(float(total) / max(1, len(unit)))
             total = 0.0
@@ -176,47 +164,8 @@ def train_fixed(
             break
     keep = start.there.T.reshape(-1)
     return TrainedSlots(
-        weights.reshape(shape).transpose(0, 1).reshape(-1, shape[2])[keep],
+        slots.weights.reshape(shape).transpose(0, 1).reshape(-1, shape[2])[keep],
         start.classes.repeat_interleave(shape[0])[keep],
         tuple(losses),
         stopped,
     )
-
-
-def loss_slope(
-    scores: Float[Tensor, "example slot"], wanted: Labels, there: Tensor, config: TrainConfig
-) -> tuple[Float[Tensor, "example slot"], Tensor | float]:
-    """Derivative of the mean cross-entropy of the pooled scores by each cosine, and that cross-entropy.
-
-    Parameters
-    ----------
-    scores : float tensor of shape (example, place * class)
-        Cosines to the slots of a grid.
-    wanted : int64 tensor of shape (example,)
-        Places of the right classes.
-    there : bool tensor of shape (place, class)
-        Where the grid has slots.
-    config : TrainConfig
-        Its scale, beta, margin and label smoothing.
-
-    Notes
-    -----
-    The pooled score ``z = sum_k a_k s_k`` with ``a = softmax(beta s)`` has the slope ``a_k (1 + beta (s_k - z))``.
-    """
-    n, n_classes = len(scores), there.shape[1]
-    if len(there) == 1:
-        pooled, inner = scores, None
-    else:
-        s = scores.reshape(n, *there.shape)
-        attention = (config.beta * s).masked_fill(~there, -math.inf).softmax(1)
-        pooled = (attention * s).sum(1)
-        inner = attention * (1 + config.beta * (s - pooled[:, None]))
-    logits = config.scale * pooled
-    target = functional.one_hot(wanted, n_classes).to(scores)
-    if config.margin:
-        logits = logits - config.scale * config.margin * target
-    smooth = config.label_smoothing
-    chances = logits.log_softmax(1)
-    loss = -(1 - smooth) * (chances * target).sum(1).mean() - smooth * chances.mean()
-    slope = (chances.exp() - (1 - smooth) * target - smooth / n_classes) * (config.scale / n)
-    return (slope if inner is None else (slope[:, None] * inner).reshape(n, -1)), loss

@@ -13,7 +13,8 @@ import slots
 from slots.head.similarities import normalize
 from slots.training import AutoConfig, TrainConfig
 from slots.training.defaults import is_ahead, look_at
-from slots.training.fixed_features import first_slots, loss_slope, train_fixed
+from slots.training.fixed_features import first_slots, train_fixed
+from slots.training.steps.adam import loss_slope
 
 
 def unit_rows(seed: int, n: int = 120, d: int = 8, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
