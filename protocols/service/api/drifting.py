@@ -13,7 +13,6 @@ from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import AdminCopy, ReadModel, TheCaller, TheService
 from protocols.service.drift import rows
 from protocols.service.drift.minutes import Minute
-from protocols.service.drift.rows import Seen
 from protocols.service.drift.steps import steps, whole
 from protocols.service.drift.watch import Standing
 from protocols.service.inbox.refusals import ConflictError
@@ -79,7 +78,7 @@ class DriftStep(BaseModel):
     start : int
         Its first second, since 1970.
     era, generation : int
-        Run of the martingale, and the generation that answered.
+        Run of the martingale, and the generation that answered last in it.
     matched, ambiguous, unmatched : int
         Inputs (count).
     histogram : list of int
@@ -107,9 +106,10 @@ class Drift(BaseModel):
     model : str
         The model.
     watched : bool
-        Whether the generation that answers says how novel inputs are; else nothing is watched.
+        Whether the generation that answers says how novel inputs are, and has a slot of its fit; without, nothing is
+        watched.
     generation, era : int
-        Generation whose scores are watched; and which run of the martingale.
+        Generation that answers; and which run of the martingale. An era goes on through updates and undo.
     items : int
         Inputs of the era (count).
     compared_with : {"calibration", "stream"}
@@ -151,7 +151,7 @@ class Acknowledgement(BaseModel):
     Parameters
     ----------
     compare_with : {"stream", "calibration"}, default "stream"
-        The stream itself, or the generation's calibration scores again.
+        The stream itself, as after a class that was learned, or the fit's calibration scores again.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -197,7 +197,7 @@ async def acknowledge(
     return document(model, await service.drift.acknowledge(model.name, caller, calibrated=calibrated), [], 60)
 
 
-async def told(service: Service, model: ServedModel, first: int, end: int) -> tuple[Standing, list[Seen]]:
+async def told(service: Service, model: ServedModel, first: int, end: int) -> tuple[Standing, list[Minute]]:
     """What the monitor says now, and the minutes of a time, the one that goes on included.
 
     Parameters
@@ -215,12 +215,12 @@ async def told(service: Service, model: ServedModel, first: int, end: int) -> tu
     """
     standing = await service.drift.standing(model.name)
 
-    def read(connection: Connection) -> list[Seen]:
+    def read(connection: Connection) -> list[Minute]:
         return rows.minutes(connection, model.name, first=first, end=end)
 
     stored = await service.database.read(read)
-    further = [it for it in standing.minutes if first <= it.minute.start < end]
-    known = {(it.minute.era, it.minute.start): it for it in [*stored, *further]}
+    further = [it for it in standing.minutes if first <= it.start < end]
+    known = {(it.era, it.start): it for it in [*stored, *further]}
     return standing, [known[key] for key in sorted(known)]
 
 
@@ -235,7 +235,7 @@ def fitting(seconds: int) -> int:
     return max(60, -(-seconds // _SHOWN_STEPS // 60) * 60)
 
 
-def document(model: ServedModel, standing: Standing, seen: list[Seen], length: int) -> Drift:
+def document(model: ServedModel, standing: Standing, seen: list[Minute], length: int) -> Drift:
     """What the monitor says, as clients read it."""
     alarm = standing.alarm
     return Drift(
@@ -270,12 +270,12 @@ def by_label(model: ServedModel, counted: Minute) -> list[LabelCounts]:
     ]
 
 
-def _step(it: Seen) -> DriftStep:
-    minute, answers = it.minute, it.minute.answers
+def _step(minute: Minute) -> DriftStep:
+    answers = minute.answers
     return DriftStep(
         start=minute.start,
         era=minute.era,
-        generation=it.generation,
+        generation=minute.generation,
         matched=answers[Answer.MATCHED],
         ambiguous=answers[Answer.AMBIGUOUS],
         unmatched=answers[Answer.UNMATCHED],

@@ -33,6 +33,8 @@ class Minute:
         Decimal logarithm of the martingale after the last input.
     log10_max : float
         Its largest value within the minute; an alarm in it stands out although the capital may have fallen again.
+    generation : int
+        Generation of the model that answered last in it.
 
     Examples
     --------
@@ -48,6 +50,7 @@ class Minute:
     labels: dict[int, list[int]] = field(default_factory=dict)
     log10: float = 0.0
     log10_max: float = -math.inf
+    generation: int = 0
 
     @property
     def n(self) -> int:
@@ -98,7 +101,7 @@ class Minute:
         labels = {str(label): list(counts) for label, counts in sorted(self.labels.items())}
         return {
             "era": self.era, "start": self.start, "histogram": list(self.histogram), "labels": labels,
-            "log10": self.log10, "log10_max": self.log10_max,
+            "log10": self.log10, "log10_max": self.log10_max, "generation": self.generation,
         }  # fmt: skip
 
     @classmethod
@@ -125,4 +128,5 @@ class Minute:
         histogram = [int(it) for it in row["histogram"]]
         if len(histogram) != BINS or any(len(counts) != len(Answer) for counts in labels.values()):
             raise DataError("A minute of a drift state is damaged: its counts have another length.")
-        return cls(int(row["era"]), int(row["start"]), histogram, labels, float(row["log10"]), float(row["log10_max"]))
+        log10, log10_max = float(row["log10"]), float(row["log10_max"])
+        return cls(int(row["era"]), int(row["start"]), histogram, labels, log10, log10_max, int(row["generation"]))

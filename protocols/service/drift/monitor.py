@@ -75,7 +75,7 @@ class Monitor:
     seed : int, default 0
         Same seed and same inputs, same result (>= 0).
     generation : int, default 0
-        Generation of the model that makes the scores.
+        Generation of the model that makes the scores; may be set to another one that scores every input alike.
     era : int, default 0
         Number of the first era (>= 0): after those of a monitor whose state was lost.
 
@@ -88,12 +88,12 @@ class Monitor:
 
     Notes
     -----
-    The promise belongs to one *era*: one score function, one calibration set, one run of the martingale. A new
-    generation scores differently, so its scores are not exchangeable with those kept, and must begin an era
-    (`restart`). After an alarm the kept scores hold inputs that are known by having raised it, and the capital is what
-    it is because of them: an alarm that was looked at ends the era as well (`acknowledge`). Each era has its own
-    chance of ``1 / threshold``. Eras that begin at other times, say whenever the capital is low, would each add
-    their chance of a false alarm; therefore `acknowledge` without an alarm is refused.
+    The promise belongs to one *era*: one score function, one calibration set, one run of the martingale. A generation
+    that scores differently gives scores that are not exchangeable with those kept, and must begin an era (`restart`);
+    one that scores alike goes on in it. After an alarm the kept scores hold inputs that are known by having raised it,
+    and the capital is what it is because of them: an alarm that was looked at ends the era as well (`acknowledge`).
+    Each era has its own chance of ``1 / threshold``. Eras that begin at other times, say whenever the capital is low,
+    would each add their chance of a false alarm; therefore `acknowledge` without an alarm is refused.
 
     The bets are the slopes -1, 0, 1 of the simple jumper and the powers 0.7 and 0.9, so that a few very novel inputs
     among many familiar ones are found too; half of the capital sleeps (`SimpleJumper`).
@@ -210,7 +210,7 @@ class Monitor:
         return self.restart(calibration, generation=self.generation)
 
     def restart(self, calibration: npt.ArrayLike, *, generation: int) -> Minute | None:
-        """Begin a new era, as a new generation of the model must.
+        """Begin a new era, as a generation of the model that scores otherwise must.
 
         Parameters
         ----------
@@ -277,7 +277,8 @@ class Monitor:
                 )
             monitor = cls(threshold=found["threshold"], generation=found["generation"])
             monitor.alarm = None if found["alarm"] is None else Alarm(**found["alarm"])
-            monitor.minute = None if found["minute"] is None else Minute.from_json(found["minute"])
+            minute = found["minute"]  # of older versions without its generation
+            monitor.minute = None if minute is None else Minute.from_json({"generation": monitor.generation, **minute})
             monitor.ranks = OnlineRanks.from_json(found["ranks"])
             monitor.martingale = SimpleJumper.from_json(found["martingale"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -317,6 +318,7 @@ class Monitor:
                 ended += [] if self.minute is None else [self.minute]
                 self.minute = Minute(self.era, start)
             self.minute.add(p_values[rows], kinds[rows], names[rows], log10[rows])
+            self.minute.generation = self.generation
         return ended
 
 

@@ -27,7 +27,7 @@ class KeptMonitor:
     monitor : Monitor
         The monitor.
     of : str
-        Digest of the generation's calibration scores; another model of the same number has others.
+        What its scores depend on, as `protocols.service.drift.comparing.identity` gives it.
     compared : int
         Calibration scores that the era began with (count).
     """
@@ -35,14 +35,6 @@ class KeptMonitor:
     monitor: Monitor
     of: str
     compared: int
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A minute, and the generation that answered in it."""
-
-    minute: Minute
-    generation: int
 
 
 def find(connection: Connection, model: str) -> KeptMonitor | None:
@@ -64,7 +56,7 @@ def last_era(connection: Connection, model: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def keep(connection: Connection, model: str, head: bytes, state: bytes, minutes: Iterable[Seen]) -> None:
+def keep(connection: Connection, model: str, head: bytes, state: bytes, minutes: Iterable[Minute]) -> None:
     """Store a monitor's state, and the minutes that ended since the last time, in one transaction.
 
     Parameters
@@ -75,15 +67,15 @@ def keep(connection: Connection, model: str, head: bytes, state: bytes, minutes:
         The model's name.
     head, state : bytes
         As `packed` and `Monitor.to_bytes` give them.
-    minutes : iterable of Seen
+    minutes : iterable of Minute
         A minute that is there already is replaced.
     """
     connection.execute(delete(kept_state).where(kept_state.c.name == _name(model)))
     connection.execute(insert(kept_state).values(name=_name(model), value=head + b"\n" + state))
     for it in minutes:
-        key = {"model": model, "era": it.minute.era, "start": it.minute.start}
+        key = {"model": model, "era": it.era, "start": it.start}
         connection.execute(delete(drift_minute).filter_by(**key))
-        connection.execute(insert(drift_minute).values(**key, generation=it.generation, figures=it.minute.to_json()))
+        connection.execute(insert(drift_minute).values(**key, generation=it.generation, figures=it.to_json()))
 
 
 def packed(of: str, compared: int) -> bytes:
@@ -91,12 +83,12 @@ def packed(of: str, compared: int) -> bytes:
     return json.dumps({"of": of, "compared": compared}).encode()
 
 
-def minutes(connection: Connection, model: str, *, first: int, end: int) -> list[Seen]:
+def minutes(connection: Connection, model: str, *, first: int, end: int) -> list[Minute]:
     """Stored minutes that begin at ``first`` or later and before ``end`` (seconds since 1970), the oldest first."""
     table = drift_minute.c
     query = select(table.figures, table.generation).where(table.model == model, table.start >= first, table.start < end)
     return [
-        Seen(Minute.from_json(figures), generation)
+        Minute.from_json({**figures, "generation": generation})
         for figures, generation in connection.execute(query.order_by(table.era, table.start))
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import queue
 import threading
 import time
@@ -11,15 +10,17 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from protocols.service.answering.loaded import Answers, Loaded
 from protocols.service.callers import SERVICE, Caller
+from protocols.service.drift.comparing import calibration_of, identity, watched
 from protocols.service.drift.minutes import Minute
 from protocols.service.drift.monitor import Alarm, Monitor
-from protocols.service.drift.rows import KeptMonitor, Seen, packed
+from protocols.service.drift.rows import KeptMonitor, packed
 from slots.errors import UsageError
 
 _MOST_UNSAVED = 10_000  # minutes that wait for a disk that has room again: a week
@@ -32,9 +33,9 @@ class Standing:
     Parameters
     ----------
     watched : bool
-        Whether the generation that answers gives novelty scores at all.
+        Whether the generation that answers gives scores that can be watched.
     generation, era : int
-        Generation whose scores are watched; and which run of the martingale.
+        Generation that answers; and which run of the martingale.
     items : int
         Inputs of the era (count).
     compared : int
@@ -47,7 +48,7 @@ class Standing:
         The era's alarm.
     alarms : int
         Alarms since the service started (count).
-    minutes : tuple of Seen
+    minutes : tuple of Minute
         Those that are not stored yet, and the one that goes on.
     """
 
@@ -60,7 +61,7 @@ class Standing:
     log10: float
     alarm: Alarm | None
     alarms: int
-    minutes: tuple[Seen, ...]
+    minutes: tuple[Minute, ...]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Unsaved:
     ----------
     head, state : bytes
         Of the monitor.
-    minutes : tuple of Seen
+    minutes : tuple of Minute
         Those that ended.
     happenings : tuple of Happening
         For the log of events.
@@ -101,7 +102,7 @@ class Unsaved:
 
     head: bytes
     state: bytes
-    minutes: tuple[Seen, ...]
+    minutes: tuple[Minute, ...]
     happenings: tuple[Happening, ...]
 
 
@@ -112,17 +113,21 @@ class _Arrived:
     answers: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     at: float
+    swap: bool = False  # no answers: from now on this generation answers
 
 
 class Watch:
     """A model's monitor, and what of it is not stored yet.
+
+    What is watched is the novelty by the slots of the fit alone, which no update changes: generations that score alike
+    share an era, and one that does not begins the next.
 
     Parameters
     ----------
     loaded : Loaded
         The generation that answers.
     kept : KeptMonitor, optional
-        What was stored. If it is of this generation, it goes on; else an era begins.
+        What was stored. If this generation scores as that one did, it goes on; else an era begins.
     last_era : int, default -1
         The greatest era that has stored minutes.
     """
@@ -130,20 +135,21 @@ class Watch:
     def __init__(self, loaded: Loaded, kept: KeptMonitor | None = None, *, last_era: int = -1) -> None:
         self._lock = threading.Lock()
         self._arrived: queue.SimpleQueue[_Arrived] = queue.SimpleQueue()
-        self._minutes: list[Seen] = []
+        self._minutes: list[Minute] = []
         self._happenings: list[Happening] = []
         self._alarms = 0
-        self._left: Loaded | None = None  # a batch of it may still come after the swap
+        self._left: WeakKeyDictionary[Loaded, str] = WeakKeyDictionary()  # batches of theirs may come after a swap
         self.changed = False
         """Whether there is anything to be stored."""
+        self._loaded, self._of = loaded, identity(loaded)
         if kept is None:
             scores = calibration_of(loaded)
-            self.monitor = Monitor(scores, generation=loaded.generation, era=last_era + 1)
-            self._loaded, self._compared = loaded, len(scores)
+            self.monitor, self._compared = Monitor(scores, era=last_era + 1), len(scores)
         else:
-            self.monitor, self._loaded, self._compared = kept.monitor, loaded, kept.compared
-            if (kept.monitor.generation, kept.of) != (loaded.generation, identity(loaded)):
-                self._begin(loaded)
+            self.monitor, self._compared = kept.monitor, kept.compared
+            if kept.of != self._of:
+                self._begin()
+        self.monitor.generation = loaded.generation
 
     @property
     def urgent(self) -> bool:
@@ -152,21 +158,18 @@ class Watch:
 
     def tell(self, answers: Answers, at: float | None = None) -> None:
         """Take a batch to be looked at later; quick, for it stands between answers. At: seconds since 1970, or now."""
-        if answers.again or answers.novelty is None:
+        if answers.again or answers.scores_by_fit is None:
             return
         told = answers.prediction
         now = time.time() if at is None else at
         self._arrived.put(
-            _Arrived(answers.loaded, answers.novelty.scores, told.answers.astype(np.int64), told.labels, now)
+            _Arrived(answers.loaded, answers.scores_by_fit, told.answers.astype(np.int64), told.labels, now)
         )
 
     def swapped(self, after: Loaded) -> None:
-        """Another generation answers: an era begins."""
-        self.digest()
-        with self._lock:
-            if after is not self._loaded:
-                self._left = self._loaded
-                self._begin(after)
+        """Another generation answers; as quick as `tell`, and looked at in the same order."""
+        none = np.empty(0, np.int64)
+        self._arrived.put(_Arrived(after, np.empty(0), none, none, 0.0, swap=True))
 
     def digest(self) -> None:
         """Look at what came in since the last time."""
@@ -198,27 +201,26 @@ class Watch:
                     "Compare with the stream itself."
                 )
             detail = {"era": self.monitor.era, "calibrated": calibrated}
-            self._end(self.monitor.acknowledge(scores), self.monitor.generation)
+            self._end(self.monitor.acknowledge(scores))
             self._compared, self.changed = len(scores), True
-            self._happenings.append(Happening(caller, "drift.acknowledge", self.monitor.generation, detail))
+            self._happenings.append(Happening(caller, "drift.acknowledge", self._loaded.generation, detail))
 
     def standing(self) -> Standing:
         """What the monitor says of all that came in until now."""
         self.digest()
         with self._lock:
             it = self.monitor
-            now = () if it.minute is None else (Seen(deepcopy(it.minute), it.generation),)
-            watched = self._loaded.model.novelty is not None
+            now = () if it.minute is None else (deepcopy(it.minute),)
             return Standing(
-                watched, it.generation, it.era, it.n_items, self._compared, it.threshold, it.log10, it.alarm,
-                self._alarms, (*self._minutes, *now),
+                watched(self._loaded), self._loaded.generation, it.era, it.n_items, self._compared, it.threshold,
+                it.log10, it.alarm, self._alarms, (*self._minutes, *now),
             )  # fmt: skip
 
     def unsaved(self) -> Unsaved:
         """What is to be stored; `saved` tells when it is."""
         with self._lock:
             self.changed = False
-            head = packed(identity(self._loaded), self._compared)
+            head = packed(self._of, self._compared)
             return Unsaved(head, self.monitor.to_bytes(), tuple(self._minutes), tuple(self._happenings))
 
     def saved(self, done: Unsaved) -> None:
@@ -243,48 +245,38 @@ class Watch:
     def _observe(self, several: list[_Arrived]) -> None:
         """Look at consecutive batches of one generation, at once: that takes a fraction of the time of one by one."""
         loaded = several[0].loaded
-        if loaded is self._left:
+        told = any(it.swap for it in several)
+        if loaded is not self._loaded and (told or loaded not in self._left):  # answers may come before they are told
+            self._follow(loaded)
+        if self._left.get(loaded, self._of) != self._of:  # late, and of another era
             return
-        if loaded is not self._loaded:  # it answered before the swap was told
-            self._left = self._loaded
-            self._begin(loaded)
+        self.monitor.generation = loaded.generation
         scores = np.concatenate([it.scores for it in several])
         answers = np.concatenate([it.answers for it in several])
         labels = np.concatenate([it.labels for it in several])
         times = np.repeat([it.at for it in several], [len(it.scores) for it in several])
         known = ~np.isnan(scores)
         seen = self.monitor.observe(scores[known], answers[known], labels[known], times[known])
-        self._minutes += [Seen(minute, self.monitor.generation) for minute in seen.minutes]
+        self._minutes += seen.minutes
         if seen.alarm is not None:
             self._alarms += 1
             detail = {"era": self.monitor.era, **asdict(seen.alarm)}
             self._happenings.append(Happening(SERVICE, "drift.alarm", self.monitor.generation, detail))
         self.changed = True
 
-    def _begin(self, loaded: Loaded) -> None:
-        before, scores = self.monitor.generation, calibration_of(loaded)
-        self._end(self.monitor.restart(scores, generation=loaded.generation), before)
-        self._loaded, self._compared, self.changed = loaded, len(scores), True
+    def _follow(self, loaded: Loaded) -> None:
+        """A generation answers that did not before: in the same era where it scores as the one before it did."""
+        self._left[self._loaded], before = self._of, self._of
+        self._left.pop(loaded, None)
+        self._loaded, self._of, self.changed = loaded, identity(loaded), True
+        if self._of != before:
+            self._begin()
 
-    def _end(self, minute: Minute | None, generation: int) -> None:
+    def _begin(self) -> None:
+        scores = calibration_of(self._loaded)
+        self._end(self.monitor.restart(scores, generation=self._loaded.generation))
+        self._compared, self.changed = len(scores), True
+
+    def _end(self, minute: Minute | None) -> None:
         if minute is not None:
-            self._minutes.append(Seen(minute, generation))
-
-
-def calibration_of(loaded: Loaded) -> npt.NDArray[np.float64]:
-    """Scores of held-out examples that a generation's familiar stream is exchangeable with; else none.
-
-    They were measured against certain slots. One that an update adds lets familiar inputs score lower, and one that
-    was deleted higher: a monitor takes either for drift.
-    """
-    model, novelty = loaded.model, loaded.model.novelty
-    if novelty is None or novelty.familiar is None or novelty.n_slots != model.head.n_slots:
-        return np.empty(0)
-    return np.empty(0) if any(line.what == "delete" for line in model.history) else novelty.familiar
-
-
-def identity(loaded: Loaded) -> str:
-    """Digest of a generation's calibration scores."""
-    model = loaded.model
-    scores = b"" if model.novelty is None else np.ascontiguousarray(model.novelty.calibration, "<f8").tobytes()
-    return hashlib.sha256(scores).hexdigest()
+            self._minutes.append(minute)

@@ -122,7 +122,7 @@ def test_without_an_alarm_nothing_is_acknowledged():
     assert monitor.era == 0
 
 
-def test_a_new_generation_begins_an_era():
+def test_a_generation_that_scores_otherwise_begins_an_era():
     monitor = Monitor([1.0, 2.0], seed=1)
     monitor.observe([1.5], [2], [0], 5.0)
     ended = monitor.restart([7.0], generation=1)

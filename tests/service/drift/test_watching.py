@@ -1,60 +1,30 @@
 """Drift in a running service: fed by answers, kept over restarts, told as event, figure and route."""
 
 import asyncio
-import math
-import shutil
+import hashlib
+import json
 from contextlib import closing
 
 import numpy as np
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
+from support.drift_streams import AT, ask, familiar, offline, shifted, told
 from support.pages import parse
-from support.service import rows, running, small_model
+from support.service import rows, running
 
 from protocols.recipes.building import load_model
 from protocols.service.answering.loaded import Loaded
 from protocols.service.answering.served_model import ServedModel
-from protocols.service.drift import Minute, Monitor
-from protocols.service.drift.rows import Seen, find, keep, last_era, minutes
+from protocols.service.drift import Minute
+from protocols.service.drift.rows import find, keep, last_era, minutes
 from protocols.service.drift.steps import steps, whole
-from protocols.service.drift.watch import Watch, calibration_of
+from protocols.service.drift.watch import Watch
 from protocols.service.drift.watching import Watching
 from protocols.service.inbox.database import Database
 from protocols.service.inbox.events import events
 from protocols.service.inbox.tables import kept_state
 from protocols.service.settings import Limits
-from slots.closing import ClosingConfig
-from slots.model import delete
-from slots.storage.generations import undo
 from slots.training import TrainConfig, fit
-
-AT = "/api/v1/models/small"
-
-
-@pytest.fixture(scope="session")
-def served(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("watched") / "small"
-    small_model(folder)
-    return folder
-
-
-@pytest.fixture
-def own(served, tmp_path):
-    return shutil.copytree(served, tmp_path / "own")
-
-
-def familiar(n, seed):
-    return rows(n, seed)[0]
-
-
-def shifted(n, seed):
-    """The same blobs, four times as wide."""
-    return rows(n, seed, spread=1.6)[0]
-
-
-def ask(client, x, path="predict"):
-    for part in np.array_split(x, math.ceil(len(x) / 400)):
-        client.post(f"{AT}/{path}", json={"inputs": part.tolist()}).raise_for_status()
 
 
 def test_a_familiar_stream_raises_no_alarm_and_a_shifted_one_does(own, tmp_path):
@@ -75,15 +45,6 @@ def test_a_familiar_stream_raises_no_alarm_and_a_shifted_one_does(own, tmp_path)
     assert 'slots_drift_alarm{model="small"} 1.0' in figures
     assert f'slots_drift_log10{{model="small"}} {found["log10"]}' in figures
     assert "has changed" in parse(page).text
-
-
-def offline(folder, x):
-    """A monitor that saw all of it at once."""
-    model = load_model(folder)
-    told = model.examine(x)
-    monitor = Monitor(model.novelty.familiar)
-    monitor.observe(told.novelty.scores, told.prediction.answers, told.prediction.labels, 0.0)
-    return monitor
 
 
 def test_the_monitor_sees_what_the_model_says_offline(own, tmp_path):
@@ -141,51 +102,10 @@ def test_an_alarm_is_acknowledged_once_and_the_stream_is_compared_with_itself(ow
     assert told == ["drift.alarm", "drift.acknowledge"] * 2
 
 
-def test_a_new_generation_begins_an_era(own, tmp_path):
-    model = load_model(own)
-    with running(own, tmp_path / "data") as client:
-        ask(client, shifted(200, 17))
-        assert client.get(f"{AT}/drift").json()["alarm"]
-        model.update(rows(200, 18, classes=4)[0])
-        model.save(own, keep_history=True)
-        while client.get(AT).json()["generation"] == 0:
-            pass
-        after = client.get(f"{AT}/drift").json()
-        undo(own)
-        while client.get(AT).json()["generation"] == 1:
-            pass
-        back = client.get(f"{AT}/drift").json()
-        ask(client, familiar(30, 19))
-        last = client.get(f"{AT}/drift").json()
-    found = [(it["era"], it["generation"], it["items"], it["alarm"], it["calibration"]) for it in (after, back)]
-    assert found == [(1, 1, 0, None, 0), (2, 2, 0, None, 90)]  # slots were added; taken out again
-    assert [(it["era"], it["generation"]) for it in last["steps"]] == [(0, 0), (2, 2)]
-
-
-def test_what_a_stream_is_compared_with_was_scored_by_the_same_slots():
-    x, y = rows(300, 20, spread=1.2)
-    held = {"epochs": 2, "slots_per_class": 2, "held_out": 0.3}
-    model, _ = fit(x, y, config=TrainConfig(**held, closing=ClosingConfig(mode="full")))
-    assert len(calibration_of(Loaded(model, 0, ()))) == 0  # held-out examples became slots themselves
-    x, y = rows(1500, 29)
-    model, _ = fit(x, y, config=TrainConfig(**held))
-    scores = calibration_of(Loaded(model, 0, ()))
-    assert len(scores) == 225
-    assert (scores <= model.novelty.calibration).all()  # both ascend: slots were added, which lowers scores
-    assert (scores < model.novelty.calibration).any()
-    assert set(scores) <= set(model.examine(x).novelty.scores)
-    delete(model, [0])
-    assert len(calibration_of(Loaded(model, 1, ()))) == 0
-
-
 @pytest.fixture
 def database(tmp_path):
     with closing(Database.in_folder(tmp_path / "db")) as it:
         yield it
-
-
-def told(loaded, x):
-    return loaded.answer(x, false_alarm_rate=0.05)
 
 
 def stored(database, model, loaded, batches):
@@ -222,7 +142,7 @@ def test_another_model_of_the_same_generation_begins_an_era(own, database):
     watching = Watching(database, {"small": model})
     found = asyncio.run(watching.standing("small"))
     assert (found.era, found.items, found.generation) == (1, 0, 0)
-    assert [it.minute.n for it in found.minutes] == [20]
+    assert [it.n for it in found.minutes] == [20]
 
 
 def test_a_damaged_state_begins_after_the_eras_that_have_minutes(own, database):
@@ -237,37 +157,39 @@ def test_a_damaged_state_begins_after_the_eras_that_have_minutes(own, database):
     assert database.read_now(lambda it: last_era(it, "small")) == -1
 
 
-def test_a_late_batch_of_the_generation_before_is_left_out(own):
-    one = Loaded.load(own, "cpu")
-    model = load_model(own)
-    model.update(rows(200, 25, classes=4)[0])
-    two = Loaded(model, 1, one.names)
-    watch = Watch(one)
-    watch.tell(told(one, familiar(10, 26)), 60.0)
-    watch.tell(told(two, familiar(5, 27)), 61.0)  # swapped, and not told yet
-    watch.swapped(two)
-    watch.tell(told(one, familiar(7, 28)), 62.0)
-    watch.tell(told(two, familiar(3, 29)), 63.0)
-    found = watch.standing()
-    assert (found.era, found.generation, found.items) == (1, 1, 8)
-    assert [(it.minute.era, it.minute.start, it.minute.n, it.generation) for it in found.minutes] == [
-        (0, 60, 10, 0), (1, 60, 8, 1),
-    ]  # fmt: skip
+def test_a_state_of_an_older_version_begins_an_era_and_keeps_its_minute(own, database):
+    model = ServedModel("small", own, "cpu", Limits())
+    stored(database, model, model.current, [familiar(20, 22)])
+
+    def as_it_was(connection):
+        head, _, state = connection.execute(select(kept_state.c.value)).scalar().partition(b"\n")
+        found = json.loads(state)
+        found["generation"] = 3
+        assert found["minute"].pop("generation") == 0
+        scores = model.current.model.novelty.calibration.astype("<f8").tobytes()
+        head = json.dumps({**json.loads(head), "of": hashlib.sha256(scores).hexdigest()}).encode()
+        connection.execute(update(kept_state).values(value=head + b"\n" + json.dumps(found).encode()))
+
+    database.write_now(as_it_was)
+    found = asyncio.run(Watching(database, {"small": model}).standing("small"))
+    assert (found.era, found.items, found.generation) == (1, 0, 0)
+    assert [(it.era, it.n, it.generation) for it in found.minutes] == [(0, 20, 3)]
 
 
 def test_minutes_add_up_to_steps():
-    def seen(era, start, n, log10):
-        return Seen(Minute(era, start, [n, *[0] * 19], {era: [n, 0, 1], 7: [0, 2, 0]}, log10, log10 + 1), era)
+    def seen(era, start, n, log10, generation):
+        labels = {era: [n, 0, 1], 7: [0, 2, 0]}
+        return Minute(era, start, [n, *[0] * 19], labels, log10, log10 + 1, generation)
 
-    given = [seen(0, 60, 1, 0.5), seen(0, 120, 2, 0.25), seen(0, 3600, 3, 1.5), seen(1, 3660, 4, -1.0)]
+    given = [seen(0, 60, 1, 0.5, 0), seen(0, 120, 2, 0.25, 1), seen(0, 3600, 3, 1.5, 1), seen(1, 3660, 4, -1.0, 2)]
     found = steps(given, 3600)
-    assert [(it.minute.era, it.minute.start, it.minute.histogram[0], it.generation) for it in found] == [
-        (0, 0, 3, 0), (0, 3600, 3, 0), (1, 3600, 4, 1),
+    assert [(it.era, it.start, it.histogram[0], it.generation) for it in found] == [
+        (0, 0, 3, 1), (0, 3600, 3, 1), (1, 3600, 4, 2),
     ]  # fmt: skip
-    assert found[0].minute.labels == {0: [3, 0, 2], 7: [0, 4, 0]}
-    assert [(it.minute.log10, it.minute.log10_max) for it in found] == [(0.25, 1.5), (1.5, 2.5), (-1.0, 0.0)]
+    assert found[0].labels == {0: [3, 0, 2], 7: [0, 4, 0]}
+    assert [(it.log10, it.log10_max) for it in found] == [(0.25, 1.5), (1.5, 2.5), (-1.0, 0.0)]
     assert whole(given).labels == {0: [6, 0, 3], 7: [0, 8, 0], 1: [4, 0, 1]}
-    assert given[0].minute.histogram[0] == 1  # they are left as they are
+    assert given[0].histogram[0] == 1  # they are left as they are
 
 
 @pytest.mark.parametrize("query", ["from=5&to=5", "from=0&to=9999999999", "from=0&to=600000&step=60"])
@@ -286,4 +208,4 @@ def test_stored_minutes_are_read_by_their_time(own, database):
     database.write_now(lambda it: keep(it, "small", what.head, what.state, what.minutes))
     database.write_now(lambda it: keep(it, "small", what.head, what.state, what.minutes))  # replaced, not doubled
     found = database.read_now(lambda it: minutes(it, "small", first=60, end=180))
-    assert [(it.minute.start, it.minute.n) for it in found] == [(60, 3), (120, 4)]
+    assert [(it.start, it.n, it.generation) for it in found] == [(60, 3, 0), (120, 4, 0)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocols.service.drift.minutes import BINS
-from protocols.service.drift.rows import Seen
+from protocols.service.drift.minutes import BINS, Minute
 from slots.head.prediction import Answer
 
 WIDTH, HEIGHT = 600.0, 100.0
@@ -77,12 +76,12 @@ class Histogram:
     lowest: float
 
 
-def columns(seen: Sequence[Seen], first: int, end: int, step: int) -> list[Columns]:
+def columns(seen: Sequence[Minute], first: int, end: int, step: int) -> list[Columns]:
     """Shares of the answers, step by step; of two eras in one step the later one stands in front."""
     made = []
     for it in seen:
-        counts, n = it.minute.answers, it.minute.n or 1
-        x, width = _across(it.minute.start, first, end, step)
+        counts, n = it.answers, it.n or 1
+        x, width = _across(it.start, first, end, step)
         made.append(
             Columns(
                 x + width * _GAP / 2, width * (1 - _GAP), *(100 * counts[kind] / n for kind in reversed(tuple(Answer)))
@@ -91,9 +90,9 @@ def columns(seen: Sequence[Seen], first: int, end: int, step: int) -> list[Colum
     return made
 
 
-def capital(seen: Sequence[Seen], first: int, end: int, step: int, *, threshold: float) -> Capital:
+def capital(seen: Sequence[Minute], first: int, end: int, step: int, *, threshold: float) -> Capital:
     """The capital's course; ``threshold`` is a decimal logarithm."""
-    values = [it.minute.log10 for it in seen]
+    values = [it.log10 for it in seen]
     low = min([-1.0, *values])
     high = min(max([threshold + 0.5, *values]), 3 * threshold)  # far above the alarm nobody reads a height
 
@@ -102,9 +101,9 @@ def capital(seen: Sequence[Seen], first: int, end: int, step: int, *, threshold:
 
     points: dict[int, list[str]] = {}
     for it in seen:
-        x, width = _across(it.minute.start, first, end, step)
-        y = height(it.minute.log10)
-        points.setdefault(it.minute.era, []).extend([f"{x:.2f},{y}", f"{x + width:.2f},{y}"])
+        x, width = _across(it.start, first, end, step)
+        y = height(it.log10)
+        points.setdefault(it.era, []).extend([f"{x:.2f},{y}", f"{x + width:.2f},{y}"])
     return Capital([" ".join(it) for it in points.values()], height(threshold), height(0.0), low, high)
 
 

@@ -13,8 +13,8 @@ from protocols.service.answering.recent import Tally
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.api.access import AdminCopy, ReadModel, TheCaller, TheService
 from protocols.service.api.drifting import Acknowledgement, LabelCounts, acknowledge, by_label, fitting, told
+from protocols.service.drift.comparing import calibration_of
 from protocols.service.drift.steps import steps, whole
-from protocols.service.drift.watch import calibration_of
 from protocols.service.pages.drift import charts
 from protocols.service.pages.rendering import Page, go, page
 from protocols.service.service import Service
