@@ -9,14 +9,20 @@ import typer
 
 from protocols.commands.options import (
     DATA,
+    ROWS,
     AsJson,
-    Data,
     DataDir,
     Device,
+    Engine,
+    IdColumn,
     LabelColumn,
     Model,
+    Rows,
+    Shards,
     TextColumn,
+    Workers,
     load,
+    over_shards,
     part_of,
     usage,
 )
@@ -25,7 +31,7 @@ from protocols.commands.terminal import print_csv, print_json, print_table, prog
 
 def ood(
     model: Model,
-    data: Data,
+    data: Annotated[str | None, typer.Option(help=DATA)] = None,
     part: Annotated[str, typer.Option(help="test or train.")] = "test",
     false_alarm_rate: Annotated[
         float, typer.Option(help="Largest share of inputs like the training data that may be called novel.")
@@ -33,18 +39,36 @@ def ood(
     calibrate: Annotated[
         str | None, typer.Option(help="Familiar data the model never saw, to calibrate on instead of the fit's own.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the CSV there instead of to stdout.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the CSV there instead of to stdout; the folder of --shards.")
+    ] = None,
+    shards: Shards = None,
+    rows: Rows = ROWS,
+    workers: Workers = 1,
+    engine: Engine = "processes",
+    id_column: IdColumn = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Say of each input how novel it is: score, p-value, decision, nearest slot and reason, one CSV line each."""
+    """Say of each input how novel it is: score, p-value, decision, nearest slot and reason, one line each."""
     from protocols.app.novelty import assess_inputs, novelty_csv, novelty_json
     from protocols.recipes.building import load_model
     from slots.storage.atomic import write_text
 
+    if (data is None) == (shards is None):
+        raise usage("Give --data or --shards, one of the two.")
+    if shards is not None:
+        if calibrate is not None:
+            raise usage("--calibrate goes with --data, got --shards. Calibrate at the fit, or leave it out.")
+        over_shards(
+            model, "ood", shards, out, rows=rows, workers=workers, engine=engine, text_column=text_column,
+            id_column=id_column, false_alarm_rate=false_alarm_rate, device=device, as_json=as_json,
+        )  # fmt: skip
+        return
+    assert data is not None
     loaded = load_model(model, device=device)
     columns = text_column, label_column
     x = part_of(load(data, data_dir, loaded, columns=columns), part)[0]

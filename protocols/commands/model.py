@@ -9,14 +9,21 @@ import typer
 
 from protocols.commands.options import (
     DATA,
+    ROWS,
     AsJson,
     Data,
     DataDir,
     Device,
+    Engine,
+    IdColumn,
     LabelColumn,
     Model,
+    Rows,
+    Shards,
     TextColumn,
+    Workers,
     load,
+    over_shards,
     part_of,
     usage,
 )
@@ -202,25 +209,38 @@ def predict(
     inputs: Annotated[list[str] | None, typer.Argument(help="Image files; or texts, for a model of text.")] = None,
     data: Annotated[str | None, typer.Option(help=DATA)] = None,
     part: Annotated[str, typer.Option(help="test or train, of --data.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Write the CSV there instead of to stdout.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the CSV there instead of to stdout; the folder of --shards.")
+    ] = None,
+    shards: Shards = None,
+    rows: Rows = ROWS,
+    workers: Workers = 1,
+    engine: Engine = "processes",
+    id_column: IdColumn = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Answer inputs: label, kind of answer, slot, margin and runner-up, one CSV line each."""
+    """Answer inputs: label, kind of answer, slot, margin and runner-up, one CSV line or Parquet row each."""
     from protocols.app.answers import answers_csv, answers_json, load_inputs
     from protocols.recipes.building import load_model
     from slots.storage.atomic import write_text
 
-    if bool(inputs) == (data is not None):
-        raise usage("Give image files (texts to a model of text) or --data, one of the two.")
+    if sum((bool(inputs), data is not None, shards is not None)) != 1:
+        raise usage("Give image files (texts to a model of text) or --data, or --shards: one of them.")
+    if shards is not None:
+        over_shards(
+            model, "predict", shards, out, rows=rows, workers=workers, engine=engine, text_column=text_column,
+            id_column=id_column, device=device, as_json=as_json,
+        )  # fmt: skip
+        return
     loaded = load_model(model, device=device)
-    rows = None
+    given = None
     if data is not None:
-        rows = part_of(load(data, data_dir, loaded, columns=(text_column, label_column)), part)[0]
-    names, x = load_inputs(loaded, inputs or [], rows)
+        given = part_of(load(data, data_dir, loaded, columns=(text_column, label_column)), part)[0]
+    names, x = load_inputs(loaded, inputs or [], given)
     prediction = loaded.predict(x)
     if as_json:
         print_json({"model": str(model), "answers": answers_json(loaded, names, x, prediction)})

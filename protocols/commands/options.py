@@ -24,6 +24,21 @@ DataDir = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait while another process is writing to the model.")]
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Files of any size instead, e.g. 'data/*.parquet' or big.npy: answered shard by shard into --out FOLDER. "
+        "Run it again, or on several machines at once, to go on.",
+    ),
+]
+Rows = Annotated[int, typer.Option(min=1, help="With --shards: most rows of one.")]
+Workers = Annotated[int, typer.Option(min=1, help="With --shards: processes that share them out.")]
+Engine = Annotated[str, typer.Option(help="With --shards: processes of this machine, or ray.")]
+IdColumn = Annotated[str | None, typer.Option(help="With --shards: column of the tables that names their rows.")]
+
+ROWS = 100_000
+"""Rows of a shard where nothing is said."""
 Model = Annotated[Path, typer.Argument(help="A model folder that `slots fit` wrote.")]
 
 
@@ -90,6 +105,57 @@ def part_of(data: Dataset, part: str) -> tuple[Any, Any]:
     if part not in ("train", "test"):
         raise usage(f"--part must be train or test, got {part!r}.")
     return (data.x_train, data.y_train) if part == "train" else (data.x_test, data.y_test)
+
+
+def over_shards(
+    model: Path,
+    question: Literal["predict", "ood"],
+    pattern: str,
+    out: Path | None,
+    *,
+    rows: int,
+    workers: int,
+    engine: str,
+    text_column: str | None,
+    id_column: str | None,
+    false_alarm_rate: float = 0.05,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Answer all rows of all shards, and say what came of it; see `protocols.bulk.answer_shards`."""
+    from protocols.bulk.engines import answer_shards
+    from protocols.bulk.run import Options
+    from protocols.commands.terminal import print_json, progress_bar, say, stop_on_signal
+
+    if out is None:
+        raise usage("--shards writes a file a shard and needs --out FOLDER, got none. Add --out FOLDER.")
+    if engine not in ("processes", "ray"):
+        raise usage(f"--engine must be processes or ray, got {engine!r}.")
+    who: Literal["processes", "ray"] = "ray" if engine == "ray" else "processes"
+    told = "Stopping after the shards at hand. Once more to give up; what is written stays."
+    options = Options(question, rows, false_alarm_rate, text_column, id_column)
+    with progress_bar() as progress, stop_on_signal(told) as stop:
+        found = answer_shards(
+            model,
+            pattern,
+            out,
+            options,
+            workers=workers,
+            engine=who,
+            device=device,
+            progress=progress,
+            stop=stop,
+        )
+    if as_json:
+        print_json({"model": str(model), "out": str(out), **found.document()})
+    else:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
+        say(f"{found.rows:,} rows in {found.shards} of {found.of} shards: {kinds or 'none yet'}.", f"Answers: {out}")
+    if found.failed:
+        name, why = next(iter(found.failed.items()))
+        raise usage(f"{len(found.failed)} of {found.of} shards could not be answered, {name!r} first: {why}")
+    if found.shards < found.of:
+        raise usage(f"{found.of - found.shards} of {found.of} shards are left. Run the same command again to go on.")
 
 
 def usage(sentence: str) -> Exception:

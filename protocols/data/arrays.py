@@ -180,6 +180,39 @@ def _advice(error: BaseException) -> str:
     return " Strings must be an array of dtype str." if "Object arrays" in str(error) else ""
 
 
+def map_array(path: Path) -> NDArray[Any]:
+    """An array on the disk that is read where it is used; a write to it stays in memory.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.npy`` file of feature rows, or of uint8 images.
+
+    Returns
+    -------
+    array of shape (example, feature) or (example, height, width[, channel])
+
+    Raises
+    ------
+    DataError
+        If it is damaged, or holds something else.
+    """
+    try:
+        found: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    except _DAMAGE as error:
+        raise DataError(
+            f"`{path}` must be a plain array, got: {_first_line(error)}.{_advice(error)} Write it with numpy.save."
+        ) from error
+    rows = isinstance(found, np.ndarray) and found.ndim == 2 and found.dtype.kind == "f"
+    if not rows and not (isinstance(found, np.ndarray) and found.ndim in (3, 4) and found.dtype == np.uint8):
+        form = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else "an archive"
+        raise DataError(
+            f"`{path}` must hold float rows (example, feature) or uint8 images (example, height, width[, channel]), "
+            f"got {form}. Convert it."
+        )
+    return found
+
+
 def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", name.lower()) if word]
 

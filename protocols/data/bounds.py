@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from slots.errors import DataError, UsageError
 
 TIMES_THE_FILE = 100
 """How much larger than its file honest data may be, where that is more than the limit."""
 
-_PIECE = 8192  # rows of a Parquet file that are read at once, at most
 _VARIABLE = "SLOTS_MAX_ARRAY_BYTES"
 
 
@@ -59,37 +57,3 @@ def check_size(path: Path, n_bytes: int) -> None:
             f"`{path}` must take at most {most} bytes of memory, got {n_bytes} or more from a file of "
             f"{path.stat().st_size}. Set {_VARIABLE} if you trust it."
         )
-
-
-def read_pieces(path: Path, file: Any, pa: Any) -> Any:
-    """Read a Parquet file piece by piece, so that one long text a million times is noticed in time.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    file : pyarrow.parquet.ParquetFile
-        The same, opened.
-    pa : module
-        ``pyarrow``.
-
-    Returns
-    -------
-    pyarrow.Table
-
-    Raises
-    ------
-    DataError
-        If it would take more than `largest` allows.
-    """
-    meta, total, pieces = file.metadata, 0, []
-    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-    chunks = [group.column(j).total_uncompressed_size for group in groups for j in range(meta.num_columns)]
-    check_size(path, max(sum(chunks), meta.num_rows))
-    # No value is longer than its column; so a piece takes no more than what the whole may.
-    rows = largest(path) // max([1, *chunks])
-    for piece in file.iter_batches(batch_size=max(1, min(rows, _PIECE))):
-        total += piece.nbytes
-        check_size(path, total)
-        pieces.append(piece)
-    return pa.Table.from_batches(pieces, schema=file.schema_arrow)

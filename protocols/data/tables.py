@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.data.arrays import feature_rows
-from protocols.data.bounds import check_size, read_pieces
+from protocols.data.bounds import check_size
 from protocols.data.dataset import Dataset, divided, make_dataset
 from protocols.data.labels import named_labels
-from slots.errors import DataError, MissingExtraError
+from protocols.data.parquet import read_columns
+from slots.errors import DataError
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
@@ -103,8 +104,8 @@ def load_table(path: Path, columns: Columns) -> Dataset:
     Dataset
         Both parts where a column ``split`` names them; else divided.
     """
-    table = _read(path)
-    x, y = _examples(table, columns)
+    table = read_table(path)
+    x, y = examples(table, columns)
     where = f"{path}: {y}" if y else str(path)
     (ids,), names = named_labels([table.columns[y] if y else None], [len(x)], [where])
     splits = _splits(table)
@@ -131,10 +132,10 @@ def load_tables(folder: Path, columns: Columns) -> Dataset | None:
     """
     found = {part: [folder / f"{part}{end}" for end in ENDINGS] for part in ("train", "test")}
     files = {part: next((file for file in those if file.is_file()), None) for part, those in found.items()}
-    tables = {part: _read(file) for part, file in files.items() if file is not None}
+    tables = {part: read_table(file) for part, file in files.items() if file is not None}
     if not tables:
         return None
-    read = {part: _examples(table, columns) for part, table in tables.items()}
+    read = {part: examples(table, columns) for part, table in tables.items()}
     kinds = {(x.dtype.str, x.shape[1:]) for x, _ in read.values()}
     if len(kinds) > 1:
         raise DataError(f"`{folder}` must have a train and a test table of the same form. Give both the same columns.")
@@ -149,8 +150,28 @@ def load_tables(folder: Path, columns: Columns) -> Dataset | None:
     return make_dataset(folder.resolve().name, parts.get("train", nothing), parts.get("test", nothing), names)
 
 
-def _examples(table: Table, columns: Columns) -> tuple[NDArray[Any], str | None]:
-    """The examples, sentences or feature rows, and the name of the label column."""
+def examples(table: Table, columns: Columns) -> tuple[NDArray[Any], str | None]:
+    """The examples of a table, and what their labels are called.
+
+    Parameters
+    ----------
+    table : Table
+        As it was read.
+    columns : Columns
+        What the user named.
+
+    Returns
+    -------
+    x : array of shape (example,) or (example, feature)
+        Sentences or feature rows.
+    label : str or None
+        Name of the label column.
+
+    Raises
+    ------
+    DataError
+        If there is no row, or no column can be told to hold the examples.
+    """
     n = len(next(iter(table.columns.values()), ()))
     if n == 0:
         raise DataError(f"`{table.path}` must hold at least one row, got none. Check how it was written.")
@@ -261,10 +282,17 @@ def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
     return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
-def _read(path: Path) -> Table:
+def read_table(path: Path) -> Table:
+    """A table as it stands in a file, every column.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged.
+    """
     ending = path.suffix.lower()
     if ending == ".parquet":
-        return _read_parquet(path)
+        return Table(path, read_columns(path))
     return _read_csv(path) if ending in (".csv", ".tsv") else _read_json(path)
 
 
@@ -341,48 +369,3 @@ def _read_json(path: Path) -> Table:
     check_size(path, 8 * len(names) * len(records))  # a place for each name in each record, whether it is there or not
     columns = {name: [record.get(name) for record in records] for name in names}
     return Table(path, columns, None if path.suffix.lower() == ".json" else lines)
-
-
-def _read_parquet(path: Path) -> Table:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtraError(
-            "Reading Parquet files needs pyarrow, which is missing. Install it: pip install 'neural-slots[parquet]'."
-        ) from error
-    try:
-        read = read_pieces(path, parquet.ParquetFile(path), pa)
-        columns: dict[str, Sequence[Any] | NDArray[Any]] = {}
-        for name in dict.fromkeys(read.column_names):
-            values = read.column(name).combine_chunks()
-            if _holds_vectors(values, pa):
-                columns[name] = _vector_column(values, pa)
-            elif pa.types.is_floating(values.type) and values.null_count == 0:
-                columns[name] = values.to_numpy(zero_copy_only=False)
-            else:
-                columns[name] = values.to_pylist()
-    except (OSError, KeyError, pa.ArrowException) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"`{path}` must be a Parquet file, got: {first}. Write it again.") from error
-    return Table(path, columns)
-
-
-def _holds_vectors(values: Any, pa: Any) -> bool:
-    """Whether each value of an Arrow array is a list of so many numbers, none missing."""
-    kind = values.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        return False
-    inner = kind.value_type
-    return bool(pa.types.is_floating(inner) or pa.types.is_integer(inner))
-
-
-def _vector_column(values: Any, pa: Any) -> Sequence[Any] | NDArray[Any]:
-    """Vectors of one length as an array without a detour over Python's numbers; else as lists, which are checked."""
-    lengths = pa.compute.list_value_length(values).to_numpy(zero_copy_only=False)
-    flat = values.flatten()
-    if values.null_count or flat.null_count or len(lengths) == 0 or lengths.min() != lengths.max():
-        found: list[Any] = values.to_pylist()
-        return found
-    rows: NDArray[Any] = flat.to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
-    return rows

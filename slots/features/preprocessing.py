@@ -106,7 +106,7 @@ class Preprocessing:
 
     def _standardized(self, x: RawInputs) -> Preprocessing:
         """The same with the mean and deviation of each channel of ``x``."""
-        pixels = torch.as_tensor(x).reshape(-1, self.shape[0])
+        pixels = _tensor(x).reshape(-1, self.shape[0])
         count, total, squares = (
             max(1, len(pixels)),
             torch.zeros(self.shape[0]).double(),
@@ -171,7 +171,7 @@ class Preprocessing:
             few = isinstance(block, np.ndarray) and block.dtype == np.float32 and block.size <= _FEW
             if few and bool(np.isfinite(block).all()):
                 return block
-            values = torch.as_tensor(block)
+            values = _tensor(block)
             if values.dtype == torch.float64:
                 _check_range(values, first)
             if bool(torch.isfinite(values.sum())):  # one pass: a number that is not finite leaves no sum finite
@@ -203,7 +203,7 @@ class Preprocessing:
         """
         if self.kind == "text":
             raise DataError("`x` must be images or features to be scaled, got text. Give it to the backbone itself.")
-        block = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x).to(device)
+        block = _tensor(x).to(device)
         if self.kind == "features":
             return block.float()
         if block.ndim == 3:
@@ -213,6 +213,11 @@ class Preprocessing:
             shape = (1, -1, 1, 1)
             images = (images - images.new_tensor(self.mean).view(shape)) / images.new_tensor(self.std).view(shape)
         return images.contiguous(memory_format=torch.channels_last) if self.shape[0] > 1 else images.contiguous()
+
+
+def _tensor(x: RawInputs) -> Tensor:
+    """A block as a tensor. Rows that must not be written to, of a mapped file, are copied: torch would warn of them."""
+    return torch.from_numpy(np.require(x, requirements=("C", "W"))) if isinstance(x, np.ndarray) else torch.as_tensor(x)
 
 
 def _check_range(values: Tensor, first: int) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from support.small_models import mixture, three_animals
 
 from slots.errors import DataError
@@ -50,3 +51,12 @@ def test_a_wrong_form_is_refused_before_a_number_is_read():
         with pytest.raises(DataError, match="must be float features of shape"):
             form.check_form(wrong)
     assert form.check(x) is x
+
+
+def test_rows_that_must_not_be_written_to_are_answered_without_a_warning(tmp_path):
+    """A mapped file is such; warnings are errors here."""
+    x = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    made = Preprocessing("features", (3,))
+    assert torch.equal(made(made.check_finite(mapped)), torch.from_numpy(x))
