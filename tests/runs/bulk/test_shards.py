@@ -20,7 +20,7 @@ from support.small_models import mixture, new_animals, three_animals
 from protocols.bulk import shards as listing
 from protocols.bulk import work as working
 from protocols.bulk.answering import digest
-from protocols.bulk.engines import run_here, run_processes
+from protocols.bulk.engines import run_here, run_processes, run_ray
 from protocols.bulk.outcome import outcome
 from protocols.bulk.run import Options, begin, read_run
 from protocols.bulk.shards import find_shards, read_rows
@@ -336,3 +336,15 @@ def test_workers_in_processes_and_here_write_the_same(model, tmp_path):
     assert contents(out) == contents(other)
     assert shares[-1] == 1.0
     assert pending(out, run) == []
+
+
+def test_actors_of_ray_write_the_same(model, tmp_path, monkeypatch):
+    """On a cluster of this machine alone, where Ray is installed."""
+    pytest.importorskip("ray", reason="pip install 'neural-slots[ray]'")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(it for it in sys.path if it))  # for Ray's own processes
+    out, run = begun(tmp_path, model)
+    run_ray(out, run, 2, device="cpu", stop=never, progress=silent)
+    other = tmp_path / "other"
+    begin(other, model, run.options, run.shards)
+    run_here(other, read_run(other), device="cpu", stop=never, progress=silent)
+    assert contents(out) == contents(other)
