@@ -40,8 +40,11 @@ demo: $(VENV)/.installed ## install, learn scikit-learn's digits, ask about new 
 	elif [ "$$(uname)" = Darwin ] && [ -z "$$SSH_CONNECTION" ]; then open $(REPORT) || true; fi
 	@echo "Report: $(REPORT)"
 
+# One more than there are processors: a test that waits for a process or a server leaves one idle.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+
 test: lint ## build the wheel, install it, check and test that
-	SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses auto --maxprocesses 4 --dist loadfile
+	SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed ## style, types and the direction of imports, on the checkout's files
 	$(BIN)/ruff check $(CODE)

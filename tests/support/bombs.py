@@ -6,7 +6,9 @@ import io
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 import numpy as np
 from PIL import Image
@@ -31,14 +33,18 @@ def picture_model(folder):
 
 @dataclass(frozen=True)
 class Bomb:
-    """One request and the statuses that are a refusal of it."""
+    """One request and the statuses that are a refusal of it; a body that takes seconds is made when it is sent."""
 
     name: str
     path: str
-    body: bytes = field(repr=False)
+    made_of: bytes | Callable[[], bytes] = field(repr=False)
     statuses: tuple = (400, 413, 422)
     headers: dict = field(default_factory=lambda: {"Content-Type": "application/json"})
     method: str = "POST"
+
+    @property
+    def body(self):
+        return self.made_of() if callable(self.made_of) else self.made_of
 
 
 def filled(n_bytes, start, part, end):
@@ -63,16 +69,24 @@ def _plain(it):
     return json.dumps(it).encode()
 
 
+@cache
+def _zipped(times=1):
+    """200 MiB of zeros, or what is left of them."""
+    return gzip.compress(_zipped(times - 1) if times > 1 else b"0" * (200 << 20))
+
+
+def _deflated():
+    return zlib.compress(b"0" * (200 << 20))
+
+
 def compressed():
     """Bodies that are small on the wire and large when they are inflated, or no archive at all."""
-    zeros = b"0" * (200 << 20)
     coded = {"Content-Type": "application/json"}
     packed = {**coded, "Content-Encoding": "gzip"}
-    deflated, zipped = zlib.compress(zeros), gzip.compress(zeros)
-    twice = gzip.compress(zipped)
+    zipped, twice = _zipped, partial(_zipped, 2)
     return [
         Bomb("gzip", f"{SMALL}/predict", zipped, (413,), packed),
-        Bomb("deflate", f"{SMALL}/predict", deflated, (413,), {**coded, "Content-Encoding": "deflate"}),
+        Bomb("deflate", f"{SMALL}/predict", _deflated, (413,), {**coded, "Content-Encoding": "deflate"}),
         Bomb("gzip in gzip", f"{SMALL}/predict", twice, (400, 413, 422), packed),
         Bomb("two encodings", f"{SMALL}/predict", twice, (415,), {**coded, "Content-Encoding": "gzip, gzip"}),
         Bomb("gzip of v2", "/v2/models/small/infer", zipped, (413,), packed),
@@ -84,23 +98,38 @@ def compressed():
     ]  # fmt: skip
 
 
+@cache
+def _picture(width, height):
+    return png(width, height)
+
+
+def _several():
+    return _plain({"inputs": [base64.b64encode(_picture(4_999, 5_000)).decode()] * 64})
+
+
+def _tiff():
+    made = io.BytesIO()
+    Image.fromarray(np.zeros((6000, 5000), np.uint8)).save(made, "TIFF", compression="tiff_deflate")
+    return made.getvalue()
+
+
+def _archive():
+    return b"PK\x03\x04" + gzip.compress(b"0" * (50 << 20))
+
+
 def pictures():
     """Images of more pixels than are decoded, of another size than the model's, many at once, and no images."""
-    huge, large = png(10_000, 10_000), png(4_999, 5_000)
-    several = _plain({"inputs": [base64.b64encode(large).decode()] * 64})
-    tiff = io.BytesIO()
-    Image.fromarray(np.zeros((6000, 5000), np.uint8)).save(tiff, "TIFF", compression="tiff_deflate")
-    archive = b"PK\x03\x04" + gzip.compress(b"0" * (50 << 20))
+    huge, large = partial(_picture, 10_000, 10_000), partial(_picture, 4_999, 5_000)
     plain = {"Content-Type": "application/octet-stream"}
     return [
         Bomb("100 MP", f"{PICTURES}/predict/image", huge, (422,), plain),
-        Bomb("30 MP TIFF", f"{PICTURES}/predict/image", tiff.getvalue(), (422,), plain),
+        Bomb("30 MP TIFF", f"{PICTURES}/predict/image", _tiff, (422,), plain),
         Bomb("25 MP", f"{PICTURES}/predict/image", large, (422,), plain),
         Bomb("100 MP to keep", f"{PICTURES}/items/image", huge, (422,), plain),
-        Bomb("64 of 25 MP", f"{PICTURES}/predict", several, (422,)),
+        Bomb("64 of 25 MP", f"{PICTURES}/predict", _several, (422,)),
         Bomb("65 images", f"{PICTURES}/predict", _plain({"inputs": ["AAAA"] * 65}), (422,)),
         Bomb("100,000 images", f"{PICTURES}/predict", _plain({"inputs": ["AAAA"] * 100_000}), (413, 422)),
-        Bomb("zip", f"{PICTURES}/predict/image", archive, (422,), plain),
+        Bomb("zip", f"{PICTURES}/predict/image", _archive, (422,), plain),
         Bomb("no image", f"{PICTURES}/predict/image", b"\x00" * BODY, (422,), plain),
     ]
 
