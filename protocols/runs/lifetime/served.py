@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import Connection
 
 from protocols.harness.encoders import Features
@@ -25,7 +24,6 @@ from protocols.service.answering.contents import Contents, contents
 from protocols.service.answering.loaded import Answers
 from protocols.service.api.inbox.ingesting import taken
 from protocols.service.callers import LOCAL
-from protocols.service.drift import Monitor
 from protocols.service.inbox import acts, items, reviews
 from protocols.service.inbox.labels import Person
 from protocols.service.jobs.records import Job
@@ -33,7 +31,6 @@ from protocols.service.service import Service
 from protocols.service.settings import Settings
 from slots.closing.config import ClosingConfig
 from slots.errors import StorageError
-from slots.head.prediction import Answer
 from slots.shapes import Ids
 from slots.storage.generations import undo
 from slots.storage.pruning import prune
@@ -106,26 +103,25 @@ class Served:
         )
         self.service = Service.open(settings)
         self._run(self.service.start())
-        self.monitor = Monitor(self._calibration(), generation=self.served.current.generation, seed=self.seed)
 
     def stream(self, day: int, rows: Features) -> Said:
-        """Send a day's inputs to the inbox, which answers and keeps them, and their scores to the drift monitor."""
+        """Send a day's inputs to the inbox, which answers and keeps them; the service's drift monitor watches."""
         found = [
             self._run(self._take(day, start, rows[start : start + _AT_ONCE])) for start in range(0, len(rows), _AT_ONCE)
         ]
         answers = [it["answer"] for receipt in found for it in receipt["items"]]
-        self.alarm = self._watch(day, answers)
         matched = np.array([it["answer"] != "unmatched" for it in answers], bool)
         labels = np.array([self._class(it["label"]) for it in answers], np.int64)
-        if any(it["novelty"] is None for it in answers):
+        if any(it["novelty"] is None for it in answers):  # too little was held out for a score
             return Said(labels, ~matched, matched)
+        self.alarm = self._run(self._service.drift.standing(NAME)).alarm is not None
         return Said(labels, np.array([it["novelty"]["novel"] for it in answers], bool), matched)
 
     def answer(self, rows: Features) -> Said:
         """Answer inputs that are not kept."""
         service = self._service
         rate = service.settings.false_alarm_rate
-        found: Answers = self._run(self.served.answer(rows, false_alarm_rate=rate))
+        found: Answers = self._run(self.served.answer(rows, false_alarm_rate=rate, again=True))  # no part of the stream
         labels = np.array([self._class(name) for name in found.loaded.names], np.int64)[found.prediction.labels]
         novel = ~found.prediction.matched if found.novelty is None else found.novelty.novel
         return Said(labels, novel, found.prediction.matched)
@@ -142,10 +138,9 @@ class Served:
             update = self._job("update", {"spread": self.ways.spread, "dry_run": False, "budget": None})
             note = note if update.state == "done" else str(update.error)
         if self.served.current.generation != self.made_on[day]:
-            self.monitor.restart(self._calibration(), generation=self.served.current.generation)
             prune(self.served.folder, keep=self.ways.keep)
-        elif self.monitor.alarm is not None:
-            self.monitor.acknowledge(self._calibration())
+        if self.alarm:
+            self._run(self._service.drift.acknowledge(NAME, LOCAL, calibrated=False))
         return Evening(asked - started, time.perf_counter() - asked, self.alarm, note)
 
     def take_back(self, day: int) -> None:
@@ -156,7 +151,6 @@ class Served:
             self._run(self._settle())
         for _ in range(self.acts[day]):
             self._run(self._service.database.write(lambda it: acts.undo(it, NAME, _PERSON)))
-        self.monitor.restart(self._calibration(), generation=self.served.current.generation)
 
     @property
     def served(self) -> Any:
@@ -195,29 +189,12 @@ class Served:
     def _class(self, name: str) -> int:
         return self.number.get(name, JUNK)
 
-    def _calibration(self) -> npt.NDArray[np.float64]:
-        novelty = self.served.current.model.novelty
-        return np.zeros(0) if novelty is None else np.asarray(novelty.calibration)
-
     async def _take(self, day: int, start: int, rows: Features) -> dict[str, Any]:
         """One request of a client."""
         service = self._service
         several: Contents = contents(self.served.current.model, rows, service.settings.limits)  # type: ignore[arg-type]
         ids = [f"{day}/{start + place}" for place in range(len(rows))]
         return await taken(service, self.served, LOCAL, several, ids=ids, policy=service.settings.keeping.policy)
-
-    def _watch(self, day: int, answers: list[dict[str, Any]]) -> bool | None:
-        """Whether the day's scores raise an alarm; None where too little was held out for a score."""
-        if any(it["novelty"] is None for it in answers):
-            return None
-        kinds = {"unmatched": Answer.UNMATCHED, "ambiguous": Answer.AMBIGUOUS, "matched": Answer.MATCHED}
-        seen = self.monitor.observe(
-            [it["novelty"]["score"] for it in answers],
-            [int(kinds[it["answer"]]) for it in answers],
-            [it["label_id"] for it in answers],
-            day * _DAY_SECONDS + np.arange(len(answers)),
-        )
-        return seen.alarm is not None
 
     async def _label(self, labeller: Labeller) -> int:
         """Work through the groups of the newest query list, those that cover most first; how many were labelled."""
