@@ -267,7 +267,6 @@ class Watch:
     def _follow(self, loaded: Loaded) -> None:
         """A generation answers that did not before: in the same era where it scores as the one before it did."""
         self._left[self._loaded], before = self._of, self._of
-        self._left.pop(loaded, None)
         self._loaded, self._of, self.changed = loaded, identity(loaded), True
         if self._of != before:
             self._begin()

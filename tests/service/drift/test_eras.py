@@ -25,7 +25,8 @@ def shown(drift):
 
 def test_an_era_goes_on_through_an_update_and_its_undo(own, tmp_path):
     """As if nobody had learned anything meanwhile: what is compared is judged by the slots of the fit."""
-    x = np.concatenate([familiar(150, 17), shifted(30, 20), familiar(150, 19), shifted(30, 21)])
+    new = rows(150, 19, classes=4)[0]  # of which a part is learned meanwhile
+    x = np.concatenate([familiar(150, 17), shifted(30, 20), new, shifted(30, 21)])
     expected = offline(own, x)
     with running(own, tmp_path / "data") as client:
         ask(client, x[:180])
@@ -168,6 +169,7 @@ def test_batches_around_a_swap(own, alike):
     watch.tell(told(one, familiar(10, 26)), 60.0)
     watch.tell(told(one, familiar(2, 26)), 121.0)
     watch.tell(told(two, familiar(5, 27)), 122.0)  # swapped, and not told yet
+    watch.digest()
     watch.swapped(two)
     watch.tell(told(one, familiar(7, 28)), 123.0)  # late
     watch.tell(told(two, familiar(3, 29)), 124.0)
