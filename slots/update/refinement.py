@@ -120,7 +120,8 @@ def refine(
         for place, start in enumerate(starts):
             rows = order[start : start + size]
             unit = batches(rows, rng)
-            scores = torch.cat([unit @ old.T, unit @ normalize(moving).T], -1).amax(1)
+            viewed = torch.cat([unit @ old.T, unit @ normalize(moving).T], -1)
+            scores = viewed.amax(1) if viewed.shape[1] > 1 else viewed[:, 0]
             wanted = columns[torch.from_numpy(rows).to(columns.device)]
             pooled = softmax_pool(scores, groups, beta=head.beta)
             lead = torch.where(torch.from_numpy(rows >= len(data.source)), memory_margin, margin)[:, None].to(pooled)
