@@ -1,6 +1,5 @@
 """Answers shard by shard: those of one process over all rows, whoever makes them and however often they are killed."""
 
-import contextlib
 import json
 import os
 import random
@@ -9,12 +8,12 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.processes import workers_of
 from support.small_models import mixture, new_animals, three_animals
 
 from protocols.bulk import shards as listing
@@ -281,20 +280,6 @@ def test_what_was_answered_is_told_by_the_file_itself(model, tmp_path):
     assert sum(said["counts"].values()) == 8
 
 
-def workers_of(process):
-    """The forks of the servers that a command has started."""
-    with contextlib.suppress(OSError):
-        below = [int(it) for it in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-        return [it for child in below for it in (workers_of(child) or [child])] if below else []
-    return []
-
-
-def commands_of(process):
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process}/cmdline").read_bytes().decode()
-    return ""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the workers")
 def test_killed_workers_lose_and_double_nothing(model, tmp_path):
     """The command's own workers, killed at random moments, and another worker beside them."""
@@ -314,7 +299,7 @@ def test_killed_workers_lose_and_double_nothing(model, tmp_path):
     rng, killed = random.Random(0), 0
     while process.poll() is None and killed < 8:
         time.sleep(rng.uniform(0, 0.3))
-        workers = [it for it in workers_of(process.pid) if "tracker" not in commands_of(it)]
+        workers = workers_of(process.pid)
         if len(workers) > 1 and contents(other):
             os.kill(rng.choice(workers), signal.SIGKILL)
             killed += 1
