@@ -44,7 +44,7 @@ demo: $(VENV)/.installed ## install, learn scikit-learn's digits, ask about new 
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 test: lint ## build the wheel, install it, check and test that
-	SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
+	SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed ## style, types and the direction of imports, on the checkout's files
 	$(BIN)/ruff check $(CODE)
@@ -104,7 +104,7 @@ test-minimum: dist/.built $(TOOLS)/.installed ## test with the lowest versions t
 	$(TOOLS)/bin/python tests/support/minimum.py $(MINIMUM)/asked.txt
 	$(UV) pip install --quiet --compile-bytecode --python $(MINIMUM) -r $(MINIMUM)/asked.txt
 	$(UV) pip install --quiet --no-deps --python $(MINIMUM) dist/neural_slots-*.whl
-	$(MINIMUM)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile tests/head tests/test_cli.py
+	$(MINIMUM)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests/head tests/test_cli.py
 
 FUZZ_EXAMPLES ?= 500
 

@@ -1,12 +1,32 @@
 """Every test starts from the same seed and runs on one thread, so that results repeat."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
+LONGEST = (
+    "head/estimators/test_estimators.py", "test_readme.py", "head/cover/test_fused.py", "test_cli.py",
+    "runs/transfer/test_transfer.py", "runs/commands/test_names.py", "runs/commands/test_update_command.py",
+    "service/test_kills.py", "nets/test_backbones.py", "service/test_one_service.py", "runs/app/test_doctor.py",
+    "runs/data/test_hostile_images.py", "head/index/test_index.py", "test_packaging.py", "service/test_postgresql.py",
+    "runs/commands/test_history_commands.py", "head/update/test_guarantee.py", "service/test_jobs.py",
+    "runs/lifetime/test_lifetime.py", "test_fuzz.py", "test_faults.py", "service/test_demo.py",
+)  # fmt: skip
+"""Files in the order in which they begin; all others follow. A worker has a file to itself (``--dist loadfile``), so a
+long one that begins last is waited for by all."""
+
 settings.register_profile("slots", deadline=None)  # what else runs on the machine decides how long an example takes
 settings.load_profile("slots")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first."""
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)
