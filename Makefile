@@ -43,8 +43,9 @@ demo: $(VENV)/.installed ## install, learn scikit-learn's digits, ask about new 
 # One more than there are processors: a test that waits for a process or a server leaves one idle.
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
+# One thread a process: several processes of several threads wait for each other on the same processors.
 test: lint ## build the wheel, install it, check and test that
-	SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed ## style, types and the direction of imports, on the checkout's files
 	$(BIN)/ruff check $(CODE)

@@ -121,12 +121,19 @@ def take_step(examples: Examples, rows: Indices, grid: Grid, loss: Loss, pace: P
     Parameters
     ----------
     examples : Examples
+        All of them.
     rows : int64 array of shape (row,)
         Examples of the step.
     grid : Grid
         Changed in place.
     loss : Loss
+        What is learned.
     pace : Pace
+        How far the slots move.
+
+    Returns
+    -------
+    float
     """
     weights = grid.weights
     n_slots, n_features = weights.shape
