@@ -22,7 +22,7 @@ from slots.progress import Progress, silent
 
 Engine = Literal["processes", "ray"]
 
-_LOOK = 0.1  # seconds between looks at the workers
+_LOOK = 0.5  # seconds between looks at what is done
 
 
 def answer_shards(
@@ -87,10 +87,13 @@ def answer_shards(
 
 def run_here(out: Path, run: Run, *, device: str, stop: Callable[[], bool], progress: Progress) -> None:
     """Work in this process."""
-    n = len(run.shards)
+    n, looked = len(run.shards), -_LOOK
 
     def told() -> bool:
-        progress("shards", 1 - len(pending(out, run)) / max(1, n))
+        nonlocal looked
+        if time.monotonic() > looked + _LOOK:  # to look at all files after each shard would take longer than the work
+            progress("shards", 1 - len(pending(out, run)) / max(1, n))
+            looked = time.monotonic()
         return stop()
 
     work(out, device=device, stop=told)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.data.arrays import map_array
+from protocols.data.dataset import undivided
 from protocols.data.loading import load_data
 from protocols.data.parquet import group_rows, read_columns
 from protocols.data.tables import ENDINGS, Columns, Table, examples, read_table
@@ -137,7 +138,7 @@ def read_rows(shard: Shard, columns: Columns, ids: str | None) -> Rows:
         raise DataError(f"`{path}` must be a table to have the column {ids!r}, got an array. Leave --id-column out.")
     if ending in ARRAYS:
         return Rows(map_array(path)[shard.first : shard.first + (shard.rows or 0)], None)
-    found = load_data(str(path))
+    found = undivided(load_data(str(path)))  # in the order of the file
     return Rows(np.concatenate([found.x_train, found.x_test]), None)
 
 

@@ -71,7 +71,7 @@ def as_file(path, x, ids):
     if path.suffix == ".npy":
         np.save(path, x)
     elif path.suffix == ".npz":
-        np.savez(path, x_test=x)
+        np.savez(path, x=x)
     elif path.suffix == ".parquet":
         parquet.write_table(pa.table({"v": pa.array(list(x)), "key": ids}), path, row_group_size=7)
     else:
