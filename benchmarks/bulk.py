@@ -121,8 +121,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         x, y = write_rows(folder / "x.npy", arguments.n, arguments.features, arguments.classes, arguments.seed)
-        fitted = slots.fit(x, y, config=TrainConfig(epochs=2, slots_per_class=1, seed=arguments.seed))
-        fitted.model.save(folder / "m")
+        model, _ = slots.fit(x, y, config=TrainConfig(epochs=2, slots_per_class=1, seed=arguments.seed))
+        model.save(folder / "m")
         one = alone(folder, folder / "one", arguments.rows)
         centroids = peer(folder, x, y, arguments.rows)
         many = killed(folder, folder / "many", arguments.rows, arguments.kills, arguments.engine, arguments.seed)
@@ -137,7 +137,7 @@ def main() -> None:
         **made_with(__file__, arguments.seed, ("torch", "numpy", "pyarrow")),
         "rows": arguments.n,
         "features": arguments.features,
-        "slots": fitted.model.head.n_slots,
+        "slots": model.head.n_slots,
         "shards": len(files),
         "alone": one,
         "nearest_centroid_processor_s": centroids,

@@ -52,7 +52,7 @@ def answer_shard(model: SlotModel, run: Run, shard: Shard) -> bytes:
     columns, counts = (_predicted if options.question == "predict" else _judged)(model, rows, options.false_alarm_rate)
     named = {"row": pa.array(np.arange(shard.first, shard.first + len(rows.x)))}
     if rows.ids is not None:
-        named["id"] = pa.array(rows.ids)
+        named["id"] = pa.array(rows.ids, pa.string())
     table = pa.table({**named, **columns})
     told = {
         "schema": SCHEMA, "question": options.question, "model": run.model.digest, "generation": model.generation,

@@ -17,6 +17,7 @@ from protocols.bulk.outcome import Outcome, outcome
 from protocols.bulk.run import ASIDE, Options, Run, begin
 from protocols.bulk.shards import find_shards
 from protocols.bulk.work import forgive, never, pending, work
+from protocols.data.parquet import arrow
 from slots.errors import MissingExtraError, SlotsError, StorageError
 from slots.progress import Progress, silent
 
@@ -73,7 +74,10 @@ def answer_shards(
         If the folder holds another run.
     ModelError
         If there is no such model.
+    MissingExtraError
+        If pyarrow, or Ray where it is asked for, is missing.
     """
+    arrow()  # said before anything is written
     run = begin(out, model, options, find_shards(pattern, rows=options.rows))
     forgive(out, run)
     if engine == "ray":

@@ -19,9 +19,6 @@ from protocols.data.parquet import group_rows, read_columns
 from protocols.data.tables import ENDINGS, Columns, Table, examples, read_table
 from slots.errors import DataError
 
-ROWS = 100_000
-"""Rows of a shard where nothing is said."""
-
 ARRAYS = (".npy",)
 WHOLE = (".npz",)
 
@@ -64,15 +61,15 @@ class Rows:
     ----------
     x : array of shape (row, ...)
         Inputs; those of ``.npy`` files stay on the disk until they are used.
-    ids : sequence or None
-        The column that names the rows.
+    ids : list or None
+        What names the rows, as text: the same type in every shard, whatever its file holds. None where a row has none.
     """
 
     x: NDArray[Any]
-    ids: list[Any] | None
+    ids: list[str | None] | None
 
 
-def find_shards(pattern: str, *, rows: int = ROWS) -> list[Shard]:
+def find_shards(pattern: str, *, rows: int) -> list[Shard]:
     """Shards of all files that a pattern names, in the order of their names.
 
     Parameters
@@ -131,7 +128,7 @@ def read_rows(shard: Shard, columns: Columns, ids: str | None) -> Rows:
     if ending in ENDINGS:
         groups = None if shard.groups is None else range(*shard.groups)
         table = Table(path, read_columns(path, groups)) if groups is not None else read_table(path)
-        named = None if ids is None else list(table.columns[table.named(ids)])
+        named = None if ids is None else [_text(it) for it in table.columns[table.named(ids)]]
         rest = {name: column for name, column in table.columns.items() if name != ids}
         return Rows(examples(Table(path, rest, table.lines), columns)[0], named)
     if ids is not None:
@@ -140,6 +137,11 @@ def read_rows(shard: Shard, columns: Columns, ids: str | None) -> Rows:
         return Rows(map_array(path)[shard.first : shard.first + (shard.rows or 0)], None)
     found = undivided(load_data(str(path)))  # in the order of the file
     return Rows(np.concatenate([found.x_train, found.x_test]), None)
+
+
+def _text(value: Any) -> str | None:
+    """A name as text; half of a character, which UTF-8 lacks, is spelt out."""
+    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _cut(path: Path, name: str, rows: int) -> list[Shard]:

@@ -62,15 +62,15 @@ def work(out: Path, *, device: str = "auto", threads: int | None = None, stop: C
     model = load_model(model_folder(out), device=device)
     make_folders(out / ASIDE / "leases")
     while todo := pending(out, run):
-        before = len(todo)
+        answered = 0
         for shard in todo:
             if stop():
                 return
             with _leased(out, shard) as mine:
                 if mine and not _ended(out, shard):
                     _answer(out, run, shard, model)
-                    before -= 1
-        if before == len(todo):
+                    answered += 1
+        if not answered:  # others are at all that is left
             time.sleep(_WAIT)
 
 
@@ -120,8 +120,9 @@ def _answer(out: Path, run: Run, shard: Shard, model: SlotModel) -> None:
         answers = answer_shard(model, run, shard)
     except ModelError:
         raise
-    except SlotsError as error:
-        write_text(_aside(out, shard, "failed"), str(error))
+    except (SlotsError, MemoryError) as error:
+        told = f"it takes more memory than there is: {error}. Take smaller --rows and another --out."
+        write_text(_aside(out, shard, "failed"), told if isinstance(error, MemoryError) else str(error))
         return
     write_file(answers_of(out, shard), answers)
     tries.unlink(missing_ok=True)

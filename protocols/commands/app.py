@@ -28,7 +28,8 @@ COMMANDS = (
     (model.evaluate, "Example:  slots evaluate runs/mnist-pixels --data mnist"),
     (
         model.predict,
-        "Examples:  slots predict runs/m a.png b.png   slots predict runs/m --data new.npz --out answers.csv",
+        "Examples:  slots predict runs/m a.png b.png   slots predict runs/m --data new.npz --out answers.csv   "
+        "slots predict runs/m --shards 'data/*.parquet' --workers 4 --out answers",
     ),
     (model.show, "Example:  slots show runs/digits-pixels"),
     (

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import time
+from http.client import HTTPConnection
 
 import httpx
 import numpy as np
@@ -223,6 +225,30 @@ def test_what_goes_wrong_later_is_told_alike(two, taken, monkeypatch, error, sta
     assert taken == [route]
     counted = [requests(client, keys["read"]) for client, _, keys in two]
     assert counted[0] == counted[1] == {("POST", f"/api/v1/models/{{model}}/{route}", "5xx"): 1}
+
+
+@pytest.mark.parametrize("media", [PLAIN, ORDINARY], ids=["quick", "ordinary"])
+def test_a_connection_stays_open_after_an_unexpected_error_that_was_answered(small, tmp_path, monkeypatch, media):
+    """Its answer did not say that it closes; a client that sends the next request at once must not lose it."""
+    real, errors = ServedModel.answer, [KeyError("secret")]
+
+    async def failing(*arguments, **options):
+        if errors:
+            raise errors.pop()
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(ServedModel, "answer", failing)
+    with running(small, tmp_path / "data") as client:
+        connection = HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
+        connection.connect()
+        opened, statuses = connection.sock, []
+        for _ in range(2):
+            connection.request("POST", f"{MODEL}/predict", json.dumps(INPUTS[0]), media)
+            answer = connection.getresponse()
+            statuses.append((answer.status, bool(answer.read()), connection.sock is opened))
+            time.sleep(0.2)  # what would close it has done so
+        connection.close()
+    assert statuses == [(500, True, True), (200, True, True)]
 
 
 def test_a_key_that_sends_too_much_is_told_so(small, tmp_path, taken):

@@ -269,6 +269,33 @@ def test_row_groups_are_cut_without_loss(counts, most):
     assert all(before[2][1] == after[2][0] for before, after in pairwise(pieces))
 
 
+def test_names_of_rows_are_text_in_every_shard(model, tmp_path):
+    """Numbers in one file, words and holes in another: readers of the folder see one schema."""
+    for name, keys in (("a", [1, 2]), ("b", ["x", None]), ("c", [None, None]), ("d", ["\ud800", 2.5])):
+        as_file(tmp_path / f"{name}.jsonl", rows(2), keys)
+    found = find_shards(str(tmp_path / "*.jsonl"), rows=8)
+    begin(tmp_path / "out", model, Options("predict", 8, id_column="key"), found)
+    work(tmp_path / "out")
+    assert written(tmp_path / "out")["id"].to_pylist() == ["1", "2", "x", None, None, None, "\\ud800", "2.5"]
+
+
+def test_a_shard_too_large_for_the_memory_fails_alone(model, tmp_path, monkeypatch):
+    out, run = begun(tmp_path, model)
+    real = working.answer_shard
+
+    def small(model, run, shard):
+        if shard.first == 16:
+            raise MemoryError("Unable to allocate 9 TiB")
+        return real(model, run, shard)
+
+    monkeypatch.setattr(working, "answer_shard", small)
+    work(out)
+    assert failures(out, run) == {
+        "x-2": "it takes more memory than there is: Unable to allocate 9 TiB. Take smaller --rows and another --out."
+    }
+    assert len(contents(out)) == 7
+
+
 def test_what_was_answered_is_told_by_the_file_itself(model, tmp_path):
     out, run = begun(tmp_path, model)
     work(out)
