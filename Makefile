@@ -1,7 +1,7 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test lint bench fuzz fuzz-api kills label-studio audit sbom hashes test-minimum clean
+.PHONY: help demo test lint docs notebooks gallery bench fuzz fuzz-api kills label-studio audit sbom hashes test-minimum clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,7 +25,7 @@ OTHER_FAISS := $(if $(filter faiss-gpu,$(FAISS)),faiss-cpu,faiss-gpu)
 
 # Folders count too: their time changes when a file is removed.
 SOURCES := $(shell find slots backbones protocols -name __pycache__ -prune -o -print) $(wildcard README.md LICENSE)
-CODE := slots backbones protocols $(wildcard cli.py) tests $(wildcard benchmarks)
+CODE := slots backbones protocols $(wildcard cli.py) tests $(wildcard benchmarks) $(wildcard examples) $(wildcard docs/theme)
 
 help: ## what this file can do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -52,6 +52,27 @@ lint: $(VENV)/.installed ## style, types and the direction of imports, on the ch
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site's tools read sources: an environment of their own, of 200 MB, without the packages and without torch.
+DOCS := .docs
+
+docs: $(DOCS)/.installed ## the site, in site/index.html; no network, and no warning
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+	@echo "Open site/index.html"
+
+$(DOCS)/.installed: pyproject.toml constraints.txt .github/hashes.txt
+	$(PYTHON) -m venv --clear $(DOCS)
+	@sed -n '/^pip==/,/[^\\]$$/p' .github/hashes.txt > $(DOCS)/pip.txt
+	$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet $(if $(HASHES),--require-hashes -r $(DOCS)/pip.txt,-c constraints.txt --upgrade pip)
+	$(DOCS)/bin/python docs/theme/asked.py > $(DOCS)/asked.txt
+	$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet $(PINS) -r $(DOCS)/asked.txt
+	@touch $@
+
+notebooks: ## the examples as notebooks, in examples/notebooks
+	$(PYTHON) docs/theme/example_cells.py examples/notebooks
+
+gallery: $(VENV)/.installed ## run every example, and renew the pictures of the gallery
+	$(BIN)/python docs/theme/pictures.py
 
 bench: $(VENV)/.installed ## how to measure the claims
 	@echo "Each script in benchmarks/ measures one claim; its --help says on what data and for how long:"
@@ -113,7 +134,7 @@ fuzz-api: $(VENV)/.installed ## every operation of the service with made-up requ
 	SLOTS_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/service/api/test_every_operation.py
 
 clean: ## remove what was built, the environments included
-	rm -rf $(VENV) $(TOOLS) $(LABEL_STUDIO) .minimum dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) $(LABEL_STUDIO) $(DOCS) .minimum site dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.made: constraints.txt .github/hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

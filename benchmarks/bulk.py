@@ -15,9 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +24,7 @@ import numpy as np
 from sklearn.neighbors import NearestCentroid
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from support.processes import workers_of
+from support.processes import killed, measured
 from support.recorded import keep, made_with
 
 import slots
@@ -57,46 +54,6 @@ def command(folder: Path, out: Path, rows: int, *more: object) -> list[str]:
     return [sys.executable, "-m", "protocols.commands", *map(str, words)]
 
 
-def alone(folder: Path, out: Path, rows: int) -> dict[str, float]:
-    """One process over all rows: seconds, processor time, and its peak of memory."""
-    started = time.monotonic()
-    process = subprocess.Popen(command(folder, out, rows), stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"The run ended with status {status}.")
-    return {
-        "elapsed_s": round(time.monotonic() - started, 1),
-        "processor_s": round(used.ru_utime + used.ru_stime, 1),
-        "peak_mib": used.ru_maxrss // 1024,
-    }
-
-
-def killed(folder: Path, out: Path, rows: int, kills: int, engine: str, seed: int) -> dict[str, float]:
-    """Two workers, one of them killed whenever a shard is done; counts."""
-    rng, done, dead, begun, started = random.Random(seed), 0, 0, {}, time.monotonic()
-    process = subprocess.Popen(
-        command(folder, out, rows, "--workers", 2, "--engine", engine),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None:
-        time.sleep(0.01)
-        for path in out.glob(".run/leases/*.tries"):
-            try:
-                begun[path.name] = max(begun.get(path.name, 0), path.stat().st_size)
-            except FileNotFoundError:
-                continue
-        now = len(list(out.glob("*.parquet")))
-        workers = workers_of(process.pid, engine)
-        if now > done and workers and dead < kills:
-            os.kill(rng.choice(workers), signal.SIGKILL)
-            done, dead = now, dead + 1
-    if process.returncode:
-        raise SystemExit(f"The run with kills ended with status {process.returncode}.")
-    redone = sum(it - 1 for it in begun.values() if it > 1)
-    return {"kills": dead, "shards_redone": redone, "elapsed_s": round(time.monotonic() - started, 1)}
-
-
 def peer(folder: Path, x: np.ndarray, y: np.ndarray, rows: int) -> float:
     """Processor time of scikit-learn's nearest centroid over the same blocks of the same file."""
     made = NearestCentroid().fit(x, y)
@@ -123,9 +80,12 @@ def main() -> None:
         x, y = write_rows(folder / "x.npy", arguments.n, arguments.features, arguments.classes, arguments.seed)
         model, _ = slots.fit(x, y, config=TrainConfig(epochs=2, slots_per_class=1, seed=arguments.seed))
         model.save(folder / "m")
-        one = alone(folder, folder / "one", arguments.rows)
+        one, _ = measured(command(folder, folder / "one", arguments.rows))
         centroids = peer(folder, x, y, arguments.rows)
-        many = killed(folder, folder / "many", arguments.rows, arguments.kills, arguments.engine, arguments.seed)
+        words = command(folder, folder / "many", arguments.rows, "--workers", 2, "--engine", arguments.engine)
+        many = killed(
+            words, folder / "many", ("*.parquet",), kills=arguments.kills, seed=arguments.seed, engine=arguments.engine
+        )
         files = sorted(path.name for path in (folder / "one").glob("*.parquet"))
         there = sorted(path.name for path in (folder / "many").glob("*.parquet"))
         different = sum((folder / "one" / it).read_bytes() != (folder / "many" / it).read_bytes() for it in files)

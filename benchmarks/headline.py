@@ -10,6 +10,7 @@ Each JSON is the output of one command, which stands in it; run that to measure 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -160,10 +161,12 @@ SHOWN = {
     "continual": ("new classes",),
     "ood": ("far sets, mean", "held-out classes"),
     "adversarial": ("answers, eps 0.1", "answers, eps 0.2"),
+    "robustness": ("attacked, linf 0.1", "attacked, linf 0.2"),
 }
 """Groups of a protocol that are shown beside the best of the others; all of a protocol that is not named."""
 
 
+@functools.cache
 def runs(protocol: str) -> list[Outcome]:
     """Kept results of a protocol, by file name."""
     paths = sorted(RESULTS.glob(f"run-{protocol}-*.json"))
@@ -191,7 +194,7 @@ def rival_rows(data: str | None = None) -> list[str]:
             mine, theirs = (f"**{text}**" if it else text for text, it in zip(texts, ahead, strict=True))
             what = where(found).removeprefix(f"{data}, ") + (f": {group}" if group else "")
             word = MEASURES.get(f"{found.protocol}: {column.key}", MEASURES.get(column.key, column.heading))
-            measure = f"{word} ({len(found.seeds)} seeds)"
+            measure = f"{word} ({len(found.seeds)} seed{'s' * (len(found.seeds) > 1)})"
             lines.append(f"| `slots run {found.protocol}` | {what} | {measure} | {mine} | {theirs} ({other.method}) |")
     return lines
 

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from slots.model import SlotModel as SlotModel
     from slots.novelty import Novelty as Novelty
     from slots.novelty import NoveltyDetector as NoveltyDetector
+    from slots.robust import Certificate as Certificate
+    from slots.robust import RobustConfig as RobustConfig
+    from slots.robust import certify as certify
     from slots.training import AutoConfig as AutoConfig
     from slots.training import FitResult as FitResult
     from slots.training import TrainConfig as TrainConfig
@@ -50,6 +53,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Answer": "head",
     "AutoConfig": "training",
+    "Certificate": "robust",
     "Client": "client",
     "ClosingConfig": "closing",
     "ClusterConfig": "clustering",
@@ -64,6 +68,7 @@ _HOMES = {
     "PatchWhitening": "layers",
     "Prediction": "head",
     "Proposal": "update",
+    "RobustConfig": "robust",
     "SlotClassifier": "estimators",
     "SlotClusterer": "estimators",
     "SlotClusters": "clustering",
@@ -74,6 +79,7 @@ _HOMES = {
     "TrainConfig": "training",
     "UpdateConfig": "update",
     "UpdateReport": "update",
+    "certify": "robust",
     "class_cover": "cover",
     "discover": "graph",
     "find_label_errors": "label_errors",

@@ -14,6 +14,13 @@ class Adam:
     parameter : float tensor
         Changed in place.
 
+    Attributes
+    ----------
+    mean, square : float tensor
+        Running means of the gradient and of its square, of the parameter's shape.
+    steps : int
+        Taken so far.
+
     Notes
     -----
     Kingma and Ba 2015, algorithm 1, with their constants. `torch.optim` imports torch's compiler the first time that an
@@ -22,8 +29,8 @@ class Adam:
 
     def __init__(self, parameter: Tensor) -> None:
         self._parameter = parameter
-        self._mean, self._square = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        self._steps = 0
+        self.mean, self.square = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        self.steps = 0
 
     @torch.no_grad()
     def step(self, gradient: Tensor, rate: float) -> None:
@@ -36,8 +43,8 @@ class Adam:
         rate : float
             Learning rate of this step, >= 0.
         """
-        self._steps += 1
-        self._mean.lerp_(gradient, 0.1)
-        self._square.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
-        bias, root = 1 - 0.9**self._steps, (1 - 0.999**self._steps) ** 0.5
-        self._parameter.addcdiv_(self._mean, (self._square.sqrt() / root).add_(1e-8), value=-rate / bias)
+        self.steps += 1
+        self.mean.lerp_(gradient, 0.1)
+        self.square.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
+        bias, root = 1 - 0.9**self.steps, (1 - 0.999**self.steps) ** 0.5
+        self._parameter.addcdiv_(self.mean, (self.square.sqrt() / root).add_(1e-8), value=-rate / bias)

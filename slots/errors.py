@@ -47,6 +47,12 @@ class ServiceError(SlotsError):
     exit_code = 5
 
 
+class RankLostError(SlotsError):
+    """Another process of a distributed fit is gone, so that what this one waits for will never come."""
+
+    exit_code = 5
+
+
 class MissingExtraError(SlotsError, ImportError):
     """An optional dependency is needed; the message names the extra that brings it."""
 

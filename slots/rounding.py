@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slots.distributed import ALONE, Ranks
 from slots.shapes import Thresholds
 
 FLOAT32_GAP = 2e-6
@@ -80,6 +81,53 @@ def full_product(rows: Float[Tensor, "*batch feature"], columns: Float[Tensor, "
         return rows @ columns
     with full_precision():
         return rows @ columns
+
+
+class ExactSums:
+    """Sums of float32 rows of length up to 1 by owner, exact, so that they do not depend on any order.
+
+    Each number is kept as two integers, of 2^-24 and of 2^-60. So 2^38 rows can be added by any number of processes,
+    and a sum is off by 2^-61 a row at most.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Owners and features.
+    device : torch device, default "cpu"
+        Of the rows.
+
+    Examples
+    --------
+    >>> sums = ExactSums((2, 1))
+    >>> sums.add(torch.tensor([1, 1]), torch.tensor([[0.5], [0.25]]))
+    >>> sums.value()
+    tensor([[0.0000],
+            [0.7500]], dtype=torch.float64)
+    """
+
+    def __init__(self, shape: tuple[int, int], device: torch.device | str = "cpu") -> None:
+        self._parts = torch.zeros(2, *shape, dtype=torch.int64, device=device)
+
+    def add(self, owners: Int[Tensor, " row"], rows: Float[Tensor, "row feature"]) -> None:
+        """Add each row to the sum of its owner.
+
+        Parameters
+        ----------
+        owners : int64 tensor of shape (row,)
+            In [0, owner).
+        rows : float32 tensor of shape (row, feature)
+            Numbers in [-1, 1], up to rounding.
+        """
+        scaled = rows.double() * 2.0**24
+        coarse = scaled.round()
+        self._parts[0].index_add_(0, owners, coarse.long())
+        self._parts[1].index_add_(0, owners, ((scaled - coarse) * 2.0**36).round().long())
+
+    def value(self, ranks: Ranks = ALONE) -> Float[Tensor, "owner feature"]:
+        """The float64 sums of what all processes added."""
+        coarse, fine = ranks.total(self._parts)
+        found: Tensor = coarse.double() / 2.0**24 + fine.double() / 2.0**60
+        return found
 
 
 def add_by_owner_(

@@ -13,7 +13,7 @@ LONGEST = (
     "service/test_kills.py", "nets/test_backbones.py", "service/test_one_service.py", "runs/app/test_doctor.py",
     "runs/data/test_hostile_images.py", "head/index/test_index.py", "test_packaging.py", "service/test_postgresql.py",
     "runs/commands/test_history_commands.py", "head/update/test_guarantee.py", "service/test_jobs.py",
-    "runs/lifetime/test_lifetime.py", "test_fuzz.py", "test_faults.py", "service/test_demo.py",
+    "runs/lifetime/test_lifetime.py", "test_fuzz.py", "test_faults.py", "service/test_demo.py", "test_site.py",
 )  # fmt: skip
 """Files in the order in which they begin; all others follow. A worker has a file to itself (``--dist loadfile``), so a
 long one that begins last is waited for by all."""

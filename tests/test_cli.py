@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.command import SLOTS
+from support.command import SLOTS, told
 
 from protocols.commands import main
 
@@ -39,15 +39,6 @@ FIT_KEYS = [
     "model",
     "versions",
 ]
-
-
-def run(capsys, *arguments, status=0):
-    """Run a command in this process; returns what it printed."""
-    with pytest.raises(SystemExit) as end:
-        main([str(a) for a in arguments])
-    printed = capsys.readouterr()
-    assert end.value.code == status, printed.err
-    return printed
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +68,12 @@ def test_fit_prints_the_promised_keys_and_reaches_what_the_readme_says(digits):
 
 def test_evaluate_agrees_with_the_fit(digits, capsys):
     folder, printed = digits
-    result = json.loads(run(capsys, "evaluate", folder, "--data", "digits", "--json").out)
+    result = json.loads(told(capsys, "evaluate", folder, "--data", "digits", "--json").out)
     assert result["accuracy"] == printed["test_accuracy"]
     assert result["matched"] == printed["test_matched"]
-    train = json.loads(run(capsys, "evaluate", folder, "--data", "digits", "--part", "train", "--json").out)
+    train = json.loads(told(capsys, "evaluate", folder, "--data", "digits", "--part", "train", "--json").out)
     assert train["accuracy"] == printed["train_accuracy"]
-    assert "matched" in run(capsys, "evaluate", folder, "--data", "digits").out
+    assert "matched" in told(capsys, "evaluate", folder, "--data", "digits").out
 
 
 def test_predict_answers_image_files_and_data_sets_alike(digits, capsys, tmp_path):
@@ -94,25 +85,25 @@ def test_predict_answers_image_files_and_data_sets_alike(digits, capsys, tmp_pat
     for i, image in enumerate(images):
         files.append(tmp_path / f"{i}.png")
         Image.fromarray(image[..., 0]).save(files[-1])
-    by_file = json.loads(run(capsys, "predict", folder, *files, "--json").out)["answers"]
-    by_row = json.loads(run(capsys, "predict", folder, "--data", "digits", "--json").out)["answers"]
+    by_file = json.loads(told(capsys, "predict", folder, *files, "--json").out)["answers"]
+    by_row = json.loads(told(capsys, "predict", folder, "--data", "digits", "--json").out)["answers"]
     assert [{**a, "input": None} for a in by_file] == [{**a, "input": None} for a in by_row[:3]]
     assert by_file[0]["answer"] in {"matched", "ambiguous", "unmatched"}
-    lines = run(capsys, "predict", folder, files[0]).out.splitlines()
+    lines = told(capsys, "predict", folder, files[0]).out.splitlines()
     assert lines[0].startswith("input,label,answer,slot,margin")
     assert len(lines) == 2
     target = tmp_path / "deep" / "answers.csv"
-    run(capsys, "predict", folder, "--data", "digits", "--out", target)
+    told(capsys, "predict", folder, "--data", "digits", "--out", target)
     assert len(target.read_text().splitlines()) == 361
 
 
 def test_show_tells_slots_and_history(digits, capsys):
     folder, printed = digits
-    shown = json.loads(run(capsys, "show", folder, "--json").out)
+    shown = json.loads(told(capsys, "show", folder, "--json").out)
     assert shown["slots"] == printed["n_slots"]
     assert [line["slots"] for line in shown["classes"]] == list(printed["slots_per_class"].values())
     assert shown["history"] == [{"number": 0, "what": "fit", "n_slots": printed["n_slots"]}]
-    assert "generation 0: fit" in run(capsys, "show", folder).out
+    assert "generation 0: fit" in told(capsys, "show", folder).out
 
 
 def test_fit_and_show_say_first_what_a_match_is_worth(digits, capsys, tmp_path):
@@ -120,20 +111,20 @@ def test_fit_and_show_say_first_what_a_match_is_worth(digits, capsys, tmp_path):
     worth = printed["vouching"]
     assert (worth["level"], worth["n_matched"]) == (0.98, worth["n_right"])
     n = worth["n_checked"]
-    shown = run(capsys, "show", folder).out.splitlines()
+    shown = told(capsys, "show", folder).out.splitlines()
     assert shown[0] == (
         f"It could not be shown that matched answers are right at 98 %: of {n} examples that trained nothing "
         f"{worth['n_matched']} are matched, {worth['n_right']} rightly, too few to tell."
     )
-    assert json.loads(run(capsys, "show", folder, "--json").out)["vouching"] == worth
-    old = run(capsys, "show", CHECKOUT / "tests" / "fixtures" / "old_model").out.splitlines()
+    assert json.loads(told(capsys, "show", folder, "--json").out)["vouching"] == worth
+    old = told(capsys, "show", CHECKOUT / "tests" / "fixtures" / "old_model").out.splitlines()
     assert old[0] == "How often matched answers are right on new data was not measured."
     quick = ["--data", "digits", "--epochs", 1, "--slots-per-class", 1, "--out", tmp_path / "m"]
-    said = run(capsys, "fit", *quick, "--vouch", 0.9).out.splitlines()
+    said = told(capsys, "fit", *quick, "--vouch", 0.9).out.splitlines()
     assert said[0].startswith("digits, backbone pixels: ")
     assert said[1].startswith("Matched answers are right at 90 % or better on examples that trained nothing: ")
-    assert run(capsys, "show", tmp_path / "m").out.splitlines()[0] == said[1]
-    assert json.loads(run(capsys, "fit", *quick, "--vouch", "none", "--json").out)["vouching"] is None
+    assert told(capsys, "show", tmp_path / "m").out.splitlines()[0] == said[1]
+    assert json.loads(told(capsys, "fit", *quick, "--vouch", "none", "--json").out)["vouching"] is None
 
 
 def test_rows_are_looked_at_before_a_fit(capsys, tmp_path):
@@ -142,10 +133,10 @@ def test_rows_are_looked_at_before_a_fit(capsys, tmp_path):
     x = (np.eye(3, 6)[y] * 4 + rng.normal(size=(900, 6)) * [1, 1, 1, 9, 9, 9]).astype(np.float32)
     np.savez(tmp_path / "rows.npz", x=x, y=y)
     call = ["fit", "--data", tmp_path / "rows.npz", "--out", tmp_path / "m"]
-    said = run(capsys, *call).out
+    said = told(capsys, *call).out
     assert re.search(r"^[0-9]+ settings were tried on 684 examples left out:$", said, re.M)
     assert "chosen" in said
-    printed = json.loads(run(capsys, *call, "--epochs", 3, "--slots-per-class", 2, "--json").out)
+    printed = json.loads(told(capsys, *call, "--epochs", 3, "--slots-per-class", 2, "--json").out)
     look = printed["look"]
     assert look["chosen"]["whitening"] is not None  # the loud directions say nothing
     assert look["chosen"] in look["tries"]
@@ -153,7 +144,14 @@ def test_rows_are_looked_at_before_a_fit(capsys, tmp_path):
     assert {tried["slots_per_class"] for tried in look["tries"]} == {2}
     assert (look["used"]["epochs"], look["used"]["slots_per_class"], printed["epochs"]) == (3, 2, 3)
     assert printed["vouching"]["shown"]
-    tuned = run(capsys, "fit", "--data", "digits", "--epochs", 1, "--json", "--out", tmp_path / "n").out
+    worth = told(capsys, "show", tmp_path / "m").out.splitlines()[0]  # a network may have seen these rows
+    n_open = printed["vouching"]["left_open"]
+    assert worth.count(f" For the open share of 20 %, {n_open} more are left unmatched: ") == (n_open > 0) == 1
+    few = ["--epochs", 3, "--slots-per-class", 2, "--json"]
+    trusted = json.loads(told(capsys, *call, *few, "--open-share", 0).out)["vouching"]
+    assert (trusted["open_share"], trusted["left_open"]) == (0, 0)
+    assert trusted["n_matched"] == printed["vouching"]["n_matched"] + n_open
+    tuned = told(capsys, "fit", "--data", "digits", "--epochs", 1, "--json", "--out", tmp_path / "n").out
     assert json.loads(tuned)["look"] is None  # has a recipe of its own
 
 
@@ -168,7 +166,7 @@ def test_doctor_finds_this_installation_in_order_or_says_what_to_do(capsys):
 def test_version_is_that_of_the_distribution(capsys):
     from importlib.metadata import version
 
-    assert run(capsys, "--version").out == f"slots {version('neural-slots')}\n"
+    assert told(capsys, "--version").out == f"slots {version('neural-slots')}\n"
 
 
 @pytest.mark.skipif(not (CHECKOUT / "cli.py").exists(), reason="no checkout")
@@ -186,6 +184,25 @@ def test_help_is_quick_and_does_not_import_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("False")
     assert "--slots-per-class" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "spared"),
+    [
+        (["log", "MODEL"], ["torch"]),
+        (["prune", "MODEL", "--keep", "9"], ["torch"]),
+        (["predict", "MODEL", "--data", "digits"], ["sklearn", "scipy.stats", "pandas", "torch._dynamo"]),
+    ],
+)
+def test_commands_import_what_they_need(digits, words, spared):
+    code = (
+        "import sys\nfrom protocols.commands import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as end: assert not end.code\n"
+        f"print([name for name in {spared} if name in sys.modules])"
+    )
+    words = [str(digits[0]) if word == "MODEL" else word for word in words]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
@@ -208,6 +225,8 @@ def test_help_is_quick_and_does_not_import_torch():
         (["fit", "--data", "digits", "--vouch", "1"], 2, "`vouch` must lie in (0, 1) or be none, got 1."),
         (["fit", "--data", "digits", "--vouch", "most"], 2, "`vouch` must lie in (0, 1) or be none, got most."),
         (["fit", "--data", "digits", "--vouch", "0.9", "--closing", "full"], 2, "`vouch` must be left out with"),
+        (["fit", "--data", "digits", "--open-share", "1"], 2, "`open_share` must lie in [0, 1), got 1.0."),
+        (["fit", "--data", "digits", "--open-share", "0", "--vouch", "none"], 2, "`open_share` must be left out"),
         (["fit", "--data", "digits", "--precision", "1.5"], 2, "`precision` must lie in (0, 1]"),
         (["fit", "--data", "nowhere.npz"], 3, "nowhere.npz"),
         (["show", "nowhere"], 4, "nowhere"),
@@ -216,7 +235,7 @@ def test_help_is_quick_and_does_not_import_torch():
 )
 def test_a_wrong_call_gives_one_line_and_its_status(arguments, status, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    printed = run(capsys, *arguments, status=status)
+    printed = told(capsys, *arguments, status=status)
     assert says in printed.err
     assert "Traceback" not in printed.err
     assert printed.out == ""
@@ -234,7 +253,7 @@ def test_a_trained_network_of_others_becomes_a_model(capsys, tmp_path):
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     arguments = ["fit", "--data", archive(tmp_path / "images.npz", x, y), "--backbone", "cifar_resnet20"]
     chosen = ["--weights", tmp_path / "weights.pt", "--option", "size=16", "--epochs", 2, "--slots-per-class", 2]
-    printed = json.loads(run(capsys, *arguments, *chosen, "--out", tmp_path / "model", "--json").out)
+    printed = json.loads(told(capsys, *arguments, *chosen, "--out", tmp_path / "model", "--json").out)
     assert printed["backbone"] == "pretrained"
     (tmp_path / "weights.pt").unlink()  # the model has them now
     model = load_model(tmp_path / "model", device="cpu")
@@ -259,7 +278,7 @@ def test_bad_data_has_its_own_status(capsys, tmp_path):
         ("empty", x[:0], y[:0], "at least one example"),
         ("unlabelled", x, np.full(40, -1), "labelled training part"),
     ]:
-        printed = run(
+        printed = told(
             capsys, "fit", "--data", archive(tmp_path / f"{name}.npz", data, labels), "--out", tmp_path / "m", status=3
         )
         assert says in printed.err
@@ -269,7 +288,7 @@ def test_bad_data_has_its_own_status(capsys, tmp_path):
 def test_one_class_and_contradictions_are_documented_behaviour(capsys, tmp_path):
     x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
     alone = json.loads(
-        run(
+        told(
             capsys,
             "fit",
             "--data",
@@ -285,7 +304,7 @@ def test_one_class_and_contradictions_are_documented_behaviour(capsys, tmp_path)
     y[:20] = y[30:50] = np.arange(20) % 2  # the last ten pairs contradict each other
     source = archive(tmp_path / "two.npz", x, y)
     both = json.loads(
-        run(capsys, "fit", "--data", source, "--out", tmp_path / "two", "--closing", "full", "--json").out
+        told(capsys, "fit", "--data", source, "--out", tmp_path / "two", "--closing", "full", "--json").out
     )
     assert both["contradictions"] == [*range(20, 30), *range(50, 60)]
     assert both["train_matched"] == pytest.approx(40 / 60)
@@ -296,7 +315,7 @@ def test_a_folder_that_is_no_model_is_left_alone(capsys, tmp_path):
     precious = tmp_path / "thesis"
     precious.mkdir()
     (precious / "chapter.txt").write_text("1")
-    run(capsys, "fit", "--data", "digits", "--out", precious, status=5)
+    told(capsys, "fit", "--data", "digits", "--out", precious, status=5)
     assert [file.name for file in precious.iterdir()] == ["chapter.txt"]
 
 
@@ -308,12 +327,12 @@ def test_a_damaged_model_is_told_apart(digits, capsys, tmp_path):
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(bytes(data))
-    assert "head.safetensors" in run(capsys, "predict", folder, "--data", "digits", status=4).err
+    assert "head.safetensors" in told(capsys, "predict", folder, "--data", "digits", status=4).err
 
 
 def test_a_model_refuses_inputs_of_another_shape(digits, capsys, tmp_path):
     rows = archive(tmp_path / "rows.npz", np.ones((3, 7), np.float32), np.zeros(3, int))
-    assert "`x` must be" in run(capsys, "predict", digits[0], "--data", rows, "--part", "train", status=3).err
+    assert "`x` must be" in told(capsys, "predict", digits[0], "--data", rows, "--part", "train", status=3).err
 
 
 def start_fit(folder, *more):
@@ -332,12 +351,12 @@ def test_a_killed_fit_leaves_the_old_model_and_goes_on_with_resume(digits, capsy
     import shutil
 
     folder = shutil.copytree(digits[0], tmp_path / "model")
-    before = run(capsys, "show", folder, "--json").out
+    before = told(capsys, "show", folder, "--json").out
     fit = start_fit(folder, "--epochs", "2000", "--seed", "1")
     wait_for(tmp_path / ".model.checkpoint.safetensors")
     fit.kill()
     fit.communicate()
-    assert run(capsys, "show", folder, "--json").out == before
+    assert told(capsys, "show", folder, "--json").out == before
     checkpoint = tmp_path / ".model.checkpoint.safetensors"
     left = checkpoint.stat().st_mtime_ns
     again = start_fit(folder, "--epochs", "2000", "--seed", "1", "--resume", "--json")
@@ -349,7 +368,7 @@ def test_a_killed_fit_leaves_the_old_model_and_goes_on_with_resume(digits, capsy
     stopped = json.loads(out)
     assert stopped["interrupted"] is True
     assert 0 < stopped["epochs"] < 2000
-    assert json.loads(run(capsys, "evaluate", folder, "--data", "digits", "--json").out)["accuracy"] > 0.9
+    assert json.loads(told(capsys, "evaluate", folder, "--data", "digits", "--json").out)["accuracy"] > 0.9
     assert not (tmp_path / ".model.checkpoint.safetensors").exists()
 
 
@@ -358,7 +377,7 @@ def test_a_checkpoint_of_other_options_is_refused(capsys, tmp_path):
     wait_for(tmp_path / ".model.checkpoint.safetensors")
     fit.kill()
     fit.communicate()
-    printed = run(capsys, "fit", "--data", "digits", "--out", tmp_path / "model", "--resume", status=2)
+    printed = told(capsys, "fit", "--data", "digits", "--out", tmp_path / "model", "--resume", status=2)
     assert "belongs to a fit with other data or options" in printed.err
 
 
@@ -367,7 +386,7 @@ def test_a_full_disk_keeps_the_old_model(digits, capsys, tmp_path):
     import shutil
 
     folder = shutil.copytree(digits[0], tmp_path / "model")
-    before = run(capsys, "show", folder, "--json").out
+    before = told(capsys, "show", folder, "--json").out
     done = subprocess.run(
         [*SLOTS, "fit", "--data", "digits", "--epochs", "1", "--out", str(folder), "--device", "cpu"],
         capture_output=True, text=True, check=False,
@@ -376,5 +395,5 @@ def test_a_full_disk_keeps_the_old_model(digits, capsys, tmp_path):
     assert done.returncode == 5
     assert "must be writable" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert run(capsys, "show", folder, "--json").out == before
+    assert told(capsys, "show", folder, "--json").out == before
     assert [file.name for file in tmp_path.iterdir()] == ["model"]

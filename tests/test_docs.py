@@ -11,7 +11,7 @@ import pytest
 from support.command import SLOTS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / ".github").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / ".github").glob("*.md"))]
 OURS = r"(?:slots|backbones|protocols|tests|benchmarks|docs|\.github)"
 OPTION = r"(?<!\S)--[a-z][a-z-]+"
 

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -121,6 +122,21 @@ def test_one_version():
     assert project["version"] == slots.__version__
     if WHEEL:
         assert metadata.version("neural-slots") == slots.__version__
+
+
+def test_how_to_cite_names_this_version_and_is_what_readers_of_it_take():
+    checker = Path(sys.executable).parent / "check-jsonschema"
+    if not checker.exists():
+        pytest.skip("needs check-jsonschema")
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    assert cited["version"] == slots.__version__
+    assert cited["license"] == project["license"]["text"]
+    assert [it["name"] for it in cited["authors"]] == [it["name"] for it in project["authors"]]
+    assert cited["keywords"] == project["keywords"]
+    command = [checker, "--builtin-schema", "vendor.citation-file-format", str(CHECKOUT / "CITATION.cff")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def pins():

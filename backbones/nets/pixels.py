@@ -20,6 +20,8 @@ class Pixels(AbstractBackbone):
     """
 
     name: ClassVar[str] = "pixels"
+    keeps_inputs: ClassVar[bool] = True
+    """Features are the inputs themselves, so that a radius around features is one around inputs."""
 
     def __init__(self, input_shape: tuple[int, int, int]) -> None:
         channels, height, width = check_input_shape(input_shape)

@@ -21,6 +21,7 @@ from protocols.recipes.recipes import Recipe
 from protocols.summaries.evaluation import Evaluation, evaluate
 from protocols.summaries.fit import SCHEMA, FitSummary, Looked, Vouched
 from slots.closing.vouching import Vouching
+from slots.distributed import ALONE, Ranks
 from slots.errors import DataError, StorageError
 from slots.model.slot_model import SlotModel
 from slots.progress import Progress
@@ -43,7 +44,8 @@ def fit_and_save(
     resume: bool = False,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
-) -> tuple[SlotModel, FitSummary]:
+    ranks: Ranks = ALONE,
+) -> tuple[SlotModel, FitSummary | None]:
     """Fit, measure, and save with a report page and figures.
 
     Parameters
@@ -62,11 +64,14 @@ def fit_and_save(
         Go on from the checkpoint beside the model folder.
     progress, stop : callables, optional
         See `slots.training.fit`.
+    ranks : Ranks, default ALONE
+        Processes that all do this; the first alone writes and measures.
 
     Returns
     -------
     model : SlotModel
-    summary : FitSummary
+    summary : FitSummary or None
+        None in all processes but the first.
     """
     if len(data.x_train) == 0 or (data.y_train < 0).any():
         missing = "no training part" if len(data.x_train) == 0 else "training examples without a label"
@@ -86,7 +91,11 @@ def fit_and_save(
         keep_checkpoint=True,
         progress=progress,
         stop=stop,
+        ranks=ranks,
     )
+    ranks.leave()
+    if not ranks.is_first:
+        return model, None
     if progress:
         progress("measuring", 0.0)
     labelled = data.y_test >= 0
@@ -179,7 +188,14 @@ def _vouched(vouching: Vouching | None) -> Vouched | None:
         return None
     smaller_by = math.degrees(vouching.angle) if math.isfinite(vouching.angle) else None  # JSON has no infinity
     found = vouching.n_checked, vouching.n_matched, vouching.n_right
-    return Vouched(vouching.level, *found, shown=vouching.shown, smaller_by=smaller_by)
+    return Vouched(
+        vouching.level,
+        *found,
+        shown=vouching.shown,
+        smaller_by=smaller_by,
+        open_share=vouching.open_share,
+        left_open=vouching.left_open,
+    )
 
 
 def _looked(result: FitResult) -> Looked | None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,22 +46,52 @@ def answer_shard(model: SlotModel, run: Run, shard: Shard) -> bytes:
     DataError
         If the rows are none that the model takes.
     """
-    pa, options = arrow(), run.options
-    rows = read_rows(shard, Columns(text=options.text_column), options.id_column)
-    if shard.rows is not None and len(rows.x) != shard.rows:
-        raise DataError(f"`{shard.file}` must have {shard.rows} rows from row {shard.first}, got {len(rows.x)}.")
-    columns, counts = (_predicted if options.question == "predict" else _judged)(model, rows, options.false_alarm_rate)
+    pa, rows = arrow(), rows_of(run, shard)
+    answer = _predicted if run.options.question == "predict" else _judged
+    columns, counts = answer(model, rows, run.options.false_alarm_rate)
     named = {"row": pa.array(np.arange(shard.first, shard.first + len(rows.x)))}
     if rows.ids is not None:
         named["id"] = pa.array(rows.ids, pa.string())
-    table = pa.table({**named, **columns})
-    told = {
-        "schema": SCHEMA, "question": options.question, "model": run.model.digest, "generation": model.generation,
-        "file": shard.file, "first": shard.first, "rows": len(rows.x), "inputs": digest(rows.x), "counts": counts,
+    told = {"rows": len(rows.x), "inputs": digest(rows.x), "counts": counts}
+    return as_parquet(pa.table({**named, **columns}), model, run, shard, told)
+
+
+def rows_of(run: Run, shard: Shard) -> Rows:
+    """Read a shard as the options of a run say.
+
+    Raises
+    ------
+    DataError
+        If the file is not what it was when the run was begun.
+    """
+    rows = read_rows(shard, Columns(text=run.options.text_column), run.options.id_column)
+    if shard.rows is not None and len(rows.x) != shard.rows:
+        raise DataError(f"`{shard.file}` must have {shard.rows} rows from row {shard.first}, got {len(rows.x)}.")
+    return rows
+
+
+def as_parquet(table: Any, model: SlotModel, run: Run, shard: Shard, told: dict[str, Any]) -> bytes:
+    """A table as a Parquet file whose metadata say who made it, of what, and what else there is to tell."""
+    who = {
+        "schema": SCHEMA, "question": run.options.question, "model": run.model.digest, "generation": model.generation,
+        "file": shard.file, "first": shard.first, **told,
     }  # fmt: skip
     written = io.BytesIO()
-    pa.parquet.write_table(table.replace_schema_metadata({"slots": json.dumps(told)}), written, compression="zstd")
+    named = table.replace_schema_metadata({"slots": json.dumps(who)})
+    arrow().parquet.write_table(named, written, compression="zstd")
     return written.getvalue()
+
+
+def told_by(path: Path) -> dict[str, Any]:
+    """What a file of answers says of itself; its last kilobytes are read."""
+    told: dict[str, Any] = json.loads(arrow().parquet.read_metadata(path).metadata[b"slots"])
+    return told
+
+
+def read_answers(path: Path, columns: list[str] | None = None) -> Any:
+    """Columns of a file of answers, as an Arrow table; nothing is read out of the names of its folders."""
+    with arrow().parquet.ParquetFile(path) as file:
+        return file.read(columns=columns)
 
 
 def digest(x: npt.NDArray[Any]) -> str:
@@ -82,7 +113,7 @@ def _predicted(model: SlotModel, rows: Rows, _rate: float) -> tuple[dict[str, An
     kinds = pa.array([it.name.lower() for it in Answer])
     rivals = found.runner_up_slots >= 0
     rival = np.where(rivals, found.runner_up_slots, 0)
-    names, owners = _names(model, pa), model.head.labels.cpu().numpy()
+    names, owners = names_of(model), model.head.labels.cpu().numpy()
     columns = {
         "label": names.take(pa.array(found.labels)),
         "label_id": pa.array(found.labels.astype(np.int32)),
@@ -104,12 +135,14 @@ def _judged(model: SlotModel, rows: Rows, rate: float) -> tuple[dict[str, Any], 
         "p_value": pa.array(found.p_values),
         "novel": pa.array(found.novel),
         "nearest_slot": pa.array(found.nearest.astype(np.int32)),
-        "nearest_label": _names(model, pa).take(pa.array(model.head.labels.cpu().numpy()[found.nearest])),
+        "nearest_label": names_of(model).take(pa.array(model.head.labels.cpu().numpy()[found.nearest])),
         "reason": pa.array(found.reasons.tolist(), pa.string()),
     }
     novel = int(found.novel.sum())
     return columns, {"novel": novel, "familiar": len(found) - novel}
 
 
-def _names(model: SlotModel, pa: Any) -> Any:
+def names_of(model: SlotModel) -> Any:
+    """Names of all labels, as an Arrow array."""
+    pa = arrow()
     return pa.array([model.class_name(label) for label in range(model.n_labels)], pa.string())

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from protocols.bulk.outcome import Outcome, outcome
-from protocols.bulk.run import ASIDE, Options, Run, begin
+from protocols.bulk.proposing import propose_over_shards
+from protocols.bulk.run import ASIDE, STEPS, Options, Run, begin
 from protocols.bulk.shards import find_shards
 from protocols.bulk.work import forgive, never, pending, work
 from protocols.data.parquet import arrow
+from protocols.recipes.building import load_model
 from slots.errors import MissingExtraError, SlotsError, StorageError
+from slots.novelty.slot_novelty import calibrated
 from slots.progress import Progress, silent
+from slots.update.queries import check_asked
 
 Engine = Literal["processes", "ray"]
 
@@ -59,7 +64,7 @@ def answer_shards(
     stop : callable, default never
         Whether to end, after the shards at hand.
     progress : callable, default nobody
-        ``progress("shards", share)``.
+        ``progress("shards", share)``; the steps of a proposal by their names.
 
     Returns
     -------
@@ -71,22 +76,34 @@ def answer_shards(
     DataError
         If there are no such files.
     UsageError
-        If the folder holds another run.
+        If the folder holds another run, or the model cannot judge novelty where that is asked for.
     ModelError
         If there is no such model.
     MissingExtraError
         If pyarrow, or Ray where it is asked for, is missing.
     """
     arrow()  # said before anything is written
-    run = begin(out, model, options, find_shards(pattern, rows=options.rows))
-    forgive(out, run)
-    if engine == "ray":
-        run_ray(out, run, workers, device=device, stop=stop, progress=progress)
-    elif workers > 1:
-        run_processes(out, run, workers, device=device, stop=stop, progress=progress)
-    else:
-        run_here(out, run, device=device, stop=stop, progress=progress)
-    return outcome(out, run)
+    shards = find_shards(pattern, rows=options.rows)
+    if options.question == "ood":
+        calibrated(load_model(model, device="cpu").novelty)
+    elif options.question == "propose":
+        check_asked(options.budget, options.stop_below, options.radius, options.purity)
+
+    def work_on(folder: Path, its: Run) -> None:
+        forgive(folder, its)
+        if engine == "ray":
+            run_ray(folder, its, workers, device=device, stop=stop, progress=progress)
+        elif workers > 1:
+            run_processes(folder, its, workers, device=device, stop=stop, progress=progress)
+        else:
+            run_here(folder, its, device=device, stop=stop, progress=progress)
+
+    with _cluster() if engine == "ray" else contextlib.nullcontext():  # once for all passes
+        run = begin(out, model, options, shards)
+        if options.question == "propose":
+            return propose_over_shards(out, run, work_on)
+        work_on(out, run)
+        return outcome(out, run)
 
 
 def run_here(out: Path, run: Run, *, device: str, stop: Callable[[], bool], progress: Progress) -> None:
@@ -96,11 +113,15 @@ def run_here(out: Path, run: Run, *, device: str, stop: Callable[[], bool], prog
     def told() -> bool:
         nonlocal looked
         if time.monotonic() > looked + _LOOK:  # to look at all files after each shard would take longer than the work
-            progress("shards", 1 - len(pending(out, run)) / max(1, n))
+            progress(_title(run), 1 - len(pending(out, run)) / max(1, n))
             looked = time.monotonic()
         return stop()
 
     work(out, device=device, stop=told)
+
+
+def _title(run: Run) -> str:
+    return run.options.question if run.options.question in STEPS else "shards"
 
 
 def run_processes(
@@ -141,7 +162,7 @@ def run_processes(
         while any(it.is_alive() for it in processes):
             time.sleep(_LOOK)
             left = pending(out, run)
-            progress("shards", 1 - len(left) / max(1, len(run.shards)))
+            progress(_title(run), 1 - len(left) / max(1, len(run.shards)))
             if stop():
                 break
             for place, process in enumerate(processes):
@@ -193,6 +214,22 @@ def run_ray(out: Path, run: Run, workers: int, *, device: str, stop: Callable[[]
     MissingExtraError
         If Ray is missing.
     """
+    with _cluster() as ray:
+        task = ray.remote(max_retries=-1, num_cpus=1)(_ray_worker)
+        flag = out.absolute() / ASIDE / "stop"
+        flag.unlink(missing_ok=True)
+        waiting = [task.remote(str(out.absolute()), device) for _ in range(workers)]
+        while waiting:
+            done, waiting = ray.wait(waiting, timeout=1.0)
+            ray.get(done)
+            progress(_title(run), 1 - len(pending(out, run)) / max(1, len(run.shards)))
+            if stop():
+                flag.touch()
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[Any]:
+    """The module Ray, begun here where it was not yet, and ended again."""
     try:
         import ray
     except ImportError as error:
@@ -203,16 +240,7 @@ def run_ray(out: Path, run: Run, workers: int, *, device: str, stop: Callable[[]
     if begun:
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     try:
-        task = ray.remote(max_retries=-1, num_cpus=1)(_ray_worker)
-        flag = out.absolute() / ASIDE / "stop"
-        flag.unlink(missing_ok=True)
-        waiting = [task.remote(str(out.absolute()), device) for _ in range(workers)]
-        while waiting:
-            done, waiting = ray.wait(waiting, timeout=1.0)
-            ray.get(done)
-            progress("shards", 1 - len(pending(out, run)) / max(1, len(run.shards)))
-            if stop():
-                flag.touch()
+        yield ray
     finally:
         if begun:
             ray.shutdown()

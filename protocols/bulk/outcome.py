@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from protocols.bulk.run import Run
-from protocols.bulk.work import answers_of, failures
-from protocols.data.parquet import arrow
+from protocols.bulk.answering import told_by
+from protocols.bulk.proposal import Proposed
+from protocols.bulk.run import Run, answers_of
+from protocols.bulk.work import failures
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Outcome:
         Why shards could not be answered, by their names.
     generation : int or None
         Generation that answered; None before the first shard.
+    proposal : Proposed, optional
+        Of ``propose``, once it is found.
     """
 
     shards: int
@@ -37,10 +39,13 @@ class Outcome:
     counts: dict[str, int]
     failed: dict[str, str]
     generation: int | None
+    proposal: Proposed | None = None
 
     def document(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self)
+        told = asdict(self)
+        proposal = told.pop("proposal")
+        return told if proposal is None else {**told, **proposal}
 
 
 def outcome(out: Path, run: Run) -> Outcome:
@@ -51,11 +56,11 @@ def outcome(out: Path, run: Run) -> Outcome:
     DataError
         If answers are damaged.
     """
-    pa, told = arrow(), []
+    told = []
     for shard in run.shards:
-        path = answers_of(out, shard)
+        path = answers_of(out, run, shard)
         if path.exists():
-            told.append(json.loads(pa.parquet.read_metadata(path).metadata[b"slots"]))
+            told.append(told_by(path))
     counts: Counter[str] = Counter()
     for it in told:
         counts.update(it["counts"])

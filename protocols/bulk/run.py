@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +26,10 @@ _FILE = "run.json"
 ASIDE = ".run"
 """Folder beside the answers for all that is none; readers of Parquet folders skip its name."""
 
-Question = Literal["predict", "ood"]
+Question = Literal["predict", "ood", "propose", "unmatched", "covered", "groups"]
+
+STEPS: dict[str, str] = {"unmatched": f"{ASIDE}/unmatched", "covered": f"{ASIDE}/covered", "groups": "groups"}
+"""Passes of a proposal over the shards in their order, each a run in a folder of its own within the proposal's."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,16 @@ class Options:
 
     Parameters
     ----------
-    question : {"predict", "ood"}
+    question : {"predict", "ood", "propose"} or one of `STEPS`
         What is asked of each row.
-    false_alarm_rate : float, default 0.05
-        Of ``ood``.
     rows : int
         Most rows of a shard.
+    false_alarm_rate : float, default 0.05
+        Of ``ood``.
     text_column, id_column : str, optional
         Columns of tables.
+    budget, stop_below, radius, purity, max_candidates
+        Of ``propose``, as `slots.update.propose` takes them.
     """
 
     question: Question
@@ -67,6 +74,11 @@ class Options:
     false_alarm_rate: float = 0.05
     text_column: str | None = None
     id_column: str | None = None
+    budget: int | None = None
+    stop_below: int | None = None
+    radius: float | None = None
+    purity: float = 0.95
+    max_candidates: int = 2000
 
 
 @dataclass(frozen=True)
@@ -87,10 +99,39 @@ class Run:
     options: Options
     shards: tuple[Shard, ...]
 
+    @cached_property
+    def files(self) -> dict[str, int]:
+        """The places of all files, by their paths."""
+        return {file: place for place, file in enumerate(dict.fromkeys(it.file for it in self.shards))}
+
+    def name_of(self, file: str) -> str:
+        """Name of a file within the folder that holds all of them: the same wherever that folder lies."""
+        return os.path.relpath(file, self._top).replace(os.sep, "/")
+
+    @cached_property
+    def _top(self) -> str:
+        return os.path.commonpath([os.path.dirname(it) for it in self.files])
+
 
 def model_folder(out: Path) -> Path:
     """Where a run keeps its own copy of the model: it answers to the end as it began, whatever the other learns."""
     return out / ASIDE / "model"
+
+
+def root_of(out: Path, run: Run) -> Path:
+    """Folder of the whole run: that of the proposal where the run is one of its steps."""
+    step = STEPS.get(run.options.question)
+    return out if step is None else out.parents[len(Path(step).parts) - 1]
+
+
+def answers_of(out: Path, run: Run, shard: Shard) -> Path:
+    """The file of a shard's answers."""
+    return out / f"{shard.name}{'.npy' if run.options.question == 'covered' else '.parquet'}"
+
+
+def step_answers(root: Path, step: Question, shard: Shard) -> Path:
+    """The file that a step of a proposal writes for a shard."""
+    return root / STEPS[step] / f"{shard.name}{'.npy' if step == 'covered' else '.parquet'}"
 
 
 def begin(out: Path, model: Path, options: Options, shards: Sequence[Shard]) -> Run:
@@ -126,8 +167,18 @@ def begin(out: Path, model: Path, options: Options, shards: Sequence[Shard]) -> 
                 run = _continued(read_run(out), str(model.absolute()), options, shards, out)
             else:
                 run = Run(_copied(current_files(model), model, out), options, tuple(shards))
-            write_text(out / ASIDE / _FILE, json.dumps({"schema": SCHEMA, **asdict(run)}, indent=1) + "\n")
+            _write(out, run)
     return run
+
+
+def begin_step(root: Path, run: Run, question: Question) -> tuple[Path, Run]:
+    """Write one of the `STEPS` of a run down in its folder, or find it there; gives the folder and the step."""
+    out, step = root / STEPS[question], replace(run, options=replace(run.options, question=question))
+    with storage(out):
+        make_folders(out / ASIDE)
+        with FileLock(out / ASIDE / "lock", fallback_to_soft=False):
+            _write(out, step)
+    return out, step
 
 
 def read_run(out: Path) -> Run:
@@ -147,6 +198,10 @@ def read_run(out: Path) -> Run:
         return Run(PinnedModel(**found["model"]), Options(**found["options"]), shards)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"`{path}` must say what a run does, got: {error!r:.200}. Name another --out.") from error
+
+
+def _write(out: Path, run: Run) -> None:
+    write_text(out / ASIDE / _FILE, json.dumps({"schema": SCHEMA, **asdict(run)}, indent=1) + "\n")
 
 
 def _copied(files: CurrentFiles, model: Path, out: Path) -> PinnedModel:
@@ -171,4 +226,10 @@ def _continued(before: Run, model: str, options: Options, shards: Sequence[Shard
                 f"`shards` must be files as they were when {out} was begun, {shard.file} has changed. "
                 "Name another --out."
             )
-    return Run(before.model, before.options, (*before.shards, *(it for it in shards if it.name not in known)))
+    fresh = [it for it in shards if it.name not in known]
+    if fresh and options.question == "propose":
+        raise UsageError(
+            f"`shards` must be the files that {out} was begun with, since all are weighed against each other, got "
+            f"{fresh[0].file} as well. Name another --out."
+        )
+    return Run(before.model, before.options, (*before.shards, *fresh))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -93,11 +94,18 @@ def find_shards(pattern: str, *, rows: int) -> list[Shard]:
     files = sorted(os.path.abspath(it) for it in glob.glob(pattern, recursive=True) if os.path.isfile(it))
     if not files:
         raise DataError(f"`shards` must name at least one file, got {pattern!r}. Quote the pattern: 'data/*.parquet'.")
-    top = os.path.commonpath([os.path.dirname(file) for file in files])
+    top = _fixed_folder(pattern)
     names = [os.path.splitext(os.path.relpath(file, top))[0].replace(os.sep, "__") for file in files]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"`shards` must be files of different names, got several {twice[0]!r}. Rename one.")
     return [shard for file, name in zip(files, names, strict=True) for shard in _cut(Path(file), name, rows)]
+
+
+def _fixed_folder(pattern: str) -> str:
+    """The folder that a pattern names without ``*`` and the like: names within it stay when other files come."""
+    parts = Path(os.path.abspath(pattern)).parts[:-1]
+    stable = itertools.takewhile(lambda part: not glob.has_magic(part), parts)
+    return os.path.join(*stable)
 
 
 def read_rows(shard: Shard, columns: Columns, ids: str | None) -> Rows:

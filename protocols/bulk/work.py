@@ -11,8 +11,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from protocols.bulk.answering import answer_shard
-from protocols.bulk.run import ASIDE, Run, model_folder, read_run
+from protocols.bulk.run import ASIDE, STEPS, Run, answers_of, model_folder, read_run, root_of
 from protocols.bulk.shards import Shard
+from protocols.bulk.steps import take_step
 from protocols.recipes.building import load_model
 from slots.errors import ModelError, SlotsError
 from slots.model.slot_model import SlotModel
@@ -59,7 +60,7 @@ def work(out: Path, *, device: str = "auto", threads: int | None = None, stop: C
 
         torch.set_num_threads(threads)
     run = read_run(out)
-    model = load_model(model_folder(out), device=device)
+    model = load_model(model_folder(root_of(out, run)), device=device)
     make_folders(out / ASIDE / "leases")
     while todo := pending(out, run):
         answered = 0
@@ -67,7 +68,7 @@ def work(out: Path, *, device: str = "auto", threads: int | None = None, stop: C
             if stop():
                 return
             with _leased(out, shard) as mine:
-                if mine and not _ended(out, shard):
+                if mine and not _ended(out, run, shard):
                     _answer(out, run, shard, model)
                     answered += 1
         if not answered:  # others are at all that is left
@@ -76,12 +77,7 @@ def work(out: Path, *, device: str = "auto", threads: int | None = None, stop: C
 
 def pending(out: Path, run: Run) -> list[Shard]:
     """Shards that have neither answers nor a failure."""
-    return [shard for shard in run.shards if not _ended(out, shard)]
-
-
-def answers_of(out: Path, shard: Shard) -> Path:
-    """The file of a shard's answers."""
-    return out / f"{shard.name}.parquet"
+    return [shard for shard in run.shards if not _ended(out, run, shard)]
 
 
 def failures(out: Path, run: Run) -> dict[str, str]:
@@ -96,40 +92,48 @@ def forgive(out: Path, run: Run) -> None:
     for shard in pending_or_failed(out, run):
         with _leased(out, shard) as mine:
             if mine:
+                if _aside(out, shard, "tries").exists():
+                    _remove_left(out, run, shard)  # nobody could tell later that somebody died at it
                 for what in ("failed", "tries"):
                     _aside(out, shard, what).unlink(missing_ok=True)
 
 
 def pending_or_failed(out: Path, run: Run) -> list[Shard]:
     """Shards without answers."""
-    return [shard for shard in run.shards if not answers_of(out, shard).exists()]
+    return [shard for shard in run.shards if not answers_of(out, run, shard).exists()]
 
 
 def _answer(out: Path, run: Run, shard: Shard, model: SlotModel) -> None:
     tries = _aside(out, shard, "tries")
     with storage(tries), tries.open("ab") as file:
         file.write(b".")
-    if tries.stat().st_size > 1:  # somebody died at it, perhaps while writing; nobody else writes it now
-        for left in out.glob(f".{glob.escape(answers_of(out, shard).name)}.*.tmp"):
-            left.unlink(missing_ok=True)
+    if tries.stat().st_size > 1:  # somebody died at it
+        _remove_left(out, run, shard)
     if tries.stat().st_size > TRIES:
         told = f"it was begun {TRIES} times and never ended. Give more memory, or smaller --rows and another --out."
         write_text(_aside(out, shard, "failed"), told)
         return
     try:
-        answers = answer_shard(model, run, shard)
+        step = run.options.question in STEPS
+        answers = take_step(root_of(out, run), model, run, shard) if step else answer_shard(model, run, shard)
     except ModelError:
         raise
     except (SlotsError, MemoryError) as error:
         told = f"it takes more memory than there is: {error}. Take smaller --rows and another --out."
         write_text(_aside(out, shard, "failed"), told if isinstance(error, MemoryError) else str(error))
         return
-    write_file(answers_of(out, shard), answers)
+    write_file(answers_of(out, run, shard), answers)
     tries.unlink(missing_ok=True)
 
 
-def _ended(out: Path, shard: Shard) -> bool:
-    return answers_of(out, shard).exists() or _aside(out, shard, "failed").exists()
+def _remove_left(out: Path, run: Run, shard: Shard) -> None:
+    """Remove what somebody who died had written of a shard; the lease is held, so that nobody writes it now."""
+    for left in out.glob(f".{glob.escape(answers_of(out, run, shard).name)}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def _ended(out: Path, run: Run, shard: Shard) -> bool:
+    return answers_of(out, run, shard).exists() or _aside(out, shard, "failed").exists()
 
 
 def _aside(out: Path, shard: Shard, what: str) -> Path:

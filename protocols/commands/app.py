@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from protocols.commands import detection, doctor, exporting, history, model, run, serving, update
-from protocols.commands.terminal import say
+from protocols.commands.parsing import completion, with_common_options
+from protocols.commands.terminal import say, set_volume
 
 app = typer.Typer(
     name="slots",
@@ -37,6 +39,10 @@ COMMANDS = (
         "Examples:  slots update runs/m --data new.npz --budget 50 --dry-run   "
         "slots update runs/m --data new.npz --labels labels.csv",
     ),
+    (
+        update.propose,
+        "Example:  slots propose runs/m --shards 'data/*.parquet' --budget 50 --workers 4 --out proposed",
+    ),
     (history.log, "Example:  slots log runs/mnist-pixels"),
     (
         history.diff,
@@ -56,6 +62,7 @@ COMMANDS = (
         "Example:  slots ood runs/mnist-pixels --data fashion_mnist --false-alarm-rate 0.01 --out scores.csv",
     ),
     (detection.clean, "Examples:  slots clean mnist   slots clean runs/mnist-pixels --data mnist --limit 200"),
+    (detection.certify, "Example:  slots certify runs/mnist-pixels --data mnist --radius 1.58"),
     (serving.serve, "Examples:  slots serve runs/digits   slots serve cats=runs/a dogs=runs/b --port 9000"),
     (
         serving.keys,
@@ -88,7 +95,14 @@ def _options(
 
 
 for _command, _example in COMMANDS:
-    app.command(epilog=_example)(_command)
+    app.command(epilog=_example)(with_common_options(_command))
+app.command(epilog='Example:  eval "$(slots completion bash)"')(completion)
+
+
+@functools.cache
+def parser() -> Any:
+    """Every command's parser, made once a process: typer makes them anew at each call, 90 ms for these commands."""
+    return typer.main.get_command(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -98,8 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is spelt out
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in given
+    set_volume("normal")  # another command of this process may have changed it
     try:
-        status = app(args=given, standalone_mode=False)
+        status = parser()(args=given, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         say("Interrupted. A fit goes on from its last epoch with --resume, a run from its last seed.", err=True)
         status = 130

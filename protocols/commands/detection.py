@@ -1,4 +1,4 @@
-"""``slots ood`` and ``clean``: foreign inputs, and wrong labels."""
+"""``slots ood``, ``clean`` and ``certify``: foreign inputs, wrong labels, and what no small change can do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from protocols.commands.options import (
     part_of,
     usage,
 )
-from protocols.commands.terminal import print_csv, print_json, print_table, progress_bar, say
+from protocols.commands.terminal import print_csv, print_json, print_table, progress_bar, remark, say, say_next
 
 
 def ood(
@@ -80,9 +80,11 @@ def ood(
     elif out is not None:
         write_text(out, novelty_csv(loaded, found, x))
         say(f"{flagged} Scores: {out}")
+        if found.novel.any():
+            say_next("update", model, "--data", data, "--part", part, "--budget", 20, "--dry-run")
     else:
         print_csv(novelty_csv(loaded, found, x))
-        say(flagged, err=True)
+        remark(flagged)
 
 
 def clean(
@@ -147,3 +149,75 @@ def clean(
     if rows := [(it.true, it.given, f"{it.count:,}") for it in found.confused[:8] if it.count > 1]:
         print_table("", [("really", "labelled as", "about"), *rows])
     say(f"List: {found.table}", f"Page: {found.page}")
+
+
+def certify(
+    model: Model,
+    data: Annotated[str, typer.Option(help=DATA)],
+    part: Annotated[str, typer.Option(help="test or train.")] = "test",
+    norm: Annotated[str, typer.Option(help="l2: Euclidean length of a change. linf: its largest entry.")] = "l2",
+    radius: Annotated[
+        list[float] | None,
+        typer.Option(help="Size of a change to count at; pixels lie in [0, 1]. May be given several times."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="pair: quick. box: changed pixels stay in [0, 1]. dual: exact, l2 only. Default: box for images."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Look at the first inputs only.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the radii of each input there, as CSV.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far each input may be moved, by whoever, before an answer can change: on pixels or feature rows.
+
+    Fit with --robust for radii worth having.
+    """
+    from dataclasses import asdict
+
+    from protocols.app.answers import true_labels
+    from protocols.app.certificates import certified_csv, certified_rows, certify_inputs
+    from protocols.recipes.building import load_model
+    from slots.storage.atomic import write_text
+
+    if norm not in ("l2", "linf"):
+        raise usage(f"--norm must be l2 or linf, got {norm!r}.")
+    loaded = load_model(model, device="cpu")
+    given = load(data, data_dir, loaded, columns=(text_column, label_column))
+    x, y = part_of(given, part)
+    x, y = x[:limit], y[:limit]
+    found = certify_inputs(
+        loaded,
+        x,
+        true_labels(loaded, given, y),
+        norm=norm,  # type: ignore[arg-type]
+        radii=radius or (),
+        method=method,  # type: ignore[arg-type]
+    )
+    if out is not None:
+        write_text(out, certified_csv(loaded, found.certificate))
+    if as_json:
+        print_json(
+            {
+                "model": str(model),
+                "data": given.name,
+                "part": part,
+                "norm": norm,
+                "method": found.method,
+                "n_inputs": len(x),
+                "accuracy": found.accuracy,
+                "shares": [asdict(share) for share in found.shares],
+                "inputs": certified_rows(loaded, found.certificate),
+            }
+        )
+        return
+    heads = f"{norm} radius", "label stays", "nearest slots' label stays", "stays matched", "never matched wrongly"
+    of = f"{len(x)} inputs" if found.accuracy is None else f"{len(x)} inputs, {found.accuracy:.2%} answered right"
+    rows = [(f"{it.radius:g}", it.label, it.nearest, it.matched, it.never_wrong) for it in found.shares]
+    print_table(f"{given.name}: {of}; shares that are right and certified ({found.method})", [heads, *rows])
+    if out is not None:
+        say(f"Radii: {out}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from protocols.commands.options import AsJson, DataDir
-from protocols.commands.terminal import print_json, say
+from protocols.commands.terminal import print_json, say, say_next
 
 
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -26,6 +26,8 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
                 say(f"      {finding.fix}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+    if not as_json:
+        say_next("fit", "--data", "digits")
 
 
 def _usual_data_dir() -> Path | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from protocols.commands.options import DATA, AsJson, DataDir, LabelColumn, Model, TextColumn, Wait, load, part_of, usage
-from protocols.commands.terminal import print_json, print_table, say
+from protocols.commands.terminal import print_json, print_table, say, say_next
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,8 @@ def log(model: Model, as_json: AsJson = False) -> None:
         slots, when = f"{it.n_slots} ({it.slots_gained:+d})", it.when and it.when[:16].replace("T", " ")
         rows.append((it.number, slots, it.n_clusters, when, what, state))
     print_table("", rows)
+    if len(entries) > 1:
+        say_next("diff", model)
 
 
 def diff(
@@ -186,3 +188,5 @@ def _edit(model: Path, edit: Callable[[SlotModel], EditReport], dry_run: bool, w
         return
     for line in edit_lines(done, dry_run=dry_run):
         say(line)
+    if not dry_run:
+        say_next("diff", model)

@@ -27,7 +27,16 @@ from protocols.commands.options import (
     part_of,
     usage,
 )
-from protocols.commands.terminal import cell, print_csv, print_json, print_table, progress_bar, say, stop_on_signal
+from protocols.commands.terminal import (
+    cell,
+    print_csv,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    say_next,
+    stop_on_signal,
+)
 
 
 def fit(
@@ -89,6 +98,22 @@ def fit(
             help="Share of matched answers that shall be right on new data, e.g. 0.98, the default; none: no level.",
         ),
     ] = None,
+    open_share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of new inputs left unmatched however right matches are: a network behind the features may "
+            "have seen the training data. Default: 0.2 for features and frozen networks; 0 suits one that has not.",
+        ),
+    ] = None,
+    robust: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NORM:RADIUS",
+            help="Train for certified answers on pixels or feature rows: l2:2.5 by length of a change, linf:0.3 by its "
+            "largest entry.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of a fit that was killed.")] = False,
     image_size: Annotated[
         int | None,
@@ -107,7 +132,8 @@ def fit(
     """Fit a model, write it with a report page, and print what it reached.
 
     Defaults are tuned for named data sets; elsewhere a short look at the data chooses them, where features stay as they
-    are. Ctrl-C ends the training early and keeps what was learned.
+    are. Ctrl-C ends the training early and keeps what was learned. torchrun starts several processes that share one
+    fit of features that stay as they are: torchrun --nproc-per-node 2 -m protocols.commands fit ...
     """
     if closing not in (None, "compact", "full"):
         raise usage(f"--closing must be compact or full, got {closing!r}.")
@@ -116,9 +142,11 @@ def fit(
     from protocols.app.fit import fit_and_save
     from protocols.provenance import command_line
     from protocols.recipes.building import pick_device
-    from protocols.recipes.planning import cut_of, parse_options, parse_vouch, plan
+    from protocols.recipes.planning import cut_of, parse_options, parse_robust, parse_vouch, plan
     from protocols.summaries.fit import NOT_MEASURED
+    from slots.distributed import join
 
+    ranks = join()
     options = parse_options(option or [], weights=weights)
     size, crop = cut_of(data, backbone, options, side=image_size)
     loaded = load(data, data_dir, columns=(text_column, label_column), image_size=size, crop=crop)
@@ -138,16 +166,20 @@ def fit(
         "closing": closing,
         "reach": reach,
         "vouch": parse_vouch(vouch),
+        "open_share": open_share,
         "device": pick_device(device),
         "seed": seed,
     }
-    changes |= {"reconstruction": reconstruction, "detach": detach}
+    changes |= {"reconstruction": reconstruction, "detach": detach, "robust": parse_robust(robust)}
     chosen, recipe = plan(loaded, backbone, options, pretrained=pretrained, fine_tune=fine_tune, **changes)
     target = out or Path("runs") / f"{loaded.name}-{Path(chosen).name.replace(':', '-')}"
-    with progress_bar() as progress, stop_on_signal() as stop:
+    with progress_bar(shown=ranks.is_first) as progress, stop_on_signal(among=ranks.size) as stop:
         _, summary = fit_and_save(
-            loaded, chosen, recipe, out=target, command=command_line(), resume=resume, progress=progress, stop=stop
-        )
+            loaded, chosen, recipe, out=target, command=command_line(), resume=resume, progress=progress,
+            stop=stop if ranks.size == 1 else None, ranks=ranks,
+        )  # fmt: skip
+    if summary is None:  # the first process says it
+        return
     if as_json:
         print_json(asdict(summary))
         return
@@ -170,6 +202,7 @@ def fit(
     say(f"Model: {summary.model}", f"Report: {summary.report}")
     if (figures := target / "figures").is_dir():
         say(f"Figures: {figures}")
+    say_next("predict", summary.model, "--data", "NEW", "--out", "answers.csv")
 
 
 def evaluate(
@@ -247,6 +280,8 @@ def predict(
     elif out is not None:
         write_text(out, answers_csv(loaded, names, x, prediction))
         say(f"{len(prediction)} answers: {out}")
+        if data is not None and not prediction.matched.all():
+            say_next("update", model, "--data", data, "--part", part, "--budget", 20, "--dry-run")
     else:
         print_csv(answers_csv(loaded, names, x, prediction))
 

@@ -109,7 +109,7 @@ def part_of(data: Dataset, part: str) -> tuple[Any, Any]:
 
 def over_shards(
     model: Path,
-    question: Literal["predict", "ood"],
+    question: Literal["predict", "ood", "propose"],
     pattern: str,
     out: Path | None,
     *,
@@ -118,11 +118,14 @@ def over_shards(
     engine: str,
     text_column: str | None,
     id_column: str | None,
-    false_alarm_rate: float = 0.05,
     device: str,
     as_json: bool,
+    **asked: Any,
 ) -> None:
-    """Answer all rows of all shards, and say what came of it; see `protocols.bulk.answer_shards`."""
+    """Answer all rows of all shards, and say what came of it; see `protocols.bulk.answer_shards`.
+
+    ``asked`` are options of the question alone, by their names in `protocols.bulk.Options`.
+    """
     from protocols.bulk.engines import answer_shards
     from protocols.bulk.run import Options
     from protocols.commands.terminal import print_json, progress_bar, say, stop_on_signal
@@ -133,7 +136,7 @@ def over_shards(
         raise usage(f"--engine must be processes or ray, got {engine!r}.")
     who: Literal["processes", "ray"] = "ray" if engine == "ray" else "processes"
     told = "Stopping after the shards at hand. Once more to give up; what is written stays."
-    options = Options(question, rows, false_alarm_rate, text_column, id_column)
+    options = Options(question, rows, text_column=text_column, id_column=id_column, **asked)
     with progress_bar() as progress, stop_on_signal(told) as stop:
         found = answer_shards(
             model,
@@ -150,7 +153,11 @@ def over_shards(
         print_json({"model": str(model), "out": str(out), **found.document()})
     else:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
-        say(f"{found.rows:,} rows in {found.shards} of {found.of} shards: {kinds or 'none yet'}.", f"Answers: {out}")
+        say(f"{found.rows:,} rows in {found.shards} of {found.of} shards: {kinds or 'none yet'}.")
+        if found.proposal is None:
+            say(f"Answers: {out}")
+        else:
+            say(str(found.proposal), f"To label: {out / 'queries.csv'}", f"Groups: {out / 'groups'}")
     if found.failed:
         name, why = next(iter(found.failed.items()))
         raise usage(f"{len(found.failed)} of {found.of} shards could not be answered, {name!r} first: {why}")

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from protocols.commands.options import DATA, AsJson, DataDir, Device, LabelColumn, TextColumn, load, usage
-from protocols.commands.terminal import print_json, print_table, progress_bar, say, stop_on_signal
+from protocols.commands.terminal import print_json, print_table, progress_bar, remark, say, stop_on_signal
 
 
 def run(
     protocol: Annotated[
         str,
         typer.Argument(
-            help="slot-update, continual, unsupervised, ood, label-errors, adversarial, lifetime or transfer."
+            help="slot-update, continual, unsupervised, ood, label-errors, adversarial, robustness, lifetime or "
+            "transfer."
         ),
     ],
     data: Annotated[str | None, typer.Option(help=f"{DATA} transfer: left out, or one more data set.")] = None,
@@ -83,5 +84,5 @@ def run(
     for name, rows in groups(outcome.rows):
         print_table(name or outcome.title, terminal_rows(rows, outcome.columns, outcome.headline))
     for line in notes(outcome):
-        say(line, err=True)
+        remark(line)
     say(f"Report: {files.page}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import typer
 
@@ -47,6 +50,38 @@ def printable(text: str, *, keep: str = "") -> str:
 
 def _steers(character: str) -> bool:
     return unicodedata.category(character) in _COMMANDS or character in _DIRECTIONS
+
+
+Volume = Literal["quiet", "normal", "verbose"]
+_volume: ContextVar[Volume] = ContextVar("volume", default="normal")
+
+
+def set_volume(volume: Volume) -> None:
+    """How much this process says from now on, beside results and errors.
+
+    Parameters
+    ----------
+    volume : {"quiet", "normal", "verbose"}
+        Quiet: no progress, no remarks, no hints. Verbose: each step of the work as a line, also where stderr is a file.
+    """
+    _volume.set(volume)
+
+
+def remark(*lines: str) -> None:
+    """Lines on stderr about a result that is on stdout, or about the work; none where it is to be quiet."""
+    if _volume.get() != "quiet":
+        say(*lines, err=True)
+
+
+def say_next(*words: object) -> None:
+    """The last line of a command: what to run next, on stderr, so that a pipe does not get it.
+
+    Parameters
+    ----------
+    *words : str or Path
+        Of the command, behind ``slots``; words in capitals stand for what only the user knows.
+    """
+    remark(f"Next: slots {shlex.join(map(str, words))}")
 
 
 def say(*lines: str, err: bool = False) -> None:
@@ -94,26 +129,72 @@ def cell(value: object) -> str:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on stderr, one line that changes; nothing where stderr is no terminal."""
+def progress_bar(*, shown: bool = True) -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on stderr, one line that changes; nothing where stderr is no terminal or none shall be shown.
+
+    Where it is to be verbose, a line for each step instead, with the seconds since the start.
+    """
+    if _volume.get() == "verbose" and shown:
+        with _step_lines() as note:
+            yield note
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:<28}", markup=False), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not (shown and console.is_terminal and _volume.get() != "quiet"),
+    ) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda step, share: bar.update(task, description=printable(step), completed=share)
 
 
 @contextmanager
+def _step_lines() -> Iterator[Callable[[str, float], None]]:
+    """A progress callback that writes a line for each step when it is over, with the last figures that it told."""
+    begun, said = time.monotonic(), [""]
+
+    def over() -> None:
+        if said[0]:
+            say(f"{time.monotonic() - begun:8.1f} s  {said[0]}", err=True)
+
+    def note(step: str, share: float) -> None:
+        del share
+        if step.partition("  ")[0] != said[0].partition("  ")[0]:  # behind two blanks figures change within a step
+            over()
+        said[0] = step
+
+    try:
+        yield note
+    finally:
+        over()
+
+
+@contextmanager
 def stop_on_signal(
     told: str = "Stopping: closing the model with what was learned so far. Once more to give up.",
+    *,
+    among: int = 1,
 ) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or termination asks the work to end, and says so; the second ends the program."""
+    """The first Ctrl-C or termination asks the work to end, and says so; the second ends the program.
+
+    Where it is one of several processes (``among``) the first ends it: what started them wants all of them gone, most
+    often because one is.
+    """
     seen: list[int] = []
 
     def note(number: int, _frame: object) -> None:
+        if among > 1:
+            from slots.errors import RankLostError
+
+            raise RankLostError(
+                f"All {among} processes must stay until the work is done, and this one was told to end. Start all "
+                "again; with --resume they go on from the last epoch that was done."
+            )
         if seen:
             raise KeyboardInterrupt
         seen.append(number)

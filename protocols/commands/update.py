@@ -1,4 +1,4 @@
-"""``slots update``: learn from new data with few labels."""
+"""``slots update`` and ``propose``: learn from new data with few labels, and find the few among very many."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protocols.commands.options import (
+    ROWS,
     AsJson,
     Data,
     DataDir,
     Device,
+    Engine,
+    IdColumn,
     LabelColumn,
     Model,
+    Rows,
+    Shards,
     TextColumn,
     Wait,
+    Workers,
     load,
+    over_shards,
     part_of,
     usage,
 )
-from protocols.commands.terminal import print_json, print_table, progress_bar, say
+from protocols.commands.terminal import print_json, print_table, progress_bar, remark, say, say_next
 
 if TYPE_CHECKING:
     from protocols.summaries.update import UpdateSummary
@@ -91,7 +98,7 @@ def update(
         try:
             done = learn(loaded_model)
         except OutdatedError:
-            say("Another generation was written meanwhile: planning again on it.", err=True)
+            remark("Another generation was written meanwhile: planning again on it.")
             with reserved(model, wait=wait):  # so that nobody is faster a second time
                 done = learn(load_model(model, device=device))
     if as_json:
@@ -122,3 +129,50 @@ def update(
         say(f"Example {it['example']} is labelled {it['label']}, but slot {it['slot']} says {it['answer']}.")
     if n := len(done.contradictions):
         say(f"{n} labels contradict a slot; its answer stands. Mend it with slots relabel, merge or delete.")
+    if not dry_run and done.slots_added:
+        say_next("diff", model)
+    elif dry_run and done.queries_file and done.queries:
+        say_next("update", model, "--data", data, "--part", chosen, *named, "--labels", done.queries_file)
+
+
+def propose(
+    model: Model,
+    shards: Shards = None,
+    budget: Annotated[int | None, typer.Option(min=0, help="Labels you can give; default: all that pay.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of queries.csv and groups/.")] = None,
+    stop_below: Annotated[
+        int | None,
+        typer.Option(min=1, help="Least rows that a label must stand for. Default: 1 with --budget, else 1 in 500."),
+    ] = None,
+    radius: Annotated[
+        float | None,
+        typer.Option(help="Of the groups, in radians. Default: measured on what the model remembers."),
+    ] = None,
+    purity: Annotated[float, typer.Option(help="Without --radius: wanted share of a group that has one label.")] = 0.95,
+    max_candidates: Annotated[
+        int, typer.Option(min=1, help="Rows that may be asked about, an even sample of the unmatched.")
+    ] = 2000,
+    data: Annotated[str | None, typer.Option(hidden=True)] = None,
+    rows: Rows = ROWS,
+    workers: Workers = 1,
+    engine: Engine = "processes",
+    id_column: IdColumn = None,
+    text_column: TextColumn = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Find the few rows of very many whose labels would tell most about what no slot matches.
+
+    Writes queries.csv, the rows to label, the most useful first, and the folder groups: a Parquet file a shard with all
+    unmatched rows and the query in whose group each is. The model is not changed.
+    """
+    if data is not None or shards is None:
+        raise usage(
+            "slots propose takes --shards PATTERN, files of any size. For --data that fits into memory: slots update "
+            f"{model} --data {data or 'NAME'} --dry-run."
+        )
+    over_shards(
+        model, "propose", shards, out, rows=rows, workers=workers, engine=engine, text_column=text_column,
+        id_column=id_column, device=device, as_json=as_json, budget=budget, stop_below=stop_below, radius=radius,
+        purity=purity, max_candidates=max_candidates,
+    )  # fmt: skip

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Outcome:
     commit: str | None
     findings: Sequence[str] = ()
 
-    @property
+    @cached_property
     def rows(self) -> list[MethodSummary]:
         """Every method's mean and 95 % interval over the seeds."""
         return merge_rows([run.outcome for run in self.seeds], self.columns)
@@ -86,7 +87,7 @@ class Outcome:
     def as_json(self) -> dict[str, Any]:
         """The document of ``result.json``: this, each seed, and the means with their intervals."""
         seeds = [{"seed": run.seed, "elapsed_s": run.elapsed_s, "outcome": run.outcome.as_json()} for run in self.seeds]
-        fields = {key: value for key, value in vars(self).items() if key not in ("columns", "seeds")}
+        fields = {key: value for key, value in vars(self).items() if key not in ("columns", "seeds", "rows")}
         rows = [asdict(row) for row in self.rows]
         columns = [asdict(column) for column in self.columns]
         document: dict[str, Any] = to_json(

@@ -13,9 +13,12 @@ import backbones
 from backbones.nets.pretrained import PublishedInput, published_input
 from protocols.data.dataset import Dataset
 from protocols.data.loading import NAMES
-from protocols.recipes.recipes import Recipe, find_recipe, from_trained
+from protocols.recipes.recipes import Recipe, find_recipe, for_certificates, from_trained
 from protocols.recipes.weights import load_trained
 from slots.errors import UsageError
+from slots.robust.config import RobustConfig
+
+_OF_CLOSING = ("reach", "vouch", "open_share")  # options that are fields of the closing, under their own names
 
 
 def parse_options(words: Sequence[str], *, weights: str | None = None) -> dict[str, Any]:
@@ -81,6 +84,34 @@ def parse_vouch(word: str | None) -> float | Literal["none"] | None:
     return level
 
 
+def parse_robust(word: str | None) -> RobustConfig | None:
+    """What answers are trained to withstand, from a word of a command line.
+
+    Parameters
+    ----------
+    word : str, optional
+        A norm and a radius with a colon between.
+
+    Raises
+    ------
+    UsageError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> parse_robust("l2:2.5")
+    RobustConfig(norm='l2', radius=2.5, plain=0.5)
+    """
+    if word is None:
+        return None
+    norm, _, size = word.partition(":")
+    try:
+        radius = float(size)
+    except ValueError:
+        raise UsageError(f"`robust` must be NORM:RADIUS, got {word!r}. Try l2:2.5 or linf:0.3.") from None
+    return RobustConfig(norm, radius)  # type: ignore[arg-type]  # it checks the norm itself
+
+
 def plan(
     data: Dataset,
     backbone: str | None,
@@ -111,8 +142,8 @@ def plan(
     reconstruction, detach
         See `Recipe`.
     **changes
-        Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode), ``reach`` and ``vouch`` are
-        fields of its `ClosingConfig`; the vouch ``"none"`` stands for its None.
+        Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode), ``reach``, ``vouch`` and
+        ``open_share`` are fields of its `ClosingConfig`; the vouch ``"none"`` stands for its None.
 
     Returns
     -------
@@ -137,6 +168,8 @@ def plan(
             chosen.setdefault("size", side)
     device = str(changes.get("device") or "cpu")
     recipe = find_recipe(name, data.name, device)
+    if changes.get("robust") is not None:
+        recipe = for_certificates(recipe, images=data.kind == "images")
     if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
         raise UsageError("`weights` must be given for a frozen network, got none. Pass --weights FILE or default.")
     if chosen and name == "none":
@@ -248,11 +281,16 @@ def _plan_text(data: Dataset, backbone: str | None, *, given: bool, **changes: A
 def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """The recipe with what the user wants otherwise; None stands for the recipe's own."""
     kept = {key: value for key, value in changes.items() if value is not None}
-    wanted = {"mode": kept.pop("closing", None), "reach": kept.pop("reach", None), "vouch": kept.pop("vouch", None)}
+    wanted = {"mode": kept.pop("closing", None)} | {name: kept.pop(name, None) for name in _OF_CLOSING}
     closing_changes = {name: value for name, value in wanted.items() if value is not None}
     if closing_changes.get("vouch") == "none":
         closing_changes["vouch"] = None
     elif "vouch" in closing_changes and closing_changes.get("mode") == "full":
         raise UsageError("`vouch` must be left out with the closing full, which leaves caps as wide as they can be.")
     closing = replace(recipe.train.closing, **closing_changes)
+    if "open_share" in closing_changes and (closing.mode == "full" or closing.vouch is None):
+        raise UsageError(
+            "`open_share` must be left out where caps stay as the training data set them, got "
+            f"{closing.open_share:g} with {'the closing full' if closing.mode == 'full' else 'vouch none'}. Drop one."
+        )
     return replace(recipe, train=replace(recipe.train, closing=closing, **kept), given=frozenset(kept))

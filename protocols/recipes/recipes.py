@@ -175,6 +175,22 @@ GPU_RECIPES: dict[tuple[str, str], Recipe] = {
 """Larger nets and longer training, used on a GPU in place of the recipe for a CPU."""
 
 
+_ROBUST = TrainConfig(epochs=24, batch_size=250, slots_per_class=200, slot_lr=4.4e-4)
+
+
+def for_certificates(recipe: Recipe, *, images: bool) -> Recipe:
+    """The recipe for training on certified radii: many slots, small steps, one view, and nothing left to a look.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of the backbone and data set; its options of the backbone stay.
+    images : bool
+        Whether inputs are images, half of which are moved by up to one pixel in training.
+    """
+    return replace(recipe, train=replace(_ROBUST, augment="shift1" if images else "none"), reads_data=False)
+
+
 def from_trained(recipe: Recipe, trained: TrainedBackbone, *, fine_tune: bool) -> Recipe:
     """The recipe that starts from trained weights.
 

@@ -16,6 +16,7 @@ PROTOCOLS: Final[Mapping[str, str]] = {
     "ood": "protocols.runs.ood.protocol",
     "label-errors": "protocols.runs.label_errors.protocol",
     "adversarial": "protocols.runs.adversarial.protocol",
+    "robustness": "protocols.runs.adversarial.robustness",
     "lifetime": "protocols.runs.lifetime.protocol",
     "transfer": "protocols.runs.transfer.protocol",
 }

@@ -192,14 +192,20 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _take_in(self, listening: socket.socket) -> None:
-        """Serve the connections that nobody has accepted yet, and close the socket that they came to."""
-        loop = asyncio.get_running_loop()
+        """Serve the connections that nobody has accepted yet, and close the socket that they came to.
+
+        They are accepted in one go: were one answered in between, its client could come again at once, and on a busy
+        machine there would always be another.
+        """
+        taken: list[socket.socket] = []
         with listening, contextlib.suppress(OSError):  # BlockingIOError: that was the last one
             listening.setblocking(False)
-            while True:
-                accepted, _ = listening.accept()
-                accepted.setblocking(False)
-                await loop.connect_accepted_socket(self._protocol, accepted)
+            while len(taken) < self.config.backlog:
+                taken.append(listening.accept()[0])
+        for accepted in taken:
+            accepted.setblocking(False)
+            with contextlib.suppress(OSError):  # its client is gone already
+                await asyncio.get_running_loop().connect_accepted_socket(self._protocol, accepted)
 
     def _protocol(self) -> asyncio.Protocol:
         made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]

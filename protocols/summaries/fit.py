@@ -29,6 +29,10 @@ class Vouched:
         Whether these are enough to show the level.
     smaller_by : float or None
         Degrees by which the precision caps were made smaller for it; None where nothing may be matched.
+    open_share : float in [0, 1), default 0.0
+        Share of the examples asked that had to stay unmatched: a network behind the features may have seen them.
+    left_open : int, default 0
+        Examples that stay unmatched for it, and that the level alone would have let match.
     """
 
     level: float
@@ -37,14 +41,30 @@ class Vouched:
     n_right: int
     shown: bool
     smaller_by: float | None
+    open_share: float = 0.0
+    left_open: int = 0
 
     @classmethod
     def of_history(cls, figures: Mapping[str, Any]) -> Vouched | None:
         """What the figures of a fit say; None for models older than this, and where nothing was asked."""
         kept = figures.get("vouching")
-        return None if kept is None else cls(**{name: kept[name] for name in cls.__dataclass_fields__})
+        if kept is None:
+            return None
+        return cls(**{name: kept[name] for name in cls.__dataclass_fields__ if name in kept})  # the last two are newer
 
     def __str__(self) -> str:
+        return self._worth() + self._open()
+
+    def _open(self) -> str:
+        """How many were left unmatched for the open share, where any were."""
+        if not self.left_open:
+            return ""
+        more = f"{self.left_open:,} more {'is' if self.left_open == 1 else 'are'} left unmatched"
+        why = "the features may come from a network that saw them"
+        return f" For the open share of {100 * self.open_share:g} %, {more}: {why}."
+
+    def _worth(self) -> str:
+        """Whether the level was shown, and by what."""
         level, asked = f"{100 * self.level:g} %", f"{self.n_checked:,} examples that trained nothing"
         found = f"{self.n_right:,} of {self.n_matched:,}"
         if self.shown:

@@ -221,6 +221,8 @@ class Group:
         Number of its items.
     members : tuple of StoredItem
         The first of them, the one to look at first.
+    doubted : bool
+        Whether slots match its items, and all that was told before contradicts them; else no slot matches any.
     """
 
     number: int
@@ -229,6 +231,7 @@ class Group:
     state: str
     size: int
     members: tuple[StoredItem, ...]
+    doubted: bool = False
 
 
 @dataclass(frozen=True)

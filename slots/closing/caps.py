@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from slots.head.similarities import best_view, normalize
 from slots.head.slot_table import N_EXEMPLARS
 from slots.head.thresholds import support_thresholds
 from slots.progress import Progress
-from slots.rounding import FLOAT32_GAP, add_by_owner_, full_precision, full_product, strictly_below
+from slots.rounding import FLOAT32_GAP, ExactSums, full_precision, full_product, strictly_below
 from slots.shapes import Ids
 
 
@@ -71,26 +71,45 @@ class Reference:
     def blocks(self, ids: Ids, step: str) -> Iterator[tuple[Ids, Tensor, Tensor]]:
         """Ids, view features and labels, block by block."""
         for rows in self.source.blocks(len(ids), columns=self.head.n_slots):
-            part = ids[rows]
-            self.progress(step, rows.stop / len(ids))
-            yield part, self.source(part), self.y[torch.from_numpy(part).to(self.y.device)]
+            yield self._block(ids, step, rows)
+
+    def each_block(
+        self, ids: Ids, step: str, work: Callable[[int, Ids, Tensor, Tensor], tuple[Tensor, ...]]
+    ) -> list[tuple[Tensor, ...]]:
+        """What some work gives for each of the `blocks`; several processes share it (`FeatureSource.each_block`).
+
+        It is told where the block begins among the ids, then what `blocks` gives.
+        """
+        return self.source.each_block(
+            len(ids), lambda rows: work(rows.start, *self._block(ids, step, rows)), columns=self.head.n_slots
+        )
+
+    def _block(self, ids: Ids, step: str, rows: slice) -> tuple[Ids, Tensor, Tensor]:
+        part = ids[rows]
+        self.progress(step, rows.stop / len(ids))
+        return part, self.source(part), self.y[torch.from_numpy(part).to(self.y.device)]
 
 
 def assign_owners(data: Reference, ids: Ids) -> Tensor:
     """Owner of each example (best slot of its label, -1 for none); sets centres and precision thresholds."""
     head = data.head
     accumulator = PrecisionAccumulator(head.weights.detach(), head.labels)
-    owners = torch.full((len(data.y),), -1, dtype=torch.long, device=head.labels.device)
-    sums = torch.zeros(head.weights.shape, dtype=torch.float64, device=head.weights.device)
-    for part, features, labels in data.blocks(ids, "thresholds"):
+    owned = ExactSums((head.n_slots, head.feature_dim), head.weights.device)
+
+    def work(first: int, _part: Ids, features: Tensor, labels: Tensor) -> tuple[Tensor]:
         unit = normalize(features.float())
         best = best_view(full_product(unit, head.weights.detach().T))
-        accumulator.update(features, labels, best)
+        accumulator.update(features, labels, best, first=first)
         own, owner = best[0].masked_fill(labels[:, None] != head.labels, -math.inf).max(1)
         known = (own > -math.inf).nonzero()[:, 0]
         view = best[1].gather(1, owner[:, None])[:, 0]
-        add_by_owner_(sums, owner[known], unit[known, view[known]].double())
-        owners[torch.from_numpy(part).to(owners.device)[known]] = owner[known]
+        owned.add(owner[known], unit[known, view[known]])
+        return (torch.where(own > -math.inf, owner, -1),)
+
+    found = data.each_block(ids, "thresholds", work)
+    owners = torch.full((len(data.y),), -1, dtype=torch.long, device=head.labels.device)
+    owners[torch.from_numpy(ids).to(owners.device)] = torch.cat([owners[:0], *(owner for (owner,) in found)])
+    sums = owned.value(data.source.ranks)
     empty = (sums == 0).all(1)  # a slot that owns nothing keeps its weight as its centre
     head.centres = torch.where(empty[:, None], head.weights.detach(), normalize(sums).float())
     head.precision_thresholds = _precision(data, ids, accumulator)
@@ -101,7 +120,7 @@ def _precision(data: Reference, ids: Ids, accumulator: PrecisionAccumulator) -> 
     """Thresholds of the head's wanted precision over the examples ``ids`` (which the accumulator has seen)."""
     head = data.head
     if head.precision == 1.0:
-        return accumulator.thresholds()
+        return accumulator.thresholds(data.source.ranks)
     return precision_thresholds_over(
         lambda: ((features, labels) for _, features, labels in data.blocks(ids, "thresholds")),
         head.weights.detach(),
@@ -117,8 +136,8 @@ def owned_scores(data: Reference, ids: Ids, owners: Tensor) -> tuple[Tensor, Ten
     Minus infinity where no view fires.
     """
     head = data.head
-    found: list[tuple[Tensor, ...]] = []
-    for part, features, _ in data.blocks(ids, "support"):
+
+    def work(_first: int, part: Ids, features: Tensor, _labels: Tensor) -> tuple[Tensor, ...]:
         example = torch.from_numpy(part).to(owners.device)
         rows = (owners[example] >= 0).nonzero()[:, 0]
         owner = owners[example[rows]]
@@ -128,7 +147,9 @@ def owned_scores(data: Reference, ids: Ids, owners: Tensor) -> tuple[Tensor, Ten
             weight_scores, centre_scores = torch.bmm(unit, both).unbind(2)
         fires = weight_scores > head.precision_thresholds[owner][:, None]
         inside = centre_scores.masked_fill(~fires, -math.inf).amax(1)
-        found.append((example[rows], owner, inside, centre_scores.amax(1)))
+        return example[rows], owner, inside, centre_scores.amax(1)
+
+    found = data.each_block(ids, "support", work)
     example, owner, inside, near = (torch.cat(column) for column in zip(*found, strict=True))
     return example, owner, inside, near
 
@@ -148,10 +169,12 @@ def set_support_caps(
     head = data.head
     owner, scores = own
     reach = support_thresholds(scores, owner, head.n_slots, quantile=quantile)
-    outside = [
-        _angle_outside(data, features, labels, reach) for _, features, labels in data.blocks(held_out, "held-out")
-    ]
-    slack = slack_for(torch.cat(outside), share) if outside else 0.0
+
+    def work(_first: int, _part: Ids, features: Tensor, labels: Tensor) -> tuple[Tensor]:
+        return (_angle_outside(data, features, labels, reach),)
+
+    outside = data.each_block(held_out, "held-out", work)
+    slack = slack_for(torch.cat([angles for (angles,) in outside]), share) if outside else 0.0
     wide = support_thresholds(scores, owner, head.n_slots, quantile=quantile, slack=slack)
     head.support_thresholds = torch.where(
         wide > 1, torch.full_like(wide, 2.0), strictly_below(wide - FLOAT32_GAP)
@@ -174,11 +197,26 @@ def measure_precision(data: Reference, held_out: Ids) -> None:
     """Count each slot's held-out matches, right and all; none of these examples has set its caps alone."""
     head = data.head
     head.held_out.zero_()
-    for _, features, labels in data.blocks(held_out, "held-out"):
+
+    def work(_first: int, _part: Ids, features: Tensor, labels: Tensor) -> tuple[Tensor]:
         example, slot = matching_pairs(features, head.caps())
-        head.held_out[:, 0] += torch.bincount(slot, minlength=head.n_slots)
         right = labels[example] == head.labels[slot]
-        head.held_out[:, 1] += torch.bincount(slot[right], minlength=head.n_slots)
+        counts = [torch.bincount(it, minlength=head.n_slots) for it in (slot, slot[right])]
+        return (torch.stack(counts, 1),)
+
+    for (counts,) in data.each_block(held_out, "held-out", work):
+        head.held_out += counts
+
+
+def limits_of(data: Reference, held_out: Ids, accumulator: PrecisionAccumulator) -> Tensor:
+    """Precision thresholds that held-out examples ask for, by a fresh accumulator."""
+
+    def work(first: int, _part: Ids, features: Tensor, labels: Tensor) -> tuple[()]:
+        accumulator.update(features, labels, first=first)
+        return ()
+
+    data.each_block(held_out, "held-out", work)
+    return accumulator.thresholds(data.source.ranks)
 
 
 def fold_in(data: Reference, held_out: Ids) -> None:
@@ -189,9 +227,7 @@ def fold_in(data: Reference, held_out: Ids) -> None:
     weights = head.weights.detach()
     if head.precision == 1.0:
         accumulator = PrecisionAccumulator(weights, head.labels)
-        for _, features, labels in data.blocks(held_out, "held-out"):
-            accumulator.update(features, labels)
-        limits = accumulator.thresholds()
+        limits = limits_of(data, held_out, accumulator)
     else:
         everyone = np.arange(len(data.y))
         limits = _precision(data, everyone, PrecisionAccumulator(weights, head.labels))

@@ -2,9 +2,9 @@
 
 After training the thresholds of the last batches are thrown away. (1) The fit part gives each slot its precision
 threshold, its owned examples, its centre. (2) Owned examples and the held-out part give the support caps. (3) A set
-cover among the slots drops what nobody needs, and a cover of the unmatched adds what is missing. (4) Examples that set
-nothing decide how much smaller the caps must be for matched answers to be right as often as was asked. (5) They give
-each slot its precision on data it was not fitted to, and are folded in.
+cover among the slots drops what nobody needs, and a cover of the unmatched adds what is missing. (4) Caps beside rare
+classes get smaller, and examples that set nothing decide how much smaller all must be for matched answers to be right
+as often as was asked. (5) They give each slot its precision on data it was not fitted to, and are folded in.
 """
 
 from __future__ import annotations
@@ -28,16 +28,19 @@ from slots.closing.caps import (
     set_support_caps,
 )
 from slots.closing.config import ClosingConfig, ClosingReport
+from slots.closing.evidence import Evidence, ask
 from slots.closing.familiar import familiar_shares, fold_in_by_parts
+from slots.closing.rarity import allow_for_rare
 from slots.closing.reduction import drop_redundant
 from slots.closing.residual_cover import cover_unmatched
 from slots.closing.shrinkage import shrink_support
-from slots.closing.vouching import Evidence, Vouching, ask, calibrate, measure, tighten
+from slots.closing.vouching import Vouching, calibrate, measure, tighten
 from slots.features.exemplars import support_features, thumbnails
 from slots.features.source import FeatureSource
 from slots.head.decision import decide
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import AnswerShares, Prediction
+from slots.novelty.left_out.measures import CrossMeasures, learn_from_left_out
 from slots.novelty.slot_novelty import ModelNovelty, learn_novelty, measure_familiar
 from slots.progress import Progress
 from slots.shapes import Ids
@@ -79,6 +82,7 @@ def close_fit(
     config: ClosingConfig,
     progress: Progress,
     evidence: Evidence | None = None,
+    measures: CrossMeasures | None = None,
 ) -> Closed:
     """Close a fit: exact caps over the whole training set, and a set cover of the slots (see the module's head).
 
@@ -98,6 +102,8 @@ def close_fit(
         Told the progress.
     evidence : Evidence, optional
         What heads made in the same way answered to examples that trained nothing. Default: the held-out part is asked.
+    measures : CrossMeasures, optional
+        How novel such examples were to them. Default: the held-out part sets the scales and calibrates.
 
     Returns
     -------
@@ -107,15 +113,19 @@ def close_fit(
     fitted = np.setdiff1d(np.arange(len(y)), held_out)
     drawn = set_caps(data, fitted, held_out, config)
     # Before examples become slots.
-    novelty = learn_novelty(source, head, y, fitted=fitted, held_out=held_out, progress=progress)
+    if measures is None:
+        novelty = learn_novelty(source, head, y, fitted=fitted, held_out=held_out, progress=progress)
+    else:
+        novelty = learn_from_left_out(source, head, y, measures, fitted=fitted, progress=progress)
     matched_before = drawn.matched.copy()
     added, contradictions = add_missing(data, y, fitted, drawn, config)
+    smaller = config.vouch is not None and config.mode != "full" and allow_for_rare(data, fitted)
     vouching = _vouch(data, y, held_out, config, drawn.evidence or evidence)
     left_out = []
     if config.mode != "full":
         measure_precision(data, held_out)
         left_out = fold_in_by_parts(data, held_out)
-    if novelty is not None:
+    if novelty is not None and measures is None:
         novelty = measure_familiar(source, head, novelty, None if config.mode == "full" else held_out)
     remembered = support_features(source, head.centres, head.exemplars)
     has_images = source.featurizer.preprocessing.kind != "features"
@@ -124,7 +134,7 @@ def close_fit(
     unsure = np.flatnonzero(~matched_before | drawn.foreign)  # all others have matches, and of their own label alone
     if config.reach < 1:
         shrink_support(source, head, held_out, reach=config.reach, progress=progress)
-    if config.reach < 1 or len(held_out) or (vouching is not None and vouching.angle > 0):
+    if smaller or config.reach < 1 or len(held_out) or (vouching is not None and vouching.angle > 0):
         unsure = np.arange(len(y))  # caps became smaller since
     answers = answer(source, head, unsure, progress)
     labels[unsure] = answers.labels
@@ -138,17 +148,17 @@ def _vouch(
     data: Reference, y: npt.NDArray[np.int64], held_out: Ids, config: ClosingConfig, evidence: Evidence | None
 ) -> Vouching | None:
     """Shrink the caps as far as the evidence asks for."""
-    full = config.mode == "full"
+    full, open_share = config.mode == "full", config.open_share or 0.0
     if evidence is None:
         evidence = ask(data.source, data.head, y, held_out)
     vouching = None
     if config.vouch is not None and evidence.n:
         # Who tolerates wrong labels above a threshold cannot be promised fewer of them on new data.
         level = min(config.vouch, data.head.precision)
-        vouching = measure(evidence, level) if full else calibrate(evidence, level)
+        vouching = measure(evidence, level) if full else calibrate(evidence, level, open_share=open_share)
         if not full:
             # Slots made of single examples stay only where more can be vouched for with them than without.
-            alone = calibrate(evidence.of_trained(), vouching.level)
+            alone = calibrate(evidence.of_trained(), vouching.level, open_share=open_share)
             without = alone.shown >= vouching.shown and alone.n_matched >= vouching.n_matched
             vouching = alone if without else vouching
             tighten(data.head, vouching.angle)
@@ -248,8 +258,11 @@ def add_missing(
 
 def answer(source: FeatureSource, head: IncrementalNeuralHashing, ids: Ids, progress: Progress) -> Prediction:
     """The slots' answers to some examples of a source; ``progress("measuring", share)`` is told the progress."""
-    caps, parts = head.caps(), []
-    for rows in source.blocks(len(ids), columns=head.n_slots):
+    caps = head.caps()
+
+    def work(rows: slice) -> tuple[Tensor, ...]:
         progress("measuring", rows.stop / len(ids))
-        parts.append(decide(source(ids[rows]), caps))
-    return Prediction.concatenate(parts)
+        return tuple(map(torch.from_numpy, vars(decide(source(ids[rows]), caps)).values()))
+
+    found = source.each_block(len(ids), work, columns=head.n_slots)
+    return Prediction.concatenate([Prediction(*(column.numpy() for column in part)) for part in found])

@@ -39,6 +39,11 @@ class ClosingConfig:
         Share of the matched answers that shall be right on new data of the same kind, default 0.98. Examples that
         trained nothing decide how much smaller all precision caps must be for it (`slots.closing.vouching`). None, and
         the mode ``full``, leave the caps as the training data set them.
+    open_share : float in [0, 1), optional
+        Share of the examples that trained nothing which must stay unmatched for it, however right the matches are:
+        0.2, those that ``reach`` gives up included, where features are given or a frozen network makes them and
+        `AutoConfig` chooses the rest, since that network may have seen the examples in its own training and answer new
+        ones worse; else 0. Pass 0 for features of a network that has not.
     """
 
     mode: Literal["compact", "full"] = "compact"
@@ -48,12 +53,15 @@ class ClosingConfig:
     max_candidates: int = 500
     reach: float = 1.0
     vouch: float | None = 0.98
+    open_share: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.reach <= 1:
             raise UsageError(f"`reach` must lie in (0, 1], got {self.reach}. 0.8 gives up one match in five.")
         if self.vouch is not None and not 0 < self.vouch < 1:
             raise UsageError(f"`vouch` must lie in (0, 1), got {self.vouch}. 0.98 lets one match in fifty be wrong.")
+        if self.open_share is not None and not 0 <= self.open_share < 1:
+            raise UsageError(f"`open_share` must lie in [0, 1), got {self.open_share}. 0.2 leaves one in five open.")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from slots.closing.caps import Reference, fold_in
+from slots.closing.caps import Reference, fold_in, limits_of
 from slots.features.source import FeatureSource
 from slots.head.decision import decide
 from slots.head.exact_thresholds import PrecisionAccumulator
@@ -63,10 +63,7 @@ def fold_in_by_parts(data: Reference, held_out: Ids) -> list[LeftOut]:
     parts = np.array_split(np.random.default_rng(0).permutation(held_out), _PARTS) if head.precision == 1.0 else []
     limits = [torch.full_like(head.precision_thresholds, -1.0)]
     for part in parts:
-        accumulator = PrecisionAccumulator(head.weights.detach(), head.labels)
-        for _, features, labels in data.blocks(part, "held-out"):
-            accumulator.update(features, labels)
-        limits.append(accumulator.thresholds())
+        limits.append(limits_of(data, part, PrecisionAccumulator(head.weights.detach(), head.labels)))
     before = head.precision_thresholds
     fold_in(data, held_out)
     if not parts:

@@ -22,15 +22,17 @@ def drop_redundant(
     another (none at precision 1), and how many went.
     """
     head = data.head
-    covered: list[tuple[Tensor, Tensor]] = []
-    foreign = np.zeros(len(data.y), bool)
-    head.hits.zero_()
-    for part, features, labels in data.blocks(ids, "matching"):
+
+    def work(_first: int, part: Ids, features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         example, slot = matching_pairs(features, head.caps())
         own = labels[example] == head.labels[slot]
-        foreign[part[example[~own].cpu().numpy()]] = True
-        covered.append((torch.from_numpy(part).to(example.device)[example[own]], slot[own]))
-    example, slot = torch.cat([c[0] for c in covered]), torch.cat([c[1] for c in covered])
+        example = torch.from_numpy(part).to(example.device)[example]
+        return example[own], slot[own], example[~own]
+
+    head.hits.zero_()
+    example, slot, others = (torch.cat(it) for it in zip(*data.each_block(ids, "matching", work), strict=True))
+    foreign = np.zeros(len(data.y), bool)
+    foreign[others.cpu().numpy()] = True
     head.hits += torch.bincount(slot, minlength=head.n_slots)
     keep = needed.clone()
     for label in head.labels.unique():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slots.cover.greedy import greedy_set_cover
 from slots.cover.refined import refined_set_cover
+from slots.distributed import Ranks
 from slots.features.exemplars import nearest_members
 from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps
@@ -91,8 +92,9 @@ def cover_unmatched(
     added = 0
     for label in np.unique(y[tried.ids]):
         added += _cover_label(
-            head, tried, pairs, open_ids, matched=matched, settings=(int(label), min_gain, slack, refine_s)
-        )
+            head, tried, pairs, open_ids, matched=matched, settings=(int(label), min_gain, slack, refine_s),
+            ranks=source.ranks,
+        )  # fmt: skip
     itself = np.searchsorted(open_ids, tried.ids)
     selfless = ~np.isin(np.arange(len(tried.ids)), pairs[0][pairs[1] == itself[pairs[0]]])
     return added, tried.ids[selfless]
@@ -115,11 +117,16 @@ def _candidates(
     parts = []
     for i in range(0, len(ids), _CHUNK):
         accumulator = PrecisionAccumulator(unit[i : i + _CHUNK], labels[i : i + _CHUNK])
-        for rows in source.blocks(len(among), columns=max(head.n_slots, min(_CHUNK, len(ids)))):
-            progress("candidates", (i + _CHUNK * rows.stop / len(among)) / (len(ids) + _CHUNK))
+
+        def work(rows: slice, before: int = i, into: PrecisionAccumulator = accumulator) -> tuple[()]:
+            progress("candidates", (before + _CHUNK * rows.stop / len(among)) / (len(ids) + _CHUNK))
             part = rows if len(among) == len(y) else among[rows]
-            accumulator.update(source(part), targets[torch.as_tensor(part) if part is not rows else rows])
-        parts.append(accumulator.thresholds())
+            of = targets[torch.as_tensor(part) if part is not rows else rows]
+            into.update(source(part), of, first=rows.start)
+            return ()
+
+        source.each_block(len(among), work, columns=max(head.n_slots, min(_CHUNK, len(ids))))
+        parts.append(accumulator.thresholds(source.ranks))
     return _Candidates(ids, unit, labels, torch.cat(parts))
 
 
@@ -144,15 +151,17 @@ def _pairs(
         beta=head.beta,
     )
     targets = torch.from_numpy(y[open_ids]).to(tried.labels.device)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for rows in source.blocks(len(open_ids), columns=max(head.n_slots, len(tried.ids))):
+
+    def work(rows: slice) -> tuple[Tensor, ...]:
         progress("cover", rows.stop / len(open_ids))
         features = source(open_ids[rows])
         example, candidate = matching_pairs(features, caps)
         own = targets[rows][example] == tried.labels[candidate]
         scores = best_view(full_product(normalize(features.float()), tried.unit.T))[0]
         example, candidate = example[own], candidate[own]
-        found.append((candidate, example + rows.start, scores[example, candidate]))
+        return candidate, example + rows.start, scores[example, candidate]
+
+    found = source.each_block(len(open_ids), work, columns=max(head.n_slots, len(tried.ids)))
     candidates, places, values = (torch.cat(column).cpu().numpy() for column in zip(*found, strict=True))
     return candidates, places, values
 
@@ -165,6 +174,7 @@ def _cover_label(
     *,
     matched: npt.NDArray[np.bool_],
     settings: tuple[int, int, float, float],
+    ranks: Ranks,
 ) -> int:
     """Cover the unmatched examples of one label; returns the number of slots added."""
     label, min_gain, slack, refine_s = settings
@@ -178,7 +188,7 @@ def _cover_label(
     scores[np.searchsorted(mine, candidate), column] = score
     covers = torch.from_numpy(scores > -np.inf)
     if min_gain == 1:
-        picked = refined_set_cover(covers, time_budget_s=refine_s)
+        picked = ranks.from_first(lambda: refined_set_cover(covers, time_budget_s=refine_s))
     else:
         picked = greedy_set_cover(covers, min_gain=min_gain)
     chosen = picked.cpu().numpy()

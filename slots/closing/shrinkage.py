@@ -57,12 +57,14 @@ def shrink_support(
     of 4 or 7 swallows falls from 36 to 10 %.
     """
     ids = held_out if len(held_out) else np.arange(len(source))
-    found = [head.precision_thresholds.new_zeros(0).double()]
-    for rows in source.blocks(len(ids), columns=head.n_slots):
+
+    def work(rows: slice) -> tuple[Tensor]:
         progress("reach", rows.stop / len(ids))
         depth = support_depth(source, head, ids[rows])
-        found.append(depth[depth > 0])
-    depths = torch.cat(found).sort().values
+        return (depth[depth > 0],)
+
+    found = source.each_block(len(ids), work, columns=head.n_slots)
+    depths = torch.cat([head.precision_thresholds.new_zeros(0).double(), *(it for (it,) in found)]).sort().values
     if len(depths) == 0 or reach == 1:
         return 0.0
     angle = float(depths[min(len(depths) - 1, math.floor((1 - reach) * len(depths)))])

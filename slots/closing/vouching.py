@@ -14,81 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
-from torch import Tensor
 
-from slots.features.source import FeatureSource
-from slots.head.decision import exact_scores, matching_pairs
+from slots.closing.evidence import Evidence, Tally
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.rounding import strictly_below
-from slots.shapes import Ids
 
 _RISK = 0.1
 """Chance that a level that does not hold passes the test."""
 
 _ANGLES = 200  # candidates tried between no shrinking and no match
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What slots answered to examples that trained nothing, while their caps shrink.
-
-    Parameters
-    ----------
-    examples : int64 array of shape (pair,)
-        Which example, for each that a slot matches.
-    right : bool array of shape (pair,)
-        Whether the slot has its label.
-    depths : float64 array of shape (pair,)
-        Radians inside the precision cap, > 0.
-    support_depths : float64 array of shape (pair,)
-        Radians inside the support cap, > 0.
-    trained : bool array of shape (pair,)
-        Whether the slot was trained; otherwise it was added for examples that trained slots do not match.
-    n : int
-        Number of examples asked, matched or not.
-    """
-
-    examples: npt.NDArray[np.int64]
-    right: npt.NDArray[np.bool_]
-    depths: npt.NDArray[np.float64]
-    support_depths: npt.NDArray[np.float64]
-    trained: npt.NDArray[np.bool_]
-    n: int
-
-    def of_trained(self) -> Evidence:
-        """The same for the trained slots alone."""
-        kept = self.trained
-        columns = self.examples[kept], self.right[kept], self.depths[kept], self.support_depths[kept], kept[kept]
-        return Evidence(*columns, self.n)
-
-    def answers(self, angle: float) -> tuple[int, int]:
-        """Examples that are matched, and rightly, when all precision caps are smaller by an angle."""
-        fires = self.depths > angle
-        margin = np.minimum(self.depths - angle, self.support_depths)[fires]
-        examples, right = self.examples[fires], self.right[fires]
-        order = np.lexsort((-margin, examples))
-        first = np.unique(examples[order], return_index=True)[1]
-        return len(first), int(right[order][first].sum())
-
-    @classmethod
-    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
-        """That of several heads, each asked about other examples."""
-        parts = [*parts, cls.none()]
-        starts = np.cumsum([0, *(part.n for part in parts)])
-        return cls(
-            np.concatenate([part.examples + start for part, start in zip(parts, starts, strict=False)]),
-            np.concatenate([part.right for part in parts]),
-            np.concatenate([part.depths for part in parts]),
-            np.concatenate([part.support_depths for part in parts]),
-            np.concatenate([part.trained for part in parts]),
-            int(starts[-1]),
-        )
-
-    @classmethod
-    def none(cls) -> Evidence:
-        """That of no examples."""
-        return cls(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0), np.zeros(0), np.zeros(0, bool), 0)
+_FEW_WRONG = 8  # up to here the mean depth of all wrong matches says how fast they get fewer, beyond that of a quarter
 
 
 @dataclass(frozen=True)
@@ -104,8 +39,12 @@ class Vouching:
     n_checked, n_matched, n_right : int
         Examples asked, those then matched, and those rightly.
     shown : bool
-        Whether the level passed the test; otherwise there were too few examples, and the caps are such that none of
-        these was matched wrongly.
+        Whether the level passed the test; otherwise there were too few examples, and the caps are such that it is to
+        be expected (`calibrate`).
+    open_share : float in [0, 1), default 0.0
+        Share of the examples asked that had to stay unmatched.
+    left_open : int, default 0
+        Examples that stay unmatched for it, and that the level alone would have let match.
     """
 
     level: float
@@ -114,6 +53,8 @@ class Vouching:
     n_matched: int
     n_right: int
     shown: bool
+    open_share: float = 0.0
+    left_open: int = 0
 
     def __str__(self) -> str:
         found = f"{self.n_right:,} of {self.n_matched:,} matched answers right on {self.n_checked:,} held-out examples"
@@ -122,45 +63,7 @@ class Vouching:
         return f"too few held-out examples to show that matched answers are right at {self.level:.1%}: {found}"
 
 
-@torch.no_grad()
-def ask(source: FeatureSource, head: IncrementalNeuralHashing, y: npt.NDArray[np.int64], ids: Ids) -> Evidence:
-    """Ask slots about examples that trained nothing.
-
-    Parameters
-    ----------
-    source : FeatureSource
-        The data.
-    head : IncrementalNeuralHashing
-        With caps that know nothing of these examples.
-    y : int64 array of shape (example,)
-        Labels of the data.
-    ids : int64 array
-        The examples.
-    """
-    caps = head.caps()
-    found: list[tuple[Tensor, ...]] = []
-    for rows in source.blocks(len(ids), columns=head.n_slots):
-        features = source(ids[rows])
-        example, slot = matching_pairs(features, caps)
-        depth = torch.full((2, len(slot)), -math.inf, dtype=torch.float64, device=features.device)
-        for view in range(features.shape[1]):
-            pairs = example, torch.full_like(example, view), slot
-            here = torch.stack([
-                limit[slot].double().clamp(-1, 1).arccos() - exact_scores(features, axes, pairs).clamp(-1, 1).arccos()
-                for limit, axes in ((caps.precision, caps.weights), (caps.support, caps.centres))
-            ])  # fmt: skip
-            deeper = (here > 0).all(0) & (here[0] > depth[0])
-            depth = torch.where(deeper, here, depth)
-        labels = torch.from_numpy(y[ids[rows]]).to(slot.device)
-        right = labels[example] == caps.labels[slot]
-        found.append((example + rows.start, right, depth[0], depth[1], caps.pooled[slot]))
-    if not found:
-        return Evidence.none()
-    columns = [torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)]
-    return Evidence(columns[0], columns[1], columns[2], columns[3], columns[4], len(ids))
-
-
-def calibrate(evidence: Evidence, level: float) -> Vouching:
+def calibrate(evidence: Evidence, level: float, *, open_share: float = 0.0) -> Vouching:
     """The smallest shrinking at which held-out matches are right at a level.
 
     Parameters
@@ -169,6 +72,9 @@ def calibrate(evidence: Evidence, level: float) -> Vouching:
         From examples that trained nothing.
     level : float in (0, 1)
         Wanted share of right answers among the matched.
+    open_share : float in [0, 1), default 0.0
+        Share of the examples that must stay unmatched, however right the matches are: for features that may come from
+        a network which has seen these examples in its training, so that it answers them better than new ones.
 
     Returns
     -------
@@ -178,31 +84,39 @@ def calibrate(evidence: Evidence, level: float) -> Vouching:
     -----
     Learn then test (Angelopoulos et al., "Learn then Test", 2021): from the smallest caps to the largest, each is
     tested by the exact binomial tail of its errors at risk 0.1; the walk ends at the first that fails after one has
-    passed. Where there are too few matches to pass at all, caps shrink until no held-out example is matched wrongly.
+    passed. It must pass twice, with every example alike and with every class alike, since new data may hold more of the
+    classes that had few examples; weights count as so many equal ones as Kish's formula says.
+
+    Where there are too few matches to pass at all, the level need only be expected: of ``m`` matches ``w`` wrong,
+    ``w + t <= (1 - level) m``, with one more error than was seen, as in the control of false discoveries by knockoffs
+    (Barber and Candes 2015). Up to the deepest wrong match ``t`` is 1; further inside it falls exponentially, by the
+    mean depth of wrong matches (ours). Where no angle will do, nothing is matched. Where no example is matched wrongly,
+    caps stay if half of all are matched, or so many that one error more would do.
 
     Examples
     --------
     >>> depths = np.linspace(0.01, 1, 300)
-    >>> sure = Evidence(np.arange(300), depths > 0.1, depths, np.ones(300), depths > 0, 300)
+    >>> sure = Evidence(np.arange(300), depths > 0.1, depths, np.ones(300), depths > 0, np.zeros(300, int))
     >>> found = calibrate(sure, 0.95)
     >>> found.shown, found.angle < 0.1, found.n_right / found.n_matched > 0.95
     (True, True, True)
+    >>> half = calibrate(sure, 0.95, open_share=0.5)
+    >>> half.n_matched, half.left_open == found.n_matched - 150
+    (150, True)
     """
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie in (0, 1), got {level}. 0.98 lets one matched answer in fifty be wrong.")
-    spots = np.unique(np.quantile(evidence.depths, np.linspace(0, 1, _ANGLES))) if len(evidence.depths) else np.zeros(0)
-    passed = None
-    for angle in [*spots[::-1], 0.0]:
-        matched, right = evidence.answers(float(angle))
-        if _holds(matched, right, level):
-            passed = Vouching(level, float(angle), evidence.n, matched, right, shown=True)
-        elif passed is not None:
-            break
-    if passed is not None:
-        return passed
-    wrong = evidence.depths[~evidence.right]
-    angle = float(wrong.max()) if len(wrong) else 0.0
-    return Vouching(level, angle, evidence.n, *evidence.answers(angle), shown=False)
+    angle = _shown_angle(evidence, level)
+    if angle is None:
+        angle = _expected_angle(evidence, level)
+    most = math.floor((1 - open_share) * evidence.n + 1e-9)
+    if (before := evidence.answers(angle)[0]) > most:
+        angle = _angle_for(evidence, most)
+    shown = _holds(evidence.tallies(angle), level)
+    n_matched, n_right = evidence.answers(angle)
+    return Vouching(
+        level, angle, evidence.n, n_matched, n_right, shown=shown, open_share=open_share, left_open=before - n_matched
+    )
 
 
 def measure(evidence: Evidence, level: float) -> Vouching:
@@ -210,18 +124,67 @@ def measure(evidence: Evidence, level: float) -> Vouching:
 
     Examples
     --------
-    >>> half = Evidence(np.arange(100), np.arange(100) % 2 == 0, np.ones(100), np.ones(100), np.ones(100) > 0, 100)
-    >>> found = measure(half, 0.95)
+    >>> examples, ones = np.arange(100), np.ones(100)
+    >>> found = measure(Evidence(examples, examples % 2 == 0, ones, ones, ones > 0, examples % 4), 0.95)
     >>> found.shown, found.n_right, found.angle
     (False, 50, 0.0)
     """
-    matched, right = evidence.answers(0.0)
-    return Vouching(level, 0.0, evidence.n, matched, right, shown=_holds(matched, right, level))
+    return Vouching(level, 0.0, evidence.n, *evidence.answers(0.0), shown=_holds(evidence.tallies(0.0), level))
 
 
-def _holds(matched: int, right: int, level: float) -> bool:
-    """The exact binomial tail of the errors, at risk 0.1."""
-    return matched > 0 and bool(stats.binom.cdf(matched - right, matched, 1 - level) <= _RISK)
+def _shown_angle(evidence: Evidence, level: float) -> float | None:
+    """The last angle that passes on the way from the smallest caps to the largest."""
+    passed = None
+    for angle in _angles(evidence)[::-1]:
+        if _holds(evidence.tallies(angle), level):
+            passed = float(angle)
+        elif passed is not None:
+            break
+    return passed
+
+
+def _expected_angle(evidence: Evidence, level: float) -> float:
+    """The smallest angle at which the level is to be expected."""
+    wrong = np.sort(evidence.wrong_depths())
+    if not len(wrong):
+        return 0.0 if evidence.answers(0.0)[0] >= min(1 / (1 - level), evidence.n / 2) else math.inf
+    deepest = wrong[-1]
+    few = len(wrong) <= _FEW_WRONG
+    outermost = wrong[-max(1, len(wrong) // 4) :]
+    fall = float(wrong.mean() if few else (outermost - np.quantile(wrong, 0.75)).mean())
+    angles = np.concatenate([_angles(evidence), np.linspace(deepest, evidence.depths.max(), _ANGLES)])
+    for angle in np.unique(angles):
+        unseen = min(1.0, math.exp(-(angle - deepest) / max(fall, 1e-9)))
+        if all(it.matched > 0 and it.wrong + unseen <= (1 - level) * it.matched for it in evidence.tallies(angle)):
+            return float(angle)
+    return math.inf
+
+
+def _angle_for(evidence: Evidence, most: int) -> float:
+    """The smallest angle at which so many examples are matched, or fewer."""
+    depths = np.zeros(evidence.n)
+    np.maximum.at(depths, evidence.examples, evidence.depths)
+    return float(np.sort(depths)[::-1][most])
+
+
+def _angles(evidence: Evidence) -> npt.NDArray[np.float64]:
+    """Candidates, ascending: none, and where shares of the matches end."""
+    depths = evidence.depths
+    ends = np.quantile(depths, np.linspace(0, 1, _ANGLES)) if len(depths) else np.zeros(0)
+    return np.unique(np.concatenate([[0.0], ends]))
+
+
+def _holds(tallies: Sequence[Tally], level: float) -> bool:
+    """The exact binomial tail of the errors, at risk 0.1, in every weighing; with weights its continuous form."""
+    return all(it.matched > 0 and _tail(it, 1 - level) <= _RISK for it in tallies)
+
+
+def _tail(tally: Tally, share: float) -> float:
+    """Chance of so few errors or fewer where this share of answers is wrong."""
+    from scipy.special import betainc  # a third of a second, which only fits need
+
+    wrong, n = tally.wrong / tally.matched * tally.effective, tally.effective
+    return 1.0 if wrong >= n else 1.0 - float(betainc(wrong + 1, n - wrong, share))
 
 
 @torch.no_grad()

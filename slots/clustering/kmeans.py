@@ -9,18 +9,21 @@ thousand cost seconds; `seeded_slots.constrained_kmeans` keeps labelled examples
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
-from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor
 
 from slots.head.similarities import normalize
 from slots.progress import Progress
 from slots.rounding import add_by_owner_, full_product
 from slots.shapes import Features, Ids, SlotVectors
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans, MiniBatchKMeans
 
 SCORES_HELD = 1 << 24
 """Scores held at once in a pass over all inputs (64 MiB in float32)."""
@@ -97,7 +100,7 @@ def owners(rows: Rows, count: int, *, seed: int, minibatch: bool = False, starts
     -------
     int64 array of shape (example,)
     """
-    found = KMeans(count, n_init=starts, random_state=seed) if starts else _estimator(count, seed, minibatch=minibatch)
+    found = _estimator(count, seed, minibatch=minibatch, starts=starts)
     return np.asarray(found.fit(rows).labels_, np.int64)
 
 
@@ -124,7 +127,13 @@ def by_size(ids: Ids, sizes: npt.NDArray[np.float64] | None = None) -> Ids:
     return np.asarray(np.argsort(np.argsort(-np.bincount(ids, sizes), kind="stable"))[ids], np.int64)
 
 
-def _estimator(count: int, seed: int, *, minibatch: bool) -> KMeans | MiniBatchKMeans:
+def _estimator(
+    count: int, seed: int, *, minibatch: bool = False, starts: int | None = None
+) -> KMeans | MiniBatchKMeans:
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # here, since answering needs none of it
+
+    if starts:
+        return KMeans(count, n_init=starts, random_state=seed)
     if minibatch:
         return MiniBatchKMeans(count, batch_size=_BATCH, n_init=1, max_iter=30, random_state=seed)
     return KMeans(count, n_init=1, max_iter=10, random_state=seed)

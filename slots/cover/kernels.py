@@ -63,6 +63,17 @@ lowest_bit: Any = intrinsic(_lowest_bit)
 
 
 @compiled
+def open_counts(rows: Words, uncovered: Words) -> Ints:
+    """How many open examples each of bit-packed rows covers."""
+    n, width = rows.shape
+    counts = np.zeros(n, np.int64)
+    for i in range(n):
+        for w in range(width):
+            counts[i] += count_bits(rows[i, w] & uncovered[w])
+    return counts
+
+
+@compiled
 def greedy_rows(rows: Words, uncovered: Words, min_gain: int, max_slots: int, target: int) -> tuple[Ints, Ints]:
     """Exact greedy set cover of bit-packed rows; marks what it covers in ``uncovered``.
 

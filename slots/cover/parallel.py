@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from slots.distributed import ALONE, Ranks
+
 _ROUNDS_BETWEEN_LOOKS = 4  # a look costs a round trip to the device; rounds after the last one change nothing
 
 
@@ -24,6 +26,7 @@ def greedy_rounds(
     n_candidates: int,
     n_examples: int,
     min_gain: int = 1,
+    ranks: Ranks = ALONE,
 ) -> tuple[Int[Tensor, " slot"], Int[Tensor, " slot"]]:
     """Greedy set cover of (candidate, example) pairs, on whatever device they are.
 
@@ -35,6 +38,8 @@ def greedy_rounds(
         Candidates over all blocks (count).
     min_gain : int, default 1
         Uncovered examples a pick must cover (count, >= 1).
+    ranks : Ranks, default ALONE
+        Processes that each hold examples of their own, and the pairs of these; all number the candidates alike.
 
     Returns
     -------
@@ -46,10 +51,10 @@ def greedy_rounds(
     Notes
     -----
     A round costs two integer reductions over the pairs that are still open; integers make them independent of the
-    order in which the device adds.
+    order in which the device adds. Several processes add theirs up twice a round: one number a candidate.
     """
     device = candidates.device
-    if len(candidates) == 0:
+    if not int(ranks.total(torch.tensor([len(candidates)]))):
         return (torch.zeros(0, dtype=torch.long, device=device),) * 2
     gain_at_pick = torch.zeros(n_candidates, dtype=torch.long, device=device)
     reversed_ids = torch.arange(n_candidates - 1, -1, -1, device=device)
@@ -59,18 +64,19 @@ def greedy_rounds(
         for _ in range(_ROUNDS_BETWEEN_LOOKS):
             gains = torch.zeros(n_candidates, dtype=torch.long, device=device)
             gains.scatter_add_(0, candidates, uncovered[examples].long())
+            gains = ranks.total(gains)
             keys = torch.where(gains >= min_gain, gains * n_candidates + reversed_ids, -1)
             bids = torch.where(uncovered[examples], keys[candidates], -1)
             best = torch.full((n_examples,), -1, dtype=torch.long, device=device)
             best.scatter_reduce_(0, examples, bids, "amax")
             wins = torch.zeros(n_candidates, dtype=torch.long, device=device)
             wins.scatter_add_(0, candidates, ((bids >= 0) & (bids == best[examples])).long())
-            picked = (keys >= 0) & (wins == gains)
+            picked = (keys >= 0) & (ranks.total(wins) == gains)
             gain_at_pick = torch.where(picked, gains, gain_at_pick)
             winner = n_candidates - 1 - best.clamp_min(0) % n_candidates
             uncovered &= ~((best >= 0) & picked[winner])  # a pick is the best at all it covers
         useful = uncovered[examples] & (gains >= min_gain)[candidates]
-        if not bool(useful.any()):
+        if not bool(ranks.total(useful.any().long())):
             break
         still_open = uncovered[examples]
         candidates, examples = candidates[still_open], examples[still_open]

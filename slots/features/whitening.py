@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from slots.shapes import Labels
 
+_BLOCK = 1 << 25
+"""Numbers in double precision held at once: 256 MiB."""
+
 
 @dataclass(frozen=True)
 class ClassSums:
@@ -59,17 +62,22 @@ class ClassSums:
         labels : int64 tensor of shape (example,)
             Label of each row.
         """
-        wide = rows.double()
         classes, place = labels.unique(return_inverse=True)
         sums = torch.zeros(len(classes), rows.shape[1], dtype=torch.float64, device=rows.device)
         # A loop over classes keeps the order of summing, and so the bits, the same on every device.
         order = place.argsort(stable=True)
         sizes = torch.bincount(place, minlength=len(classes)).tolist()
         for i, members in enumerate(order.split(sizes)):
-            sums[i] = wide[members].sum(0)
+            sums[i] = rows[members].double().sum(0)
         means = sums / torch.tensor(sizes, dtype=torch.float64, device=rows.device)[:, None]
-        inner = wide - means[place]
-        return cls(wide.mean(0), inner.T @ inner, len(rows), len(classes))
+        total, scatter = torch.zeros_like(sums[0]), sums.new_zeros(rows.shape[1], rows.shape[1])
+        step = max(1, _BLOCK // rows.shape[1])
+        for start in range(0, len(rows), step):  # in double precision all rows would take twice their own memory
+            wide = rows[start : start + step].double()
+            inner = wide - means[place[start : start + step]]
+            total += wide.sum(0)
+            scatter += inner.T @ inner
+        return cls(total / len(rows), scatter, len(rows), len(classes))
 
 
 class Whitening(nn.Module):

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Int
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from slots.clustering.kmeans import nearest_slots
@@ -112,6 +111,8 @@ def _classes(base: BridgedSlots, given: Ids, n_known: int) -> Ids:
 
 def _worth(given: Ids) -> Worth:
     """The evidence of a level times its agreement with the labels: the adjusted Rand index on the labelled inputs."""
+    from sklearn.metrics import adjusted_rand_score
+
     known = given >= 0
     return lambda it: it.evidence * max(0.0, float(adjusted_rand_score(given[known], it.groups[known])))
 

@@ -9,7 +9,6 @@ from itertools import repeat
 
 import numpy as np
 import torch
-from sklearn.metrics import adjusted_rand_score
 
 from slots.clustering.kmeans import blocks
 from slots.graph.louvain import Edges, local_moving, louvain_of_edges, numbered
@@ -198,6 +197,8 @@ class _Sweep:
         return louvain_of_edges(edges, resolution, np.random.default_rng(self.seed))
 
     def _stability(self, parts: Sequence[Ids]) -> float:
+        from sklearn.metrics import adjusted_rand_score
+
         found = np.full((2, len(self.unit)), -1)
         for i, (kept, (_, of_input), groups) in enumerate(zip(self.kept, self.samples, parts, strict=True)):
             found[i, kept] = groups[of_input]

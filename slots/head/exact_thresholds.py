@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from slots.distributed import ALONE, Ranks
 from slots.head.similarities import best_view, normalize
 from slots.head.thresholds import precision_thresholds
 from slots.rounding import FLOAT32_GAP, full_product, strictly_above
@@ -17,6 +18,8 @@ Blocks = Callable[[], Iterator[tuple[ViewFeatures, Labels]]]
 """Starts a pass over a reference set: blocks of view features with their labels."""
 
 _RIVALS = 4  # other-label examples kept a slot; more than one because float32 may order near ties wrongly
+_LAST = 0xFFFFFFFF  # places of examples fit into the lower half of a key
+_NONE = -0x7F800001 << 32  # key of minus infinity, behind all others of it
 _PASS_FLOATS = 1 << 26  # scores held at once when precision < 1: 256 MB
 
 
@@ -24,7 +27,8 @@ class PrecisionAccumulator:
     """Precision thresholds at ``precision = 1`` over blocks, exact to float64 rounding.
 
     For each slot the few most similar views of other labels are kept with their features; the score that decides is
-    computed from them in float64. So the result does not depend on block sizes, threads or devices.
+    computed from them in float64. So the result does not depend on block sizes, threads, devices or processes; of equal
+    scores those of the first examples are kept.
 
     Parameters
     ----------
@@ -44,11 +48,19 @@ class PrecisionAccumulator:
     def __init__(self, weights: SlotVectors, labels: SlotLabels) -> None:
         self._weights, self._labels = weights, labels
         n, feature = weights.shape
-        self._scores = torch.full((_RIVALS, n), -math.inf, device=weights.device)
+        self._keys = torch.full((_RIVALS, n), _NONE, device=weights.device)
         self._rows = torch.zeros(_RIVALS, n, feature, device=weights.device)
+        self._seen = 0
 
     @torch.no_grad()
-    def update(self, features: ViewFeatures, labels: Labels, best: tuple[Tensor, Tensor] | None = None) -> None:
+    def update(
+        self,
+        features: ViewFeatures,
+        labels: Labels,
+        best: tuple[Tensor, Tensor] | None = None,
+        *,
+        first: int | None = None,
+    ) -> None:
         """Take in a block.
 
         Parameters
@@ -59,25 +71,46 @@ class PrecisionAccumulator:
             Label of each example.
         best : pair of tensors of shape (example, slot), optional
             `best_view` of the scores, where the caller has it already.
+        first : int, optional
+            Place of the block's first example among all, where other processes take in other blocks. Default: behind
+            those taken in before.
         """
+        first = self._seen if first is None else first
+        self._seen = first + len(features)
         if len(features) == 0 or len(self._labels) == 0:
             return
         scores, views = best_view(full_product(normalize(features.float()), self._weights.T)) if best is None else best
         foreign = scores.masked_fill(labels[:, None] == self._labels, -math.inf)
-        top, example = foreign.topk(min(_RIVALS, len(foreign)), dim=0)
+        keys, example = _keys(foreign, first).topk(min(_RIVALS, len(foreign)), dim=0)
         rows = features[example, views.gather(0, example)].float()
-        scores, order = torch.cat([self._scores, top]).topk(_RIVALS, dim=0)
+        self._keys, order = torch.cat([self._keys, keys]).topk(_RIVALS, dim=0)
         self._rows = torch.cat([self._rows, rows]).gather(0, order[..., None].expand(-1, -1, rows.shape[-1]))
-        self._scores = scores
 
-    def thresholds(self) -> Thresholds:
-        """Return float32 thresholds strictly above every other-label score seen; -1 where there was none."""
+    def thresholds(self, ranks: Ranks = ALONE) -> Thresholds:
+        """Return float32 thresholds strictly above every other-label score seen, by any process; -1 where none was."""
         exact = (normalize(self._rows.double()) * normalize(self._weights.double())).sum(-1)
-        exact = exact.masked_fill(self._scores == -math.inf, -math.inf).amax(0)
+        everyone = [torch.stack(row) for row in zip(*ranks.gather([self._keys, exact]), strict=True)]
+        keys, order = everyone[0].flatten(0, 1).topk(_RIVALS, dim=0)
+        scores = _scores(keys)
+        exact = everyone[1].flatten(0, 1).gather(0, order).masked_fill(scores == -math.inf, -math.inf).amax(0)
         # Where all that were kept tie within float32 error, a higher one may have been left out.
-        crowded = self._scores[-1] > self._scores[0] - 2 * FLOAT32_GAP
+        crowded = scores[-1] > scores[0] - 2 * FLOAT32_GAP
         exact = torch.where(crowded, exact + FLOAT32_GAP, exact)
-        return torch.where(exact == -math.inf, torch.full_like(self._scores[0], -1.0), strictly_above(exact))
+        return torch.where(exact == -math.inf, torch.full_like(scores[0], -1.0), strictly_above(exact))
+
+
+def _keys(scores: Tensor, first: int) -> Tensor:
+    """Float32 scores of shape (example, slot) as int64 numbers of the same order, the first of equal ones largest."""
+    bits = scores.float().contiguous().view(torch.int32)
+    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()  # numbers whose order is that of the floats
+    places = torch.arange(first, first + len(scores), device=scores.device)
+    return (ordered << 32) + (_LAST - places)[:, None]
+
+
+def _scores(keys: Tensor) -> Tensor:
+    """The scores in `_keys`."""
+    ordered = (keys >> 32).int()
+    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
 
 
 @torch.no_grad()

@@ -56,6 +56,28 @@ def normalize(x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch featu
     return x / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
+def feature_lengths(x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch"]:
+    """Euclidean lengths of rows of any scale, in float32: finite for finite rows.
+
+    Parameters
+    ----------
+    x : float tensor of shape (..., feature)
+        Any finite values.
+
+    Returns
+    -------
+    float32 tensor of shape (...)
+        At most the largest float32, and that where a length lies beyond.
+
+    Examples
+    --------
+    >>> feature_lengths(torch.tensor([[3.0, 4.0], [3e30, 4e30]]))
+    tensor([5.0000e+00, 5.0000e+30])
+    """
+    wide: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    return wide.clamp_max(torch.finfo(torch.float32).max).float()
+
+
 def inverse_lengths(vectors: SlotVectors, *, at_once: int) -> Float[Tensor, " slot"]:
     """One over the length of each row, in float64; 1 for a zero row.
 

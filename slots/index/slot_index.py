@@ -33,7 +33,7 @@ class SlotIndex:
     backend : {"auto", "torch", "faiss"}
         Who proposes pairs; the exact rule decides on them. ``"torch"``: a bound in a few dimensions
         (`slots.index.cap_bound`). ``"faiss"``: a flat FAISS index. ``"auto"``: torch, which was the quicker of the two
-        on CPU wherever it was measured (``docs/index.md``).
+        on CPU wherever it was measured (``docs/matching.md``).
     approximate : {"ivf", "hnsw"}, optional
         Let FAISS propose from an index that misses some pairs: what it finds still passes the exact rule, what it
         misses is lost. `recall` measures how much. Default: nothing is missed.

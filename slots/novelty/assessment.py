@@ -64,8 +64,11 @@ def assess_scores(
     calibration: npt.NDArray[np.float64],
     *,
     rate: float,
+    alike: npt.NDArray[np.float64] | None = None,
 ) -> Novelty:
     """Split conformal p-values and decisions of scores; all but the calibration of shape (example,).
+
+    With other calibration scores, where every class comes as often as another, the larger p-value of both holds.
 
     Raises
     ------
@@ -74,4 +77,6 @@ def assess_scores(
     """
     check_rate(rate, len(calibration))
     chances = p_values(scores, calibration)
+    if alike is not None and len(alike):
+        chances = np.maximum(chances, p_values(scores, alike))
     return Novelty(scores, chances, chances <= rate * (1 + 1e-12), nearest, reasons)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +14,7 @@ from slots.clustering.kmeans import spherical_means
 from slots.head.similarities import normalize
 from slots.novelty.classes_left_out import folds, foreign_kinds, halfway
 from slots.novelty.gaussians import ClassGaussians, fit_gaussians
+from slots.novelty.left_out.sizes import alike, known_of, thinned, uneven
 from slots.novelty.weighting import Values, WeightedScore, fit_score
 from slots.progress import silent
 from slots.shapes import Features, Ids, SlotVectors
@@ -99,7 +101,9 @@ def fit_classes(features: Features, labels: Ids, *, n_prototypes: int, seed: int
     return FamiliarClasses(rows, fit_gaussians(features, known), float(norms.log().median()))
 
 
-def fit_weights(features: Features, labels: Ids, *, n_prototypes: int, seed: int) -> WeightedScore:
+def fit_weights(
+    features: Features, labels: Ids, *, n_prototypes: int, seed: int
+) -> tuple[WeightedScore, npt.NDArray[np.float64]]:
     """Tails and weights of the measures, from examples that had no part in making them.
 
     Parameters
@@ -115,7 +119,10 @@ def fit_weights(features: Features, labels: Ids, *, n_prototypes: int, seed: int
 
     Returns
     -------
-    WeightedScore
+    score : WeightedScore
+    alike : float64 array of shape (some,)
+        Scores of familiar examples where every class comes as often as another (`slots.novelty.left_out.sizes`); none
+        where all have about as many examples.
 
     Notes
     -----
@@ -125,14 +132,23 @@ def fit_weights(features: Features, labels: Ids, *, n_prototypes: int, seed: int
     new from familiar (`slots.novelty.weighting`). With one class there is nothing to leave out, and all weights are
     equal.
     """
-    familiar, new, between = [], [], []
+    familiar, new, between, known = [], [], [], []
     rng = np.random.default_rng(seed)
     for learned, kept, left in folds(labels, rng):
         made = fit_classes(features[learned], labels[learned], n_prototypes=n_prototypes, seed=seed)
         familiar.append(_values(made, features[kept]))
         new.append(_values(made, features[left]))
         between.append(_values(made, halfway(features[kept], labels[kept], rng)))
-    return fit_score(np.concatenate(familiar), foreign_kinds(new, between))
+        known.append(known_of(labels, learned, kept))
+    score = fit_score(np.concatenate(familiar), foreign_kinds(new, between))
+    sizes = np.unique(labels, return_counts=True)[1]
+    if not uneven(sizes):
+        return score, np.zeros(0)
+    for learned, kept in thinned(labels, rng):
+        made = fit_classes(features[learned], labels[learned], n_prototypes=n_prototypes, seed=seed)
+        familiar.append(_values(made, features[kept]))
+        known.append(known_of(labels, learned, kept))
+    return score, alike(score(np.concatenate(familiar))[0], np.concatenate(known), sizes)
 
 
 def _values(made: FamiliarClasses, features: Features) -> Values:

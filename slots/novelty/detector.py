@@ -62,6 +62,9 @@ class NoveltyDetector:
     metric : NoveltyMetric
     calibration : float64 array of shape (calibration example,)
         Scores of held-out familiar examples, ascending.
+    alike : float64 array of shape (some,)
+        Scores of familiar examples where every class comes as often as another, ascending; none without labels, where
+        all classes have about as many examples, and after `calibrate`.
 
     Notes
     -----
@@ -106,7 +109,7 @@ class NoveltyDetector:
         check_rate(false_alarm_rate, 10**9)
         self.n_prototypes, self.false_alarm_rate = n_prototypes, false_alarm_rate
         self.shares, self.shrinkage, self.seed = shares, shrinkage, seed
-        self.calibration = np.zeros(0)
+        self.calibration, self.alike = np.zeros(0), np.zeros(0)
         self._classes: tuple[FamiliarClasses, WeightedScore] | None = None
 
     def fit(self, x: npt.ArrayLike | Tensor, y: npt.ArrayLike | Tensor | None = None) -> NoveltyDetector:
@@ -135,11 +138,12 @@ class NoveltyDetector:
         if len(features) < 10:
             raise DataError(f"`x` must have at least 10 rows, got {len(features)}. Give more familiar examples.")
         order = np.random.default_rng(self.seed).permutation(len(features))
-        self._classes = None
+        self._classes, self.alike = None, np.zeros(0)
         if y is not None and self.shares is None:
             split = int(0.8 * len(order))
             self._learn_classes(features[torch.from_numpy(order[:split])], _labels(y, len(features))[order[:split]])
-            return self.calibrate(features[torch.from_numpy(order[split:])])
+            self.calibration = np.sort(self.predict(features[torch.from_numpy(order[split:])]))
+            return self
         placing, scaling, calibrating = np.split(order, [int(0.7 * len(order)), int(0.8 * len(order))])
         placed, scaled = features[torch.from_numpy(placing)], features[torch.from_numpy(scaling)]
         metric = self._place(placed, x.device if isinstance(x, Tensor) else placed.device)
@@ -151,7 +155,7 @@ class NoveltyDetector:
 
     def _learn_classes(self, features: Tensor, labels: Ids) -> None:
         known = fit_classes(features, labels, n_prototypes=self.n_prototypes, seed=self.seed)
-        score = fit_weights(features, labels, n_prototypes=self.n_prototypes, seed=self.seed)
+        score, self.alike = fit_weights(features, labels, n_prototypes=self.n_prototypes, seed=self.seed)
         self.prototypes, self._classes = known.prototypes, (known, score)
 
     def _shares(self, width: int) -> Shares:
@@ -185,7 +189,7 @@ class NoveltyDetector:
         NoveltyDetector
             This one.
         """
-        self.calibration = np.sort(self.predict(x))
+        self.calibration, self.alike = np.sort(self.predict(x)), np.zeros(0)
         return self
 
     @property
@@ -237,7 +241,9 @@ class NoveltyDetector:
             values, nearest = self._measured(x)
             scores, measures = self._classes[1](values)
             reasons = np.array(MEASURES)[measures]
-            return assess_scores(scores, reasons, nearest, self.calibration, rate=self.false_alarm_rate)
+            return assess_scores(
+                scores, reasons, nearest, self.calibration, rate=self.false_alarm_rate, alike=self.alike
+            )
         return assess_distances(self._distances(x), self.metric, self.calibration, rate=self.false_alarm_rate)
 
     def _measured(self, x: npt.ArrayLike | Tensor) -> tuple[npt.NDArray[np.float64], Ids]:

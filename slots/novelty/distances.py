@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slots.head.similarities import normalize
 from slots.kept import Kept
+from slots.novelty.gaussians import along_rows
 from slots.novelty.k_flats import Flats, nearest_flat
 from slots.shapes import SlotVectors, ViewFeatures
 
@@ -126,16 +127,20 @@ class NoveltyMetric:
         """
         n, feature = residuals.shape
         wide = residuals.double()
-        covariance = wide.T @ wide / max(1, n)
-        values, vectors = torch.linalg.eigh(covariance)
-        mean = float(values.clamp_min(0).mean()) or 1.0
-        kept = feature if feature <= _FULL_BASIS else _LOW_BASIS
-        left = float(values[: feature - kept].clamp_min(0).mean()) if kept < feature else 0.0
+        values, vectors = along_rows(wide) if 0 < 2 * n <= feature else torch.linalg.eigh(wide.T @ wide / max(1, n))
+        there = len(values)  # along other directions nothing varies
+        mean = float(values.clamp_min(0).mean()) * (there / feature) or 1.0
+        kept = min(there, feature if feature <= _FULL_BASIS else _LOW_BASIS)
+        left = (
+            float(values[: there - kept].clamp_min(0).mean()) * ((there - kept) / (feature - kept))
+            if kept < there
+            else 0.0
+        )
         median = float(norms.double().clamp_min(1e-12).log().median()) if n else 0.0
         return NoveltyMetric(
             # As it lies when it is loaded: the last bits of products depend on that.
-            basis=vectors[:, feature - kept :].float().contiguous(),
-            inverse_scales=(values[feature - kept :].clamp_min(0) + shrinkage * mean).rsqrt().float(),
+            basis=vectors[:, there - kept :].float().contiguous(),
+            inverse_scales=(values[there - kept :].clamp_min(0) + shrinkage * mean).rsqrt().float(),
             residual_inverse_scale=(left + shrinkage * mean) ** -0.5 if kept < feature else 0.0,
             median_log_norm=median,
         )

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import torch
 from jaxtyping import Float
-from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from slots.shapes import Features, Labels
@@ -128,6 +127,8 @@ def fit_gaussians(features: Features, labels: Labels) -> ClassGaussians:
         Of at most 1,024 features every direction is kept, of more the 512 along which the examples vary most, and one
         variance for the rest.
     """
+    from sklearn.covariance import ledoit_wolf_shrinkage  # here, since answering needs none of it
+
     n, width = features.shape
     rows = features.double()
     mean = rows.mean(0)
@@ -139,7 +140,8 @@ def fit_gaussians(features: Features, labels: Labels) -> ClassGaussians:
     freedom = max(1, n - len(counts))
     shrinkage = float(ledoit_wolf_shrinkage(within.cpu().numpy(), assume_centered=True)) if n > 1 else 1.0
     variance = float(within.square().sum()) / (freedom * width) or float(gap.square().mean()) or 1.0
-    plane = _main_plane(gap) if width > _FULL else None
+    few = 2 * n <= width  # then all means and examples lie in a plane
+    plane = along_rows(gap)[1] if few else _main_plane(gap) if width > _FULL else None
     inner = within if plane is None else within @ plane
     covariance = (1 - shrinkage) * inner.T @ inner / freedom
     values, vectors = torch.linalg.eigh(covariance)
@@ -160,6 +162,33 @@ def fit_gaussians(features: Features, labels: Labels) -> ClassGaussians:
         places=(places @ turned.T)[:, :separating],
         between=strength[:separating].square(),
     )
+
+
+def along_rows(rows: Float[Tensor, "example feature"]) -> tuple[Tensor, Tensor]:
+    """The directions along which few rows lie: what their covariance's eigenvectors are, found quicker.
+
+    Parameters
+    ----------
+    rows : float64 tensor of shape (example, feature)
+        At least one.
+
+    Returns
+    -------
+    values : float64 tensor of shape (direction,)
+        Mean square of the rows along each, ascending; along all others it is 0. At least one direction.
+    vectors : float64 tensor of shape (feature, direction)
+        Orthonormal columns.
+
+    Examples
+    --------
+    >>> values, vectors = along_rows(torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, -4.0]], dtype=torch.float64))
+    >>> values.tolist(), vectors.abs().T.tolist()
+    ([2.0, 8.0], [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    """
+    _, lengths, vectors = torch.linalg.svd(rows, full_matrices=False)
+    values = lengths.square() / len(rows)
+    there = max(1, int((values > _TINY**2 * values[0]).sum()))
+    return values[:there].flip(0), vectors[:there].flip(0).T
 
 
 def _main_plane(gap: Tensor) -> Tensor:

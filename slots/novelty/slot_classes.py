@@ -1,4 +1,4 @@
-"""What the classes of a fit add to a model's novelty, beside the distances from its slots."""
+"""The scales of a model's distances from its slots, and what the classes of a fit add to them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.novelty.classes_left_out import FOLDS, foreign_kinds, halfway
+from slots.head.similarities import feature_lengths, normalize
+from slots.novelty.classes_left_out import FOLDS, Kinds, halfway
 from slots.novelty.distances import Distances, NoveltyMetric, distances
 from slots.novelty.gaussians import ClassGaussians, fit_gaussians
 from slots.novelty.tails import Tails
 from slots.novelty.weighting import Values, WeightedScore, fit_score, weighted
+from slots.progress import Progress
 from slots.shapes import Ids, ViewFeatures
 
 MEASURES = ("angle", "pattern", "size", "class", "class")
@@ -25,6 +27,8 @@ MEASURES = ("angle", "pattern", "size", "class", "class")
 energy (`slots.novelty.gaussians`)."""
 
 _STORED = ("mean", "whitening", "places", "between")
+_METRIC_EXAMPLES = 20_000
+_SHRINKAGE = 0.05
 _EXAMPLES = 20_000  # that the Gaussians are made of
 _FOLD_EXAMPLES = 5_000  # in each fold, which gives weights alone
 _FOREIGN = 1_000  # examples of classes left out in each fold
@@ -92,6 +96,44 @@ class SlotClasses:
         return SlotClasses(ClassGaussians(mean, None, whitening, 0.0, places, between), combine)
 
 
+def slot_metric(
+    source: FeatureSource, head: IncrementalNeuralHashing, fitted: Ids, progress: Progress
+) -> NoveltyMetric:
+    """How far examples lie from their nearest slots, direction by direction; without tails.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The training data.
+    head : IncrementalNeuralHashing
+        The slots.
+    fitted : int64 array
+        Examples that training saw.
+    progress : callable
+        ``progress("novelty", share)``, told the progress.
+
+    Returns
+    -------
+    NoveltyMetric
+    """
+    ids = fitted[:: max(1, -(-len(fitted) // _METRIC_EXAMPLES))]
+
+    def work(rows: slice) -> tuple[Tensor, Tensor]:
+        progress("novelty", rows.stop / len(ids))
+        features = source(ids[rows]).float()
+        unit = normalize(features)
+        scores = (unit @ head.centres.T).flatten(1)
+        best = scores.argmax(1)
+        view = best // head.n_slots
+        here = unit[torch.arange(len(unit), device=unit.device), view]
+        return here - head.centres[best % head.n_slots], feature_lengths(features[:, 0])
+
+    residuals, norms = (
+        torch.cat(it) for it in zip(*source.each_block(len(ids), work, columns=head.n_slots), strict=True)
+    )
+    return NoveltyMetric.of(residuals, norms, shrinkage=_SHRINKAGE)
+
+
 def measured(features: ViewFeatures, found: Distances, gaussians: ClassGaussians) -> Values:
     """The measures named by `MEASURES`, of shape (example, measure).
 
@@ -143,26 +185,55 @@ def learn_classes(
     For the weights a quarter of the classes is left out at a time, their slots with them, as
     `slots.novelty.class_detector` does; the examples of ``scaling`` of the other classes are familiar.
     """
-    gaussians = _gaussians(source, y, _some(fitted, _EXAMPLES)).separating()
-    rng = np.random.default_rng(0)
-    familiar, new, between = [], [], []
-    few = _some(fitted, _FOLD_EXAMPLES)
+    gaussians = class_gaussians(source, y, fitted)
+    rng, parts = np.random.default_rng(0), list[Kinds]()
     for known in _known_classes(y[fitted], rng):
         kept = scaling[np.isin(y[scaling], known)]
-        slots = torch.isin(head.labels, torch.from_numpy(known).to(head.labels.device))
-        learned, left = few[np.isin(y[few], known)], fitted[~np.isin(y[fitted], known)]
-        if len(kept) < 2 or not bool(slots.any()) or len(np.unique(y[learned])) < 1 or len(left) == 0:
-            continue
-        made, centres = _gaussians(source, y, learned).separating(), head.centres[slots]
-        familiar.append(_values(source, kept, centres, metric, made))
-        new.append(_values(source, rng.permutation(left)[:_FOREIGN], centres, metric, made))
-        middle = halfway(source(kept), y[kept], rng)
-        between.append(measured(middle, distances(middle, centres, metric), made))
-    own = _values(source, scaling, head.centres, metric, gaussians)
-    if not familiar:
-        return SlotClasses(gaussians, fit_score(own))
-    weights = fit_score(np.concatenate(familiar), foreign_kinds(new, between)).weights
-    return SlotClasses(gaussians, weighted(own, weights))
+        parts.append(without_classes(source, head, metric, y, known, fitted=fitted, kept=kept, rng=rng))
+    own = measures_of(source, scaling, head.centres, metric, gaussians)
+    weights = Kinds.joined(parts).weights()
+    return SlotClasses(gaussians, fit_score(own) if weights is None else weighted(own, weights))
+
+
+def without_classes(
+    source: FeatureSource,
+    head: IncrementalNeuralHashing,
+    metric: NoveltyMetric,
+    y: Ids,
+    known: Ids,
+    *,
+    fitted: Ids,
+    kept: Ids,
+    rng: np.random.Generator,
+) -> Kinds:
+    """Measures of familiar and of foreign examples where only some of the classes are known.
+
+    Parameters
+    ----------
+    source, head, metric, y
+        As in `learn_classes`.
+    known : int64 array of shape (class,)
+        The classes that are not left out.
+    fitted, kept : int64 arrays
+        Examples that training saw, and those of the known classes that it did not see.
+    rng : numpy Generator
+        Draws foreign examples.
+
+    Returns
+    -------
+    Kinds
+        Of no examples where there are too few.
+    """
+    few = _some(fitted, _FOLD_EXAMPLES)
+    slots = torch.isin(head.labels, torch.from_numpy(known).to(head.labels.device))
+    learned, left = few[np.isin(y[few], known)], fitted[~np.isin(y[fitted], known)]
+    if len(kept) < 2 or not bool(slots.any()) or len(np.unique(y[learned])) < 1 or len(left) == 0:
+        return Kinds.none()
+    made, centres = _gaussians(source, y, learned).separating(), head.centres[slots]
+    familiar = measures_of(source, kept, centres, metric, made)
+    new = measures_of(source, rng.permutation(left)[:_FOREIGN], centres, metric, made)
+    middle = halfway(source(kept), y[kept], rng)
+    return Kinds(familiar, new, measured(middle, distances(middle, centres, metric), made))
 
 
 def _known_classes(labels: Ids, rng: np.random.Generator) -> list[Ids]:
@@ -172,16 +243,22 @@ def _known_classes(labels: Ids, rng: np.random.Generator) -> list[Ids]:
     return [classes[fold != number] for number in range(min(FOLDS, len(classes)))] if len(classes) > 1 else []
 
 
+def class_gaussians(source: FeatureSource, y: Ids, fitted: Ids) -> ClassGaussians:
+    """What separates the classes of a fit, from the examples that it saw."""
+    return _gaussians(source, y, _some(fitted, _EXAMPLES)).separating()
+
+
 def _gaussians(source: FeatureSource, y: Ids, ids: Ids) -> ClassGaussians:
     first = torch.cat([source(ids[rows])[:, 0].float() for rows in source.blocks(len(ids))])
     known = torch.from_numpy(np.unique(y[ids], return_inverse=True)[1].astype(np.int64))
     return fit_gaussians(first, known.to(first.device))
 
 
-def _values(
+def measures_of(
     source: FeatureSource, ids: Ids, centres: Tensor, metric: NoveltyMetric, gaussians: ClassGaussians
 ) -> Values:
-    parts = []
+    """The measures named by `MEASURES` of some examples, of shape (example, measure)."""
+    parts = [np.zeros((0, len(MEASURES)))]
     for rows in source.blocks(len(ids), columns=len(centres)):
         features = source(ids[rows])
         parts.append(measured(features, distances(features, centres, metric), gaussians))

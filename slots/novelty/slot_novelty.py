@@ -15,16 +15,12 @@ from slots.errors import UsageError
 from slots.features.featurizer import Featurizer
 from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.similarities import normalize
 from slots.novelty.assessment import SHARES, Novelty, assess_scores
 from slots.novelty.distances import Distances, NoveltyMetric, distances, stack_distances
-from slots.novelty.slot_classes import SlotClasses, learn_classes
+from slots.novelty.slot_classes import SlotClasses, learn_classes, slot_metric
 from slots.novelty.tails import bonferroni_score, fit_tails
 from slots.progress import Progress
 from slots.shapes import Ids, RawInputs, ViewFeatures
-
-_METRIC_EXAMPLES = 20_000
-_SHRINKAGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -150,19 +146,7 @@ def learn_novelty(
     """
     if len(held_out) < 20:
         return None
-    ids = fitted[:: max(1, -(-len(fitted) // _METRIC_EXAMPLES))]
-    residuals, norms = [], []
-    for rows in source.blocks(len(ids), columns=head.n_slots):
-        progress("novelty", rows.stop / len(ids))
-        features = source(ids[rows]).float()
-        unit = normalize(features)
-        scores = (unit @ head.centres.T).flatten(1)
-        best = scores.argmax(1)
-        view = best // head.n_slots
-        here = unit[torch.arange(len(unit), device=unit.device), view]
-        residuals.append(here - head.centres[best % head.n_slots])
-        norms.append(features[:, 0].norm(dim=1))
-    metric = NoveltyMetric.of(torch.cat(residuals), torch.cat(norms), shrinkage=_SHRINKAGE)
+    metric = slot_metric(source, head, fitted, progress)
     scaling, last = _halves(held_out)
     metric = fit_tails(metric, _distances(source.take(scaling, keep=False), head, metric), SHARES)
     classes = learn_classes(source, head, metric, y, fitted=fitted, scaling=scaling)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from slots.novelty.tails import Tails, fit_tail
 
@@ -94,6 +93,8 @@ def weighted(familiar: Values, weights: Values) -> WeightedScore:
 
 def _weights(familiar: Values, kinds: list[tuple[Values, float]]) -> Values:
     """Logistic regression with weights >= 0 that are pulled towards the prior; familiar and foreign count alike."""
+    from scipy.optimize import minimize
+
     rows = np.concatenate([familiar, *(values for values, _ in kinds)]).clip(max=_FURTHEST)
     total = sum(share for _, share in kinds)
     counts = [np.full(len(familiar), 1 / len(familiar))]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slots.features.source import FeatureSource
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.similarities import normalize
+from slots.head.similarities import feature_lengths, normalize
 from slots.progress import Progress, silent
 from slots.rounding import full_product
 from slots.shapes import Ids
@@ -177,7 +177,7 @@ def remember(
         view = full_product(unit, head.weights.detach().T).amax(2).argmax(1)
         here = torch.arange(len(unit), device=unit.device), view
         kept[rows] = unit[here].half().cpu()
-        lengths[rows] = features[here].norm(dim=1).cpu()
+        lengths[rows] = feature_lengths(features[here]).cpu()
     usable = (kept != 0).any(1)
     labels, asides = torch.from_numpy(y[ids]), torch.arange(len(ids)) < len(aside)
     return RehearsalMemory(kept[usable], labels[usable], asides[usable], lengths[usable])

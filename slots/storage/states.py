@@ -10,14 +10,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from slots.errors import ModelError
 from slots.storage.plain_files import read_plain, require_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor  # what reads headers alone does without torch
 
 _Read = TypeVar("_Read")
 FORMAT = "neural-slots"
@@ -165,6 +166,8 @@ def files_of(document: Mapping[str, Any], path: Path) -> list[tuple[str, tuple[i
 
 
 def _load_tensors(path: Path, n_bytes: int, sha256: str) -> dict[str, Tensor]:
+    import safetensors.torch
+
     data = checked_bytes(path, n_bytes, sha256)
     try:
         # A copy each: as they lie in the file they start at any byte, and on some processors the last bits of a product

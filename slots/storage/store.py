@@ -25,10 +25,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from slots.errors import ModelError, OutdatedError, StorageError, UsageError
 from slots.storage.atomic import (
@@ -57,6 +54,9 @@ from slots.storage.states import (
     read_settled,
     state_name,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_state(
@@ -278,6 +278,8 @@ def check_target(folder: str | Path) -> None:
 
 def _serialise_tensors(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, bytes]:
     """One file a stem."""
+    import safetensors.torch
+
     files = {}
     for stem, named in tensors.items():
         if not STEM.fullmatch(stem):

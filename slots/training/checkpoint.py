@@ -14,8 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from slots.distributed import Ranks
 from slots.errors import StorageError, UsageError
 from slots.storage.atomic import write_file
+from slots.training.optimizers import Optimizer
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Checkpoint:
     losses: tuple[float, ...]
 
     @staticmethod
-    def of(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], losses: list[float]) -> Checkpoint:
+    def of(model: nn.Module, optimizers: Sequence[Optimizer], losses: list[float]) -> Checkpoint:
         """Take the state of a running fit."""
         flat = {
             f"{place}.{index}.{name}": torch.as_tensor(value)
@@ -47,7 +49,7 @@ class Checkpoint:
         }
         return Checkpoint(model.state_dict(), flat, tuple(losses))
 
-    def restore(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    def restore(self, optimizers: Sequence[Optimizer]) -> None:
         """Give the optimisers their state back."""
         states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
         for key, value in self.optimizer.items():
@@ -110,6 +112,43 @@ def read_checkpoint(path: Path, config: Any, y: Tensor) -> Checkpoint | None:
             kind, name = key.split("/", 1)
             parts[kind][name] = value
     return Checkpoint(parts["model"], parts["optimizer"], tuple(tensors["losses"].tolist()))
+
+
+def shared_checkpoint(path: Path, config: Any, y: Tensor, ranks: Ranks) -> Checkpoint | None:
+    """`read_checkpoint` of the first process, told to all: others need not see its disk.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    config : TrainConfig
+        Of the running fit.
+    y : int64 tensor
+        Training labels.
+    ranks : Ranks
+        The processes.
+    """
+    stored = read_checkpoint(path, config, y) if ranks.is_first else None
+    if ranks.size == 1:
+        return stored
+    told: list[Tensor] = []
+    if stored is not None:
+        header = json.dumps([list(stored.model), list(stored.optimizer)]).encode()
+        losses = torch.tensor(stored.losses, dtype=torch.float64)
+        told = [
+            torch.tensor(list(header), dtype=torch.uint8),
+            losses,
+            *stored.model.values(),
+            *stored.optimizer.values(),
+        ]
+    found = ranks.gather(told)[0]
+    if not found:
+        return None
+    names, losses, *tensors = found
+    of_model, of_optimizer = json.loads(bytes(names.tolist()))
+    n = len(of_model)
+    model, optimizer = zip(of_model, tensors[:n], strict=True), zip(of_optimizer, tensors[n:], strict=True)
+    return Checkpoint(dict(model), dict(optimizer), tuple(losses.tolist()))
 
 
 def remove_checkpoint(path: Path, *, saved: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from slots.closing.config import ClosingConfig
 from slots.errors import UsageError
+from slots.robust.config import RobustConfig
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class TrainConfig:
     whitening : float, optional
         Shrinkage in (0, 1] of a whitening of the features before the sphere (`slots.features.whitening`); only where
         training does not change the features. Default: none.
+    robust : RobustConfig, optional
+        Train the certified radius of answers instead of the cross-entropy (`slots.robust`), where features are the
+        inputs themselves: pixels, or feature rows. Inputs that no slot matches then get the label of their nearest
+        slot, and ``beta``, ``scale`` and ``margin`` are not used. Default: none.
     closing : ClosingConfig
         How the closing pass turns trained weights into exact caps.
     seed : int, default 0
@@ -81,6 +86,7 @@ class TrainConfig:
     precision: float = 1.0
     standardize: bool = False
     whitening: float | None = None
+    robust: RobustConfig | None = None
     closing: ClosingConfig = field(default_factory=ClosingConfig)
     seed: int = 0
     device: str = "cpu"

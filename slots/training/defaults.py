@@ -33,6 +33,7 @@ _SCALE = 20.0
 _LOOK_ROWS = 6000  # training rows of a try; a try takes about a third of a second of one thread
 _CHECK_ROWS = 2000  # held-out answers that a decision rests on
 _FOLDS = 4
+_BLOCK = 1 << 16  # rows looked over at once
 _STANDARD_ERRORS = 0.5  # by which a less simple choice must be ahead
 
 
@@ -105,18 +106,26 @@ class Look:
 
 
 def look_at(
-    rows: Tensor, labels: npt.NDArray[np.int64], auto: AutoConfig, *, progress: Progress | None = None
+    rows: Tensor,
+    labels: npt.NDArray[np.int64],
+    auto: AutoConfig,
+    *,
+    among: npt.NDArray[np.int64] | None = None,
+    progress: Progress | None = None,
 ) -> Look | None:
     """Choose whitening, slots a class and scale by the accuracy on examples that trained nothing.
 
     Parameters
     ----------
     rows : float tensor of shape (example, feature)
-        Features of the part of the data that a fit may train on.
+        Features.
     labels : int64 array of shape (example,)
         Labels, >= 0.
     auto : AutoConfig
         What is given already.
+    among : int64 array, optional
+        The part of the data that a fit may train on, sorted. Default: all. Only the few thousand rows that are looked
+        at are copied.
     progress : callable, optional
         Told the progress.
 
@@ -130,12 +139,16 @@ def look_at(
     The simplest setting comes first (raw directions, one slot a class); another takes its place if it is ahead by half
     a standard error of the paired difference. The same for the same data and seed.
     """
-    seen = (rows != 0).any(1).cpu().numpy()  # a zero row has no direction to tell anything by
-    rows, labels = rows[torch.from_numpy(seen)], labels[seen]
-    parts = _parts(labels, auto.base.seed)
+    among = np.arange(len(labels)) if among is None else among
+    directed = torch.cat([(block != 0).any(1) for block in rows.split(_BLOCK)]).cpu().numpy()
+    seen = among[directed[among]]  # a zero row has no direction to tell anything by
+    parts = _parts(labels[seen], auto.base.seed)
     if not parts:
         return None
-    trial = _Trials(rows, labels, parts, auto, progress or silent)
+    used = np.unique(np.concatenate([part for both in parts for part in both]))
+    parts = [(np.searchsorted(used, fitted), np.searchsorted(used, checked)) for fitted, checked in parts]
+    asked = seen[used]
+    trial = _Trials(rows[torch.from_numpy(asked)], labels[asked], parts, auto, progress or silent, n=len(seen))
     best = trial.run(trial.start())
     if "whitening" not in auto.given:
         ranked = [best, *(trial.run(replace(best.setting, whitening=shrinkage)) for shrinkage in SHRINKAGES)]
@@ -216,8 +229,11 @@ class _Trials:
         parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
         auto: AutoConfig,
         progress: Progress,
+        *,
+        n: int,
     ) -> None:
         self.rows, self.labels, self.parts, self.auto, self.progress = rows, labels, parts, auto, progress
+        self.n = n  # examples of the fit, of which these rows are some
         self.tried: list[Try] = []
         self.n_fitted = max(len(fitted) for fitted, _ in parts)
         sizes = np.bincount(labels[parts[0][0]])
@@ -256,7 +272,7 @@ class _Trials:
 
     def look(self, best: _Tried) -> Look:
         """The best setting, for a fit on all of the data."""
-        setting, n = best.setting, len(self.labels)
+        setting, n = best.setting, self.n
         epochs, batch_size = steps_of(n)
         changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
         if setting.slots_per_class > 1:  # more examples fill more slots: as the square root, as k-means' best count

@@ -6,37 +6,42 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from slots.closing.closing_pass import close_fit
-from slots.closing.config import ClosingReport
+from slots.closing.closing_pass import Closed, close_fit
+from slots.closing.config import ClosingConfig, ClosingReport
 from slots.deprecation import renamed
+from slots.distributed import ALONE, Ranks
 from slots.errors import DataError, UsageError
 from slots.features.example_ids import ExampleIds, check_example_ids, remembered_ids
 from slots.features.preprocessing import Preprocessing, raw_inputs
-from slots.features.source import FeatureSource
+from slots.features.source import FeatureSource, first_views, unit_features
 from slots.features.views import parse_views
 from slots.features.whitening import ClassSums, Whitening
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.similarities import normalize
 from slots.labels import check_labels, numbered
 from slots.model.slot_model import SlotModel
+from slots.novelty.left_out.measures import FEW
 from slots.progress import Progress, silent
 from slots.rehearsal.memory import remember
 from slots.shapes import RawInputs
 from slots.training.backbone_hooks import learns
 from slots.training.config import TrainConfig
-from slots.training.cross_fit import ENOUGH, cross_fit
+from slots.training.cross_fit import ENOUGH, CrossFit, cross_fit
 from slots.training.defaults import AutoConfig, Look, look_at
+from slots.training.distributed.alike import check_alike, check_models
 from slots.training.fixed_features import first_slots, train_fixed
 from slots.training.loop import FitLoop, Regularizer
+from slots.training.robust_slots import SHARP, check_robust, fit_robust_slots
 
+_OPEN_SHARE = 0.2  # of networks' features: right when matched 98 % on those of a network that had seen its rows
 _FEWEST = 10  # held-out examples that can calibrate anything
 _SMALL_WORK = 5e7  # multiplications a batch: a millisecond of one thread
 
@@ -87,6 +92,7 @@ def fit(
     ids: ExampleIds | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[SlotModel, FitResult]:
     """Fit a slot model: train backbone and slots, then set exact caps by the closing pass.
 
@@ -124,7 +130,10 @@ def fit(
     progress : callable, optional
         Told the progress.
     stop : callable, optional
-        Asked after each batch; true ends the training, and the closing pass follows.
+        Asked after each batch; true, in any process, ends the training, and the closing pass follows.
+    ranks : Ranks, default ALONE
+        Processes that all call this with the same arguments (`slots.distributed.join`). They share the work, and all
+        get the model of one process, bit for bit; the first alone writes the checkpoint.
 
     Returns
     -------
@@ -137,7 +146,10 @@ def fit(
         If the data is empty, of the wrong form, not finite, has labels that are no whole numbers >= 0, or ids that are
         none.
     UsageError
-        If the options contradict each other, or a checkpoint belongs to another fit.
+        If the options contradict each other, a checkpoint belongs to another fit, or processes differ in what they
+        were given, or would have to train a backbone.
+    RankLostError
+        If another process is gone.
 
     Notes
     -----
@@ -148,54 +160,71 @@ def fit(
     auto = AutoConfig() if config is None else config
     look = auto if isinstance(auto, Look) else None
     config = auto.base if isinstance(auto, AutoConfig) else auto.config if isinstance(auto, Look) else auto
+    config = config if config.robust is None else replace(config, beta=SHARP)
     progress = progress or silent
     x = raw_inputs(x)
     y, class_names = numbered(y, class_names)
     labels = check_labels(x, y, n_names=len(class_names))
     known = None if ids is None else check_example_ids(ids, len(labels))
     torch.manual_seed(config.seed)
+    check_alike(x, labels, (config, auto), backbone, ranks)
     model = _assemble(x, backbone, config, class_names)
     held_out = hold_out(labels, config.held_out, config.seed)
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
-    source = _fixed_features(model, x, config, progress)
+    source = _fixed_features(model, x, config, progress, ranks)
     rows = None
-    if isinstance(auto, AutoConfig) and _is_fixed(model, config):
+    if isinstance(auto, AutoConfig) and _is_fixed(model, config) and config.robust is None:
         rows = _rows(model, x, source)
-        look = look_at(rows[torch.from_numpy(fitted)], labels[fitted], auto, progress=progress)
-        config = config if look is None else look.config
+        look = look_at(rows, labels, auto, among=fitted, progress=progress)
+    if look is not None:
+        config = look.config
         model.head.scale, model.head.beta, model.head.precision = config.scale, config.beta, config.precision
-    if rows is None and (config.whitening is not None or _wants_cross_fit(model, config, n_held_out=len(held_out))):
+    asks = _wants_cross_fit(model, config, n_held_out=len(held_out))
+    if rows is None and (config.whitening is not None or asks):
         rows = _rows(model, x, source)
     if config.whitening is not None and rows is not None:
         _whiten(model, rows[torch.from_numpy(fitted)], labels[fitted], config)
-        source = FeatureSource(model.featurizer, x).fill(progress) if source is None else source.projected()
+        source = _whitened(model, x, ranks, progress) if source is None else source.projected()
+    rows = rows if asks else None  # or they would take memory until the end
     targets = torch.from_numpy(labels).to(model.device)
-    run = FitLoop(model, x, targets, fitted, config, progress, stop or (lambda: False), source, regularizer)
+    run = FitLoop(model, x, targets, fitted, config, progress, ranks.agreed(stop), source, regularizer, ranks)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
-        if checkpoint is None and look is not None and model.views.n_views == 1 and config.slots_per_class > 0:
-            losses, interrupted = _train_quickly(run, FeatureSource(model.featurizer, x) if source is None else source)
-        else:
-            losses, interrupted = run.train(None if checkpoint is None else Path(checkpoint), resume=resume)
-        is_text = model.preprocessing.kind == "text"
-        if not model.head.n_slots and not is_text and not bool(torch.as_tensor(x).any()):
+        losses, interrupted = _train(run, look, None if checkpoint is None else Path(checkpoint), resume=resume)
+        if not model.head.n_slots and model.preprocessing.kind != "text" and not bool(torch.as_tensor(x).any()):
             raise DataError("`x` must have an example that is not all zeros, got none. Check how the data was made.")
-        source = FeatureSource(model.featurizer, x) if source is None else source
-        evidence = None
-        if rows is not None and _wants_cross_fit(model, config, n_held_out=len(held_out)):
-            evidence = cross_fit(rows, labels, config, progress=progress)
+        source = FeatureSource(model.featurizer, x, ranks=ranks) if source is None else source
+        crossed = None if rows is None else _crossed(rows, labels, config, len(held_out), progress)
         closed = close_fit(
-            source, model.head, labels, held_out=held_out, config=config.closing, progress=progress, evidence=evidence
+            source,
+            model.head,
+            labels,
+            held_out=held_out,
+            config=_closing(config.closing, look, model),
+            progress=progress,
+            evidence=None if crossed is None else crossed.evidence,
+            measures=None if crossed is None else crossed.measures,
         )
-    model.novelty, model.thumbnails = closed.novelty, closed.exemplar_images
-    model.exemplar_features, model.familiar_shares = closed.exemplar_features, closed.familiar
-    if known is not None:
-        model.exemplar_ids = remembered_ids(known, model.head.exemplars.cpu().numpy())
+    _put(model, closed, known)
     model.rehearsal = remember(source, model.head, labels, held_out=held_out, seed=config.seed, progress=progress)
     model.eval()
-    if checkpoint is not None and not keep_checkpoint:
+    check_models(model, ranks)
+    if checkpoint is not None and not keep_checkpoint and ranks.is_first:
         _drop(Path(checkpoint))
     elapsed = time.monotonic() - started
     return model, FitResult(len(losses), tuple(losses), elapsed, interrupted, closed.report, config, look)
+
+
+def _put(model: SlotModel, closed: Closed, ids: npt.NDArray[Any] | None) -> None:
+    """Give a model what the closing pass made, and the user's ids of what its slots remember."""
+    model.novelty, model.thumbnails = closed.novelty, closed.exemplar_images
+    model.exemplar_features, model.familiar_shares = closed.exemplar_features, closed.familiar
+    if ids is not None:
+        model.exemplar_ids = remembered_ids(ids, model.head.exemplars.cpu().numpy())
+
+
+def _whitened(model: SlotModel, x: RawInputs, ranks: Ranks, progress: Progress) -> FeatureSource:
+    """Features after a whitening was put into the model."""
+    return FeatureSource(model.featurizer, x, ranks=ranks).fill(progress)
 
 
 def _drop(checkpoint: Path) -> None:
@@ -207,11 +236,20 @@ def _drop(checkpoint: Path) -> None:
         warnings.warn(f"{said} Remove it by hand: nothing needs it any more.", RuntimeWarning, stacklevel=4)
 
 
+def _train(run: FitLoop, look: Look | None, checkpoint: Path | None, *, resume: bool) -> tuple[list[float], bool]:
+    """Train as the config asks; returns the mean loss of each epoch, and whether ``stop`` ended them."""
+    if run.config.robust is not None:
+        return fit_robust_slots(run, resume=resume)
+    if checkpoint is None and look is not None and run.model.views.n_views == 1 and run.config.slots_per_class > 0:
+        return _train_quickly(run, FeatureSource(run.model.featurizer, run.x) if run.source is None else run.source)
+    return run.train(checkpoint, resume=resume)
+
+
 def _train_quickly(run: FitLoop, source: FeatureSource) -> tuple[list[float], bool]:
     """Train as the look did, in seconds; where a checkpoint is asked for, the loop that writes one trains instead."""
     config = run.config
-    parts = [source(run.fitted[rows])[:, 0].float() for rows in source.blocks(len(run.fitted))]
-    unit, labels = normalize(torch.cat(parts)), run.y[torch.from_numpy(run.fitted)]
+    unit = unit_features(source, run.fitted)
+    labels = run.y[torch.from_numpy(run.fitted)]
     start = first_slots(unit, labels, per_class=config.slots_per_class, seed=config.seed)
     if len(start.classes) == 0:
         return [], False
@@ -225,16 +263,35 @@ def _is_fixed(model: SlotModel, config: TrainConfig) -> bool:
     return config.augment == "none" and not learns(model.backbone)
 
 
+def _closing(closing: ClosingConfig, look: Look | None, model: SlotModel) -> ClosingConfig:
+    """A fifth of the held-out matches is given up where a network that we know nothing of may have made the features.
+
+    Those that `reach` gives up count. Only where a look at the data chooses: who gives all numbers gives this one too.
+    """
+    if look is None or closing.open_share is not None:
+        return closing
+    known = model.preprocessing.kind == "images" and not any(True for _ in model.backbone.parameters())
+    return replace(closing, open_share=0.0 if known else max(0.0, 1 - (1 - _OPEN_SHARE) / closing.reach))
+
+
 def _wants_cross_fit(model: SlotModel, config: TrainConfig, *, n_held_out: int) -> bool:
     """Whether more examples should be asked how far slots may vouch than are held out, and can be."""
+    if config.robust is not None:  # cross-fitted slots are trained otherwise
+        return False
     asks = config.closing.vouch is not None and config.closing.mode != "full" and n_held_out < ENOUGH
     return asks and _is_fixed(model, config) and model.views.n_views == 1 and config.slots_per_class > 0
 
 
+def _crossed(
+    rows: Tensor, labels: npt.NDArray[np.int64], config: TrainConfig, n_held_out: int, progress: Progress
+) -> CrossFit:
+    """Fits that leave examples out; novelty is measured in them too where it shall be judged and few are held out."""
+    return cross_fit(rows, labels, config, novelty=config.held_out > 0 and n_held_out < FEW, progress=progress)
+
+
 def _rows(model: SlotModel, x: RawInputs, source: FeatureSource | None) -> Tensor:
     """Features of the inputs themselves, shape (example, feature), as the backbone gives them."""
-    seen = FeatureSource(model.featurizer, x, keep=False) if source is None else source
-    return torch.cat([seen(part)[:, 0] for part in seen.blocks()]).float()
+    return first_views(FeatureSource(model.featurizer, x, keep=False) if source is None else source)
 
 
 def _whiten(model: SlotModel, rows: Tensor, labels: npt.NDArray[np.int64], config: TrainConfig) -> None:
@@ -246,13 +303,15 @@ def _whiten(model: SlotModel, rows: Tensor, labels: npt.NDArray[np.int64], confi
     model.featurizer.whitening = Whitening.of(sums, shrinkage=config.whitening).to(rows.device)
 
 
-def _fixed_features(model: SlotModel, x: RawInputs, config: TrainConfig, progress: Progress) -> FeatureSource | None:
+def _fixed_features(
+    model: SlotModel, x: RawInputs, config: TrainConfig, progress: Progress, ranks: Ranks
+) -> FeatureSource | None:
     """The features of all views, computed once, where training cannot change them and memory can hold them."""
     if model.preprocessing.kind == "text":
-        return FeatureSource(model.featurizer, x).fill(progress)
+        return FeatureSource(model.featurizer, x, ranks=ranks).fill(progress)
     if not _is_fixed(model, config) or not any(True for _ in model.backbone.parameters()):
         return None  # an identity or a reshape is quicker than a copy
-    source = FeatureSource(model.featurizer, x)
+    source = FeatureSource(model.featurizer, x, ranks=ranks)
     return source.fill(progress) if source.keeps else None
 
 
@@ -306,4 +365,6 @@ def _assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, cla
             feature_dim = int(backbone(some).shape[-1])
     head = IncrementalNeuralHashing(feature_dim, scale=config.scale, beta=config.beta, precision=config.precision)
     model = SlotModel(preprocessing, head, backbone=backbone, class_names=class_names, views=views.spec)
+    if config.robust is not None:
+        check_robust(model, config)
     return model.to(config.device)

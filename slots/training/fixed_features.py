@@ -7,7 +7,7 @@ number of slots: then the gradient is three products, and a step costs a fractio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +19,9 @@ from slots.clustering.kmeans import directions
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
 from slots.progress import Progress, silent
-from slots.shapes import Labels
+from slots.shapes import Ids, Labels
 from slots.training.config import TrainConfig
-from slots.training.steps.adam import begin
+from slots.training.steps.adam import Steps, begin
 
 _KMEANS_EXAMPLES = 3000  # per class, as in the loop of a fit
 
@@ -139,28 +139,27 @@ def train_fixed(
     -------
     TrainedSlots
     """
-    tell, losses, stopped = progress or silent, [], False
-    total: Tensor | float = 0.0
+    tell, losses, stopped = progress or silent, list[float](), False
     shape = start.weights.shape
     seen = torch.isin(labels, start.classes)
-    unit, labels = unit[seen], labels[seen]
+    if not bool(seen.all()):  # else no copy
+        unit, labels = unit[seen], labels[seen]
     epochs = config.epochs if len(unit) else 0
     wanted = torch.searchsorted(start.classes, labels)
     batch = max(1, min(config.batch_size, len(unit)))
     per_epoch = max(1, len(unit) // batch)
     slots = begin(unit, wanted, weights=start.weights.flatten(0, 1), there=start.there, config=config, batch=batch)
-    for step in range(epochs * per_epoch):
-        if step % per_epoch == 0:
-            rng = np.random.default_rng([config.seed, step // per_epoch])
-            batches = torch.from_numpy(rng.permutation(len(unit))).to(unit.device).tensor_split(per_epoch)
-        rate = config.slot_lr * 0.5 * (1 + math.cos(math.pi * step / (config.epochs * per_epoch)))
-        total += slots.take(batches[step % per_epoch], step=step, rate=rate)
-        if (step + 1) % per_epoch == 0:
+    ends = np.cumsum([0, *map(len, np.array_split(np.arange(len(unit)), per_epoch))])
+    n_steps = config.epochs * per_epoch
+    for first in range(0, epochs * per_epoch, per_epoch):
+        order = np.random.default_rng([config.seed, first // per_epoch]).permutation(len(unit))
+        rates = [config.slot_lr * 0.5 * (1 + math.cos(math.pi * (first + i) / n_steps)) for i in range(per_epoch)]
+        batches = torch.from_numpy(order).to(unit.device), ends
+        total, taken, stopped = _take(slots, batches, rates, first=first, stop=stop)
+        if taken == per_epoch:
             losses.append(float(total) / max(1, len(unit)))
-            total = 0.0
             tell(f"epoch {len(losses)}/{config.epochs}  loss {losses[-1]:.4f}", 1.0)
-        if stop is not None and stop():
-            stopped = True
+        if stopped:
             break
     keep = start.there.T.reshape(-1)
     return TrainedSlots(
@@ -169,3 +168,18 @@ def train_fixed(
         tuple(losses),
         stopped,
     )
+
+
+def _take(
+    slots: Steps, batches: tuple[Tensor, Ids], rates: Sequence[float], *, first: int, stop: Callable[[], bool] | None
+) -> tuple[Tensor | float, int, bool]:
+    """An epoch's steps, or those until somebody asks for an end: their summed losses, how many, and whether one did."""
+    rows, ends = batches
+    if stop is None:
+        return slots.take_all(rows, ends, step=first, rates=rates), len(rates), False
+    total: Tensor | float = 0.0
+    for i, rate in enumerate(rates):
+        total += slots.take(rows[ends[i] : ends[i + 1]], step=first + i, rate=rate)
+        if stop():
+            return total, i + 1, True
+    return total, len(rates), False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from slots.clustering.device_kmeans import device_centres
 from slots.clustering.kmeans import directions
+from slots.distributed import ALONE, Ranks
 from slots.features.source import FeatureSource
 from slots.features.views import Views, parse_views
 from slots.head.similarities import normalize
@@ -24,9 +25,10 @@ from slots.model.slot_model import SlotModel
 from slots.progress import Progress
 from slots.shapes import RawInputs
 from slots.training.backbone_hooks import constrain, prepare, schedule
-from slots.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from slots.training.checkpoint import Checkpoint, shared_checkpoint, write_checkpoint
 from slots.training.config import TrainConfig
-from slots.training.optimizers import follow, make_optimizers, set_rates
+from slots.training.distributed.class_shard import ClassShard, divides_exactly
+from slots.training.optimizers import Optimizer, follow, make_optimizers, set_rates
 
 Regularizer = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 """``regularizer(backbone, inputs)``: features of a batch of inputs, and what is added to the loss."""
@@ -51,6 +53,8 @@ class FitLoop:
     source: FeatureSource | None = None
     """Features that were computed before; None where the backbone or chance changes them."""
     regularizer: Regularizer | None = None
+    ranks: Ranks = ALONE
+    """Processes that all run this loop on the same data, and divide the slots where the features do not change."""
 
     @cached_property
     def n_labels(self) -> int:
@@ -71,7 +75,7 @@ class FitLoop:
         model, config = self.model, self.config
         trainable = [p for p in model.backbone.parameters() if p.requires_grad]
         losses: list[float] = []
-        stored = read_checkpoint(path, config, self.y) if resume and path is not None else None
+        stored = shared_checkpoint(path, config, self.y, self.ranks) if resume and path is not None else None
         if stored is not None:
             model.load_state_dict(stored.model)
             losses = list(stored.losses)
@@ -85,11 +89,15 @@ class FitLoop:
         if stored is not None:
             stored.restore(optimizers)
         for epoch in range(len(losses), config.epochs):
-            loss = self._epoch(epoch, optimizers, trainable)
+            grows = config.slots_per_class == 0 and epoch < config.grow_epochs
+            if self.ranks.size > 1 and not grows and self._divides:
+                loss = self._epoch_by_class(epoch, optimizers)
+            else:
+                loss = self._epoch(epoch, optimizers, trainable)
             if loss is None:
                 return losses, True
             losses.append(loss)
-            if path is not None:
+            if path is not None and self.ranks.is_first:
                 write_checkpoint(path, Checkpoint.of(model, optimizers, losses), config, self.y)
         schedule(model.backbone, 1.0)
         return losses, False
@@ -97,21 +105,25 @@ class FitLoop:
     @torch.no_grad()
     def _start(self, *, train_mode: bool) -> None:
         """Initial slots: spherical k-means on the features of each class."""
-        config, head = self.config, self.model.head
         self.model.train(train_mode)  # untrained batch normalisation needs the statistics of a batch
-        for label in self.y.unique().tolist():
-            ids = self.fitted[(self.y[torch.from_numpy(self.fitted)] == label).cpu().numpy()][:_KMEANS_EXAMPLES]
-            parts = [self._plain_features(ids[i : i + 500]) for i in range(0, len(ids), 500)]
-            if not parts:
-                continue
-            unit = normalize(torch.cat(parts).float())
-            self.progress("initial slots", (label + 1) / (int(self.y.max()) + 1))
-            if unit.device.type == "cpu":
-                centres = torch.from_numpy(directions(unit.numpy(), config.slots_per_class, seed=config.seed))
-            else:
-                centres = device_centres(unit[(unit != 0).any(1)], config.slots_per_class, seed=config.seed)
+        labels = self.y.unique().tolist()
+        found = self.ranks.each(labels, lambda label: (self._centres(label),))
+        for label, (centres,) in zip(labels, found, strict=True):
             if len(centres):
-                head.add_slots(centres, torch.full((len(centres),), label))
+                self.model.head.add_slots(centres, torch.full((len(centres),), label))
+
+    def _centres(self, label: int) -> Tensor:
+        """Initial slots of one class; none where it has no example with a direction."""
+        config = self.config
+        ids = self.fitted[(self.y[torch.from_numpy(self.fitted)] == label).cpu().numpy()][:_KMEANS_EXAMPLES]
+        parts = [self._plain_features(ids[i : i + 500]) for i in range(0, len(ids), 500)]
+        if not parts:
+            return self.model.head.weights.detach()[:0]
+        unit = normalize(torch.cat(parts).float())
+        self.progress("initial slots", (label + 1) / (int(self.y.max()) + 1))
+        if unit.device.type == "cpu":
+            return torch.from_numpy(directions(unit.numpy(), config.slots_per_class, seed=config.seed))
+        return device_centres(unit[(unit != 0).any(1)], config.slots_per_class, seed=config.seed)
 
     def _plain_features(self, ids: npt.NDArray[np.int64]) -> Tensor:
         """Features of inputs as they are."""
@@ -129,15 +141,13 @@ class FitLoop:
         features, extra = self.regularizer(self.model.backbone, views.flatten(0, 1))
         return features.reshape(*views.shape[:2], features.shape[-1]).float(), extra
 
-    def _epoch(
-        self, epoch: int, optimizers: list[torch.optim.Optimizer], trainable: list[nn.Parameter]
-    ) -> float | None:
+    def _epoch(self, epoch: int, optimizers: Sequence[Optimizer], trainable: list[nn.Parameter]) -> float | None:
         """One pass over the training part; None when stopped."""
         model, config, head = self.model, self.config, self.model.head
         model.train(bool(trainable))
         growing = config.slots_per_class == 0 and epoch < config.grow_epochs
         tally = _Tally(self.y.device)
-        for start, batch, views in self._batches(epoch):
+        for start, batch, views in self.batches(epoch):
             ids = _sent(batch, self.y.device)
             targets = self.y[ids]
             done = (epoch + start / len(self.fitted)) / config.epochs
@@ -182,12 +192,44 @@ class FitLoop:
             follow(optimizers, head)
         return tally.mean()
 
+    @cached_property
+    def _divides(self) -> bool:
+        """Whether the slots can be divided among processes without a change of any bit."""
+        head, batch, n = self.model.head, self.config.batch_size, len(self.fitted)
+        if self.regularizer is not None or self.config.autocast or not self._all_known():
+            return False
+        views = min(self.model.views.n_views, self.config.sampled_views)
+        sizes = {min(batch, n), n % batch} - {0, *([] if n == 1 else [1])}
+        return divides_exactly(head, [(size, views) for size in sorted(sizes)], self.ranks)
+
+    def _epoch_by_class(self, epoch: int, optimizers: Sequence[Optimizer]) -> float | None:
+        """`_epoch` where the slots of each process are those of some classes."""
+        config, head, tally = self.config, self.model.head, _Tally(self.y.device)
+        shard = ClassShard(head, optimizers, config, self.ranks)
+        for start, batch, views in self.batches(epoch):
+            with torch.no_grad():
+                features, _ = self._features(views)
+            set_rates(optimizers, (epoch + start / len(self.fitted)) / config.epochs)
+            wanted = columns(head.classes, self.y[_sent(batch, self.y.device)])
+            tally.add(shard.step(features, wanted), len(batch))
+            if tally.is_due():
+                text = f"epoch {epoch + 1}/{config.epochs}  loss {tally.mean():.4f}"
+                self.progress(text, (start + len(batch)) / len(self.fitted))
+            if self.stop():
+                shard.collect()
+                return None
+        shard.collect()
+        return tally.mean()
+
     def _all_known(self) -> bool:
         """Whether every label of the data has a slot, so that no batch need be looked through."""
         return len(self.model.head.classes) == self.n_labels
 
-    def _batches(self, epoch: int) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
-        """Start, ids and viewed inputs (or their features) of each batch; all chance comes from seed and epoch."""
+    def batches(self, epoch: int, *, plain: float = 0.0) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
+        """Start, ids and viewed inputs (or their features) of each batch; all chance comes from seed and epoch.
+
+        A share ``plain`` of the inputs is not augmented.
+        """
         config, model = self.config, self.model
         rng = np.random.default_rng([config.seed, epoch])
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
@@ -204,7 +246,11 @@ class FitLoop:
             chosen = batch if self.inputs is self.x else _sent(batch, model.device)
             inputs = model.preprocessing(self.inputs[chosen], model.device)
             if augment.n_views > 1:
-                inputs = augment.sample(inputs, generator)
+                changed = augment.sample(inputs, generator)
+                if plain > 0:
+                    kept = torch.rand(len(inputs), generator=generator).to(inputs.device) < plain
+                    changed = torch.where(kept[:, None, None, None], inputs, changed)
+                inputs = changed
             yield start, batch, _view(model.views, drawn, inputs)
 
 

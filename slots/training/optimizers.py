@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -12,14 +12,32 @@ from torch import nn
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.training.config import TrainConfig
 from slots.training.muon import Muon, matrices
+from slots.training.slot_adam import SlotAdam
 
 _WARM_UP = 0.2
 """Share of the training in which AdamW's rate of the backbone rises: early features are worth no large steps."""
 
 
-def make_optimizers(
-    head: IncrementalNeuralHashing, backbone: nn.Module, config: TrainConfig
-) -> list[torch.optim.Optimizer]:
+class Optimizer(Protocol):
+    """What a fit needs of an optimiser; torch's are some."""
+
+    param_groups: list[dict[str, Any]]
+    state: Any
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+    def step(self) -> Any:
+        """Take one step along them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+
+    def load_state_dict(self, document: Any, /) -> None:
+        """Go on from there."""
+
+
+def make_optimizers(head: IncrementalNeuralHashing, backbone: nn.Module, config: TrainConfig) -> Sequence[Optimizer]:
     """AdamW for the slots and the backbone; with ``config.matrix_lr`` Muon for the backbone's filters and matrices.
 
     The slots are the first parameter of the first group of the first optimiser. Each group carries what `set_rates`
@@ -32,6 +50,8 @@ def make_optimizers(
     groups: list[dict[str, Any]] = [_group([head.weights], config.slot_lr, weight_decay=0.0)]
     if rest:
         groups.append(_group(rest, config.backbone_lr, warm=_WARM_UP, weight_decay=config.weight_decay))
+    elif not moved and head.weights.device.type == "cpu":
+        return [SlotAdam({**groups[0], "lr": config.slot_lr})]
     fused = head.weights.device.type == "cuda"  # one kernel instead of dozens
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.slot_lr, fused=fused)]
     if moved:
@@ -43,7 +63,7 @@ def _group(params: list[nn.Parameter], peak: float, *, warm: float = 0.0, linear
     return {"params": params, "peak": peak, "warm": warm, "linear": linear, **more}
 
 
-def follow(optimizers: Sequence[torch.optim.Optimizer], head: IncrementalNeuralHashing) -> None:
+def follow(optimizers: Sequence[Optimizer], head: IncrementalNeuralHashing) -> None:
     """Hand the optimiser the slot weights that growing or pruning replaced."""
     params = optimizers[0].param_groups[0]["params"]
     if params[0] is not head.weights:
@@ -51,7 +71,7 @@ def follow(optimizers: Sequence[torch.optim.Optimizer], head: IncrementalNeuralH
         params[0] = head.weights
 
 
-def set_rates(optimizers: Sequence[torch.optim.Optimizer], progress: float) -> None:
+def set_rates(optimizers: Sequence[Optimizer], progress: float) -> None:
     """Rates for a share of the training done: each group's peak, warmed up linearly, then decayed to 0.
 
     AdamW's groups decay by a half cosine, Muon's linearly: its steps all have the same length, so they must have shrunk

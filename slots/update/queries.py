@@ -9,11 +9,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from slots.cover.bits import CoverBlock, as_words, pack_bits
+from slots.cover.bits import CoverBlock, as_words
+from slots.cover.coverage import coverage_bits
 from slots.cover.greedy import greedy_set_cover_packed
+from slots.cover.sharded import coverage_of, first_covers
 from slots.errors import UsageError
 from slots.features.source import FeatureSource, unit_features
 from slots.head.hashing import IncrementalNeuralHashing
@@ -22,17 +24,18 @@ from slots.head.similarities import normalize
 from slots.progress import Progress, silent
 from slots.rehearsal.group_purity import GroupRadius, group_radius
 from slots.rehearsal.memory import RehearsalMemory
-from slots.rounding import full_product
-from slots.shapes import Ids
+from slots.shapes import Ids, ViewFeatures
 from slots.update.doubts import Doubts, Limits, ask_in_doubt, recall_of
 from slots.update.snapshot import Snapshot
 
 USUAL_RADIUS = 0.5
 """Radius of a candidate cap where the present slots teach none, radians (29 degrees)."""
 
+SAMPLED = 1000
+"""Unmatched and remembered examples that set the radius."""
+
 _WORD = 64
-_SAMPLED = 1000  # unmatched and remembered examples that set the radius
-_TILE = 1 << 22  # scores held at once: 16 MB
+_TILE = 1 << 22  # features held at once: 16 MB
 
 
 @dataclass(frozen=True)
@@ -168,20 +171,13 @@ def propose(
     is theirs too: for any set ``S``, ``f(S)`` plus the ``n`` largest gains over ``S`` is an upper bound for every
     choice of ``n``.
     """
-    if budget is not None and budget < 0:
-        raise UsageError(f"`budget` must be >= 0, got {budget}. It is the number of labels you can give.")
-    if stop_below is not None and stop_below < 1:
-        raise UsageError(f"`stop_below` must be >= 1, got {stop_below}. 1 asks until everything is covered.")
-    if not 0 < purity <= 1:
-        raise UsageError(
-            f"`purity` must lie in (0, 1], got {purity}. 0.95 wants 19 of 20 in a group to be of one label."
-        )
+    check_asked(budget, stop_below, radius, purity)
     progress = progress or silent
     prediction = snapshot.predict(source, progress)
     unmatched = np.flatnonzero(~prediction.matched)
     reach = median_radius(snapshot.head, fallback=USUAL_RADIUS) if radius is None else radius
     measured: float | None = None
-    least = stop_below or (1 if budget is not None else max(2, len(unmatched) // 500))
+    least = least_gain(budget, stop_below, len(unmatched))
     empty = np.zeros(0, np.int64)
     if by == "doubt" and (recall := recall_of(snapshot)) is not None:
         limits = Limits(budget, least, purity, radius, max_candidates)
@@ -190,17 +186,42 @@ def propose(
         return Proposal(prediction, unmatched, empty, empty, 0, 0, reach, source=source)
     fresh = source.take(unmatched).fill(progress)
     if radius is None and snapshot.rehearsal is not None:
-        found = _pure(snapshot.rehearsal, fresh, purity, reach)
+        rows = np.arange(0, len(fresh), max(1, -(-len(fresh) // SAMPLED)))
+        views = fresh.take(rows, keep=False)(slice(None))
+        found = pure_radius(snapshot.rehearsal, views, purity=purity, most=reach)
         reach, measured = found.radius, found.purity
-    candidates, words = _cap_words(fresh, reach, max_candidates, progress)
+    unit = unit_features(fresh)
+    usable = np.flatnonzero((unit != 0).any(1).cpu().numpy())
+    candidates = usable[:: max(1, -(-len(usable) // max_candidates))]
+    caps = unit[torch.from_numpy(candidates).to(unit.device)]
+    words = cap_words(fresh, caps, reach, places=candidates, progress=progress)
     block = CoverBlock(
-        0, torch.arange(len(candidates)), torch.arange(len(unmatched)), words.cpu()
+        0, torch.arange(len(candidates)), torch.arange(len(unmatched)), words
     )  # the parallel rounds of a GPU know no limit on the number of picks
     picks = greedy_set_cover_packed([block], min_gain=least, max_slots=budget) if budget != 0 else torch.zeros(0).long()
-    gains, next_gain, bound = _gains(block.words, picks, len(unmatched))
+    gains, next_gain, bound = coverage_of([as_words(block.words)], picks.numpy(), len(unmatched))
     middles = candidates[picks.numpy()]
     groups = tuple(unmatched[places] for places in _groups(block.words[picks], middles, len(unmatched)))
     return Proposal(prediction, unmatched, unmatched[middles], gains, next_gain, bound, reach, measured, source, groups)
+
+
+def check_asked(budget: int | None, stop_below: int | None, radius: float | None, purity: float) -> None:
+    """Raise a `UsageError` for numbers outside their range."""
+    if budget is not None and budget < 0:
+        raise UsageError(f"`budget` must be >= 0, got {budget}. It is the number of labels you can give.")
+    if stop_below is not None and stop_below < 1:
+        raise UsageError(f"`stop_below` must be >= 1, got {stop_below}. 1 asks until everything is covered.")
+    if radius is not None and not 0 <= radius <= math.pi:
+        raise UsageError(f"`radius` must lie in [0, pi], got {radius}. It is an angle in radians; 0.5 is 29 degrees.")
+    if not 0 < purity <= 1:
+        raise UsageError(
+            f"`purity` must lie in (0, 1], got {purity}. 0.95 wants 19 of 20 in a group to be of one label."
+        )
+
+
+def least_gain(budget: int | None, stop_below: int | None, n_unmatched: int) -> int:
+    """How many of the unmatched a query must cover; see `propose`."""
+    return stop_below or (1 if budget is not None else max(2, n_unmatched // 500))
 
 
 def _in_doubt(prediction: Prediction, unmatched: Ids, source: FeatureSource, found: Doubts) -> Proposal:
@@ -252,65 +273,82 @@ def median_radius(head: IncrementalNeuralHashing, *, fallback: float, smallest: 
     return float(radii.median()) if len(radii) else fallback
 
 
-def _pure(memory: RehearsalMemory, fresh: FeatureSource, purity: float, most: float) -> GroupRadius:
-    """Radius of the groups of unmatched examples by the remembered ones; an even sample of either is looked at."""
-    rows = np.arange(0, len(fresh), max(1, -(-len(fresh) // _SAMPLED)))
-    views = normalize(fresh.take(rows, keep=False)(slice(None)).float()).cpu()
-    views = views[(views[:, 0] != 0).any(1)]
-    drawn = torch.from_numpy(np.random.default_rng(0).permutation(len(memory)))[:_SAMPLED]
+def pure_radius(memory: RehearsalMemory, views: ViewFeatures, *, purity: float, most: float) -> GroupRadius:
+    """Radius of the groups of unmatched examples by the remembered ones, of which a sample is looked at.
+
+    Parameters
+    ----------
+    memory : RehearsalMemory
+        Of the model.
+    views : float tensor of shape (example, view, feature)
+        Features of unmatched examples, at most `SAMPLED` of them drawn evenly.
+    purity : float in (0, 1]
+        Wanted share of a group that has the label of its middle.
+    most : float
+        Largest radius that may come out, radians.
+
+    Returns
+    -------
+    GroupRadius
+    """
+    unit = normalize(views.float()).cpu()
+    unit = unit[(unit[:, 0] != 0).any(1)]
+    drawn = torch.from_numpy(np.random.default_rng(0).permutation(len(memory)))[:SAMPLED]
     features = normalize(memory.features[drawn].float())
-    return group_radius(features, memory.labels[drawn], views, purity=purity, most=most)
+    return group_radius(features, memory.labels[drawn], unit, purity=purity, most=most)
 
 
-def _cap_words(
-    source: FeatureSource, radius: float, max_candidates: int, progress: Progress
-) -> tuple[Ids, Int[Tensor, "candidate word"]]:
-    """Places of the candidates, and which examples each one's cap holds (by their best view), as bits."""
-    unit = unit_features(source)
-    usable = np.flatnonzero((unit != 0).any(1).cpu().numpy())
-    places = usable[:: max(1, -(-len(usable) // max_candidates))]
-    caps = unit[torch.from_numpy(places).to(unit.device)]
-    limit, words = math.cos(radius), []
-    step = _WORD * max(1, _TILE // (_WORD * source.featurizer.views.n_views * max(1, len(places))))
+@torch.no_grad()
+def cap_words(
+    source: FeatureSource,
+    caps: Float[Tensor, "candidate feature"],
+    radius: float,
+    *,
+    places: Ids,
+    progress: Progress = silent,
+) -> Int[Tensor, "candidate word"]:
+    """Which examples lie within caps of one radius, by their best view, as bits.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The examples.
+    caps : float tensor of shape (candidate, feature)
+        Middles of the caps, on the device of the source.
+    radius : float
+        Of all caps, radians.
+    places : int64 array of shape (candidate,)
+        Which of the examples each middle is; below 0 where it is none of them.
+    progress : callable, optional
+        ``progress("candidates", share)``, told how far it is.
+
+    Returns
+    -------
+    int64 tensor of shape (candidate, word)
+        The same however the examples are divided among calls, given their features: what lies near the edge of a cap
+        is looked at again in float64 (`slots.cover.coverage`). A candidate covers itself, rounding or not.
+    """
+    limits = torch.full((len(caps),), math.cos(radius), dtype=torch.float64, device=caps.device)
+    ours, words = torch.zeros(len(caps), dtype=torch.long, device=caps.device), []
+    step = _WORD * max(1, _TILE // (_WORD * source.featurizer.views.n_views * source.featurizer.feature_dim))
     for start in range(0, len(source), step):
         rows = slice(start, min(len(source), start + step))
         progress("candidates", rows.stop / len(source))
-        scores = full_product(normalize(source(rows).float()), caps.T).amax(1)
-        inside: Bool[Tensor, "candidate example"] = (scores > limit).T
-        own = torch.from_numpy((places >= rows.start) & (places < rows.stop)).nonzero()[:, 0]
-        inside[own, torch.from_numpy(places)[own] - rows.start] = True  # a candidate covers itself, rounding or not
-        words.append(pack_bits(inside))
-    return places, torch.cat(words, 1) if words else torch.zeros(0, 0, dtype=torch.long)
-
-
-def _gains(words: Int[Tensor, "candidate word"], picks: Tensor, n_examples: int) -> tuple[Ids, int, int]:
-    """Marginal gain of each pick, that of the best next one, and the upper bound for as many picks."""
-    bits = words.numpy().view(np.uint8)
-    covered = np.zeros(bits.shape[1], np.uint8)
-    gains, bounds = np.zeros(len(picks), np.int64), [n_examples]
-    looked_at = {0, len(picks) // 4, len(picks) // 2, len(picks)}
-    margin = np.zeros(len(bits), np.int64)
-    for place in range(len(picks) + 1):
-        if place in looked_at:
-            margin = np.array([_count(row & ~covered) for row in bits], np.int64)
-            bounds.append(int(gains.sum() + np.sort(margin)[::-1][: len(picks)].sum()))
-        if place < len(picks):
-            row = bits[int(picks[place])]
-            gains[place] = _count(row & ~covered)
-            covered |= row
-    return gains, int(margin.max(initial=0)), min(bounds)
+        features = source(rows).float()
+        features = features[:, 0] if features.shape[1] == 1 else features  # two axes have kernels of their own on a GPU
+        labels = torch.zeros(len(features), dtype=torch.long, device=features.device)
+        words.append(coverage_bits(caps, ours, limits, features, labels)[0].words)
+    found = torch.cat(words, 1) if words else torch.zeros(len(caps), 0, dtype=torch.long, device=caps.device)
+    own = np.flatnonzero((places >= 0) & (places < len(source)))
+    bits = as_words(found.cpu())
+    bits[own, places[own] // _WORD] |= np.uint64(1) << (places[own] % _WORD).astype(np.uint64)
+    return torch.from_numpy(bits.view(np.int64))
 
 
 def _groups(words: Int[Tensor, "query word"], middles: Ids, n_examples: int) -> list[Ids]:
     """Places of the examples that each query covers first, its own before the others where it is among them."""
-    covered, groups = np.zeros(n_examples, bool), []
-    for row, middle in zip(as_words(words).view(np.uint8), middles, strict=True):
-        mine = np.unpackbits(row, count=n_examples, bitorder="little").astype(bool) & ~covered
-        covered |= mine
-        places = np.flatnonzero(mine)
-        groups.append(np.concatenate([places[places == middle], places[places != middle]]))
+    first, groups = first_covers(as_words(words), n_examples), []
+    for place, middle in enumerate(middles):
+        mine = np.flatnonzero(first == place)
+        groups.append(np.concatenate([mine[mine == middle], mine[mine != middle]]))
     return groups
-
-
-def _count(octets: npt.NDArray[np.uint8]) -> int:
-    return int(np.unpackbits(octets).sum())

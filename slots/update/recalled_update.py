@@ -18,7 +18,7 @@ from slots.cover.bits import CoverBlock, pack_bits
 from slots.cover.greedy import greedy_set_cover_packed
 from slots.features.exemplars import support_features, thumbnails
 from slots.features.source import FeatureSource, unit_features
-from slots.head.similarities import normalize
+from slots.head.similarities import feature_lengths, normalize
 from slots.head.slot_table import N_EXEMPLARS
 from slots.labels import LabelNames
 from slots.rehearsal.recollection import Recollection, learn_recall
@@ -106,7 +106,7 @@ def plan_recalled(
 def told_examples(source: FeatureSource, given: Ids, rows: Ids) -> tuple[Tensor, Tensor, Tensor]:
     """What the memory keeps of some rows: unit features by the first view, labels, and lengths of the features."""
     some = source.take(rows, keep=False)
-    lengths = [some(block)[:, 0].float().norm(dim=1) for block in some.blocks()]
+    lengths = [feature_lengths(some(block)[:, 0]) for block in some.blocks()]
     return (
         unit_features(some),
         torch.from_numpy(given[rows]),

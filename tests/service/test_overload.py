@@ -1,11 +1,16 @@
 """More than the service can do: it says so, stays within its memory, and is itself again at once; and how it stops."""
 
 import asyncio
+import contextlib
+import socket
 
 import httpx
+import uvicorn
 from support.pressure import PREDICT, load, post
 from support.served_process import served
 from support.stopping import ROW, stopped_under_load
+
+from protocols.service.running import _Server
 
 MANY = {"inputs": [[3.0, 0, 0, 0, 0, 0]] * 400}
 GROWTH = 200 << 20
@@ -39,3 +44,45 @@ def test_a_stop_under_load_answers_what_was_accepted(own, tmp_path):
     assert set(found.ledger.statuses) == {200}
     assert sorted(found.ended) == sorted(found.streams)
     assert not [line for line in found.lines if "Traceback" in line or "rror" in line], found.lines
+
+
+class Once(asyncio.Protocol):
+    """Answers one request and closes the connection."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+        self.transport.close()
+
+
+def test_clients_that_come_again_at_once_do_not_keep_a_service_from_its_stop():
+    """What waits to be accepted is answered, and those who come again on their answer are not waited for."""
+    asked, answered = [], []
+
+    class Server(_Server):
+        def _protocol(self):
+            return Once()
+
+    async def client(port):
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                asked.append(writer)
+                writer.write(b"?")
+                answered.append(await reader.read())
+                writer.close()
+
+    async def stopped():
+        listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        clients = [asyncio.create_task(client(listening.getsockname()[1])) for _ in range(32)]
+        while len(asked) < 32:  # the system has completed their connections, and nobody has accepted one
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            await Server(uvicorn.Config(None))._take_in(listening)
+            await asyncio.gather(*clients)
+
+    asyncio.run(stopped())
+    assert answered == [b"?"] * len(asked)
+    assert len(asked) < 100

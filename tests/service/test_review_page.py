@@ -79,6 +79,8 @@ def test_a_group_in_doubt_says_that_a_slot_answers_and_no_share_exceeds_all(own,
     with_database(data, lambda it: reviews.put(it, "small", QueryList(0, SIZE, SIZE, None, queries)))
     with running(own, data) as client:
         client.follow_redirects = True
+        listed = client.get("/api/v1/models/small/review/1/groups").json()["groups"]
+        assert [group["doubted"] for group in listed] == [True, False]
         doubtful = client.get(REVIEW)
         assert f"A slot answers {known[kinds['matched'][0]]['label']}" in parse(doubtful.text).text
         after = press(client, doubtful, "Label the group", label="white")

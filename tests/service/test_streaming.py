@@ -145,7 +145,7 @@ def test_receipts_come_when_their_lines_are_committed_and_the_stream_is_still_op
 
 
 def test_who_sends_no_whole_line_is_told_and_closed(small, tmp_path):
-    with running(small, tmp_path / "data", limits=Limits(request_seconds=0.3)) as client:
+    with running(small, tmp_path / "data", limits=Limits(request_seconds=2.0)) as client:
         with connected(client) as sock, sock.makefile("rb") as reading:
             sock.sendall(chunk(line(np.ones(6)) + b'{"input'))
             first, last = receipts(reading, 2)
@@ -154,7 +154,7 @@ def test_who_sends_no_whole_line_is_told_and_closed(small, tmp_path):
         with connected(client) as sock, sock.makefile("rb") as reading:
             for _ in range(6):  # longer than the bound in all
                 sock.sendall(chunk(b"\n"))
-                time.sleep(0.1)
+                time.sleep(0.4)
             sock.sendall(chunk(line(np.ones(6))))
             assert receipts(reading, 1)[0]["line"] == 7
 

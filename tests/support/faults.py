@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocols.commands import app
+
 SOURCE = Path(__file__).with_name("faults.c")
 KILL, KILL_AFTER, FAIL, FAIL_ON = 1, 2, 3, 4
 FAULTS = {
@@ -69,6 +71,7 @@ class Forked:
 
     def __init__(self, library, aside):
         self._library, self._aside = ctypes.CDLL(str(library)), Path(aside)
+        app.parser()  # or each fork makes one of its own
 
     def run(self, command, folder, *, fault=None, at=-1, record=None, kill_after_s=None):
         """Run a function in a process of its own: with a fault at an operation, recorded, or killed after a time."""

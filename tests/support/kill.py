@@ -1,8 +1,9 @@
 """Kill a writer of model states at random moments, many times, and look at what it left.
 
 Run as ``python kill.py FOLDER ROUNDS SEED``: one process imports torch once, then forks writers and kills them. Each
-writer tells through a pipe which state is written; so the folder must hold that one, or the one after it when the
-kill came between the flip and the telling.
+writer tells through a pipe that it begins, and which state is written; so the folder must hold that one, or the one
+after it when the kill came between the flip and the telling. A writer that is left alone for a while first says how
+long a state takes on this machine, as busy as it is: kills come within the time of a few.
 """
 
 import os
@@ -16,12 +17,17 @@ import torch
 
 from slots.storage.store import read_state, write_state
 
+PILOT_S = 0.5
+STATES = 4  # within whose time a writer is killed
+
 
 def main(folder: Path, rounds: int, seed: int) -> None:
     chance = random.Random(seed)
     last, unfinished = write(folder, 0), 0
+    pilot = told_until_killed(folder, last, delay_s=PILOT_S)
+    pace, last = PILOT_S / (pilot + 1), check(folder, pilot)
     for _ in range(rounds):
-        last_told = told_until_killed(folder, last, delay_s=chance.uniform(0.0, 0.012))
+        last_told = told_until_killed(folder, last, delay_s=chance.uniform(0.0, STATES * pace))
         unfinished += any(path.name.startswith(".") for path in (folder / "states").iterdir())
         last = check(folder, last_told)
     write(folder, last + 1)
@@ -41,10 +47,12 @@ def told_until_killed(folder: Path, start: int, *, delay_s: float) -> int:
     child = os.fork()
     if child == 0:
         count = start
+        os.write(writing, b">")
         while True:
             count = write(folder, count + 1)
             os.write(writing, b".")
     os.close(writing)
+    assert os.read(reading, 1) == b">"
     time.sleep(delay_s)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

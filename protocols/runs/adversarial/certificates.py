@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from slots.head.caps import SlotCaps, margins
 from slots.head.similarities import normalize
+from slots.robust.matched_slots import matched_radii
 
 _OWN = 50  # nearest prototypes of the own class that are tried as witnesses
 
@@ -37,21 +36,14 @@ def matched_radius(rows: Tensor, labels: Tensor, caps: SlotCaps) -> Tensor:
 
     Notes
     -----
-    Moving ``x`` by ``delta`` turns its direction by at most ``arcsin(|delta| / |x|)``: the ball around ``x`` is seen
-    from the origin inside a cone of that angle. A margin is the smaller of two ``radius - angle``, so a turn by
-    ``theta`` changes it by at most ``theta``. With ``m`` the largest margin of a slot of the right label and ``n`` of
-    any other, the slot still fires while ``theta < m``, and still wins while ``theta < (m - n) / 2``. Hence
-    ``|x| sin(min(m, (m - n) / 2))``.
+    The bound of `slots.robust.matched_slots.matched_radii`, which of one generation is ``|x| sin(min(m, (m - n) / 2))``
+    with ``m`` the largest margin of a slot of the right label and ``n`` of any other.
     """
     if bool((caps.generations != caps.generations[0]).any()):
         raise ValueError(
             f"`caps` must be of one generation, got {len(caps.generations.unique())}. Certify a model as it was fitted."
         )
-    depth = slot_margins(rows, caps)
-    own, other = _own_and_other(depth, caps.labels, labels)
-    turn = torch.minimum(own, (own - other) / 2).nan_to_num(nan=0.0).clamp(0, math.pi / 2)
-    radius: Tensor = rows.double().norm(dim=1) * turn.sin()
-    return radius
+    return matched_radii(rows, labels, caps).stays
 
 
 def nearest_prototype_radius(rows: Tensor, labels: Tensor, prototypes: Tensor, prototype_labels: Tensor) -> Tensor:
@@ -122,9 +114,3 @@ def slot_margins(rows: Tensor, caps: SlotCaps) -> Tensor:
     weight_scores = unit @ normalize(caps.weights.double()).T
     centre_scores = unit @ normalize(caps.centres.double()).T
     return margins(weight_scores, centre_scores, caps.precision.double(), caps.support.double())
-
-
-def _own_and_other(values: Tensor, slot_labels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest value among the slots of the right label, and among all others."""
-    right = slot_labels[None] == labels[:, None]
-    return values.masked_fill(~right, -math.inf).amax(1), values.masked_fill(right, -math.inf).amax(1)

@@ -153,7 +153,7 @@ def _slot_model(sets: Sets, seed: int, option: dict[str, Any], progress: Progres
     note = "Classifies as well; trained on the same features."
     if model.novelty is None:
         raise UsageError(
-            f"`data` must have at least 200 training examples for a slot model that judges novelty, got "
+            f"`data` must have at least 20 training examples for a slot model that judges novelty, got "
             f"{len(sets.train)}. Take more."
         )
     model.novelty = recalibrate(model, sets.calibration)

@@ -19,6 +19,7 @@ from slots.estimators.classifier import SlotClassifier
 from slots.head.prediction import Answer
 from slots.shapes import Ids
 from slots.training.config import TrainConfig
+from slots.training.defaults import AutoConfig
 from slots.training.fitting import fit
 
 GROUP = "accuracy"
@@ -112,7 +113,7 @@ def _worth(row: Row, task: Task) -> list[Row]:
 
 def _fit(task: Task, seed: int) -> Found:
     """`slots.fit` as it comes; the seed is no setting."""
-    model, _ = fit(task.x, task.y, config=TrainConfig(seed=seed))
+    model, _ = fit(task.x, task.y, config=AutoConfig(TrainConfig(seed=seed)))
     answers = model.predict(task.x_test)
     return Found(answers.labels, float(model.head.n_slots), answers.answers == Answer.MATCHED)
 

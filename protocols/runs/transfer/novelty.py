@@ -21,6 +21,7 @@ from slots.errors import UsageError
 from slots.novelty.detector import NoveltyDetector
 from slots.shapes import Ids
 from slots.training.config import TrainConfig
+from slots.training.defaults import AutoConfig
 from slots.training.fitting import fit
 
 NEAR, FAR = "novelty, near sets", "novelty, far sets"
@@ -121,7 +122,7 @@ def _detectors(task: Task, seed: int, peers: Sequence[str]) -> Iterator[_Detecto
     detector = NoveltyDetector(seed=seed).fit(task.x, task.y)
     yield _Detector(DETECTOR, detector.predict, time.process_time() - started, "", detector.is_novel)
     started = time.process_time()
-    model, _ = fit(task.x, task.y, config=TrainConfig(seed=seed))
+    model, _ = fit(task.x, task.y, config=AutoConfig(TrainConfig(seed=seed)))
     seconds = time.process_time() - started
     if model.novelty is not None and len(task.y) >= _LEAST:
         yield _Detector(

@@ -24,6 +24,7 @@ from slots.head.prediction import changed_matched
 from slots.model.slot_model import SlotModel
 from slots.shapes import Ids
 from slots.training.config import TrainConfig
+from slots.training.defaults import AutoConfig
 from slots.training.fitting import fit
 from slots.update.queries import Proposal
 
@@ -103,7 +104,7 @@ def update_rows(task: Task, seed: int, peers: Sequence[str]) -> list[Row]:
     for scenario in scenarios(task, seed):
         key = scenario.base.tobytes()[:4096] + scenario.base_y.tobytes()
         if key not in models:
-            models[key] = fit(scenario.base, scenario.base_y, config=TrainConfig(seed=seed))[0]
+            models[key] = fit(scenario.base, scenario.base_y, config=AutoConfig(TrainConfig(seed=seed)))[0]
         for budget in (it for it in BUDGETS if 2 * it <= len(scenario.stream_y)):
             proposal = models[key].propose(scenario.stream, budget=budget)
             place = f"{task.name}, {scenario.name}, {budget} labels"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +16,7 @@ from torch.nn import functional
 from slots.head.similarities import normalize
 from slots.shapes import Labels
 from slots.training.config import TrainConfig
-from slots.training.steps.kernels import Examples, Grid, Loss, Pace, take_step
+from slots.training.steps.kernels import Examples, Grid, Indices, Loss, Pace, take_step, take_steps
 
 _DECAY1, _DECAY2, _TINY = 0.9, 0.999, 1e-8  # as torch has them
 _SMALL_WORK = 1_000_000  # multiplications of a step; up to here the calls of torch take longer than the work
@@ -27,6 +29,21 @@ class Steps(Protocol):
 
     def take(self, rows: Tensor, *, step: int, rate: float) -> Tensor | float:
         """Learn from some examples; gives the sum of their cross-entropies."""
+
+    def take_all(self, rows: Tensor, ends: Indices, *, step: int, rates: Sequence[float]) -> Tensor | float:
+        """Learn from batches in turn, the first at this step; gives the sum of all cross-entropies.
+
+        Parameters
+        ----------
+        rows : int64 tensor of shape (row,)
+            Of all batches.
+        ends : int64 array of shape (batch + 1,)
+            Places among them where each batch begins and the last one ends.
+        step : int
+            Steps taken before, >= 0.
+        rates : sequence of float
+            Of each step.
+        """
 
 
 def begin(
@@ -78,9 +95,16 @@ class TensorSteps:
         self.weights = normalize(self.weights)
         return loss * len(rows)
 
+    def take_all(self, rows: Tensor, ends: Indices, *, step: int, rates: Sequence[float]) -> Tensor | float:
+        """Learn from batches in turn, the first at this step; gives the sum of all cross-entropies."""
+        total: Tensor | float = 0.0
+        for i, rate in enumerate(rates):
+            total += self.take(rows[ends[i] : ends[i + 1]], step=step + i, rate=rate)
+        return total
+
 
 class LoopSteps:
-    """Each step one call of compiled loops."""
+    """Each step, or all steps of an epoch, one call of compiled loops."""
 
     def __init__(self, unit: Tensor, wanted: Tensor, weights: Tensor, there: Tensor, config: TrainConfig) -> None:
         self.weights = weights
@@ -92,10 +116,21 @@ class LoopSteps:
 
     def take(self, rows: Tensor, *, step: int, rate: float) -> float:
         """Learn from some examples; gives the sum of their cross-entropies."""
-        sofar = 1 - _DECAY1 ** (step + 1), 1 - _DECAY2 ** (step + 1)
-        constant = _DECAY1, _DECAY2, 1 - _DECAY1, 1 - _DECAY2, _TINY
-        pace = Pace(*map(np.float32, (*constant, rate, *sofar)))
-        return float(take_step(self._examples, rows.numpy(), self._grid, self._loss, pace))
+        return float(take_step(self._examples, rows.numpy(), self._grid, self._loss, Pace(*_paces(step, [rate])[0])))
+
+    def take_all(self, rows: Tensor, ends: Indices, *, step: int, rates: Sequence[float]) -> float:
+        """Learn from batches in turn, the first at this step; gives the sum of all cross-entropies."""
+        paces = _paces(step, rates)
+        return float(take_steps(self._examples, (rows.numpy(), ends), self._grid, self._loss, paces))
+
+
+def _paces(step: int, rates: Sequence[float]) -> npt.NDArray[np.float32]:
+    """The numbers of `Pace` at steps that follow each other, shape (step, 8)."""
+    constant = _DECAY1, _DECAY2, 1 - _DECAY1, 1 - _DECAY2, _TINY
+    steps = range(step + 1, step + 1 + len(rates))
+    return np.array(
+        [(*constant, rate, 1 - _DECAY1**i, 1 - _DECAY2**i) for i, rate in zip(steps, rates, strict=True)], np.float32
+    )
 
 
 def loss_slope(

@@ -159,6 +159,33 @@ def take_step(examples: Examples, rows: Indices, grid: Grid, loss: Loss, pace: P
 
 
 @reordered
+def take_steps(examples: Examples, batches: tuple[Indices, Indices], grid: Grid, loss: Loss, paces: Singles) -> float:
+    """`take_step` time after time, so that a call from outside is paid for once.
+
+    Parameters
+    ----------
+    examples, grid, loss
+        As there.
+    batches : int64 arrays of shape (row,) and (step + 1,)
+        Examples of all steps, and the places among them where each step begins and the last one ends.
+    paces : float32 array of shape (step, 8)
+        The numbers of `Pace` at each step.
+
+    Returns
+    -------
+    float
+        Sum of the rows' cross-entropies.
+    """
+    rows, ends = batches
+    total = 0.0
+    for step in range(len(paces)):
+        p = paces[step]
+        pace = Pace(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7])
+        total += take_step(examples, rows[ends[step] : ends[step + 1]], grid, loss, pace)
+    return total
+
+
+@reordered
 def _move(k: int, gradient: Singles, n: np.float32, grid: Grid, pace: Pace) -> None:
     """Adam's step of one slot, which then has unit length again; one that is not there stays zero."""
     weights = grid.weights[k]

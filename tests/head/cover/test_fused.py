@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -48,6 +49,25 @@ def test_all_of_this_in_the_interpreter():
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "passed" in done.stdout
+
+
+@pytest.fixture(autouse=True, scope="module")
+def language_made_ready_once():
+    """The interpreter looks through its whole language whenever a kernel calls another function, and finds it ready."""
+    if not INTERPRETED:
+        yield
+        return
+    from triton import language
+    from triton.runtime import interpreter
+
+    make_ready, ready = interpreter._patch_lang, SimpleNamespace(restore=lambda: None)
+
+    def once(fn):
+        seen = [it for it in fn.__globals__.values() if it is language or it is language.core]
+        return make_ready(fn) if any(language.core.is_builtin(it.load) for it in seen) else ready
+
+    with mock.patch.object(interpreter, "_patch_lang", once):
+        yield
 
 
 def fused(yes):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import slots
 from slots.errors import DataError
 from slots.head.similarities import normalize
 from slots.training import TrainConfig, fit
@@ -64,3 +65,23 @@ def test_rows_have_length_one_at_every_scale(seed, dtype):
     assert torch.isfinite(scaled).all()
     torch.testing.assert_close(normalize(scaled), normalize(plain), rtol=1e-5, atol=1e-6)
     assert normalize(torch.zeros(2, 3, dtype=dtype)).tolist() == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e25, 1e-25, 1e-30])
+def test_a_whole_life_at_a_scale_whose_squares_no_float32_holds(scale, tmp_path):
+    rng = np.random.default_rng(0)
+    known = (np.eye(6)[np.arange(240) % 3] + rng.normal(0, 0.2, (240, 6))).astype(np.float32)
+    new = (np.eye(6)[3 + np.arange(30) % 3] + rng.normal(0, 0.1, (30, 6))).astype(np.float32)
+    config = slots.TrainConfig(epochs=2, slots_per_class=3, held_out=0.3, whitening=0.2, device="cpu")
+    answers = []
+    for factor in (np.float32(1), np.float32(scale)):
+        model, _ = slots.fit(known * factor, np.arange(240) % 3, config=config)
+        folder = tmp_path / f"{factor:g}"
+        model.save(folder)
+        model = slots.SlotModel.load(folder)
+        assert model.rehearsal.lengths.isfinite().all()
+        model.update(new * factor, {0: "a", 1: "b", 2: "c"}, config=slots.UpdateConfig(recall=True))
+        assert model.head.recall is not None
+        model.save(folder, keep_history=True)
+        answers.append(slots.SlotModel.load(folder).predict(np.concatenate([known, new]) * factor).labels)
+    assert (answers[0] == answers[1]).mean() > 0.95

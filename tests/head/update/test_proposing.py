@@ -14,12 +14,13 @@ from support.small_models import new_animals, three_animals
 import slots.features.featurizer
 import slots.features.source
 import slots.update.queries
+from slots.cover.bits import unpack_bits
 from slots.errors import DataError, UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
 from slots.model.slot_model import SlotModel
-from slots.update.queries import USUAL_RADIUS, median_radius
+from slots.update.queries import USUAL_RADIUS, cap_words, median_radius
 
 
 def picky(feature=3):
@@ -213,3 +214,20 @@ def test_messages(options, says):
         three_animals().propose(new_animals(2), **options)
     with pytest.raises(DataError, match="must be float features of shape"):
         three_animals().propose(np.zeros((2, 3), np.float32))
+
+
+def test_which_rows_a_cap_holds_does_not_depend_on_what_they_come_with():
+    """Not even where the edge of a cap goes through them, as it does for many here."""
+    x = np.random.default_rng(0).integers(-3, 4, (200, 4)).astype(np.float32)
+    x, model = x[x.any(1)], picky(4)
+    caps, nowhere, radius = torch.from_numpy(x[:50]), np.full(50, -1), math.acos(0.5)
+    together = cap_words(model.snapshot().source(x), caps, radius, places=nowhere)
+    alone = [cap_words(model.snapshot().source(row[None]), caps, radius, places=nowhere) for row in x]
+    held = unpack_bits(together, len(x))
+    assert torch.equal(held, torch.cat([unpack_bits(it, 1) for it in alone], 1))
+    whole = x.astype(int)
+    doubled, lengths = 2 * whole[:50] @ whole.T, (whole[:50] ** 2).sum(1)[:, None] * (whole**2).sum(1)
+    assert np.array_equal(held.numpy(), (doubled > 0) & (doubled**2 > lengths))
+    assert ((doubled > 0) & (doubled**2 == lengths)).sum() > 40
+    own = unpack_bits(cap_words(model.snapshot().source(x), caps, 0.0, places=np.arange(50)), len(x))
+    assert own.nonzero().tolist() == [[i, i] for i in range(50)]

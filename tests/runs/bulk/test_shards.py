@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.command import told
 from support.processes import workers_of
 from support.small_models import mixture, new_animals, three_animals
 
@@ -21,14 +22,14 @@ from protocols.bulk import work as working
 from protocols.bulk.answering import digest
 from protocols.bulk.engines import run_here, run_processes, run_ray
 from protocols.bulk.outcome import outcome
-from protocols.bulk.run import Options, begin, read_run
+from protocols.bulk.run import Options, answers_of, begin, read_run
 from protocols.bulk.shards import find_shards, read_rows
 from protocols.bulk.work import failures, forgive, never, pending, work
-from protocols.commands import main
 from protocols.data.tables import Columns
 from slots.head import Answer
 from slots.model.slot_model import SlotModel
 from slots.progress import silent
+from slots.storage.atomic import temporary
 from slots.training import TrainConfig, fit
 
 pa = pytest.importorskip("pyarrow", reason="pip install 'neural-slots[parquet]'")
@@ -47,14 +48,6 @@ def model(tmp_path):
     made = three_animals()
     made.save(tmp_path / "m")
     return tmp_path / "m"
-
-
-def told(capsys, *arguments, status=0):
-    with pytest.raises(SystemExit) as end:
-        main([str(it) for it in arguments])
-    printed = capsys.readouterr()
-    assert end.value.code == status, printed.err
-    return printed
 
 
 def written(out):
@@ -123,6 +116,16 @@ def test_novelty_shard_by_shard(tmp_path, capsys):
     assert (document["rows"], document["shards"], document["of"], document["generation"]) == (90, 3, 3, 0)
 
 
+def test_a_model_that_cannot_judge_novelty_is_refused_before_anything_is_written(model, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", rows(60))
+    printed = told(
+        capsys, "ood", model, "--shards", tmp_path / "x.npy", "--rows", 8, "--out", tmp_path / "out", status=2
+    )
+    assert "The model must have held-out scores to judge novelty by, and has none. Fit it again with" in printed.err
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def begun(tmp_path, model, n=60, size=8, **options):
     np.save(tmp_path / "x.npy", rows(n))
     run = begin(
@@ -150,6 +153,15 @@ def test_a_run_goes_on_with_what_is_left_and_with_new_files(model, tmp_path, cap
     told(capsys, *command)
     assert len(contents(out)) == 10
     assert len(run.shards) == 8
+
+
+def test_names_of_answers_stay_when_files_come_in_other_folders(model, tmp_path, capsys):
+    command = ("predict", model, "--shards", tmp_path / "data" / "**" / "*.npy", "--out", tmp_path / "out")
+    for n, folder in enumerate(("2024", "2025"), start=1):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        np.save(tmp_path / "data" / folder / "x.npy", rows(10))
+        assert f"{10 * n} rows in {n} of {n} shards" in told(capsys, *command).out
+    assert sorted(contents(tmp_path / "out")) == ["2024__x.parquet", "2025__x.parquet"]
 
 
 def test_the_model_of_the_first_shard_answers_the_last(model, tmp_path):
@@ -203,6 +215,28 @@ def test_a_shard_that_kills_its_workers_is_left_alone_in_the_end(model, tmp_path
     forgive(out, run)
     work(out)
     assert failures(out, run) == {}
+    assert len(contents(out)) == 8
+
+
+@pytest.mark.parametrize("run_again", [False, True])
+def test_what_a_dead_worker_had_written_is_removed_whoever_begins_next(model, tmp_path, monkeypatch, run_again):
+    """Also where the command is run again in between, which forgets how often a shard was begun."""
+    out, run = begun(tmp_path, model)
+    left = temporary(answers_of(out, run, run.shards[0]))
+
+    def dying(*_):
+        left.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(working, "write_file", dying)
+        with pytest.raises(KeyboardInterrupt):
+            work(out)
+    assert left.exists()
+    if run_again:
+        forgive(out, run)
+    work(out)
+    assert not left.exists()
     assert len(contents(out)) == 8
 
 
@@ -348,6 +382,14 @@ def test_workers_in_processes_and_here_write_the_same(model, tmp_path):
     assert contents(out) == contents(other)
     assert shares[-1] == 1.0
     assert pending(out, run) == []
+
+
+def test_without_ray_its_engine_is_refused_before_anything_is_written(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    np.save(tmp_path / "x.npy", rows(9))
+    command = "predict", model, "--shards", tmp_path / "x.npy", "--engine", "ray", "--out", tmp_path / "out"
+    assert "`--engine ray` needs Ray, which is missing. Install it" in told(capsys, *command, status=2).err
+    assert not (tmp_path / "out").exists()
 
 
 def test_actors_of_ray_write_the_same(model, tmp_path, monkeypatch):

@@ -7,25 +7,16 @@ import sys
 import numpy as np
 import pytest
 from filelock import FileLock
+from support.command import told
 from support.small_models import new_animals, three_animals
 
-from protocols.commands import main
 from slots.model.slot_model import SlotModel
 from slots.storage.generations import log
 from slots.storage.store import read_state
 
 
-def run(capsys, *arguments, status=0):
-    """Run a command in this process; returns what it printed."""
-    with pytest.raises(SystemExit) as end:
-        main([str(a) for a in arguments])
-    printed = capsys.readouterr()
-    assert end.value.code == status, printed.err
-    return printed
-
-
 def run_json(capsys, *arguments):
-    return json.loads(run(capsys, *arguments, "--json").out)
+    return json.loads(told(capsys, *arguments, "--json").out)
 
 
 @pytest.fixture
@@ -61,7 +52,7 @@ def test_log(folder, capsys):
     assert lines[1]["slots_gained"] == 2
     assert lines[1]["n_clusters"] == 2
     assert lines[1]["when"].endswith("+00:00")
-    printed = run(capsys, "log", folder).out.splitlines()
+    printed = told(capsys, "log", folder).out.splitlines()
     assert len(printed) == 3
     assert "update" in printed[2]
     assert "8 (+2)" in printed[2]
@@ -72,16 +63,16 @@ def test_diff_of_an_update_is_proven(folder, archive, capsys):
     found = run_json(capsys, "diff", folder, "--data", archive, "--part", "train")
     assert (found["old"], found["new"], found["added"], found["proven"]) == (0, 1, [6, 7], True)
     assert (found["n_compared"], found["changed"]) == (48, [])
-    printed = run(capsys, "diff", folder).out
+    printed = told(capsys, "diff", folder).out
     assert "Generation 0 to 1: 2 slots added, 0 gone, 0 relabelled." in printed
     assert "Proven: whatever input generation 0 matches, generation 1 answers the same." in printed
     assert "24 matched inputs, 0 answered otherwise" in printed
-    assert run(capsys, "diff", folder, 0).out == run(capsys, "diff", folder, 0, 1).out == printed
+    assert told(capsys, "diff", folder, 0).out == told(capsys, "diff", folder, 0, 1).out == printed
 
 
 def test_diff_lists_what_edits_changed(folder, archive, capsys):
-    run(capsys, "relabel", folder, "--slots", "0, 3", "--label", "bird")
-    printed = run(capsys, "diff", folder, "--data", archive).out
+    told(capsys, "relabel", folder, "--slots", "0, 3", "--label", "bird")
+    printed = told(capsys, "diff", folder, "--data", archive).out
     assert "Slot 0: cat is now bird." in printed
     assert "Answers may have changed: old slots are not as they were (labels)." in printed
     assert "remembered 12: dog (slot 3) is now bird (slot 3)" in printed
@@ -100,8 +91,8 @@ def test_diff_of_two_folders(folder, tmp_path, capsys):
 
 
 def test_long_lists_are_cut_on_the_terminal_only(folder, capsys):
-    run(capsys, "merge", folder, "--from", "cat", "--from", "dog", "--from", "bird", "--into", "pet")
-    printed = run(capsys, "diff", folder).out
+    told(capsys, "merge", folder, "--from", "cat", "--from", "dog", "--from", "bird", "--into", "pet")
+    printed = told(capsys, "diff", folder).out
     assert printed.count("remembered") == 20
     assert "... and 4 more; --json lists them." in printed
     assert len(run_json(capsys, "diff", folder)["changed"]) == 24
@@ -111,9 +102,9 @@ def test_undo_and_back_again(folder, capsys):
     entry = run_json(capsys, "undo", folder)
     assert (entry["number"], entry["content"], entry["n_slots"]) == (2, 0, 6)
     assert labels(folder) == ["cat", "cat", "dog", "dog", "bird", "bird"]
-    assert run(capsys, "undo", folder, "--to", "1").out == "Generation 3 is generation 1 again: 8 slots.\n"
+    assert told(capsys, "undo", folder, "--to", "1").out == "Generation 3 is generation 1 again: 8 slots.\n"
     assert len(labels(folder)) == 8
-    assert "undo to generation 1" in " ".join(run(capsys, "log", folder).out.split())
+    assert "undo to generation 1" in " ".join(told(capsys, "log", folder).out.split())
     assert run_json(capsys, "diff", folder, "1", "3")["proven"]
 
 
@@ -122,7 +113,7 @@ def test_a_cluster_gets_its_name(folder, capsys):
     assert (done["what"], done["generation"], done["slots"], done["label_after"]) == ("merge", 2, [6], "fish")
     assert labels(folder)[6:] == ["fish", "cluster 4"]
     assert SlotModel.load(folder).clusters == {4}
-    printed = run(capsys, "relabel", folder, "--cluster", "cluster 4", "--label", "fish").out
+    printed = told(capsys, "relabel", folder, "--cluster", "cluster 4", "--label", "fish").out
     assert "1 slot of cluster 4 relabelled to fish. Is generation 3." in printed
     assert labels(folder)[6:] == ["fish", "fish"]
 
@@ -135,12 +126,12 @@ def test_merge_takes_several_labels(folder, capsys):
 
 
 def test_delete_says_that_numbers_move(folder, capsys):
-    printed = run(capsys, "delete", folder, "--slots", "1,0").out
+    printed = told(capsys, "delete", folder, "--slots", "1,0").out
     assert "2 slots of cat deleted. Is generation 2." in printed
     assert "The slots behind the deleted ones moved up" in printed
     assert "slot 0, example 0: cat is now" in printed
     assert labels(folder)[:2] == ["dog", "dog"]
-    run(capsys, "undo", folder)
+    told(capsys, "undo", folder)
     assert labels(folder)[:2] == ["cat", "cat"]
 
 
@@ -156,7 +147,7 @@ def test_delete_says_that_numbers_move(folder, capsys):
 def test_a_dry_run_says_the_same_and_changes_nothing(folder, arguments, capsys):
     before = read_state(folder).path
     dry = run_json(capsys, arguments[0], folder, *arguments[1:], "--dry-run")
-    assert "Would be generation 2." in run(capsys, arguments[0], folder, *arguments[1:], "--dry-run").out
+    assert "Would be generation 2." in told(capsys, arguments[0], folder, *arguments[1:], "--dry-run").out
     assert read_state(folder).path == before
     done = run_json(capsys, arguments[0], folder, *arguments[1:])
     assert {**dry, "dry_run": False} == done
@@ -167,7 +158,7 @@ def test_what_changes_in_passing_is_said_first(tmp_path, capsys):
     from support.small_models import with_overlap
 
     with_overlap().save(tmp_path / "m")
-    lines = run(capsys, "relabel", tmp_path / "m", "--slots", "6", "--label", "dog").out.splitlines()
+    lines = told(capsys, "relabel", tmp_path / "m", "--slots", "6", "--label", "dog").out.splitlines()
     assert lines[1].startswith("Beware: ")
     assert lines[1].endswith("remembered examples of other slots changed in passing.")
     assert lines[3].startswith(("slot 0", "slot 1"))
@@ -207,7 +198,7 @@ def test_a_wrong_call_gives_one_line_its_status_and_changes_nothing(
 ):
     monkeypatch.chdir(folder.parent)
     before = read_state(folder).path
-    printed = run(capsys, *[str(folder) if word == "M" else word for word in arguments], status=status)
+    printed = told(capsys, *[str(folder) if word == "M" else word for word in arguments], status=status)
     assert says in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
@@ -216,25 +207,25 @@ def test_a_wrong_call_gives_one_line_its_status_and_changes_nothing(
 
 def test_a_single_generation_has_nothing_to_compare_with(tmp_path, capsys):
     three_animals().save(tmp_path / "m")
-    assert "must keep two generations to compare" in run(capsys, "diff", tmp_path / "m", status=2).err
-    assert "keeps none" in run(capsys, "undo", tmp_path / "m", status=2).err
+    assert "must keep two generations to compare" in told(capsys, "diff", tmp_path / "m", status=2).err
+    assert "keeps none" in told(capsys, "undo", tmp_path / "m", status=2).err
 
 
 def test_an_undo_can_be_repeated(folder, capsys):
-    said = run(capsys, "undo", folder).out
+    said = told(capsys, "undo", folder).out
     assert said.endswith("to repeat this one: slots undo --to 0 --if-needed.\n")
     before = (folder / "slots.json").read_bytes()
     for _ in range(2):
-        again = run(capsys, "undo", folder, "--to", "0", "--if-needed").out
+        again = told(capsys, "undo", folder, "--to", "0", "--if-needed").out
         assert again == "Generation 2 is generation 0 again: 6 slots.\n"
     assert (folder / "slots.json").read_bytes() == before
     assert (
-        run(capsys, "undo", folder, "--to", "1", "--if-needed").out == "Generation 3 is generation 1 again: 8 slots.\n"
+        told(capsys, "undo", folder, "--to", "1", "--if-needed").out == "Generation 3 is generation 1 again: 8 slots.\n"
     )
-    assert "must come with `to`" in run(capsys, "undo", folder, "--if-needed", status=2).err
+    assert "must come with `to`" in told(capsys, "undo", folder, "--if-needed", status=2).err
     assert (
         "must be a generation that the folder keeps"
-        in run(capsys, "undo", folder, "--to", "9", "--if-needed", status=2).err
+        in told(capsys, "undo", folder, "--to", "9", "--if-needed", status=2).err
     )
 
 
@@ -261,23 +252,23 @@ def test_writers_wait_and_every_acknowledged_edit_is_in(folder):
 def test_a_writer_that_waits_in_vain_says_for_how_long(folder, capsys):
     with FileLock(folder / ".lock"):
         for command in (["relabel", folder, "--slots", "0", "--label", "x"], ["undo", folder]):
-            told = run(capsys, *command, "--wait", "0.2", status=5).err
-            assert "another process is writing to it for 0.2 seconds" in told
-        run(capsys, "relabel", folder, "--slots", "0", "--label", "x", "--dry-run")
+            printed = told(capsys, *command, "--wait", "0.2", status=5)
+            assert "another process is writing to it for 0.2 seconds" in printed.err
+        told(capsys, "relabel", folder, "--slots", "0", "--label", "x", "--dry-run")
     assert len(log(folder)) == 2
 
 
 def test_prune_frees_what_no_rule_keeps(folder, capsys):
     for name in ("a", "b", "c"):
-        run(capsys, "relabel", folder, "--slots", "0", "--label", name)
-    told = run_json(capsys, "prune", folder, "--keep", "1", "--pin", "2", "--dry-run")
-    assert (told["removed"], told["kept"], told["dry_run"]) == ([1, 3], [0, 2, 4], True)
-    printed = run(capsys, "prune", folder, "--keep", "1", "--pin", "2").out
-    assert printed == f"2 generations removed, 3 kept, {told['freed_bytes'] / 1e6:,.1f} MB freed.\nPinned: 2.\n"
-    assert told["freed_bytes"] > 0
-    lines = run(capsys, "log", folder).out.splitlines()
+        told(capsys, "relabel", folder, "--slots", "0", "--label", name)
+    freed = run_json(capsys, "prune", folder, "--keep", "1", "--pin", "2", "--dry-run")
+    assert (freed["removed"], freed["kept"], freed["dry_run"]) == ([1, 3], [0, 2, 4], True)
+    printed = told(capsys, "prune", folder, "--keep", "1", "--pin", "2").out
+    assert printed == f"2 generations removed, 3 kept, {freed['freed_bytes'] / 1e6:,.1f} MB freed.\nPinned: 2.\n"
+    assert freed["freed_bytes"] > 0
+    lines = told(capsys, "log", folder).out.splitlines()
     assert len(lines) == 6
     assert sum("not kept" in line for line in lines) == 2
-    assert "must be a generation that the folder keeps" in run(capsys, "undo", folder, "--to", "3", status=2).err
-    assert "got neither" in run(capsys, "prune", folder, status=2).err
+    assert "must be a generation that the folder keeps" in told(capsys, "undo", folder, "--to", "3", status=2).err
+    assert "got neither" in told(capsys, "prune", folder, status=2).err
     assert labels(folder)[0] == "c"

@@ -6,22 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from support.command import told
 from support.nets import blobs
 
 from protocols.app.novelty import COLUMNS
-from protocols.commands import main
 from slots.model.slot_model import SlotModel
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
-
-
-def run(capsys, *arguments, status=0):
-    """Run a command in this process; returns what it printed."""
-    with pytest.raises(SystemExit) as end:
-        main([str(a) for a in arguments])
-    printed = capsys.readouterr()
-    assert end.value.code == status, printed.err
-    return printed
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +37,20 @@ def rows_of(text):
 
 
 def test_a_line_an_input_and_the_share_on_stderr(model, archive, capsys):
-    printed = run(capsys, "ood", model, "--data", archive)
+    printed = told(capsys, "ood", model, "--data", archive)
     rows = rows_of(printed.out)
     assert list(rows[0]) == list(COLUMNS)
     assert [int(row["input"]) for row in rows] == list(range(200))
     flagged = sum(row["novel"] == "True" for row in rows)
     assert printed.err.strip() == f"{flagged} of 200 inputs are novel at a false-alarm rate of 0.05."
     assert flagged < 30
-    foreign = rows_of(run(capsys, "ood", model, "--data", archive, "--part", "train").out)
+    foreign = rows_of(told(capsys, "ood", model, "--data", archive, "--part", "train").out)
     assert sum(row["novel"] == "True" for row in foreign) > 45
     assert np.mean([float(row["score"]) for row in foreign]) > np.mean([float(row["score"]) for row in rows])
 
 
 def test_json_is_what_the_model_says(model, archive, capsys):
-    found = json.loads(run(capsys, "ood", model, "--data", archive, "--false-alarm-rate", "0.2", "--json").out)
+    found = json.loads(told(capsys, "ood", model, "--data", archive, "--false-alarm-rate", "0.2", "--json").out)
     loaded = SlotModel.load(model)
     with np.load(archive) as data:
         expected = loaded.assess_novelty(data["x_test"], false_alarm_rate=0.2)
@@ -80,15 +71,15 @@ def test_json_is_what_the_model_says(model, archive, capsys):
 
 def test_out_writes_the_csv(model, archive, tmp_path, capsys):
     out = tmp_path / "scores.csv"
-    printed = run(capsys, "ood", model, "--data", archive, "--out", out)
+    printed = told(capsys, "ood", model, "--data", archive, "--out", out)
     assert printed.out.endswith(f"at a false-alarm rate of 0.05. Scores: {out}\n")
-    assert out.read_text() == run(capsys, "ood", model, "--data", archive).out
+    assert out.read_text() == told(capsys, "ood", model, "--data", archive).out
 
 
 def test_calibrating_on_other_familiar_data_changes_p_values_and_no_score_nor_the_model(model, archive, capsys):
-    before = json.loads(run(capsys, "ood", model, "--data", archive, "--json").out)["inputs"]
+    before = json.loads(told(capsys, "ood", model, "--data", archive, "--json").out)["inputs"]
     files = {file: file.read_bytes() for file in model.rglob("*") if file.is_file()}
-    other = json.loads(run(capsys, "ood", model, "--data", archive, "--calibrate", archive, "--json").out)["inputs"]
+    other = json.loads(told(capsys, "ood", model, "--data", archive, "--calibrate", archive, "--json").out)["inputs"]
     assert [row["score"] for row in before] == [row["score"] for row in other]
     ranks = sorted(row["p_value"] for row in other)
     assert ranks[0] == pytest.approx(2 / 201, abs=1e-5)  # judged by itself: the highest of 200 equals one of them
@@ -99,7 +90,7 @@ def test_calibrating_on_other_familiar_data_changes_p_values_and_no_score_nor_th
 def test_one_line_where_there_is_no_calibration(model, archive, tmp_path, capsys):
     bare = SlotModel.load(model)
     bare.novelty = None
-    printed = run(capsys, "ood", bare.save(tmp_path / "bare"), "--data", archive, status=2)
+    printed = told(capsys, "ood", bare.save(tmp_path / "bare"), "--data", archive, status=2)
     assert printed.out == ""
     assert printed.err.startswith("Error: The model must have held-out scores to judge novelty by, and has none.")
     assert printed.err.count("\n") == 1
@@ -114,7 +105,7 @@ def test_one_line_where_there_is_no_calibration(model, archive, tmp_path, capsys
     ],
 )
 def test_messages(model, archive, options, status, says, capsys):
-    printed = run(capsys, "ood", model, "--data", archive, *options, status=status)
+    printed = told(capsys, "ood", model, "--data", archive, *options, status=status)
     assert says in printed.err
     assert printed.err.count("\n") == 1
 
@@ -124,7 +115,7 @@ def test_no_inputs_and_inputs_of_another_shape(model, tmp_path, capsys):
     np.savez(tmp_path / "a.npz", x_train=x, y_train=np.zeros(4, int), x_test=x[:0], y_test=np.zeros(0, int))
     assert (
         "must hold inputs, got none in this part"
-        in run(capsys, "ood", model, "--data", tmp_path / "a.npz", status=3).err
+        in told(capsys, "ood", model, "--data", tmp_path / "a.npz", status=3).err
     )
     np.savez(tmp_path / "b.npz", x_train=x[:, :5], y_train=np.zeros(4, int), x_test=x[:, :5], y_test=np.zeros(4, int))
-    assert "must" in run(capsys, "ood", model, "--data", tmp_path / "b.npz", status=3).err
+    assert "must" in told(capsys, "ood", model, "--data", tmp_path / "b.npz", status=3).err

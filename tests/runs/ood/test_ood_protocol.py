@@ -146,8 +146,8 @@ def test_messages_on_data(tmp_path):
     few = dataclasses.replace(DIGITS, x_test=DIGITS.x_test[:9], y_test=DIGITS.y_test[:9])
     with pytest.raises(UsageError, match="at least 40 labelled test examples, got 1437 and 9"):
         PROTOCOL.run_seed(setting(tmp_path, data=few), 0, silent)
-    tiny = dataclasses.replace(DIGITS, x_train=DIGITS.x_train[:99], y_train=DIGITS.y_train[:99])
-    with pytest.raises(UsageError, match="at least 200 training examples for a slot model that judges novelty, got 99"):
+    tiny = dataclasses.replace(DIGITS, x_train=DIGITS.x_train[:19], y_train=DIGITS.y_train[:19])
+    with pytest.raises(UsageError, match="at least 20 training examples for a slot model that judges novelty, got 19"):
         PROTOCOL.run_seed(setting(tmp_path, data=tiny), 0, silent)
 
 

@@ -81,6 +81,16 @@ def test_the_level_at_which_slots_vouch(word, level):
     assert recipe.train.closing == replace(RECIPES["pixels", "mnist"].train.closing, vouch=level, reach=0.8)
 
 
+def test_the_share_that_stays_open_is_the_closings_and_needs_a_level():
+    rows = np.zeros((2, 5), np.float32)
+    source = Dataset("rows", rows, np.array([0, 1]), rows, np.array([0, 1]), (), "digest")
+    _, recipe = plan(source, None, open_share=0.0)
+    assert recipe.config == AutoConfig(TrainConfig(closing=ClosingConfig(open_share=0.0)))
+    for changes, found in [({"closing": "full"}, "the closing full"), ({"vouch": "none"}, "vouch none")]:
+        with pytest.raises(UsageError, match=f"must be left out .* got 0.1 with {found}"):
+            plan(source, None, open_share=0.1, **changes)
+
+
 def test_what_nobody_tuned_is_left_to_a_look_at_the_data():
     rows = np.zeros((2, 5), np.float32)
     source = Dataset("rows", rows, np.array([0, 1]), rows, np.array([0, 1]), (), "digest")

@@ -1,5 +1,7 @@
 """What a fit's record says in words."""
 
+from dataclasses import replace
+
 import pytest
 
 from protocols.summaries.fit import Looked, Vouched
@@ -33,10 +35,21 @@ def test_what_a_match_is_worth(figures, says):
     assert str(Vouched(*figures)) == says
 
 
+@pytest.mark.parametrize(("left_open", "says"), [(1, "1 more is"), (1200, "1,200 more are")])
+def test_what_was_left_open_is_said_last(left_open, says):
+    shown = Vouched(0.98, 3000, 2400, 2390, shown=True, smaller_by=1.5)
+    said = str(replace(shown, open_share=0.2, left_open=left_open))
+    assert said.startswith(str(shown))
+    assert said.removeprefix(str(shown)).startswith(f" For the open share of 20 %, {says} left unmatched: ")
+    assert str(replace(shown, open_share=0.2)) == str(shown), "a share that kept nothing back needs no words"
+
+
 def test_a_record_without_it_opens_and_one_with_more_too():
     assert Vouched.of_history({"data": "digits"}) is None
     kept = {"level": 0.9, "n_checked": 5, "n_matched": 4, "n_right": 4, "shown": False, "smaller_by": None, "later": 1}
     assert Vouched.of_history({"vouching": kept}) == Vouched(0.9, 5, 4, 4, shown=False, smaller_by=None)
+    opened = Vouched(0.9, 5, 4, 4, shown=False, smaller_by=None, open_share=0.2, left_open=1)
+    assert Vouched.of_history({"vouching": kept | {"open_share": 0.2, "left_open": 1}}) == opened
 
 
 def test_the_table_of_settings_has_the_chosen_first_and_the_best_of_the_others():

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from sklearn.neighbors import KNeighborsClassifier
 
+import slots
 from protocols.data.loading import load_data
 from protocols.harness.outcome import Row, SeedOutcome
 from protocols.harness.page import write_files
 from protocols.harness.protocol import Setting
 from protocols.harness.runner import run
 from protocols.harness.tables import groups, wide_tables
-from protocols.runs.transfer.classifiers import CLASSIFIERS, FIT, tuned
+from protocols.runs.transfer.classifiers import CLASSIFIERS, FIT, classifier_rows, tuned
 from protocols.runs.transfer.protocol import PROTOCOL, findings
 from protocols.runs.transfer.sources import Source
 from protocols.runs.transfer.summary import promise, rank_rows, ranks
@@ -27,6 +28,15 @@ from slots.errors import UsageError
 
 def setting(tmp_path, *, peers=PROTOCOL.peers, **options):
     return Setting(load_data("digits"), peers=peers, options=options, data_dir=tmp_path)
+
+
+def test_what_is_measured_is_the_fit_that_users_get():
+    task = make_task(Source(load_data("digits")), "as it is", 0, examples=300, tests=100)
+    rows = {row.method: row.figures for row in classifier_rows(task, 0, ()) if row.group == "accuracy"}
+    model, result = slots.fit(task.x, task.y)
+    assert result.look is not None
+    assert rows[FIT]["size"] == model.head.n_slots
+    assert rows[FIT]["accuracy"] == (model.predict(task.x_test).labels == task.y_test).mean()
 
 
 def test_the_accuracy_question_end_to_end(tmp_path):

@@ -198,15 +198,22 @@ def slots_limits(**changes):
 
 
 def test_a_slow_sender_is_told_and_a_full_disk_is_said(own, good, tmp_path):
+    kept = tmp_path / "data" / "archives"
+    kept.mkdir(parents=True)
+
     def slowly():
+        """A part of it; the rest only once the service has begun to wait for it and has given up."""
         yield good[:1000]
-        time.sleep(1.5)
+        for there in (True, False):
+            until = time.monotonic() + 60
+            while any(kept.iterdir()) != there and time.monotonic() < until:
+                time.sleep(0.01)
         yield good[1000:]
 
     with running(own, tmp_path / "data", limits=slots_limits(request_seconds=1.0)) as client:
         found = client.put(AT, content=slowly())
         assert (found.status_code, "64 KiB must come every 1 seconds" in found.text) == (408, True)
-        assert list((tmp_path / "data" / "archives").iterdir()) == []
+        assert list(kept.iterdir()) == []
     with running(own, tmp_path / "data", keeping=Keeping(free=1 << 60)) as client:
         found = client.put(AT, content=good)
         assert (found.status_code, "must stay free" in found.text) == (507, True)

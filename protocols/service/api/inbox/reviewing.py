@@ -84,9 +84,11 @@ class GroupOut(BaseModel):
     size : int
         Number of its items.
     members : list of ItemOut
-        Its items, the middle first; as many as were asked for. Either slots match all of them, or none.
+        Its items, the middle first; as many as were asked for.
     out : list of int
         Numbers of items thrown out of it.
+    doubted : bool
+        Whether slots match its items, and all that was told before contradicts them; else no slot matches any.
     """
 
     number: int
@@ -98,6 +100,7 @@ class GroupOut(BaseModel):
     size: int
     members: list[ItemOut]
     out: list[int]
+    doubted: bool
 
 
 class GroupPage(BaseModel):
@@ -264,13 +267,15 @@ def check_group(connection: Any, model: str, group: int) -> None:
 def groups_out(connection: Any, model: str, found: list[Group]) -> list[GroupOut]:
     """Groups with their items, as clients read them."""
     numbers = [it for group in found for it in group.members]
-    known, said = items.numbered(connection, model, numbers), labels.current(connection, numbers)
+    known = items.numbered(connection, model, {*numbers, *(group.middle for group in found)})
+    said = labels.current(connection, numbers)
     return [
         GroupOut(
             **vars(group)
             | {
                 "members": [item_out(known[it], said.get(it, [])) for it in group.members if it in known],
                 "out": list(group.out),
+                "doubted": group.middle in known and known[group.middle].answer != "unmatched",
             }
         )
         for group in found

@@ -1,0 +1,175 @@
+"""What slots answer to examples that trained nothing, while their caps shrink."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slots.features.source import FeatureSource
+from slots.head.decision import exact_scores, matching_pairs
+from slots.head.hashing import IncrementalNeuralHashing
+from slots.shapes import Ids
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Matched answers at some angle, each with the weight of its example.
+
+    Parameters
+    ----------
+    matched, wrong : float
+        Summed weights of the examples that are matched, and of those of them that are answered wrongly.
+    effective : float
+        How many examples of equal weight are worth as much (Kish 1965): the squared sum of the weights of the matched
+        over the sum of their squares.
+    """
+
+    matched: float
+    wrong: float
+    effective: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What slots answered to examples that trained nothing, while their caps shrink.
+
+    Parameters
+    ----------
+    examples : int64 array of shape (pair,)
+        Which example, for each that a slot matches.
+    right : bool array of shape (pair,)
+        Whether the slot has its label.
+    depths : float64 array of shape (pair,)
+        Radians inside the precision cap, > 0.
+    support_depths : float64 array of shape (pair,)
+        Radians inside the support cap, > 0.
+    trained : bool array of shape (pair,)
+        Whether the slot was trained; otherwise it was added for examples that trained slots do not match.
+    labels : int64 array of shape (example,)
+        Of the examples asked, matched or not.
+    """
+
+    examples: Ids
+    right: npt.NDArray[np.bool_]
+    depths: npt.NDArray[np.float64]
+    support_depths: npt.NDArray[np.float64]
+    trained: npt.NDArray[np.bool_]
+    labels: Ids
+
+    @property
+    def n(self) -> int:
+        """Number of examples asked."""
+        return len(self.labels)
+
+    def of_trained(self) -> Evidence:
+        """The same for the trained slots alone."""
+        kept = self.trained
+        columns = self.examples[kept], self.right[kept], self.depths[kept], self.support_depths[kept], kept[kept]
+        return Evidence(*columns, self.labels)
+
+    def answers(self, angle: float) -> tuple[int, int]:
+        """Examples that are matched, and rightly, when all precision caps are smaller by an angle."""
+        _, right = self._winners(angle)
+        return len(right), int(right.sum())
+
+    def tallies(self, angle: float) -> tuple[Tally, ...]:
+        """`answers` with every example alike, and, where classes differ in size, with every class alike."""
+        examples, right = self._winners(angle)
+        found = []
+        for weights in self._weighings:
+            mine = weights[examples]
+            matched, squares = float(mine.sum()), float((mine**2).sum())
+            found.append(Tally(matched, float(mine[~right].sum()), matched**2 / squares if squares else 0.0))
+        return tuple(found)
+
+    def wrong_depths(self) -> npt.NDArray[np.float64]:
+        """Radians by which caps must shrink until an example has no wrong match any more; one number for each such."""
+        deepest = np.zeros(self.n)
+        np.maximum.at(deepest, self.examples[~self.right], self.depths[~self.right])
+        return deepest[deepest > 0]
+
+    @cached_property
+    def _weighings(self) -> tuple[npt.NDArray[np.float64], ...]:
+        """Weights of the examples, mean 1: all alike, then each class alike where that is something else."""
+        alike = np.ones(self.n)
+        _, place, sizes = np.unique(self.labels, return_inverse=True, return_counts=True)
+        if len(set(sizes.tolist())) < 2:
+            return (alike,)
+        by_class = 1 / sizes[place]
+        return alike, by_class * (self.n / by_class.sum())
+
+    def _winners(self, angle: float) -> tuple[Ids, npt.NDArray[np.bool_]]:
+        """The examples that are matched, and whether the slot that answers has their label."""
+        fires = self.depths > angle
+        margin = np.minimum(self.depths - angle, self.support_depths)[fires]
+        examples, right = self.examples[fires], self.right[fires]
+        order = np.lexsort((-margin, examples))
+        matched, first = np.unique(examples[order], return_index=True)
+        return matched, right[order][first]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
+        """That of several heads, each asked about other examples."""
+        parts = [*parts, cls.none()]
+        starts = np.cumsum([0, *(part.n for part in parts)])
+        return cls(
+            np.concatenate([part.examples + start for part, start in zip(parts, starts, strict=False)]),
+            np.concatenate([part.right for part in parts]),
+            np.concatenate([part.depths for part in parts]),
+            np.concatenate([part.support_depths for part in parts]),
+            np.concatenate([part.trained for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
+
+    @classmethod
+    def none(cls) -> Evidence:
+        """That of no examples."""
+        ids = np.zeros(0, np.int64)
+        return cls(ids, np.zeros(0, bool), np.zeros(0), np.zeros(0), np.zeros(0, bool), ids)
+
+
+@torch.no_grad()
+def ask(source: FeatureSource, head: IncrementalNeuralHashing, y: npt.NDArray[np.int64], ids: Ids) -> Evidence:
+    """Ask slots about examples that trained nothing.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The data.
+    head : IncrementalNeuralHashing
+        With caps that know nothing of these examples.
+    y : int64 array of shape (example,)
+        Labels of the data.
+    ids : int64 array
+        The examples.
+    """
+    caps = head.caps()
+
+    def work(rows: slice) -> tuple[Tensor, ...]:
+        features = source(ids[rows])
+        example, slot = matching_pairs(features, caps)
+        depth = torch.full((2, len(slot)), -math.inf, dtype=torch.float64, device=features.device)
+        for view in range(features.shape[1]):
+            pairs = example, torch.full_like(example, view), slot
+            here = torch.stack([
+                limit[slot].double().clamp(-1, 1).arccos() - exact_scores(features, axes, pairs).clamp(-1, 1).arccos()
+                for limit, axes in ((caps.precision, caps.weights), (caps.support, caps.centres))
+            ])  # fmt: skip
+            deeper = (here > 0).all(0) & (here[0] > depth[0])
+            depth = torch.where(deeper, here, depth)
+        labels = torch.from_numpy(y[ids[rows]]).to(slot.device)
+        right = labels[example] == caps.labels[slot]
+        return example + rows.start, right, depth[0], depth[1], caps.pooled[slot]
+
+    found = source.each_block(len(ids), work, columns=head.n_slots)
+    if not found:
+        return Evidence.none()
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)]
+    return Evidence(columns[0], columns[1], columns[2], columns[3], columns[4], y[ids])

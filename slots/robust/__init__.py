@@ -1,0 +1,8 @@
+"""Slots whose answers hold in a ball around the input: how they are trained, and what is certified of any of them."""
+
+from slots.robust.certificate import Certificate as Certificate
+from slots.robust.certificate import certify as certify
+from slots.robust.config import Norm as Norm
+from slots.robust.config import RobustConfig as RobustConfig
+from slots.robust.nearest_slot import LabelledSlots as LabelledSlots
+from slots.robust.nearest_slot import nearest_slot_radii as nearest_slot_radii

@@ -1,0 +1,1 @@
+"""What a fit by several processes needs beside a fit by one."""
