@@ -9,12 +9,11 @@ import numpy.typing as npt
 
 from slots.jit import compiled
 from slots.robust.box_kernels import Doubles, Space, boxed_distance, fill_room
+from slots.robust.dual_kernels import Rivalry, nearest_boundary
 
 Indices = npt.NDArray[np.int64]
 
 PAIR, BOX, DUAL = 0, 1, 2
-_SWEEPS = 5000
-_TIGHT = 1e-8  # relative step at which the dual is solved
 
 
 class SlotArrays(NamedTuple):
@@ -45,14 +44,6 @@ class Found(NamedTuple):
     changes: Doubles
 
 
-class Rivalry(NamedTuple):
-    """One slot against all of a label: ``slopes[k]`` is own slot ``k`` less the rival, ``lead[k]`` its lead."""
-
-    slopes: Doubles
-    lead: Doubles
-    first: int
-
-
 @compiled
 def _quotient(lead: float, gap: float, growth: float) -> float:
     """Distance at which a lead is used up; equal slots have none."""
@@ -69,57 +60,6 @@ def _rivalry(x: Doubles, slots: SlotArrays, own: Indices, witness: int, rival: i
         if own[k] == witness:
             first = k
     return Rivalry(slopes, lead, first)
-
-
-@compiled
-def nearest_boundary(x: Doubles, rivalry: Rivalry, needed: float, space: Space, change: Doubles) -> float:
-    """Euclidean distance to where no own slot leads the rival by more than needed, by coordinate ascent on the dual.
-
-    Parameters
-    ----------
-    x : array of shape (feature,)
-        The input.
-    rivalry : Rivalry
-        Against whom.
-    needed : float
-        What a lead must exceed.
-    space : Space
-        The box.
-    change : array of shape (feature,)
-        Filled with the change that the solution stands for.
-
-    Returns
-    -------
-    float
-        A lower bound of the distance, and the distance itself where the ascent has ended: any ``lambda >= 0`` gives
-        ``r^2 / 2 >= min over delta in the box of |delta|^2 / 2 + sum lambda_k (lead_k - needed + <delta, slope_k>)``.
-        Infinite where the box holds no such point.
-    """
-    slopes, n = rivalry.slopes, len(rivalry.lead)
-    multipliers, pulled, bound = np.zeros(n), np.zeros(len(x)), 0.0  # pulled: sum of lambda_k slope_k
-    change[:] = 0.0
-    for _ in range(_SWEEPS):
-        largest = 0.0
-        for place in range(n):
-            k = (rivalry.first + place) % n
-            size = (slopes[k] * slopes[k]).sum()
-            left = rivalry.lead[k] - needed + (slopes[k] * change).sum()
-            # Never more than the best step: curvature along a coordinate is `size`, and less where the box cuts.
-            step = max(left / size, -multipliers[k]) if size > 0 else 0.0
-            if step != 0:
-                multipliers[k] += step
-                largest = max(largest, abs(step) * np.sqrt(size))
-                pulled += step * slopes[k]
-                for p in range(len(x)):
-                    change[p] = min(max(-pulled[p], space.low - x[p]), space.high - x[p])
-        squared = (change * change).sum()
-        value = squared / 2 + (pulled * change).sum() + (multipliers * (rivalry.lead - needed)).sum()
-        bound = max(bound, value)
-        if largest <= _TIGHT * np.sqrt(squared):
-            break
-        if 2 * value > len(x) * (space.high - space.low) ** 2:
-            return np.inf
-    return float(np.sqrt(2 * bound))
 
 
 @compiled

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import nnls
 from support.reference_head import cosine, unit
 
 
@@ -61,21 +61,24 @@ def radius(x, weights, labels, norm, box=None):
     return min(found)
 
 
+def shortest(rules, needed):
+    """Length of the least ``d`` with ``rules @ d >= needed``, by non-negative least squares (Lawson/Hanson 23.3)."""
+    goal = np.zeros(rules.shape[1] + 1)
+    goal[-1] = 1.0
+    stacked = np.vstack([rules.T, needed])
+    left = goal - stacked @ nnls(stacked, goal)[0]
+    return math.inf if left[-1] < 1e-6 else float(np.linalg.norm(left[:-1]) / left[-1])
+
+
 def exact_radius(x, weights, labels, box=None):
-    """Shortest change after which a slot of another label scores as much as every own one, by quadratic programmes."""
+    """Shortest change after which a slot of another label scores as much as every own one."""
     label = nearest_slot(x, weights, labels)
     units = np.array([unit(w) for w in weights])
     mine = np.array(labels) == label
-    span = None if box is None else [(box[0] - v, box[1] - v) for v in x]
+    eye = np.eye(len(x)) if box is not None else np.zeros((0, len(x)))
+    inside = [] if box is None else [box[0] - x, x - box[1]]
     found = math.inf
     for j in np.flatnonzero(~mine):
         slopes = units[j] - units[mine]
-        rules = {"type": "ineq", "fun": lambda d, s=slopes: s @ (x + d), "jac": lambda d, s=slopes: s}
-        start = minimize(lambda d, s=slopes: np.square(np.minimum(s @ (x + d), 0)).sum(), np.zeros(len(x)), bounds=span)
-        solved = minimize(
-            lambda d: d @ d, start.x, jac=lambda d: 2 * d, bounds=span, constraints=[rules], method="SLSQP",
-            options={"ftol": 1e-14, "maxiter": 500},
-        )  # fmt: skip
-        if solved.success and (slopes @ (x + solved.x)).min() > -1e-7:
-            found = min(found, math.sqrt(solved.fun))
+        found = min(found, shortest(np.vstack([slopes, eye, -eye]), np.concatenate([-slopes @ x, *inside])))
     return found
