@@ -69,6 +69,10 @@ COMMANDS = (
         "Examples:  slots keys add anna --role label --data runs/digits   slots keys revoke anna --data runs/digits",
     ),
     (serving.audit, "Example:  slots audit verify --data runs/digits"),
+    (
+        exporting.report,
+        "Examples:  slots report runs/digits   slots report runs/m --data new.npz --out new.html",
+    ),
     (exporting.export, "Example:  slots export runs/digits-pixels --to mlflow exported/digits"),
     (run.run, "Example:  slots run continual --data mnist --peers all --seeds 3"),
     (doctor.doctor, None),

@@ -1,4 +1,4 @@
-"""``slots export``: a model for other tools."""
+"""``slots report`` and ``slots export``: a model as a page for people, and for other tools."""
 
 from __future__ import annotations
 
@@ -7,8 +7,61 @@ from typing import Annotated
 
 import typer
 
-from protocols.commands.options import AsJson, Model, usage
-from protocols.commands.terminal import print_json, say
+from protocols.commands.options import (
+    DATA,
+    AsJson,
+    DataDir,
+    Device,
+    LabelColumn,
+    Model,
+    TextColumn,
+    load,
+    usage,
+)
+from protocols.commands.terminal import print_json, print_table, say, say_next
+
+
+def report(
+    model: Model,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What to measure on, by its labelled test part: {DATA} Default: the named set of the fit, where it "
+            "is here; else nothing is measured."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page. Default: report.html in the model folder.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Write the report page of a model anew, as it is now: its slots, its answers to test examples, its history."""
+    from dataclasses import asdict
+
+    from protocols.app.reporting.report import data_of_fit, report_and_save
+    from protocols.recipes.building import load_model
+
+    loaded = load_model(model, device=device)
+    if data is None:
+        tested = data_of_fit(loaded, data_dir)
+    else:
+        tested = load(data, data_dir, loaded, columns=(text_column, label_column))
+    done = report_and_save(loaded, tested, folder=model, out=out or model / "report.html")
+    if as_json:
+        print_json(asdict(done))
+        return
+    say(f"Generation {done.generation}: {done.n_slots} slots")
+    if done.on_test is not None:
+        shares = done.on_test.accuracy, done.on_test.matched, done.on_test.accuracy_matched
+        heads = ("", "accuracy", "matched", "right when matched")
+        print_table(f"{done.data}, {done.on_test.n} examples", [heads, ("test", *shares)])
+    if done.n_foreign:
+        say(f"{done.n_foreign} examples of classes without a slot are left out.")
+    say(f"Report: {done.report}")
+    if done.data is None:
+        say_next("report", model, "--data", "DATA")
 
 
 def export(

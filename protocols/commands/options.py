@@ -90,14 +90,9 @@ def load(
     )
     if whole is not None:
         return undivided(loaded, whole)
-    if model is None or (model.history and _fitted_on(model.history[0].figures, loaded)):
+    if model is None or (model.history and loaded.is_named_by(model.history[0].figures)):
         return loaded
     return undivided(loaded)
-
-
-def _fitted_on(figures: dict[str, Any], data: Dataset) -> bool:
-    """Whether a fit's own record names this data."""
-    return data.digest in (figures.get("data_digest"), figures.get("source_digest"))
 
 
 def part_of(data: Dataset, part: str) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -66,6 +67,10 @@ class Dataset:
     def has_labels(self) -> bool:
         """Whether any example of either part has a label."""
         return bool((self.y_train >= 0).any() or (self.y_test >= 0).any())
+
+    def is_named_by(self, figures: Mapping[str, Any]) -> bool:
+        """Whether the record of a fit names this data, or some classes of it, as what was learned."""
+        return self.digest in (figures.get("data_digest"), figures.get("source_digest"))
 
 
 def make_dataset(name: str, train: Part, test: Part, class_names: tuple[str, ...]) -> Dataset:

@@ -181,7 +181,7 @@ def slot_templates(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> l
     model : SlotModel
         With a backbone that can draw templates, or without.
     x_train : array of shape (example, height, width, channel)
-        Images that the slots' exemplar ids point into.
+        Images that the exemplar ids of the fit's slots point into; may be empty where the remembered images are whole.
     shown : int64 array of shape (shown slot,)
         Slots to draw, in this order.
 
@@ -193,12 +193,18 @@ def slot_templates(model: SlotModel, x_train: npt.NDArray[Any], shown: Ids) -> l
     pictures: list[tuple[Picture, ...]] = [()] * len(shown)
     nearest = model.head.exemplars[:, 0].cpu().numpy()[shown]
     draw = getattr(model.backbone, "template", None)
-    places = np.flatnonzero(nearest >= 0)
     if not callable(draw) or model.preprocessing.kind != "images":
         return pictures
+    kept, (_, height, width) = model.thumbnails, model.preprocessing.shape
+    is_whole = kept is not None and kept.shape[2:4] == (height, width)  # smaller ones of large images draw nothing
+    known = nearest >= 0
+    if not is_whole:  # rows of an update's data mean nothing here
+        known &= (model.head.generations.cpu().numpy()[shown] == 0) & (nearest < len(x_train))
+    places = np.flatnonzero(known)
     for start in range(0, len(places), _BLOCK):
         block = places[start : start + _BLOCK]
-        inputs = model.preprocessing(x_train[nearest[block]], model.device)
+        images = kept[shown[block], 0] if kept is not None and is_whole else x_train[nearest[block]]
+        inputs = model.preprocessing(images, model.device)
         weights = model.head.weights.detach()[torch.from_numpy(shown[block]).to(model.device)]
         weights = model.featurizer.directions(weights)
         for place, template in zip(block.tolist(), draw(inputs, weights).float().cpu().numpy(), strict=True):

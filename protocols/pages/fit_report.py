@@ -1,7 +1,8 @@
-"""The report of a fit: one HTML page that shows the slots, what they got right, and what nobody matched."""
+"""The report page of a model: its slots, what they got right on examples that trained nothing, and what came since."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from protocols.summaries.fit import NOT_MEASURED, FitSummary
 from slots.head.prediction import Prediction
 from slots.model.slot_model import SlotModel
 from slots.storage.atomic import write_text
+from slots.storage.generations import LogEntry
 
 MATRIX = 25
 """Classes up to which the whole confusion matrix is shown; beyond, the largest confusions."""
@@ -68,21 +70,54 @@ class Confusion:
     share: float
 
 
-def write_report(model: SlotModel, data: Dataset, prediction: Prediction, summary: FitSummary, path: Path) -> None:
+@dataclass(frozen=True)
+class Occasion:
+    """Why a page is written after the fit, and what a reader must know to read its figures.
+
+    Parameters
+    ----------
+    tested_on : str
+        Name of the data whose labelled examples were measured; empty where none were.
+    is_own : bool
+        Whether this is the test part of the data of the fit.
+    notes : tuple of str
+        Sentences that come before all figures.
+    history : sequence of LogEntry
+        The generations, oldest first.
+    """
+
+    tested_on: str
+    is_own: bool = True
+    notes: tuple[str, ...] = ()
+    history: Sequence[LogEntry] = ()
+
+
+def write_report(
+    model: SlotModel,
+    data: Dataset,
+    prediction: Prediction,
+    summary: FitSummary,
+    path: Path,
+    *,
+    occasion: Occasion | None = None,
+) -> None:
     """Write the page beside the model; it asks for no other file and no network.
 
     Parameters
     ----------
     model : SlotModel
-        As it was fitted.
+        As it is now.
     data : Dataset
-        What it was fitted and tested on.
+        Its training part is what the model was fitted on, or empty where that is not at hand; its test part is what is
+        measured, with labels of the model.
     prediction : Prediction
         Of the labelled test examples, in their order.
     summary : FitSummary
-        What the fit reached, for the head of the page.
+        What the fit reached, with the figures of this test part.
     path : Path
         An older page there is replaced when the new one is complete.
+    occasion : Occasion, optional
+        What a page after the fit says more. Default: the fit itself writes it.
 
     Raises
     ------
@@ -91,10 +126,17 @@ def write_report(model: SlotModel, data: Dataset, prediction: Prediction, summar
     StorageError
         If it cannot be written.
     """
-    write_text(path, render(model, data, prediction, summary))
+    write_text(path, render(model, data, prediction, summary, occasion=occasion))
 
 
-def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: FitSummary) -> str:
+def render(
+    model: SlotModel,
+    data: Dataset,
+    prediction: Prediction,
+    summary: FitSummary,
+    *,
+    occasion: Occasion | None = None,
+) -> str:
     """The page as text; see `write_report`."""
     labelled = data.y_test >= 0
     x, y = data.x_test[labelled], data.y_test[labelled]
@@ -117,6 +159,8 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
     return render_page(
         "report.html",
         summary=summary,
+        occasion=occasion,
+        tested=_tested(occasion),
         vouched=str(summary.vouching or NOT_MEASURED),
         tried=summary.look.table(most=len(summary.look.tries)) if summary.look else [],
         used=summary.look.sentence() if summary.look else "",
@@ -143,8 +187,15 @@ def render(model: SlotModel, data: Dataset, prediction: Prediction, summary: Fit
         n_guessed=int(right[unmatched].sum()),
         contradictions=cards.contradiction_pictures(
             model, data.x_train, data.y_train, summary.contradictions[:_CONTRADICTIONS]
-        ),
+        )
+        if len(data.x_train)
+        else [],
     )
+
+
+def _tested(occasion: Occasion | None) -> str:
+    """What was measured, in words that follow *on*."""
+    return "the test part" if occasion is None or occasion.is_own else occasion.tested_on
 
 
 def outcomes(prediction: Prediction, right: npt.NDArray[np.bool_]) -> list[OutcomeRow]:

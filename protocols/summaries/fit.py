@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Self
 
 from slots.training.defaults import Try
 
@@ -98,6 +98,15 @@ class Looked:
     tries: tuple[Try, ...]
     used: dict[str, float | None]
 
+    @classmethod
+    def of_history(cls, figures: Mapping[str, Any]) -> Self | None:
+        """What the figures of a fit say; None where nothing was tried, and for models older than this."""
+        kept = figures.get("look")
+        if kept is None:
+            return None
+        tries = tuple(Try(**tried) for tried in kept["tries"])
+        return cls(int(kept["n_checked"]), Try(**kept["chosen"]), tries, dict(kept["used"]))
+
     def sentence(self) -> str:
         """What the fit used, in words."""
         n_slots = int(self.used["slots_per_class"] or 0)
@@ -110,7 +119,7 @@ class Looked:
     def table(self, most: int = 5) -> list[tuple[str, str, str, str]]:
         """The chosen setting and the most accurate of the others, at most ``most`` in all, under a line of heads."""
         others = sorted(set(self.tries) - {self.chosen}, key=lambda tried: (-tried.accuracy, self.tries.index(tried)))
-        lines = [_line(tried, chosen=tried is self.chosen) for tried in (self.chosen, *others[: most - 1])]
+        lines = [_line(self.chosen, chosen=True), *(_line(tried, chosen=False) for tried in others[: most - 1])]
         return [("whitening", "slots a class", "scale", "accuracy"), *lines]
 
 
@@ -154,3 +163,50 @@ class FitSummary:
     source_digest: str = ""
     vouching: Vouched | None = None
     look: Looked | None = None
+
+    @classmethod
+    def of_history(cls, figures: Mapping[str, Any]) -> Self | None:
+        """What a stored line of a fit says.
+
+        Parameters
+        ----------
+        figures : mapping
+            Of the first line of a model's history.
+
+        Returns
+        -------
+        FitSummary or None
+            None where it says less than a fit writes, or something else: a model may have been put together in Python,
+            and its folder may come from a stranger.
+        """
+        kept: dict[str, Any] = {}
+        for it in fields(cls):
+            if it.name in figures:
+                kept[it.name] = figures[it.name]
+            elif it.default is MISSING:
+                return None
+        try:
+            kept |= {"vouching": Vouched.of_history(figures), "look": Looked.of_history(figures)}
+            found = cls(**kept)
+            sound = all(_fits(getattr(found, it.name), str(it.type)) for it in fields(cls))
+            if not sound or (found.vouching and not str(found.vouching)) or (found.look and not found.look.table()):
+                return None
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        return found
+
+
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
+
+
+def _fits(value: object, annotation: str) -> bool:
+    """Whether a value from JSON is what an annotation of `FitSummary` says; records in it check themselves."""
+    if annotation.endswith(" | None"):
+        return value is None or _fits(value, annotation.removesuffix(" | None"))
+    if annotation.startswith("list["):
+        return isinstance(value, list) and all(_fits(it, annotation[5:-1]) for it in value)
+    if annotation.startswith("dict["):
+        kind = annotation[5:-1].partition(", ")[2]
+        return isinstance(value, dict) and all(_fits(it, kind) for it in value.values())
+    flag = isinstance(value, bool) and annotation != "bool"  # which Python counts among the whole numbers
+    return isinstance(value, _KINDS.get(annotation, (object,))) and not flag

@@ -1,0 +1,1 @@
+"""The report page of a model at any time after its fit."""
