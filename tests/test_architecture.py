@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.source_trees import circles, hiding, imports, module_names, undescribed
+from support.source_trees import circles, hiding, imports, module_names, raised_again, undescribed
 
 import slots
 
@@ -132,6 +132,25 @@ def test_no_folder_holds_too_many_files(modules):
 def test_no_file_is_too_long(modules):
     lines = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in modules.items()}
     assert {name: n for name, n in lines.items() if n > MOST_LINES} == {}
+
+
+def test_no_module_keeps_an_exception_that_it_raises(modules):
+    left = [f"{name}:{of}" for name, file in modules.items() for of in raised_again(file.read_text(encoding="utf-8"))]
+    assert left == []
+
+
+def test_an_exception_that_is_kept_is_found():
+    source = """
+LATE, EARLY = TimeoutError("late"), None
+FULL = OSError("full")
+
+
+def write(to):
+    if to is None:
+        raise TimeoutError("none")
+    raise FULL from None
+"""
+    assert raised_again(source) == ["FULL"]
 
 
 def test_every_listed_parameter_is_described(modules):

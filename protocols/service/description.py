@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from importlib import metadata
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 
 _PROBLEM = {
     "type": "object",
@@ -29,13 +31,26 @@ _OF_THE_FRAMEWORK = ("HTTPValidationError", "ValidationError")
 
 
 class Described(FastAPI):
-    """An application whose description says what errors look like."""
+    """An application whose description says what errors look like, and is written once."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(openapi_url=None, **options)  # the framework's own route would write it for every request
+        self._document: dict[str, Any] | None = None
+        self._text = b""
+        self._writing = asyncio.Lock()
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
-        if not self.openapi_schema:
-            self.openapi_schema = _with_errors(super().openapi())
-        return self.openapi_schema
+        if self._document is None:
+            self._document = _with_errors(super().openapi())
+        return self._document
+
+    async def text(self, _: Request) -> Response:
+        """The document as it is sent; making it takes half a second of a thread, and others are answered meanwhile."""
+        async with self._writing:
+            if not self._text:
+                self._text = await asyncio.to_thread(lambda: json.dumps(self.openapi(), separators=(",", ":")).encode())
+        return Response(self._text, media_type="application/json")
 
 
 def described(routers: tuple[APIRouter, ...]) -> Described:
@@ -55,9 +70,9 @@ def described(routers: tuple[APIRouter, ...]) -> Described:
         version=metadata.version("neural-slots"),
         docs_url=None,  # its pages load scripts from another host
         redoc_url=None,
-        openapi_url="/api/v1/openapi.json",
         redirect_slashes=False,
     )
+    app.add_route("/api/v1/openapi.json", app.text, include_in_schema=False)
     for router in routers:
         app.include_router(router)
     return app

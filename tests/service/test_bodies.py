@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import platform
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from protocols.service.api.problems import Problem
 from protocols.service.callers import LOCAL, NOBODY
 from protocols.service.settings import Limits
 from protocols.service.web.bodies import BoundedBodies
+from protocols.service.web.memory import Returned
 
 TEXT = st.text(st.sampled_from('ab[]{}",\\:0 ü'), max_size=8)
 VALUE = st.recursive(
@@ -146,3 +148,15 @@ def test_somebody_without_a_key_sends_little():
 
     assert asyncio.run(statuses(NOBODY)) == [200, 413, 413]
     assert asyncio.run(statuses(LOCAL)) == [200, 200, 413]
+
+
+def test_memory_of_a_large_body_goes_back_soon():
+    async def due(n_bytes):
+        returned = Returned()
+        returned.after(n_bytes)
+        first = returned.due
+        await asyncio.sleep(0.7)
+        return first, returned.due
+
+    assert asyncio.run(due(1000)) == (False, False)
+    assert asyncio.run(due(1 << 20)) == (platform.libc_ver()[0] == "glibc", False)

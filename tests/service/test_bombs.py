@@ -42,4 +42,14 @@ def test_it_is_refused_in_bounded_memory(service, bomb):
     assert client.post(f"{SMALL}/predict", content=row, headers=bomb.headers | _PLAIN).status_code == 200
 
 
+def test_what_was_refused_is_forgotten(service):
+    """Each is small enough; together they must be, too: as much as 20 of these would be 160 MiB."""
+    process, client = service
+    bomb = next(it for it in all_of_them() if it.name == "no JSON")
+    before = process.memory()
+    for _ in range(20):
+        assert client.request(bomb.method, bomb.path, content=bomb.body, headers=bomb.headers).status_code == 422
+    assert process.memory() - before < GROWTH // 2
+
+
 _PLAIN = {"Content-Type": "application/json", "Content-Encoding": "identity", "X-Long": ""}

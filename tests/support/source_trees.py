@@ -78,6 +78,20 @@ def hiding(folder: Path) -> list[str]:
     return [it for it in names if it in sys.stdlib_module_names or PathFinder.find_spec(it, installed) is not None]
 
 
+def raised_again(source: str) -> list[str]:
+    """Exceptions that a module makes once and raises: each raise adds its frames to them, for as long as it runs."""
+    tree = ast.parse(source)
+    made = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    raised = {node.exc.id for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Name)}
+    return sorted(made & raised)
+
+
 def undescribed(source: str) -> list[str]:
     """Parameters that a public docstring lists and says nothing of: ``line name: parameter``."""
     tree = ast.parse(source)

@@ -85,13 +85,13 @@ def _check_meaning(document: bytes) -> None:
     """Read it without its lists of numbers, which are most of it."""
     try:
         if b"\x00" in document:  # UTF-16 and UTF-32 have them, and some parsers guess
-            raise _NOT_UTF8
+            raise _not_utf8()
         try:
             _read(_NUMBERS.sub(b"[]", document))
         except Problem:  # it may be about a text that looked like a list of numbers
             _read(document)
     except UnicodeDecodeError as error:
-        raise _NOT_UTF8 from error
+        raise _not_utf8() from error
     except json.JSONDecodeError:
         return
     except ValueError as error:
@@ -102,7 +102,8 @@ def _read(document: bytes) -> None:
     _DECODER.decode(document.decode())
 
 
-_NOT_UTF8 = Problem(422, "A JSON document must be UTF-8, without null characters. Encode it.")
+def _not_utf8() -> Problem:
+    return Problem(422, "A JSON document must be UTF-8, without null characters. Encode it.")
 
 
 def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from protocols.service.api.problems import Problem
 from protocols.service.callers import Role
 from protocols.service.settings import Limits
 from protocols.service.web.answers import answer
+from protocols.service.web.memory import Returned
 
 STREAMED = (("POST", "/items/stream"), ("PUT", "/archive"))
 """Methods and ends of the paths whose bodies are streams: their routes read them piece by piece, with own bounds."""
@@ -43,7 +44,7 @@ class BoundedBodies:
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app, self._limits = app, limits
-        self._held = Held(limits.bodies)
+        self._held, self._returned = Held(limits.bodies), Returned()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose body is not what it should be; hand all others on."""
@@ -60,6 +61,7 @@ class BoundedBodies:
             if body is not None:
                 await self._app(_plain(scope, body), _Replay(body, receive), send)
         finally:
+            self._returned.after(share.most)
             share.give_back()
 
     async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes | None:
@@ -105,6 +107,7 @@ class Share:
 
     def __init__(self, of: Held) -> None:
         self._of, self._taken = of, 0
+        self.most = 0  # at any time
 
     def take(self, n_bytes: int) -> None:
         """Hold so many more.
@@ -120,6 +123,7 @@ class Share:
             )
         self._of.taken += n_bytes
         self._taken += n_bytes
+        self.most = max(self.most, self._taken)
 
     def give_back(self) -> None:
         """Hold nothing any more."""

@@ -66,7 +66,7 @@ class Guard:
         headers, method, path = scope["headers"], scope["method"], scope["path"]
         if path in OPEN or path.startswith(OPEN_UNDER):
             if not origins.from_our_pages(headers, method, certain=False):
-                raise _FOREIGN
+                raise _foreign()
             return NOBODY
         if not self._service.keys.needed:
             return _local(scope)
@@ -94,7 +94,7 @@ class Guard:
         if value is None or found is None or not self._service.sessions.holds(value, found[1]):
             return None
         if not origins.from_our_pages(headers, method, certain=True):
-            raise _FOREIGN
+            raise _foreign()
         return found[0]
 
     def _count(self, caller: Caller) -> None:
@@ -112,9 +112,10 @@ class Guard:
             self._service.later(self._service.database.write(lambda it: write_use(it, number)))
 
 
-_FOREIGN = Problem(
-    403, "This came from a page of another site, or did not say from which. Send a key, or use our pages."
-)
+def _foreign() -> Problem:
+    return Problem(
+        403, "This came from a page of another site, or did not say from which. Send a key, or use our pages."
+    )
 
 
 def _local(scope: Scope) -> Caller:
@@ -124,7 +125,7 @@ def _local(scope: Scope) -> Caller:
             403, "A service without keys answers to localhost, 127.0.0.1 and [::1] alone. `slots keys add` makes a key."
         )
     if not origins.from_our_pages(scope["headers"], scope["method"], certain=False):
-        raise _FOREIGN
+        raise _foreign()
     return LOCAL
 
 
