@@ -20,6 +20,7 @@ from protocols.recipes.building import build_backbone
 from protocols.recipes.recipes import Recipe
 from protocols.summaries.evaluation import Evaluation, evaluate
 from protocols.summaries.fit import SCHEMA, FitSummary, Looked, Vouched
+from protocols.summaries.reliability import measure_reliability
 from slots.closing.vouching import Vouching
 from slots.distributed import ALONE, Ranks
 from slots.errors import DataError, StorageError
@@ -104,7 +105,10 @@ def fit_and_save(
     summary = _summarize(model, data, result, on_test, name=name, seed=config.seed, out=out, command=command)
     model.history.append(Generation(0, "fit", model.head.n_slots, asdict(summary)))
     model.save(out)
-    write_report(model, data, prediction, summary, out / "report.html")
+    reliability = measure_reliability(
+        model, data.x_test[labelled], data.y_test[labelled], prediction, vouched=summary.vouching
+    )
+    write_report(model, data, prediction, summary, out / "report.html", reliability=reliability)
     write_figures(model, data, out / "figures")
     remove_checkpoint(checkpoint_path(out), saved=out)
     return model, summary
@@ -186,16 +190,22 @@ def _summarize(
 def _vouched(vouching: Vouching | None) -> Vouched | None:
     if vouching is None:
         return None
-    smaller_by = math.degrees(vouching.angle) if math.isfinite(vouching.angle) else None  # JSON has no infinity
     found = vouching.n_checked, vouching.n_matched, vouching.n_right
     return Vouched(
         vouching.level,
         *found,
         shown=vouching.shown,
-        smaller_by=smaller_by,
+        smaller_by=_degrees(vouching.angle),
         open_share=vouching.open_share,
         left_open=vouching.left_open,
+        course=tuple((math.degrees(it.angle), it.n_matched, it.n_right) for it in vouching.course),
+        asked=tuple((it.level, _degrees(it.angle), it.shown) for it in vouching.asked),
     )
+
+
+def _degrees(angle: float) -> float | None:
+    """An angle in degrees; None for an infinite one, which JSON has not."""
+    return math.degrees(angle) if math.isfinite(angle) else None
 
 
 def _looked(result: FitResult) -> Looked | None:

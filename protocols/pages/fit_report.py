@@ -12,8 +12,10 @@ import numpy.typing as npt
 from protocols.data.dataset import Dataset
 from protocols.pages import cards
 from protocols.pages.environment import render_page
+from protocols.pages.plots.reliability import reliability_plots
 from protocols.summaries.evaluation import confusion
 from protocols.summaries.fit import NOT_MEASURED, FitSummary
+from protocols.summaries.reliability import Reliability
 from slots.head.prediction import Prediction
 from slots.model.slot_model import SlotModel
 from slots.storage.atomic import write_text
@@ -100,6 +102,7 @@ def write_report(
     path: Path,
     *,
     occasion: Occasion | None = None,
+    reliability: Reliability | None = None,
 ) -> None:
     """Write the page beside the model; it asks for no other file and no network.
 
@@ -118,6 +121,8 @@ def write_report(
         An older page there is replaced when the new one is complete.
     occasion : Occasion, optional
         What a page after the fit says more. Default: the fit itself writes it.
+    reliability : Reliability, optional
+        What its plots show. Default: it has none.
 
     Raises
     ------
@@ -126,7 +131,7 @@ def write_report(
     StorageError
         If it cannot be written.
     """
-    write_text(path, render(model, data, prediction, summary, occasion=occasion))
+    write_text(path, render(model, data, prediction, summary, occasion=occasion, reliability=reliability))
 
 
 def render(
@@ -136,6 +141,7 @@ def render(
     summary: FitSummary,
     *,
     occasion: Occasion | None = None,
+    reliability: Reliability | None = None,
 ) -> str:
     """The page as text; see `write_report`."""
     labelled = data.y_test >= 0
@@ -161,6 +167,8 @@ def render(
         summary=summary,
         occasion=occasion,
         tested=_tested(occasion),
+        plots=[] if reliability is None else reliability_plots(reliability, tested=_tested(occasion)),
+        n_unplotted=0 if reliability is None else reliability.n_left_out,
         vouched=str(summary.vouching or NOT_MEASURED),
         tried=summary.look.table(most=len(summary.look.tries)) if summary.look else [],
         used=summary.look.sentence() if summary.look else "",

@@ -33,6 +33,11 @@ class Vouched:
         Share of the examples asked that had to stay unmatched: a network behind the features may have seen them.
     left_open : int, default 0
         Examples that stay unmatched for it, and that the level alone would have let match.
+    course : tuple of (float, int, int), default ()
+        Degrees by which caps are smaller, examples asked that are then matched, and those rightly.
+    asked : tuple of (float, float or None, bool), default ()
+        Other levels, the degrees that each would have taken (None where nothing could be matched), and whether it would
+        have been shown.
     """
 
     level: float
@@ -43,6 +48,8 @@ class Vouched:
     smaller_by: float | None
     open_share: float = 0.0
     left_open: int = 0
+    course: tuple[tuple[float, int, int], ...] = ()
+    asked: tuple[tuple[float, float | None, bool], ...] = ()
 
     @classmethod
     def of_history(cls, figures: Mapping[str, Any]) -> Vouched | None:
@@ -50,7 +57,10 @@ class Vouched:
         kept = figures.get("vouching")
         if kept is None:
             return None
-        return cls(**{name: kept[name] for name in cls.__dataclass_fields__ if name in kept})  # the last two are newer
+        known = {name: kept[name] for name in cls.__dataclass_fields__ if name in kept}  # the last four are newer
+        for name in ("course", "asked"):
+            known[name] = tuple(map(tuple, known.get(name, ())))
+        return cls(**known)
 
     def __str__(self) -> str:
         return self._worth() + self._open()

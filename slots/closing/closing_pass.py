@@ -34,7 +34,7 @@ from slots.closing.rarity import allow_for_rare
 from slots.closing.reduction import drop_redundant
 from slots.closing.residual_cover import cover_unmatched
 from slots.closing.shrinkage import shrink_support
-from slots.closing.vouching import Vouching, calibrate, measure, tighten
+from slots.closing.vouching import Vouching, calibrate, measure, tighten, with_course
 from slots.features.exemplars import support_features, thumbnails
 from slots.features.source import FeatureSource
 from slots.head.decision import decide
@@ -160,7 +160,7 @@ def _vouch(
             # Slots made of single examples stay only where more can be vouched for with them than without.
             alone = calibrate(evidence.of_trained(), vouching.level, open_share=open_share)
             without = alone.shown >= vouching.shown and alone.n_matched >= vouching.n_matched
-            vouching = alone if without else vouching
+            vouching = with_course(*((alone, evidence.of_trained()) if without else (vouching, evidence)))
             tighten(data.head, vouching.angle)
             data.head.drop_slots(data.head.pooled | ((data.head.support_thresholds <= 1) & (not without)))
     return vouching

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from slots.features.source import FeatureSource
+from slots.head.caps import SlotCaps
 from slots.head.decision import exact_scores, matching_pairs
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.shapes import Ids
@@ -54,6 +55,8 @@ class Evidence:
         Whether the slot was trained; otherwise it was added for examples that trained slots do not match.
     labels : int64 array of shape (example,)
         Of the examples asked, matched or not.
+    generations : int64 array of shape (pair,), optional
+        Of the slots: the oldest that fires answers alone. Default: all are of one.
     """
 
     examples: Ids
@@ -62,6 +65,7 @@ class Evidence:
     support_depths: npt.NDArray[np.float64]
     trained: npt.NDArray[np.bool_]
     labels: Ids
+    generations: Ids | None = None
 
     @property
     def n(self) -> int:
@@ -72,7 +76,7 @@ class Evidence:
         """The same for the trained slots alone."""
         kept = self.trained
         columns = self.examples[kept], self.right[kept], self.depths[kept], self.support_depths[kept], kept[kept]
-        return Evidence(*columns, self.labels)
+        return Evidence(*columns, self.labels, None if self.generations is None else self.generations[kept])
 
     def answers(self, angle: float) -> tuple[int, int]:
         """Examples that are matched, and rightly, when all precision caps are smaller by an angle."""
@@ -81,6 +85,16 @@ class Evidence:
 
     def tallies(self, angle: float) -> tuple[Tally, ...]:
         """`answers` with every example alike, and, where classes differ in size, with every class alike."""
+        if angle not in self._tallied:
+            self._tallied[angle] = self._tally(angle)
+        return self._tallied[angle]
+
+    @cached_property
+    def _tallied(self) -> dict[float, tuple[Tally, ...]]:
+        """What `tallies` said already: several levels ask for the same angles."""
+        return {}
+
+    def _tally(self, angle: float) -> tuple[Tally, ...]:
         examples, right = self._winners(angle)
         found = []
         for weights in self._weighings:
@@ -110,7 +124,8 @@ class Evidence:
         fires = self.depths > angle
         margin = np.minimum(self.depths - angle, self.support_depths)[fires]
         examples, right = self.examples[fires], self.right[fires]
-        order = np.lexsort((-margin, examples))
+        ages = np.zeros(len(margin), np.int64) if self.generations is None else self.generations[fires]
+        order = np.lexsort((-margin, ages, examples))
         matched, first = np.unique(examples[order], return_index=True)
         return matched, right[order][first]
 
@@ -126,6 +141,7 @@ class Evidence:
             np.concatenate([part.support_depths for part in parts]),
             np.concatenate([part.trained for part in parts]),
             np.concatenate([part.labels for part in parts]),
+            None,  # heads that were made for this alone have one generation
         )
 
     @classmethod
@@ -136,7 +152,14 @@ class Evidence:
 
 
 @torch.no_grad()
-def ask(source: FeatureSource, head: IncrementalNeuralHashing, y: npt.NDArray[np.int64], ids: Ids) -> Evidence:
+def ask(
+    source: FeatureSource,
+    head: IncrementalNeuralHashing,
+    y: npt.NDArray[np.int64],
+    ids: Ids,
+    *,
+    caps: SlotCaps | None = None,
+) -> Evidence:
     """Ask slots about examples that trained nothing.
 
     Parameters
@@ -149,8 +172,10 @@ def ask(source: FeatureSource, head: IncrementalNeuralHashing, y: npt.NDArray[np
         Labels of the data.
     ids : int64 array
         The examples.
+    caps : SlotCaps, optional
+        Caps to ask instead of the head's own.
     """
-    caps = head.caps()
+    caps = head.caps() if caps is None else caps
 
     def work(rows: slice) -> tuple[Tensor, ...]:
         features = source(ids[rows])
@@ -166,10 +191,10 @@ def ask(source: FeatureSource, head: IncrementalNeuralHashing, y: npt.NDArray[np
             depth = torch.where(deeper, here, depth)
         labels = torch.from_numpy(y[ids[rows]]).to(slot.device)
         right = labels[example] == caps.labels[slot]
-        return example + rows.start, right, depth[0], depth[1], caps.pooled[slot]
+        return example + rows.start, right, depth[0], depth[1], caps.pooled[slot], caps.generations[slot]
 
     found = source.each_block(len(ids), work, columns=head.n_slots)
     if not found:
         return Evidence.none()
     columns = [torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)]
-    return Evidence(columns[0], columns[1], columns[2], columns[3], columns[4], y[ids])
+    return Evidence(columns[0], columns[1], columns[2], columns[3], columns[4], y[ids], columns[5])

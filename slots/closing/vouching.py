@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,52 @@ from slots.closing.evidence import Evidence, Tally
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.rounding import strictly_below
 
+LEVELS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+"""Levels whose angles a fit notes beside that of its own."""
+
+_COURSE = 40  # angles at which the course is noted
+
 _RISK = 0.1
 """Chance that a level that does not hold passes the test."""
 
 _ANGLES = 200  # candidates tried between no shrinking and no match
 _FEW_WRONG = 8  # up to here the mean depth of all wrong matches says how fast they get fewer, beyond that of a quarter
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """Answers of caps that are all smaller by an angle.
+
+    Parameters
+    ----------
+    angle : float
+        Radians, >= 0.
+    n_matched, n_right : int
+        Examples that are then matched, and those rightly.
+    """
+
+    angle: float
+    n_matched: int
+    n_right: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What another level would have taken.
+
+    Parameters
+    ----------
+    level : float
+        Share of matched answers to be right, in (0, 1).
+    angle : float
+        Radians by which the caps had become smaller; infinite where nothing could be matched.
+    shown : bool
+        Whether the level would have passed the test.
+    """
+
+    level: float
+    angle: float
+    shown: bool
 
 
 @dataclass(frozen=True)
@@ -45,6 +86,10 @@ class Vouching:
         Share of the examples asked that had to stay unmatched.
     left_open : int, default 0
         Examples that stay unmatched for it, and that the level alone would have let match.
+    course : tuple of Shrunk, default ()
+        Answers to the same examples at other angles, ascending.
+    asked : tuple of Asked, default ()
+        What other levels would have taken, ascending.
     """
 
     level: float
@@ -55,6 +100,8 @@ class Vouching:
     shown: bool
     open_share: float = 0.0
     left_open: int = 0
+    course: tuple[Shrunk, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
     def __str__(self) -> str:
         found = f"{self.n_right:,} of {self.n_matched:,} matched answers right on {self.n_checked:,} held-out examples"
@@ -130,6 +177,34 @@ def measure(evidence: Evidence, level: float) -> Vouching:
     (False, 50, 0.0)
     """
     return Vouching(level, 0.0, evidence.n, *evidence.answers(0.0), shown=_holds(evidence.tallies(0.0), level))
+
+
+def with_course(found: Vouching, evidence: Evidence) -> Vouching:
+    """The same with the answers to the same examples at other angles, and with the angles of other levels.
+
+    Parameters
+    ----------
+    found : Vouching
+        As `calibrate` gave it.
+    evidence : Evidence
+        What it was given.
+
+    Examples
+    --------
+    >>> depths = np.linspace(0.01, 1, 300)
+    >>> sure = Evidence(np.arange(300), depths > 0.1, depths, np.ones(300), depths > 0, np.zeros(300, int))
+    >>> whole = with_course(calibrate(sure, 0.95), sure)
+    >>> (whole.course[0].n_matched, whole.course[0].n_right), [it.level for it in whole.asked if it.shown]
+    ((300, 272), [0.8, 0.9, 0.95, 0.98, 0.99])
+    """
+    ends = np.quantile(evidence.depths, np.linspace(0, 0.99, _COURSE)) if len(evidence.depths) else np.zeros(0)
+    angles = np.unique(np.concatenate([[0.0], ends, [found.angle] if math.isfinite(found.angle) else []]))
+    course = tuple(Shrunk(float(angle), *evidence.answers(float(angle))) for angle in angles)
+    asked = []
+    for level in sorted({*LEVELS, found.level}):
+        other = calibrate(evidence, level, open_share=found.open_share)
+        asked.append(Asked(level, other.angle, other.shown))
+    return replace(found, course=course, asked=tuple(asked))
 
 
 def _shown_angle(evidence: Evidence, level: float) -> float | None:

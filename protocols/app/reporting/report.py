@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from protocols.app.answers import true_labels
 from protocols.data.dataset import Dataset
@@ -16,6 +17,7 @@ from protocols.pages.fit_report import Occasion, write_report
 from protocols.provenance import versions
 from protocols.summaries.evaluation import Evaluation, evaluate
 from protocols.summaries.fit import SCHEMA, FitSummary
+from protocols.summaries.reliability import measure_reliability
 from slots.errors import DataError, UsageError
 from slots.head.prediction import Prediction
 from slots.model.slot_model import SlotModel
@@ -154,7 +156,18 @@ def report_and_save(model: SlotModel, data: Dataset | None, *, folder: Path, out
     summary = _summary(model, entries, on_test, folder=folder, figures=figures)
     page = _page_data(model, data, tested, figures)
     answers = Prediction.concatenate([]) if tested is None else tested.prediction
-    write_report(model, page, answers, replace(summary, report=str(out)), out, occasion=occasion)
+    fresh = slice(None) if tested is not None and not learned else slice(0)  # what was learned from measures nothing
+    reliability = measure_reliability(
+        model,
+        page.x_test[fresh],
+        page.y_test[fresh],
+        _rows(answers, fresh),
+        vouched=summary.vouching,
+        foreign=None if tested is None or learned else tested.foreign,
+        is_fit=entries[-1].content == 0,
+    )
+    summary = replace(summary, report=str(out))
+    write_report(model, page, answers, summary, out, occasion=occasion, reliability=reliability)
     return ReportSummary(
         schema=1,
         model=str(folder),
@@ -190,11 +203,16 @@ def measure(model: SlotModel, data: Dataset) -> Tested:
     return Tested(
         x[known],
         truth[known],
-        Prediction(**{name: column[known] for name, column in vars(answers).items()}),
+        _rows(answers, known),
         x[~known],
         names,
         int(answers.matched[~known].sum()),
     )
+
+
+def _rows(prediction: Prediction, rows: slice | npt.NDArray[np.bool_]) -> Prediction:
+    """Some of the answers."""
+    return Prediction(**{name: column[rows] for name, column in vars(prediction).items()})
 
 
 def _learned_by(model: SlotModel, data: Dataset) -> tuple[int, ...]:
@@ -223,7 +241,9 @@ def _notes(
         notes.append(f"{data.name} has no labelled test example of a class that a slot stands for.")
     if learned:
         which = f"Generation{'s' if len(learned) > 1 else ''} {', '.join(map(str, learned))}"
-        notes.append(f"{which} learned from these very examples, so the figures are better than on new ones.")
+        notes.append(
+            f"{which} learned from these very examples, so the figures are better than on new ones; no plot shows them."
+        )
     if n := len(tested.foreign):
         shown = ", ".join(tested.foreign_names[:_NAMED]) + (", …" if len(tested.foreign_names) > _NAMED else "")
         are = "example is" if n == 1 else "examples are"
