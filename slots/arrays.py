@@ -6,14 +6,16 @@ from typing import Any
 
 from torch import Tensor
 
+from slots.sources.reading import is_source, read_source
+
 
 def on_host(x: Any) -> Any:
-    """A tensor, on whatever device, as the NumPy array that scikit-learn's checks take; anything else as it is.
+    """A tensor or the inputs of a data set as the NumPy array that scikit-learn's checks take; all else as it is.
 
     Parameters
     ----------
-    x : array-like or Tensor
-        Any shape.
+    x : array-like, Tensor or data set
+        Any shape, on whatever device; data sets as `slots.sources.read_source` reads them.
 
     Returns
     -------
@@ -25,4 +27,6 @@ def on_host(x: Any) -> Any:
     >>> on_host(torch.ones(2, requires_grad=True))
     array([1., 1.], dtype=float32)
     """
-    return x.numpy(force=True) if isinstance(x, Tensor) else x
+    if isinstance(x, Tensor):
+        return x.numpy(force=True)
+    return read_source(x).x if is_source(x) else x

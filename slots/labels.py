@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from slots.arrays import on_host
 from slots.errors import DataError, UsageError
+from slots.sources.reading import labelled
 
 MOST_GAPS = 100_000
 """Label ids below this may have any gaps; beyond it at most nine of ten ids may stand for nothing."""
@@ -306,7 +307,7 @@ def check_same_kind(known: npt.NDArray[Any], more: npt.NDArray[Any]) -> None:
 def check_rows_and_labels(
     estimator: Any,
     x: npt.ArrayLike,
-    y: npt.ArrayLike,
+    y: npt.ArrayLike | None,
     *,
     reset: bool,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
@@ -316,10 +317,11 @@ def check_rows_and_labels(
     ----------
     estimator : BaseEstimator
         Told the number and names of the features by ``reset``, and asked for them otherwise.
-    x : array-like of shape (example, feature)
+    x : array-like of shape (example, feature), or data set
         Finite, not sparse.
-    y : array-like of shape (example,)
-        Strings, whole numbers, booleans, or floats that are whole.
+    y : array-like of shape (example,) or None
+        Strings, whole numbers, booleans, or floats that are whole. None: those of the data set, by name where it names
+        them.
     reset : bool
         Whether these are the first rows.
 
@@ -338,6 +340,7 @@ def check_rows_and_labels(
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import column_or_1d, validate_data
 
+    x, y = labelled(x, y)
     rows, labels = validate_data(estimator, on_host(x), on_host(y), dtype=np.float64, reset=reset)
     with warnings.catch_warnings():
         # One example a class is welcome here.

@@ -128,6 +128,10 @@ class TextBackbone(nn.Module):
         rows = np.stack([self._known[key] for key in keys]) if keys else np.zeros((0, self.feature_dim), np.float32)
         return torch.from_numpy(rows).to(self._place.device)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy holds: all but the features of the last texts."""
+        return {**self.__dict__, "_known": {}}
+
     def _encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """Features of different sentences, by batches of equal length and size."""
         found = np.zeros((len(texts), self.feature_dim), np.float32)

@@ -9,6 +9,7 @@ from protocols.data.arrays import load_archive, load_array
 from protocols.data.dataset import Dataset, make_dataset
 from protocols.data.download import DOWNLOADS, download
 from protocols.data.images import IMAGE_ENDINGS, load_folder
+from protocols.data.saved import is_saved, load_saved
 from protocols.data.tables import ENDINGS, Columns, load_table, load_tables
 from slots.errors import DataError, UsageError
 
@@ -73,7 +74,8 @@ def load_data(
 
     A folder holds ``train/CLASS/*.png`` and ``test/CLASS/*.png``; or ``CLASS/*.png``, of which every fifth image
     in the order of names becomes test data; or images without a class, which become unlabelled test data; or
-    the tables ``train.csv`` and ``test.csv``, or with another ending.
+    the tables ``train.csv`` and ``test.csv``, or with another ending; or what ``save_to_disk`` of Hugging Face's
+    datasets wrote, with the splits ``train`` and ``test``, or one that is divided.
     """
     path, columns = Path(source), Columns(text_column, label_column)
     if image_size is not None and (source in NAMES or not path.is_dir()):
@@ -86,6 +88,8 @@ def load_data(
     if source in DOWNLOADS:
         return _named(str(source), Path(data_dir) if data_dir else default_data_dir())
     if path.is_dir():
+        if is_saved(path):
+            return load_saved(path, columns, image_size=image_size, crop=crop)
         if (tables := load_tables(path, columns)) is not None:
             return tables
         train, test, names = load_folder(path, image_size=image_size, crop=crop)

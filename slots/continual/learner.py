@@ -136,15 +136,16 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.lead = lead
         self.random_state = random_state
 
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike | None = None) -> Self:
         """Forget everything and learn these rows in the order in which they stand.
 
         Parameters
         ----------
-        X : array-like of shape (example, feature)
-            Finite numbers, not sparse; only the direction of a row counts.
+        X : array-like of shape (example, feature), or data set
+            Finite numbers, not sparse; only the direction of a row counts. A data set (`slots.sources.read_source`) is
+            read whole: pass the batches of a `DataLoader` one by one where it is large.
         y : array-like of shape (example,)
-            Class labels: strings, whole numbers, booleans, or floats that are whole.
+            Class labels: strings, whole numbers, booleans, or floats that are whole. Left out: those of the data set.
 
         Returns
         -------
@@ -158,17 +159,18 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def partial_fit(
         self,
         X: npt.ArrayLike,
-        y: npt.ArrayLike,
+        y: npt.ArrayLike | None = None,
         classes: npt.ArrayLike | None = None,  # noqa: ARG002 - scikit-learn passes it
     ) -> Self:
         """Learn the next rows of the stream; their classes may be old or new.
 
         Parameters
         ----------
-        X : array-like of shape (example, feature)
-            Finite numbers, not sparse; only the direction of a row counts.
+        X : array-like of shape (example, feature), or data set
+            Finite numbers, not sparse; only the direction of a row counts. A data set (`slots.sources.read_source`) is
+            read whole: pass the batches of a `DataLoader` one by one where it is large.
         y : array-like of shape (example,)
-            Class labels: strings, whole numbers, booleans, or floats that are whole.
+            Class labels: strings, whole numbers, booleans, or floats that are whole. Left out: those of the data set.
         classes : ignored
             Classes need not be announced.
 

@@ -1,5 +1,5 @@
 """`SlotClassifier`: a scikit-learn classifier that can be given new classes at any time and forgets none."""
-# ruff: noqa: N803 - scikit-learn calls it X
+# ruff: noqa: N803, N806 - scikit-learn calls it X
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from slots.estimators.model_scores import class_scores, fit_without_side_effects
 from slots.estimators.projection import GEOMETRIES, Geometry, Scaling, SphereProjection
 from slots.head.prediction import Prediction
 from slots.labels import check_rows_and_labels, check_same_kind
+from slots.sources.reading import labelled
 from slots.training.config import TrainConfig
 from slots.training.defaults import MOST_SLOTS, AutoConfig, steps_of
 from slots.update.config import UpdateConfig
@@ -138,15 +139,15 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         self.memory = memory
         self.random_state = random_state
 
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike | None = None) -> Self:
         """Fit from the start; what was known before is dropped.
 
         Parameters
         ----------
-        X : array-like of shape (example, feature)
-            Finite numbers, not sparse.
+        X : array-like of shape (example, feature), or data set
+            Finite numbers, not sparse; or a data set of such rows (`slots.sources.read_source`).
         y : array-like of shape (example,)
-            Class labels: strings, whole numbers, booleans, or floats that are whole.
+            Class labels: strings, whole numbers, booleans, or floats that are whole. Left out: those of the data set.
 
         Returns
         -------
@@ -162,7 +163,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         """
         return self._begin(X, y, goes_on=False)
 
-    def _begin(self, X: npt.ArrayLike, y: npt.ArrayLike, *, goes_on: bool) -> Self:
+    def _begin(self, X: npt.ArrayLike, y: npt.ArrayLike | None, *, goes_on: bool) -> Self:
         """A fit; one that goes on with more classes has several slots a class, since wide ones would swallow them."""
         rows, labels = check_rows_and_labels(self, X, y, reset=True)
         self.classes_, ids = np.unique(labels, return_inverse=True)
@@ -179,7 +180,9 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
         self._remember(lifted, ids)
         return self
 
-    def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:
+    def partial_fit(
+        self, X: npt.ArrayLike, y: npt.ArrayLike | None = None, classes: npt.ArrayLike | None = None
+    ) -> Self:
         """Learn more, new classes included; what a slot answers stays as it is.
 
         Parameters
@@ -197,6 +200,7 @@ class SlotClassifier(ClassifierMixin, SphereEstimator):  # type: ignore[misc]
             Itself.
         """
         wanted = None if classes is None else np.unique(np.asarray(classes))
+        X, y = labelled(X, y)
         if not hasattr(self, "model_"):
             if wanted is not None:
                 check_same_kind(wanted, np.asarray(y))

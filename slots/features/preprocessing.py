@@ -12,6 +12,7 @@ from torch import Tensor
 
 from slots.errors import DataError
 from slots.shapes import RawInputs
+from slots.sources.reading import is_source, read_source
 
 Kind = Literal["images", "features", "text"]
 _BLOCK = 4096  # examples converted at once while statistics are taken
@@ -20,12 +21,12 @@ _FEW = 1 << 14  # numbers for which a call of numpy takes less time than three o
 
 
 def raw_inputs(x: RawInputs | Sequence[str]) -> RawInputs:
-    """Inputs as an array: a list of sentences becomes one of strings, an array stays as it is.
+    """Inputs as an array: a list of sentences becomes one of strings, a data set is read, an array stays as it is.
 
     Parameters
     ----------
-    x : array or sequence of str
-        What a user passed.
+    x : array, sequence of str, or data set
+        What a user passed; data sets as `slots.sources.read_source` reads them, without their labels.
 
     Returns
     -------
@@ -45,6 +46,8 @@ def raw_inputs(x: RawInputs | Sequence[str]) -> RawInputs:
         raise DataError(f"`x` must be a list of texts, got one text {x!r:.60}. Put it into a list.")
     if isinstance(x, torch.Tensor) or (isinstance(x, np.ndarray) and x.dtype.kind != "U"):
         return x
+    if is_source(x):
+        return read_source(x).x
     values: Any = x
     if isinstance(values, np.ndarray) or (len(values) and all(isinstance(value, str) for value in values)):
         texts = np.empty(len(values), dtype=object)

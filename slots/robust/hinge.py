@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slots.adam import Adam
 from slots.head.similarities import normalize
-from slots.progress import Progress
+from slots.progress import Log, Progress, unlogged
 from slots.robust.config import Norm, RobustConfig
 from slots.shapes import Features, Labels, SlotLabels, SlotVectors
 
@@ -53,6 +53,7 @@ def train_robust(
     steps: int,
     rate: float,
     progress: Progress,
+    log: Log = unlogged,
     stop: Callable[[], bool],
 ) -> RobustTraining:
     """Minimise the mean of ``max(0, R - r(x))`` over the training rows, where ``r`` is the signed certified radius.
@@ -73,6 +74,8 @@ def train_robust(
         Peak learning rate of Adam; it falls to 0 along half a cosine.
     progress : callable
         Told the progress.
+    log : callable
+        ``log(name, value, step)``, told the mean and the number of slots after each epoch. Default: nobody is.
     stop : callable
         Asked after each batch; true ends the training.
 
@@ -104,6 +107,8 @@ def train_robust(
         if stopped:
             break
         losses.append(total / max(1, seen))
+        log("train/loss", losses[-1], len(losses))
+        log("slots", len(slots), len(losses))
     return RobustTraining(slots, tuple(losses), stopped)
 
 

@@ -21,15 +21,16 @@ from slots.deprecation import renamed
 from slots.distributed import ALONE, Ranks
 from slots.errors import DataError, UsageError
 from slots.features.example_ids import ExampleIds, check_example_ids, remembered_ids
-from slots.features.preprocessing import Preprocessing, raw_inputs
+from slots.features.preprocessing import Preprocessing
 from slots.features.source import FeatureSource, first_views, unit_features
+from slots.features.training_data import training_data
 from slots.features.views import parse_views
 from slots.features.whitening import ClassSums, Whitening
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.labels import check_labels, numbered
+from slots.labels import check_labels
 from slots.model.slot_model import SlotModel
 from slots.novelty.left_out.measures import FEW
-from slots.progress import Progress, silent
+from slots.progress import Log, Progress, silent, unlogged
 from slots.rehearsal.memory import remember
 from slots.shapes import RawInputs
 from slots.training.backbone_hooks import learns
@@ -80,7 +81,7 @@ class FitResult:
 @renamed(report="progress")
 def fit(
     x: RawInputs,
-    y: npt.ArrayLike,
+    y: npt.ArrayLike | None = None,
     *,
     backbone: nn.Module | None = None,
     config: TrainConfig | AutoConfig | Look | None = None,
@@ -91,6 +92,7 @@ def fit(
     regularizer: Regularizer | None = None,
     ids: ExampleIds | None = None,
     progress: Progress | None = None,
+    log: Log | None = None,
     stop: Callable[[], bool] | None = None,
     ranks: Ranks = ALONE,
 ) -> tuple[SlotModel, FitResult]:
@@ -100,9 +102,9 @@ def fit(
     ----------
     x : array
         uint8 images of shape (example, height, width[, channel]), float features of shape (example, feature), or a list
-        of texts.
-    y : array of shape (example,)
-        Labels: whole numbers >= 0, or names.
+        of texts; or a data set of PyTorch or Hugging Face, with its labels (`slots.sources.read_source`).
+    y : array of shape (example,), optional
+        Labels: whole numbers >= 0, or names. Default: those of the data set.
     backbone : nn.Module, optional
         From (batch, channel, height, width) to (batch, feature). Without parameters that ask for gradients it stays
         as it is, and only the head is trained. Default: none, the inputs are the features.
@@ -129,6 +131,10 @@ def fit(
         kept in ``model.exemplar_ids``, so that an answer leads back to the item behind it. Default: none.
     progress : callable, optional
         Told the progress.
+    log : callable, optional
+        ``log(name, value, step)``, told the curves: after each epoch ``train/loss`` and ``slots``, at the end, with the
+        number of epochs as step, ``train/accuracy``, ``train/matched`` and ``slots`` of the closed model.
+        ``SummaryWriter.add_scalar`` of TensorBoard is such a callable, and so is ``mlflow.log_metric``.
     stop : callable, optional
         Asked after each batch; true, in any process, ends the training, and the closing pass follows.
     ranks : Ranks, default ALONE
@@ -161,9 +167,8 @@ def fit(
     look = auto if isinstance(auto, Look) else None
     config = auto.base if isinstance(auto, AutoConfig) else auto.config if isinstance(auto, Look) else auto
     config = config if config.robust is None else replace(config, beta=SHARP)
-    progress = progress or silent
-    x = raw_inputs(x)
-    y, class_names = numbered(y, class_names)
+    progress, log = progress or silent, log if log is not None and ranks.is_first else unlogged
+    x, y, class_names = training_data(x, y, class_names)
     labels = check_labels(x, y, n_names=len(class_names))
     known = None if ids is None else check_example_ids(ids, len(labels))
     torch.manual_seed(config.seed)
@@ -187,7 +192,7 @@ def fit(
         source = _whitened(model, x, ranks, progress) if source is None else source.projected()
     rows = rows if asks else None  # or they would take memory until the end
     targets = torch.from_numpy(labels).to(model.device)
-    run = FitLoop(model, x, targets, fitted, config, progress, ranks.agreed(stop), source, regularizer, ranks)
+    run = FitLoop(model, x, targets, fitted, config, progress, ranks.agreed(stop), source, regularizer, ranks, log)
     with _threads_for(model, backbone, config, n_labels=len(np.unique(labels))):
         losses, interrupted = _train(run, look, None if checkpoint is None else Path(checkpoint), resume=resume)
         if not model.head.n_slots and model.preprocessing.kind != "text" and not bool(torch.as_tensor(x).any()):
@@ -210,8 +215,18 @@ def fit(
     check_models(model, ranks)
     if checkpoint is not None and not keep_checkpoint and ranks.is_first:
         _drop(Path(checkpoint))
+    _log_closed(log, model, closed.report, labels, epochs=len(losses))
     elapsed = time.monotonic() - started
     return model, FitResult(len(losses), tuple(losses), elapsed, interrupted, closed.report, config, look)
+
+
+def _log_closed(
+    log: Log, model: SlotModel, report: ClosingReport, labels: npt.NDArray[np.int64], *, epochs: int
+) -> None:
+    """The end of the curves: what the closed model is."""
+    log("train/accuracy", float((report.labels == labels).mean()), epochs)
+    log("train/matched", float(report.matched.mean()), epochs)
+    log("slots", model.head.n_slots, epochs)
 
 
 def _put(model: SlotModel, closed: Closed, ids: npt.NDArray[Any] | None) -> None:
@@ -253,7 +268,7 @@ def _train_quickly(run: FitLoop, source: FeatureSource) -> tuple[list[float], bo
     start = first_slots(unit, labels, per_class=config.slots_per_class, seed=config.seed)
     if len(start.classes) == 0:
         return [], False
-    found = train_fixed(unit, labels, start, config, progress=run.progress, stop=run.stop)
+    found = train_fixed(unit, labels, start, config, progress=run.progress, log=run.log, stop=run.stop)
     run.model.head.add_slots(found.weights, found.labels)
     return list(found.losses), found.stopped
 

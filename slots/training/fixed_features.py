@@ -18,7 +18,7 @@ from torch import Tensor
 from slots.clustering.kmeans import directions
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
-from slots.progress import Progress, silent
+from slots.progress import Log, Progress, silent, unlogged
 from slots.shapes import Ids, Labels
 from slots.training.config import TrainConfig
 from slots.training.steps.adam import Steps, begin
@@ -116,6 +116,7 @@ def train_fixed(
     config: TrainConfig,
     *,
     progress: Progress | None = None,
+    log: Log = unlogged,
     stop: Callable[[], bool] | None = None,
 ) -> TrainedSlots:
     """Train slots on unit rows, as `slots.training.fit` does where the features do not change; the head is not closed.
@@ -132,6 +133,8 @@ def train_fixed(
         Its epochs, batch size, rate, scale, beta, margin, label smoothing and seed.
     progress : callable, optional
         Told the progress.
+    log : callable
+        ``log(name, value, step)``, told the loss and the number of slots after each epoch. Default: nobody is.
     stop : callable, optional
         Asked after each step; true ends the training.
 
@@ -159,6 +162,8 @@ def train_fixed(
         if taken == per_epoch:
             losses.append(float(total) / max(1, len(unit)))
             tell(f"epoch {len(losses)}/{config.epochs}  loss {losses[-1]:.4f}", 1.0)
+            log("train/loss", losses[-1], len(losses))
+            log("slots", int(start.there.sum()), len(losses))
         if stopped:
             break
     keep = start.there.T.reshape(-1)

@@ -22,7 +22,7 @@ from slots.features.source import FeatureSource
 from slots.features.views import Views, parse_views
 from slots.head.similarities import normalize
 from slots.model.slot_model import SlotModel
-from slots.progress import Progress
+from slots.progress import Log, Progress, unlogged
 from slots.shapes import RawInputs
 from slots.training.backbone_hooks import constrain, prepare, schedule
 from slots.training.checkpoint import Checkpoint, shared_checkpoint, write_checkpoint
@@ -55,6 +55,8 @@ class FitLoop:
     regularizer: Regularizer | None = None
     ranks: Ranks = ALONE
     """Processes that all run this loop on the same data, and divide the slots where the features do not change."""
+    log: Log = unlogged
+    """Told the loss and the number of slots after each epoch."""
 
     @cached_property
     def n_labels(self) -> int:
@@ -97,6 +99,8 @@ class FitLoop:
             if loss is None:
                 return losses, True
             losses.append(loss)
+            self.log("train/loss", loss, len(losses))
+            self.log("slots", model.head.n_slots, len(losses))
             if path is not None and self.ranks.is_first:
                 write_checkpoint(path, Checkpoint.of(model, optimizers, losses), config, self.y)
         schedule(model.backbone, 1.0)

@@ -99,6 +99,7 @@ def fit_robust_slots(run: FitLoop, *, resume: bool = False) -> tuple[list[float]
         steps=int(np.ceil(len(run.fitted) / config.batch_size)),
         rate=config.slot_lr,
         progress=run.progress,
+        log=run.log,
         stop=run.stop,
     )
     head.add_slots(found.weights, slot_labels)
