@@ -26,6 +26,7 @@ CLASSES = 1000
 ROUNDS = 40  # of the greedy; prototypes needed 12 to 19 with 5,000 to 20,000 candidates
 NETWORK = {"NCCL": (10e-6, 25e9), "gloo": (50e-6, 2.5e9)}  # seconds a message, bytes a second
 DISK = 5e9  # bytes a second that a node's GPUs read together; eight GPUs a node
+SUMS = 16  # bytes a candidate and round: two sums of int64
 MEMORY = 2e12  # bytes a second that a GPU reads of its own memory
 BATCH = 8192  # examples of a training step, all processes together
 
@@ -74,9 +75,9 @@ def rows(rates: Rates, n: float, slots: float) -> list[tuple[str, str, str, str]
     a, b = NETWORK["NCCL"], NETWORK["gloo"]
     reading = n * D * 2 / (DISK * N_GPUS / 8)
     packed = n * slots / CLASSES / 8 / N_GPUS
-    rounds = [ROUNDS * (2 * latency + 5 * slots / speed + packed / MEMORY) for latency, speed in (a, b)]
+    rounds = [ROUNDS * (2 * latency + SUMS * slots / speed + packed / MEMORY) for latency, speed in (a, b)]
     own = n * n * D  # every example a candidate; half by symmetry
-    gather = [latency + BATCH * D * 4 / speed for latency, speed in (a, b)]
+    gather = [latency + BATCH * CLASSES * 4 / speed for latency, speed in (a, b)]
     return [
         ("read the features, float16", size(n * D * 2), "nothing", seconds(reading)),
         (
@@ -106,19 +107,19 @@ def rows(rates: Rates, n: float, slots: float) -> list[tuple[str, str, str, str]
         (
             f"exact greedy among as many candidates, {ROUNDS} rounds",
             f"{size(packed)} of bits a GPU, read once a round",
-            f"{size(ROUNDS * 5 * slots)}: a gain and a byte a candidate and round",
+            f"{size(ROUNDS * SUMS * slots)}: two sums a candidate and round",
             f"{seconds(rounds[0])} ({seconds(rounds[1])} by gloo)",
         ),
         (
             "cover with every example a candidate (`class_cover`)",
             f"{power(own)}, {size(n * n / 8 / CLASSES / N_GPUS)} of bits a GPU",
-            f"the features once round: {size(n * D * 2)} a GPU",
-            seconds(own / rates.thresholds / N_GPUS + n * D * 2 / a[1]),
+            f"the features once round, float32: {size(n * D * 4)} a GPU",
+            seconds(own / rates.thresholds / N_GPUS + n * D * 4 / a[1]),
         ),
         (
             f"a training step, {BATCH:,} examples",
             power(6.0 * BATCH * slots * D),
-            f"the batch: {size(BATCH * D * 4)}",
+            f"pooled scores, one an example and class: {size(BATCH * CLASSES * 4)}",
             f"{seconds(6.0 * BATCH * slots * D / rates.product / N_GPUS + gather[0])} "
             f"({seconds(6.0 * BATCH * slots * D / rates.product / N_GPUS + gather[1])} by gloo)",
         ),
