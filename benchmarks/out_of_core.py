@@ -1,18 +1,24 @@
 """Two million rows in four gigabytes: fit, answer, judge novelty, propose and update, none of which may take more.
 
     python benchmarks/out_of_core.py --output benchmarks/results/out_of_core.json
+    python benchmarks/out_of_core.py --graph 200000 500000 2000000 --output benchmarks/results/out_of_core_graph.json
 
 Rows of a mixture of Gaussians lie on the disk as ``.npy`` and are mapped, not read. A model learns all but the last of
 its classes; then come as many new rows of all classes. Each step runs in a process of its own whose data segment
 (``RLIMIT_DATA``: all memory that is not a file's) may not grow beyond the limit, so that whatever needs more ends in an
 error, and with it the measurement. Peaks are of the process's own memory (``RssAnon``), sampled; the pages of mapped
 files, which the system may drop at any time, are not in them. Linux.
+
+With ``--graph`` groups without labels (`slots.learn_graph`) are found among rows of ``--classes`` classes instead, for
+each number of rows, and the exponent of the processor time between the numbers is told.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -28,6 +34,7 @@ from support.recorded import keep, made_with
 
 BLOCK = 100_000
 STEPS = ("fit", "predict", "assess_novelty", "propose", "update")
+GRAPH = "graph"
 ASKED = 50
 
 
@@ -79,6 +86,26 @@ def step(folder: Path, name: str) -> dict[str, float]:
     return {**found, "seconds": round(time.perf_counter() - started, 1), "peak_mib": peak.bytes >> 20}
 
 
+def graph_step(folder: Path) -> dict[str, float]:
+    """Groups of the mapped rows, held against their classes."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    from slots.graph import learn_graph
+
+    peak, started, used = Peak(), time.perf_counter(), time.process_time()
+    y = np.load(folder / "rows_labels.npy")
+    found = learn_graph(np.load(folder / "rows.npy", mmap_mode="r"))
+    spent = time.perf_counter() - started, time.process_time() - used
+    groups = found.placement.communities.numpy()
+    return {
+        "groups": found.n_communities, "slots": found.n_slots,
+        "ari": round(float(adjusted_rand_score(y, groups)), 4),
+        "nmi": round(float(normalized_mutual_info_score(y, groups)), 4),
+        "matched": round(float(found.placement.matched.float().mean()), 4),
+        "seconds": round(spent[0], 1), "processor_s": round(spent[1], 1), "peak_mib": peak.bytes >> 20,
+    }  # fmt: skip
+
+
 def _share(vouching) -> float:
     return round(vouching.n_right / max(1, vouching.n_matched), 4)
 
@@ -105,46 +132,61 @@ def _answered(model, name: str, x, y, folder: Path) -> dict[str, float]:
     }
 
 
+def limited(arguments: argparse.Namespace, place: str, name: str) -> dict[str, float]:
+    """A step in a process of its own, under the limit."""
+    words = [sys.executable, __file__, "--step", name, "--folder", place, "--limit-gib", str(arguments.limit_gib)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(name, found, flush=True)
+    return found
+
+
+def graph_sizes(arguments: argparse.Namespace, result: dict) -> None:
+    """Groups of each number of rows, and how the time grows from one to the next."""
+    result["rows"] = {}
+    for n in arguments.graph:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
+            write_rows(Path(place), "rows", n, arguments.features, arguments.classes, 1)
+            result["rows"][str(n)] = limited(arguments, place, GRAPH)
+        known = [(int(it), found["processor_s"]) for it, found in result["rows"].items()]
+        result["exponents"] = [
+            round(math.log(after / before) / math.log(more / fewer), 2)
+            for (fewer, before), (more, after) in itertools.pairwise(known)
+        ]
+        keep(result, arguments.output)
+
+
 def main() -> None:
     """Write the rows, take the steps, keep what came of it after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--features", type=int, default=128)
-    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--classes", type=int, help="Default: 100; 1,000 with --graph.")
+    parser.add_argument("--graph", type=int, nargs="+", help="Numbers of rows among which groups are found instead.")
     parser.add_argument("--limit-gib", type=float, default=4.0)
     parser.add_argument("--folder", type=Path, help="Where the rows lie in the meantime.")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=(*STEPS, GRAPH), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
         limit = int(arguments.limit_gib * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        print(json.dumps(step(arguments.folder, arguments.step)))
+        graph = arguments.step == GRAPH
+        print(json.dumps(graph_step(arguments.folder) if graph else step(arguments.folder, arguments.step)))
         return
-    shape = {"rows": arguments.rows, "features": arguments.features, "classes": arguments.classes}
-    result = {
-        "schema": 1, "what": __doc__.splitlines()[0], **shape, "limit_gib": arguments.limit_gib,
-        "rows_mib": arguments.rows * arguments.features * 4 >> 20,
-        **made_with(__file__, 0, ("torch", "numpy", "numba")), "steps": {},
-    }  # fmt: skip
+    arguments.classes = arguments.classes or (1000 if arguments.graph else 100)
+    shape = {"features": arguments.features, "classes": arguments.classes, "limit_gib": arguments.limit_gib}
+    what = "Groups among rows on the disk, in four gigabytes." if arguments.graph else __doc__.splitlines()[0]
+    result = {"schema": 1, "what": what, **shape, **made_with(__file__, 0, ("torch", "numpy", "numba"))}
+    if arguments.graph:
+        graph_sizes(arguments, result)
+        return
+    result |= {"rows": arguments.rows, "rows_mib": arguments.rows * arguments.features * 4 >> 20, "steps": {}}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
-        folder = Path(place)
-        write_rows(folder, "old", arguments.rows, arguments.features, arguments.classes - 1, 1)
-        write_rows(folder, "new", arguments.rows, arguments.features, arguments.classes, 2)
+        write_rows(Path(place), "old", arguments.rows, arguments.features, arguments.classes - 1, 1)
+        write_rows(Path(place), "new", arguments.rows, arguments.features, arguments.classes, 2)
         for name in STEPS:
-            words = [
-                sys.executable,
-                __file__,
-                "--step",
-                name,
-                "--folder",
-                place,
-                "--limit-gib",
-                str(arguments.limit_gib),
-            ]
-            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-            result["steps"][name] = json.loads(done.stdout.splitlines()[-1])
-            print(name, result["steps"][name], flush=True)
+            result["steps"][name] = limited(arguments, place, name)
             keep(result, arguments.output)
 
 

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slots.clustering.unit_rows import Unit
 from slots.head.similarities import normalize
 from slots.progress import Progress
 from slots.rounding import add_by_owner_, full_product
-from slots.shapes import Features, Ids, SlotVectors
+from slots.shapes import Ids, SlotVectors
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans, MiniBatchKMeans
@@ -140,12 +141,12 @@ def _estimator(
 
 
 @torch.no_grad()
-def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, progress: Progress) -> SlotVectors:
+def spherical_means(unit: Unit, n_slots: int, *, passes: int, seed: int, progress: Progress) -> SlotVectors:
     """Spherical k-means: unit vectors, each the normalised mean of the inputs that are nearer to it than to any other.
 
     Parameters
     ----------
-    unit : float tensor of shape (example, feature)
+    unit : float tensor of shape (example, feature), or UnitRows
         Rows of length 1.
     n_slots : int
         >= 1.
@@ -168,14 +169,14 @@ def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, pro
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(unit), generator=generator).to(unit.device)
-    sample = unit[order[: max(n_slots, _SAMPLE * n_slots)]]
-    weights = sample[:n_slots].clone()
+    sample: Unit = unit[order[: max(n_slots, _SAMPLE * n_slots)]]
+    weights: Tensor = sample[:n_slots].clone()
     for step in range(passes):
         last = step + 1 == passes
         x = unit if last else sample
         scores, owners = nearest_slots(x, weights, 1)
         wins = torch.bincount(owners[:, 0], minlength=len(weights))
-        weights = normalize(add_by_owner_(torch.zeros_like(weights), owners[:, 0], x))
+        weights = normalize(sums_by_owner(x, owners[:, 0], len(weights)))
         if last:
             weights = weights[wins > 0]
         else:
@@ -187,13 +188,13 @@ def spherical_means(unit: Features, n_slots: int, *, passes: int, seed: int, pro
 
 @torch.no_grad()
 def nearest_slots(
-    unit: Features, weights: SlotVectors, count: int, *, held: int | None = None
+    unit: Unit, weights: SlotVectors, count: int, *, held: int | None = None
 ) -> tuple[Float[Tensor, "example near"], Int[Tensor, "example near"]]:
     """Cosines and numbers of the slots nearest to each input, the nearest first; ties go to the lowest.
 
     Parameters
     ----------
-    unit : float tensor of shape (example, feature)
+    unit : float tensor of shape (example, feature), or UnitRows
         Rows of length 1.
     weights : float tensor of shape (slot, feature)
         Unit vectors, at least one.
@@ -209,13 +210,37 @@ def nearest_slots(
     """
     scores = torch.empty(len(unit), count, dtype=unit.dtype, device=unit.device)
     slots = torch.empty(len(unit), count, dtype=torch.long, device=unit.device)
-    for rows in blocks(len(unit), len(weights), held):
+    for rows in blocks(len(unit), max(weights.shape), held):
         near = full_product(unit[rows], weights.T)
         for place in range(count):
             scores[rows, place], slots[rows, place] = near.max(1)
             if place + 1 < count:
                 near.scatter_(1, slots[rows, place, None], -torch.inf)
     return scores, slots
+
+
+def sums_by_owner(unit: Unit, owners: Int[Tensor, " example"], n: int) -> Float[Tensor, "owner feature"]:
+    """Sum of the rows of each owner, in the order of the rows.
+
+    Parameters
+    ----------
+    unit : float tensor of shape (example, feature), or UnitRows
+        Rows of length 1.
+    owners : int64 tensor of shape (example,)
+        In [0, n).
+    n : int
+        Number of owners.
+
+    Returns
+    -------
+    float tensor of shape (owner, feature)
+    """
+    sums = torch.zeros(n, unit.shape[1], dtype=unit.dtype, device=unit.device)
+    if isinstance(unit, Tensor):
+        return add_by_owner_(sums, owners, unit)
+    for rows in blocks(len(unit), unit.shape[1]):
+        add_by_owner_(sums, owners[rows], unit[rows])
+    return sums
 
 
 def blocks(n: int, columns: int, held: int | None = None) -> Iterator[slice]:

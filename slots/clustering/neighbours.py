@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from slots.clustering.kmeans import nearest_slots
+from slots.clustering.kmeans import blocks, nearest_slots
+from slots.clustering.unit_rows import Unit
 from slots.head.similarities import normalize
 from slots.jit import compiled
-from slots.progress import Progress, silent
+from slots.progress import Progress, part, silent
 from slots.rounding import add_by_owner_, full_product
 from slots.shapes import Ids
 
 Singles = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int32]
 
 EXACT_ROWS = 16_384
 """Rows up to which each is compared with all."""
 
 _TILE = 1 << 23  # similarities held at once: 32 MB
+_HELD = 1 << 26  # numbers of the rows asked about together: 256 MB
+_MOST_MEMBERS = 1 << 15  # rows of a cell that are compared at once: one may hold many that are all alike
+_CELLS_TAKE = 0.3  # share of the time until every row knows its cells
 _CELL = 512  # rows a cell, on average
 _LOOKED_AT = 18  # cells whose rows a row is compared with
 _PASSES = 4  # of k-means over a sample, before all rows find their cell
@@ -30,12 +36,12 @@ _SAMPLE = 32  # rows of the sample for each cell
 
 
 @torch.no_grad()
-def nearest_neighbours(unit: Float[Tensor, "example feature"], count: int, progress: Progress | None = None) -> Ids:
+def nearest_neighbours(unit: Unit, count: int, progress: Progress | None = None) -> Ids:
     """The rows most similar to each row by cosine, the nearest first, itself left out.
 
     Parameters
     ----------
-    unit : float tensor of shape (example, feature)
+    unit : float tensor of shape (example, feature), or UnitRows
         Rows of length 1 or 0.
     count : int
         Cut to the number of other rows.
@@ -49,55 +55,73 @@ def nearest_neighbours(unit: Float[Tensor, "example feature"], count: int, progr
     Notes
     -----
     Exact up to 16,384 rows. Beyond, rows are put into cells of 512 (spherical k-means), and each is compared with those
-    of the 18 cells nearest to it, 9,216 or so: time in step with the number of rows. What is found is then approximate,
-    and the same for the same rows on the same device. Found of the 15 nearest among 40,000 rows in 128 dimensions:
-    99.8 % (principal components of MNIST), 99.9 % (of Fashion-MNIST), all (50 Gaussians), 96 % (a rectified Gaussian of
-    20 dimensions, without clusters).
+    of the 18 cells nearest to it, 9,216 or so: time in step with the number of rows, and that of finding the cells,
+    which is little up to a million rows, with its square. What is found is then approximate, and the same for the same
+    rows on the same device. Found of the 15 nearest among 40,000 rows in 128 dimensions: 99.8 % (principal components
+    of MNIST), 99.9 % (of Fashion-MNIST), all (50 Gaussians), 96 % (a rectified Gaussian of 20 dimensions, without
+    clusters).
     """
+    return nearest_rows(unit, count, progress).astype(np.int64)
+
+
+@torch.no_grad()
+def nearest_rows(unit: Unit, count: int, progress: Progress | None = None) -> Numbers:
+    """`nearest_neighbours` in half the memory: int32 numbers."""
     count = min(count, max(0, len(unit) - 1))
     if len(unit) <= EXACT_ROWS:
-        return _among_all(unit, count, progress or silent)
+        return _among_all(unit[:], count, progress or silent)
     return _among_cells(unit, count, progress or silent)
 
 
-def _among_all(unit: Tensor, count: int, progress: Progress) -> Ids:
+def _among_all(unit: Tensor, count: int, progress: Progress) -> Numbers:
     """By the product with every row."""
     step = _rows(len(unit))
-    found = [torch.zeros(0, count, dtype=torch.long)]
+    found = [torch.zeros(0, count, dtype=torch.int32)]
     for start in range(0, len(unit), step):
         scores = full_product(unit[start : start + step], unit.T)
         here = torch.arange(len(scores), device=unit.device)
         scores[here, here + start] = -math.inf
-        found.append(scores.topk(count, dim=1).indices.cpu())
+        found.append(scores.topk(count, dim=1).indices.int().cpu())
         progress("neighbours", min(1.0, (start + step) / len(unit)))
     return torch.cat(found).numpy()
 
 
-def _among_cells(unit: Tensor, count: int, progress: Progress) -> Ids:
-    """By the products with the rows of the cells nearest to each."""
-    owner, means = _cells(unit)
-    by_cell = owner.argsort(stable=True)
-    members = by_cell.split(torch.bincount(owner, minlength=len(means)).tolist())
-    looked_at = min(_LOOKED_AT, len(means))
-    parts = unit.split(_rows(len(means)))
-    asked = torch.cat([full_product(part, means.T).topk(looked_at, 1).indices for part in parts])
-    by_asked = asked.flatten().argsort(stable=True) // looked_at
-    asking = by_asked.split(torch.bincount(asked.flatten(), minlength=len(means)).tolist())
-    scores = unit.new_full((len(unit), count), -math.inf)
-    found = torch.full((len(unit), count), -1, device=unit.device)
+def _among_cells(unit: Unit, count: int, progress: Progress) -> Numbers:
+    """By the products with the rows of the cells nearest to each, some rows at a time."""
+    owner, asked, n_cells = _cells(unit, part(progress, 0.0, _CELLS_TAKE))
+    members = owner.argsort(stable=True).split(torch.bincount(owner, minlength=n_cells).tolist())
+    found = np.empty((len(unit), count), np.int32)
+    for rows in blocks(len(unit), unit.shape[1], _HELD):
+        done, end = (_CELLS_TAKE + (1 - _CELLS_TAKE) * it / len(unit) for it in (rows.start, rows.stop))
+        told = part(progress, done, end)
+        found[rows] = _of_cells(unit, rows, asked[rows].long(), members, count=count, progress=told)
+    return found
+
+
+def _of_cells(
+    unit: Unit, rows: slice, asked: Tensor, members: Sequence[Tensor], *, count: int, progress: Progress
+) -> Numbers:
+    """The nearest of consecutive rows, by the cells that each asks."""
+    mine, width = unit[rows], asked.shape[1]
+    by_asked = asked.flatten().argsort(stable=True) // width
+    asking = by_asked.split(torch.bincount(asked.flatten(), minlength=len(members)).tolist())
+    scores = mine.new_full((len(mine), count), -math.inf)
+    found = torch.full((len(mine), count), -1, device=unit.device)  # counted from the first of these rows
     keep = _keep_best if unit.device.type == "cpu" and unit.dtype == torch.float32 else _keep_best_anywhere
-    for cell, (mine, rows) in enumerate(zip(members, asking, strict=True)):
-        columns = unit[mine].T
-        for part in rows.split(_rows(len(mine))):
-            near = full_product(unit[part], columns)
-            keep(near, part, mine, scores, found)
+    for cell, (every, places) in enumerate(zip(members, asking, strict=True)):
+        for others in every.split(_MOST_MEMBERS) if len(places) else ():
+            columns = unit[others].T
+            for some in places.split(_rows(len(others))):
+                keep(full_product(mine[some], columns), some, others - rows.start, scores, found)
         progress("neighbours", (cell + 1) / len(members))
     lonely = (scores == -math.inf).any(1).nonzero()[:, 0]  # its cells hold too few
-    for part in lonely.split(_rows(len(unit))):
-        near = full_product(unit[part], unit.T)
-        near[torch.arange(len(part), device=unit.device), part] = -math.inf
-        found[part] = near.topk(count, 1).indices
-    return found.cpu().numpy()
+    scores[lonely], found[lonely] = -math.inf, -1
+    for others in torch.arange(len(unit), device=unit.device).split(_MOST_MEMBERS) if len(lonely) else ():
+        columns = unit[others].T
+        for some in lonely.split(_rows(len(others))):
+            keep(full_product(mine[some], columns), some, others - rows.start, scores, found)
+    numbers: Numbers = (found + rows.start).int().cpu().numpy()
+    return numbers
 
 
 def _keep_best_anywhere(near: Tensor, rows: Tensor, others: Tensor, scores: Tensor, found: Tensor) -> None:
@@ -136,18 +160,21 @@ def _rows(columns: int) -> int:
     return max(1, _TILE // max(1, columns))
 
 
-def _cells(unit: Tensor) -> tuple[Int[Tensor, " example"], Float[Tensor, "cell feature"]]:
-    """The cell of each row, and each cell's direction: spherical k-means over a sample, then one look at all rows."""
+def _cells(unit: Unit, progress: Progress) -> tuple[Int[Tensor, " example"], Int[Tensor, "example cell"], int]:
+    """The cell of each row, the cells nearest to it, and their number: k-means over a sample, then a look at all."""
     n_cells = max(1, len(unit) // _CELL)
     order = torch.randperm(len(unit), generator=torch.Generator().manual_seed(0)).to(unit.device)
     sample = unit[order[: _SAMPLE * n_cells]]
     means = sample[:n_cells].clone()
     for _ in range(_PASSES):
-        sums = add_by_owner_(torch.zeros_like(means), _owners(sample, means), sample)
+        owners = nearest_slots(sample, means, 1, held=_TILE)[1][:, 0]
+        sums = add_by_owner_(torch.zeros_like(means), owners, sample)
         means = torch.where((sums == 0).all(1, keepdim=True), means, normalize(sums))
-    return _owners(unit, means), means
-
-
-def _owners(rows: Tensor, means: Tensor) -> Int[Tensor, " row"]:
-    """The mean most similar to each row."""
-    return nearest_slots(rows, means, 1, held=_TILE)[1][:, 0]
+    owner = torch.empty(len(unit), dtype=torch.long, device=unit.device)
+    asked = torch.empty(len(unit), min(_LOOKED_AT, n_cells), dtype=torch.int32, device=unit.device)
+    for rows in blocks(len(unit), max(means.shape), _TILE):
+        near = full_product(unit[rows], means.T)
+        owner[rows] = near.max(1).indices
+        asked[rows] = near.topk(asked.shape[1], 1).indices.int()
+        progress("neighbours", rows.stop / len(unit))
+    return owner, asked, n_cells

@@ -22,6 +22,10 @@ class GraphConfig:
     n_neighbours : tuple of int, default (15, 30)
         Nearest inputs that an input is linked with, each >= 1; at most a tenth of the inputs, but at least 2. The graph
         is taken whose groups have more evidence.
+    most_linked : int, default 131,072
+        Inputs that are linked, >= 1. Of more, groups are found and slots placed among an even sample of so many, drawn
+        by the seed; then all inputs move the slots and bridge them. A group
+        should have ten inputs or more in the sample.
     min_size : int, default 8
         Communities of fewer inputs are dissolved, >= 1: they are outliers. If all are as small, all stay.
     resolutions : tuple of float
@@ -42,6 +46,7 @@ class GraphConfig:
     n_slots: int | None = None
     n_communities: int | None = None
     n_neighbours: tuple[int, ...] = (15, 30)
+    most_linked: int = 131_072
     min_size: int = 8
     resolutions: tuple[float, ...] = RESOLUTIONS
     sharpness: float = 4.0
@@ -51,7 +56,7 @@ class GraphConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_slots", "n_communities", "min_size", "passes", "runs"):
+        for name in ("n_slots", "n_communities", "most_linked", "min_size", "passes", "runs"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` must be >= 1, got {value}. Leave it out for the default.")

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from slots.clustering.kmeans import nearest_slots
+from slots.clustering.unit_rows import ManyRows, Unit, stored_or_here, taken
 from slots.deprecation import renamed
 from slots.errors import DataError
 from slots.graph.bridges import BridgedSlots, bridged_slots, unit_rows
@@ -21,7 +22,7 @@ from slots.graph.learning import finish_graph
 from slots.graph.louvain import numbered
 from slots.graph.slot_graph import SlotGraph
 from slots.progress import Progress, part, silent
-from slots.shapes import FeatureRows, Features, Ids
+from slots.shapes import Ids
 
 _SHARE = 0.5  # of the usual labelled share: a slot with less holds a class without labels
 _NEAR = 2.0  # what the slots that it has bridges to count beside itself, since a few inputs say little of a share
@@ -30,7 +31,7 @@ _NEAR = 2.0  # what the slots that it has bridges to count beside itself, since 
 @renamed(report="progress")
 @torch.no_grad()
 def discover(
-    features: FeatureRows,
+    features: ManyRows,
     labels: npt.NDArray[np.int64] | Int[Tensor, " example"],
     config: GraphConfig | None = None,
     *,
@@ -40,8 +41,9 @@ def discover(
 
     Parameters
     ----------
-    features : float array or tensor of shape (example, feature)
-        Labelled and unlabelled inputs together; only their directions count.
+    features : float array or tensor of shape (example, feature), or a list of such
+        Labelled and unlabelled inputs together; only their directions count. Mapped files stay on the
+        disk, as in `learn_graph`, but all inputs are linked.
     labels : int64 array or tensor of shape (example,)
         From 0, -1 where unknown. An input of a known class may be unlabelled.
     config : GraphConfig, optional
@@ -77,25 +79,25 @@ def discover(
     2
     """
     config = config or GraphConfig()
-    features, labels = torch.as_tensor(features), torch.as_tensor(labels)
+    rows, labels = stored_or_here(features), torch.as_tensor(labels)
     given = labels.cpu().numpy()
-    whole = given.dtype.kind == "i" and given.shape == features.shape[:1]
+    whole = given.dtype.kind == "i" and given.shape == rows.shape[:1]
     ids = np.unique(given[given >= 0]) if whole else np.zeros(0, np.int64)
     if not whole or (given < -1).any() or not ids.size or int(ids[-1]) != len(ids) - 1:
         raise DataError(
-            f"`labels` must be whole numbers >= -1 of shape ({len(features)},) with each class from 0 to the last, got "
+            f"`labels` must be whole numbers >= -1 of shape ({len(rows)},) with each class from 0 to the last, got "
             f"{labels.dtype} of shape {tuple(labels.shape)}. Number the known classes from 0; -1 is unknown."
         )
     counts = np.bincount(given[given >= 0])
     told = progress or silent
-    usable, unit = unit_rows(features)
+    usable, unit = unit_rows(rows)
     shown = given[usable.cpu().numpy()]
     found = find_groups(unit, config, part(told, 0.0, 0.7), worth=_worth(shown))
     groups = _with_labels(unit, found.chosen.groups, shown, len(counts)) if found.round else found.chosen.groups
     base, of_slot = bridged_slots(usable, unit, groups, config, part(told, 0.7, 1.0), single=found.round)
     classes = _known_groups(of_slot, len(counts)) if found.round else _classes(base, shown, len(counts))
     kept = _large_enough(base, classes, of_slot, np.bincount(groups) >= config.min_size, config, n_known=len(counts))
-    return finish_graph(features, base.only(kept[0]), kept[1], config)
+    return finish_graph(rows, base.only(kept[0]), kept[1], config)
 
 
 def _classes(base: BridgedSlots, given: Ids, n_known: int) -> Ids:
@@ -117,7 +119,7 @@ def _worth(given: Ids) -> Worth:
     return lambda it: it.evidence * max(0.0, float(adjusted_rand_score(given[known], it.groups[known])))
 
 
-def _with_labels(unit: Features, groups: Ids, given: Ids, n_known: int) -> Ids:
+def _with_labels(unit: Unit, groups: Ids, given: Ids, n_known: int) -> Ids:
     """Semi-supervised k-means: known classes first, then the groups that hold too few labelled inputs for a class."""
     known = given >= 0
     sizes = np.bincount(groups)
@@ -126,7 +128,8 @@ def _with_labels(unit: Features, groups: Ids, given: Ids, n_known: int) -> Ids:
     number = np.full(len(sizes), -1)
     number[fresh] = n_known + np.arange(fresh.sum())
     start = number[groups]
-    near = nearest_slots(unit, means(unit[torch.from_numpy(known)], given[known]), 1)[1][:, 0].cpu().numpy()
+    shown = taken(unit, torch.from_numpy(np.flatnonzero(known)).to(unit.device))
+    near = nearest_slots(unit, means(shown, given[known]), 1)[1][:, 0].cpu().numpy()
     start = np.where(known, given, np.where(start >= 0, start, near))
     return spherical_groups(unit, start, fixed=given)
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from slots.clustering.kmeans import nearest_slots
-from slots.clustering.neighbours import nearest_neighbours
+from slots.clustering.kmeans import nearest_slots, sums_by_owner
+from slots.clustering.neighbours import nearest_rows
+from slots.clustering.unit_rows import Unit
 from slots.graph.config import GraphConfig
 from slots.graph.levels import Grouping, groupings, peaks, polished
-from slots.graph.louvain import cut, numbered
+from slots.graph.louvain import Edges, cut, numbered
 from slots.graph.neighbour_graph import shared_neighbours
 from slots.head.similarities import normalize
 from slots.progress import Progress, part
-from slots.rounding import add_by_owner_
-from slots.shapes import Features, Ids, SlotVectors
+from slots.shapes import Ids, SlotVectors
 
 _ROUND = 4 / 3  # how many times the weight between communities may lie between the groups of their means
 _ITERATIONS = 20
@@ -46,13 +46,13 @@ class FoundGroups:
 
 
 def find_groups(
-    unit: Features, config: GraphConfig, progress: Progress, *, n_groups: int | None = None, worth: Worth | None = None
+    unit: Unit, config: GraphConfig, progress: Progress, *, n_groups: int | None = None, worth: Worth | None = None
 ) -> FoundGroups:
     """The level for which most speaks, in the graph of whichever number of neighbours has it.
 
     Parameters
     ----------
-    unit : float tensor of shape (example, feature)
+    unit : float tensor of shape (example, feature), or UnitRows
         Rows of length 1.
     config : GraphConfig
         Its ``n_neighbours`` and ``seed``.
@@ -70,11 +70,11 @@ def find_groups(
     judge = worth or (lambda it: it.evidence)
     most = max(2, len(unit) // 10)
     counts = sorted({min(count, most) for count in config.n_neighbours})
-    near = nearest_neighbours(unit, counts[-1], part(progress, 0.0, 0.5))
-    found, every = [], list[Grouping]()
+    near = nearest_rows(unit, counts[-1], part(progress, 0.0, 0.5))
+    found, every = list[tuple[bool, float, Grouping, Edges]](), list[Grouping]()
     for place, count in enumerate(counts):
         progress("communities", 0.5 + 0.4 * place / len(counts))
-        edges = shared_neighbours(near[:, :count])
+        edges = shared_neighbours(near, count)
         tried = groupings(unit, edges, at_least=n_groups or 1, seed=config.seed)
         every += tried
         if tried:
@@ -82,21 +82,22 @@ def find_groups(
             best = max(exact or tried, key=judge)
             best = polished(edges, best, seed=config.seed)
             found.append((bool(exact), judge(best), best, edges))
+            found = [max(found, key=lambda it: it[:2])]  # the graph of the others is not needed again
     if not found:
         one = Grouping(np.zeros(len(unit), np.int64), 1.0, 0.0, 1.0, 0.0)
         return FoundGroups(one, (one,), round=False)
-    *_, best, edges = max(found, key=lambda it: it[:2])
+    *_, best, edges = found[0]
     rounder = spherical_groups(unit, best.groups)
     is_round = cut(edges, rounder) <= _ROUND * cut(edges, best.groups)
     return FoundGroups(replace(best, groups=rounder) if is_round else best, tuple(peaks(every)), is_round)
 
 
-def spherical_groups(unit: Features, groups: Ids, fixed: Ids | None = None) -> Ids:
+def spherical_groups(unit: Unit, groups: Ids, fixed: Ids | None = None) -> Ids:
     """Spherical k-means from the means of groups on.
 
     Parameters
     ----------
-    unit : float tensor of shape (example, feature)
+    unit : float tensor of shape (example, feature), or UnitRows
         Rows of length 1.
     groups : int64 array of shape (example,)
         From 0.
@@ -119,7 +120,7 @@ def spherical_groups(unit: Features, groups: Ids, fixed: Ids | None = None) -> I
     return groups
 
 
-def means(unit: Features, groups: Ids) -> SlotVectors:
+def means(unit: Unit, groups: Ids) -> SlotVectors:
     """Directions of the means of groups of unit rows, in the order of their numbers."""
     owners = torch.from_numpy(groups).to(unit.device)
-    return normalize(add_by_owner_(unit.new_zeros(int(groups.max()) + 1, unit.shape[1]), owners, unit))
+    return normalize(sums_by_owner(unit, owners, int(groups.max()) + 1))

@@ -10,11 +10,12 @@ from itertools import repeat
 import numpy as np
 import torch
 
-from slots.clustering.kmeans import blocks
+from slots.clustering.kmeans import blocks, sums_by_owner
+from slots.clustering.unit_rows import Unit
 from slots.graph.louvain import Edges, local_moving, louvain_of_edges, numbered
 from slots.graph.neighbour_graph import part_of
-from slots.rounding import add_by_owner_, full_product
-from slots.shapes import Features, Ids
+from slots.rounding import full_product
+from slots.shapes import Ids
 
 _FIRST, _LAST = -7, 17  # powers of two between which resolutions lie: from the connected parts to single inputs
 _BETWEEN = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)  # powers tried around the best of the whole ones
@@ -22,6 +23,7 @@ _SMALLEST = 5  # mean number of nodes of a group at which the sweep ends; fewer 
 _KEPT = 0.8  # share of the inputs in a resample
 _HOPELESS = 4  # levels in a row with less than half of the best evidence end the sweep
 _NODES = 8192  # inputs up to which each is a node; of more, groups of a few inputs are
+_TOGETHER = 1 << 24  # edges up to which whole and resamples are cut at once: more take too much memory
 _JUDGED = 8192  # inputs whose silhouette is computed; the means are those of all
 
 
@@ -55,12 +57,12 @@ class Grouping:
         return int(self.groups.max(initial=-1)) + 1
 
 
-def groupings(unit: Features, edges: Edges, *, at_least: int = 1, seed: int = 0) -> list[Grouping]:
+def groupings(unit: Unit, edges: Edges, *, at_least: int = 1, seed: int = 0) -> list[Grouping]:
     """Communities of a graph of inputs, from coarse to fine.
 
     Parameters
     ----------
-    unit : float tensor of shape (example, feature)
+    unit : float tensor of shape (example, feature), or UnitRows
         Rows of length 1.
     edges : Edges
         A graph with the inputs as nodes, for example `shared_neighbours`.
@@ -126,12 +128,12 @@ def polished(edges: Edges, one: Grouping, *, seed: int = 0) -> Grouping:
     return replace(one, groups=numbered(local_moving(edges, one.groups, one.resolution, rng)))
 
 
-def silhouette(unit: Features, groups: Ids, judged: Ids | None = None) -> float:
+def silhouette(unit: Unit, groups: Ids, judged: Ids | None = None) -> float:
     """Mean leave-one-out silhouette of groups of unit rows.
 
     Parameters
     ----------
-    unit : float tensor of shape (example, feature)
+    unit : float tensor of shape (example, feature), or UnitRows
         Rows of length 1.
     groups : int64 array of shape (example,)
         From 0.
@@ -152,11 +154,11 @@ def silhouette(unit: Features, groups: Ids, judged: Ids | None = None) -> float:
     n = int(groups.max(initial=-1)) + 1
     if n < 2:
         return 0.0
-    sums = add_by_owner_(unit.new_zeros(n, unit.shape[1]), owners, unit)
+    sums = sums_by_owner(unit, owners, n)
     sizes, norms = torch.bincount(owners, minlength=n), sums.norm(dim=1)
     rows = torch.arange(len(unit)) if judged is None else torch.from_numpy(judged)
     total = 0.0
-    for some in blocks(len(rows), n):
+    for some in blocks(len(rows), max(sums.shape)):
         chosen = rows[some].to(unit.device)
         mine, raw = owners[chosen], full_product(unit[chosen], sums.T)
         own = raw.gather(1, mine[:, None])[:, 0]
@@ -171,16 +173,19 @@ def silhouette(unit: Features, groups: Ids, judged: Ids | None = None) -> float:
 class _Sweep:
     """What is the same at every resolution: the nodes of the whole and of the two resamples, the inputs judged."""
 
-    def __init__(self, unit: Features, edges: Edges, seed: int) -> None:
+    def __init__(self, unit: Unit, edges: Edges, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.unit, self.seed = unit, seed
         n, many = len(edges), len(edges) > _NODES
         self.smallest = 2 * _SMALLEST if many else _SMALLEST
         self.kept = [np.sort(rng.permutation(n)[: max(1, int(_KEPT * n))]) for _ in range(2)]
         self.judged = np.sort(rng.permutation(n)[:_JUDGED])
-        graphs = [edges, *(part_of(edges, kept) for kept in self.kept)]
-        with ThreadPoolExecutor(len(graphs)) as pool:
-            (self.edges, self.of_input), *self.samples = pool.map(lambda it: _nodes(it, seed, many=many), graphs)
+
+        def nodes(kept: Ids | None) -> tuple[Edges, Ids]:
+            return _nodes(edges if kept is None else part_of(edges, kept), seed, many=many)
+
+        with ThreadPoolExecutor(3 if len(edges.nodes) <= _TOGETHER else 1) as pool:
+            (self.edges, self.of_input), *self.samples = pool.map(nodes, (None, *self.kept))
 
     def at(self, resolution: float) -> Grouping:
         """The communities, with their evidence."""

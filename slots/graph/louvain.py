@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from slots.jit import compiled
 from slots.shapes import Ids
 
 Weights = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int32]
 _LEAST_GAIN = 1e-12  # of the total weight; less is rounding, and moving for it might never end
 
 
@@ -72,23 +74,36 @@ def louvain(weights: Weights, *, resolution: float = 1.0, seed: int = 0) -> Ids:
 
 @dataclass(frozen=True)
 class Edges:
-    """A graph as lists: node ``i`` has the neighbours ``nodes[starts[i]:starts[i + 1]]`` and so many ``weights``."""
+    """A graph as lists: node ``i`` has the neighbours ``nodes[starts[i]:starts[i + 1]]``, in ascending order.
+
+    Parameters
+    ----------
+    starts : int64 array of shape (node + 1,)
+        Where the list of each node starts.
+    nodes : int32 array of shape (edge,)
+        Neighbours; an edge between two nodes is in the lists of both.
+    weights : float64 or unsigned integer array of shape (edge,)
+        Weights >= 0, or their places in ``values``: a graph of many inputs has few different ones, a byte each.
+    degrees : float64 array of shape (node,)
+        Sum of the weights of each node.
+    values : float64 array of shape (value,)
+        What ``weights`` are places in; empty where they are the weights themselves.
+    """
 
     starts: Ids
-    nodes: Ids
-    weights: Weights
+    nodes: Numbers
+    weights: npt.NDArray[Any]
     degrees: Weights
+    values: Weights = field(default_factory=lambda: np.zeros(0))
 
     @staticmethod
     def of(weights: Weights) -> Edges:
         """The edges of a symmetric matrix of weights."""
         row, column = np.nonzero(weights)
-        return Edges._listed(row, column, np.asarray(weights, np.float64)[row, column], len(weights))
-
-    @staticmethod
-    def _listed(row: Ids, column: Ids, weights: Weights, n: int) -> Edges:
-        starts = np.concatenate([[0], np.bincount(row, minlength=n).cumsum()])
-        return Edges(starts, column, weights, np.bincount(row, weights, minlength=n).astype(np.float64))
+        of_edge = np.asarray(weights, np.float64)[row, column]
+        starts = np.concatenate([[0], np.bincount(row, minlength=len(weights)).cumsum()])
+        degrees = np.bincount(row, of_edge, minlength=len(weights)).astype(np.float64)
+        return Edges(starts, column.astype(np.int32), of_edge, degrees)
 
     def __len__(self) -> int:
         return len(self.degrees)
@@ -96,13 +111,13 @@ class Edges:
     def joined(self, communities: Ids) -> Edges:
         """Communities as nodes; what lies within one is an edge to itself."""
         n = int(communities.max(initial=-1)) + 1
-        starts, column, weights = _join(self.starts, self.nodes, self.weights, communities, n)
-        return Edges._listed(np.repeat(np.arange(n), np.diff(starts)), column, weights, n)
+        return Edges(*_join(self.starts, self.nodes, self.weights, self.values, communities, n))
 
     def dense(self) -> Weights:
         """The matrix again."""
         found = np.zeros((len(self), len(self)))
-        found[np.repeat(np.arange(len(self)), np.diff(self.starts)), self.nodes] = self.weights
+        row = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        found[row, self.nodes] = self.values[self.weights] if len(self.values) else self.weights
         return found
 
 
@@ -117,20 +132,18 @@ def modularity_of_edges(edges: Edges, communities: Ids, resolution: float) -> fl
 
 def cut(edges: Edges, communities: Ids) -> float:
     """Weight of the edges between communities, each edge counted from both of its ends."""
-    row = np.repeat(communities, np.diff(edges.starts))
-    return float(edges.weights[row != communities[edges.nodes]].sum())
+    return float(_cut(edges.starts, edges.nodes, edges.weights, edges.values, communities))
 
 
 def louvain_of_edges(edges: Edges, resolution: float, rng: np.random.Generator) -> Ids:
     """`louvain` on a graph as lists."""
-    found = np.arange(len(edges))
+    found, whole = np.arange(len(edges)), edges
     while len(found):
-        found = numbered(found)
-        whole = edges.joined(found)
         moved = local_moving(whole, np.arange(len(whole)), resolution, rng)
         if len(np.unique(moved)) == len(whole):
             break
-        found = moved[found]
+        found = numbered(moved[found])
+        whole = edges.joined(found)
     return numbered(local_moving(edges, found, resolution, rng)) if len(found) else found
 
 
@@ -148,14 +161,33 @@ def local_moving(edges: Edges, start: Ids, resolution: float, rng: np.random.Gen
     if edges.degrees.sum() == 0:
         return found
     sums = np.bincount(found, edges.degrees, minlength=int(found.max()) + 1).astype(np.float64)
-    lists = (edges.starts, edges.nodes, edges.weights, edges.degrees)
+    lists = (edges.starts, edges.nodes, edges.weights, edges.values, edges.degrees)
     while _sweep(*lists, found, sums, rng.permutation(len(edges)), resolution):
         pass
     return found
 
 
 @compiled
-def _join(starts: Ids, nodes: Ids, weights: Weights, communities: Ids, n: int) -> tuple[Ids, Ids, Weights]:
+def edge_weight(weights: npt.NDArray[Any], values: Weights, edge: int) -> float:
+    """Weight of an edge."""
+    return values[int(weights[edge])] if len(values) else float(weights[edge])
+
+
+@compiled
+def _cut(starts: Ids, nodes: Numbers, weights: npt.NDArray[Any], values: Weights, communities: Ids) -> float:
+    """Sum of the weights between communities."""
+    total = 0.0
+    for node in range(len(communities)):
+        for edge in range(starts[node], starts[node + 1]):
+            if communities[nodes[edge]] != communities[node]:
+                total += edge_weight(weights, values, edge)
+    return total
+
+
+@compiled
+def _join(  # noqa: PLR0917 - the arrays of a compiled loop
+    starts: Ids, nodes: Numbers, weights: npt.NDArray[Any], values: Weights, communities: Ids, n: int
+) -> tuple[Ids, Numbers, Weights, Weights]:
     """Lists of the edges between communities; weights are added in the order of the nodes and of their edges."""
     ends = np.bincount(communities, minlength=n).cumsum()
     members = np.empty(len(communities), np.int64)
@@ -164,28 +196,42 @@ def _join(starts: Ids, nodes: Ids, weights: Weights, communities: Ids, n: int) -
     for node in range(len(communities)):
         members[place[communities[node]]] = node
         place[communities[node]] += 1
-    out, column, sums = np.zeros(n + 1, np.int64), np.empty(len(nodes), np.int64), np.empty(len(nodes), np.float64)
+    out, degrees = np.zeros(n + 1, np.int64), np.zeros(n)
+    column, sums = np.empty(len(nodes) // 8 + n, np.int32), np.empty(len(nodes) // 8 + n, np.float64)
     toward, last = np.zeros(n), np.full(n, -1)
     done = first = 0
     for one in range(n):
         begin = done
         for member in members[first : ends[one]]:
+            if done + starts[member + 1] - starts[member] > len(column):  # most edges join others: room as it is needed
+                more = len(column) // 2 + starts[member + 1] - starts[member]
+                column = np.concatenate((column, np.empty(more, np.int32)))
+                sums = np.concatenate((sums, np.empty(more, np.float64)))
             for edge in range(starts[member], starts[member + 1]):
                 other = communities[nodes[edge]]
                 if last[other] != one:
                     last[other], toward[other], column[done] = one, 0.0, other
                     done += 1
-                toward[other] += weights[edge]
+                toward[other] += edge_weight(weights, values, edge)
         column[begin:done].sort()
         for entry in range(begin, done):
             sums[entry] = toward[column[entry]]
+            degrees[one] += sums[entry]
         out[one + 1], first = done, ends[one]
-    return out, column[:done], sums[:done]
+    return out, column[:done].copy(), sums[:done].copy(), degrees
 
 
 @compiled
 def _sweep(  # noqa: PLR0917 - the arrays of a compiled loop
-    starts: Ids, neighbours: Ids, edges: Weights, degrees: Weights, found: Ids, sums: Weights, order: Ids, gamma: float
+    starts: Ids,
+    neighbours: Numbers,
+    edges: npt.NDArray[Any],
+    values: Weights,
+    degrees: Weights,
+    found: Ids,
+    sums: Weights,
+    order: Ids,
+    gamma: float,
 ) -> int:
     """Move each node to the community that gains most; returns how many moved. Ties: stay, else the first neighbour."""
     total = degrees.sum()
@@ -197,7 +243,7 @@ def _sweep(  # noqa: PLR0917 - the arrays of a compiled loop
         mine = range(starts[node], starts[node + 1])
         for edge in mine:
             if neighbours[edge] != node:
-                toward[found[neighbours[edge]]] += edges[edge]
+                toward[found[neighbours[edge]]] += edge_weight(edges, values, edge)
         best = home
         most = toward[home] - gamma * degrees[node] * sums[home] / total + _LEAST_GAIN * total
         for edge in mine:

@@ -16,11 +16,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from slots.clustering.kmeans import blocks
+from slots.clustering.unit_rows import ManyRows, StoredRows, Unit, UnitRows, stored_or_here
 from slots.deprecation import renamed
 from slots.errors import UsageError
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.similarities import normalize
-from slots.shapes import FeatureRows, Features, SlotVectors, Thresholds
+from slots.shapes import Features, SlotVectors, Thresholds
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class SlotGraph:
         """Number of communities."""
         return int(self.communities.max()) + 1
 
-    def scores(self, features: FeatureRows) -> Float[Tensor, "example community"]:
+    def scores(self, features: ManyRows) -> Float[Tensor, "example community"]:
         """Pooled cosine of each input to each community.
 
         Parameters
@@ -169,12 +170,12 @@ class SlotGraph:
         """
         unit = self._unit(features)
         groups = class_groups(self.communities, torch.arange(self.n_communities, device=self.weights.device))
-        found = unit.new_empty(len(unit), self.n_communities)
-        for rows in blocks(len(unit), groups.numel()):
+        found = torch.empty(len(unit), self.n_communities, dtype=unit.dtype, device=unit.device)
+        for rows in blocks(len(unit), max(groups.numel(), *self.weights.shape)):
             found[rows] = softmax_pool(unit[rows] @ self.weights.T, groups, beta=self.beta)
         return found
 
-    def place(self, features: FeatureRows) -> Assignment:
+    def place(self, features: ManyRows) -> Assignment:
         """Say which community inputs belong to, by which slot, and whether any slot reaches them.
 
         Parameters
@@ -188,9 +189,9 @@ class SlotGraph:
         """
         return place(self._unit(features), self.weights, self.communities, self.thresholds, beta=self.beta)
 
-    def _unit(self, features: FeatureRows) -> Features:
+    def _unit(self, features: ManyRows) -> Unit:
         """Directions, where the slots lie."""
-        return normalize(torch.as_tensor(features).to(self.weights.device).float())
+        return directions_of(stored_or_here(features), self.weights.device)
 
     def explain(self, community: int, *, most: int = 10) -> CommunityCard:
         """Slots, exemplars and bridges of a community.
@@ -236,15 +237,22 @@ class SlotGraph:
         )
 
 
+def directions_of(features: Features | StoredRows, device: torch.device) -> Unit:
+    """Rows of length 1, or 0, on a device."""
+    if isinstance(features, StoredRows):
+        return UnitRows(features, device=device)
+    return normalize(features.to(device).float())
+
+
 @torch.no_grad()
 def place(
-    unit: Features, weights: SlotVectors, communities: Int[Tensor, " slot"], thresholds: Thresholds, *, beta: float
+    unit: Unit, weights: SlotVectors, communities: Int[Tensor, " slot"], thresholds: Thresholds, *, beta: float
 ) -> Assignment:
     """`SlotGraph.place` for rows of length 1 (or 0, which nothing matches).
 
     Parameters
     ----------
-    unit : float tensor of shape (example, feature)
+    unit : float tensor of shape (example, feature), or UnitRows
         Rows of length 1 or 0.
     weights, communities, thresholds, beta
         As in `SlotGraph`.
@@ -256,10 +264,11 @@ def place(
     groups = class_groups(communities, torch.arange(int(communities.max()) + 1, device=weights.device))
     found = torch.zeros(len(unit), dtype=torch.long, device=unit.device)
     slots, matched = torch.zeros_like(found), torch.zeros_like(found, dtype=torch.bool)
-    for rows in blocks(len(unit), groups.numel()):
-        cosines = unit[rows] @ weights.T
+    for rows in blocks(len(unit), max(groups.numel(), *weights.shape)):
+        some = unit[rows]
+        cosines = some @ weights.T
         found[rows] = softmax_pool(cosines, groups, beta=beta).argmax(1)
         best, slot = cosines.max(1)
-        matched[rows] = (best >= thresholds[slot]) & (unit[rows] != 0).any(1)
+        matched[rows] = (best >= thresholds[slot]) & (some != 0).any(1)
         slots[rows] = cosines.masked_fill(communities != found[rows, None], -torch.inf).argmax(1)
     return Assignment(found, slots, matched)
