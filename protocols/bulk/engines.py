@@ -22,6 +22,7 @@ from protocols.bulk.work import forgive, never, pending, work
 from protocols.data.parquet import arrow
 from protocols.recipes.building import load_model
 from slots.errors import MissingExtraError, SlotsError, StorageError
+from slots.novelty.conformal import check_rate
 from slots.novelty.slot_novelty import calibrated
 from slots.progress import Progress, silent
 from slots.update.queries import check_asked
@@ -76,7 +77,7 @@ def answer_shards(
     DataError
         If there are no such files.
     UsageError
-        If the folder holds another run, or the model cannot judge novelty where that is asked for.
+        If the folder holds another run, or the model cannot judge novelty where that is asked for, or not at that rate.
     ModelError
         If there is no such model.
     MissingExtraError
@@ -85,7 +86,7 @@ def answer_shards(
     arrow()  # said before anything is written
     shards = find_shards(pattern, rows=options.rows)
     if options.question == "ood":
-        calibrated(load_model(model, device="cpu").novelty)
+        check_rate(options.false_alarm_rate, len(calibrated(load_model(model, device="cpu").novelty).calibration))
     elif options.question == "propose":
         check_asked(options.budget, options.stop_below, options.radius, options.purity)
 

@@ -126,6 +126,19 @@ def test_a_model_that_cannot_judge_novelty_is_refused_before_anything_is_written
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("rate", "message"), [(0.001, "must be at least 0.0"), (1.5, "must lie in (0, 1), got 1.5")])
+def test_a_rate_that_the_model_cannot_hold_is_refused_before_anything_is_written(tmp_path, capsys, rate, message):
+    x, y = mixture(3, 200)
+    made, _ = fit(x, y, config=TrainConfig(epochs=1, slots_per_class=1, held_out=0.2))
+    made.save(tmp_path / "m")
+    np.save(tmp_path / "x.npy", x[:60])
+    call = "--shards", tmp_path / "x.npy", "--rows", 8, "--out", tmp_path / "out", "--false-alarm-rate", rate
+    printed = told(capsys, "ood", tmp_path / "m", *call, status=2)
+    assert f"`false_alarm_rate` {message}" in printed.err
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def begun(tmp_path, model, n=60, size=8, **options):
     np.save(tmp_path / "x.npy", rows(n))
     run = begin(
