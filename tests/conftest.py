@@ -1,5 +1,7 @@
 """Every test starts from the same seed and runs on one thread, so that results repeat."""
 
+import atexit
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,18 @@ long one that begins last is waited for by all."""
 
 settings.register_profile("slots", deadline=None)  # what else runs on the machine decides how long an example takes
 settings.load_profile("slots")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect tests without a pass of the garbage collector, and let later passes leave out what is there then."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # Triton counts at the end what is left of its own, and complains
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):

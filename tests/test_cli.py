@@ -163,6 +163,15 @@ def test_doctor_finds_this_installation_in_order_or_says_what_to_do(capsys):
     assert {"python", "packages", "torch", "faiss"} <= {finding["name"] for finding in document["findings"]}
 
 
+def test_a_command_that_ends_spares_the_last_passes_of_the_garbage_collector():
+    code = (
+        "import atexit, gc, sys; from protocols.commands import main; sys.argv = ['slots', '--version']; "
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000)); main()"  # what is registered first is last
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[1]) == (0, "True"), done.stderr
+
+
 def test_version_is_that_of_the_distribution(capsys):
     from importlib.metadata import version
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import sys
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; see `protocols.commands.app.main`.
@@ -13,4 +17,15 @@ def main(arguments: list[str] | None = None) -> None:
     """
     from protocols.commands.app import main as run
 
+    if arguments is None:
+        atexit.register(_leave_what_is_left)
     run(arguments)
+
+
+def _leave_what_is_left() -> None:
+    """Spare the last passes of the garbage collector: with torch loaded they take a second, and the memory goes anyway.
+
+    Triton counts at the end what is left of its own, and complains.
+    """
+    if "triton" not in sys.modules:
+        gc.freeze()
