@@ -4,6 +4,7 @@ The interpreter has to be asked for before Triton is imported, so without a GPU 
 process of its own.
 """
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -53,7 +54,10 @@ def test_all_of_this_in_the_interpreter():
 
 @pytest.fixture(autouse=True, scope="module")
 def language_made_ready_once():
-    """The interpreter looks through its whole language whenever a kernel calls another function, and finds it ready."""
+    """The interpreter looks through its whole language whenever a kernel calls another function, and finds it ready.
+
+    It also makes a table of all formats of numbers whenever it asks for one.
+    """
     if not INTERPRETED:
         yield
         return
@@ -66,7 +70,12 @@ def language_made_ready_once():
         seen = [it for it in fn.__globals__.values() if it is language or it is language.core]
         return make_ready(fn) if any(language.core.is_builtin(it.load) for it in seen) else ready
 
-    with mock.patch.object(interpreter, "_patch_lang", once):
+    make_table = functools.cache(interpreter._get_np_dtype)
+
+    def formats(kind):
+        return np.dtype(np.uint64) if kind.scalar.is_ptr() else make_table(kind.scalar)  # an address, or a number
+
+    with mock.patch.object(interpreter, "_patch_lang", once), mock.patch.object(interpreter, "_get_np_dtype", formats):
         yield
 
 
