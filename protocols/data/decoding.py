@@ -23,6 +23,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 GREY = frozenset({"1", "L", "LA"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"})
 _ORIENTATION = 0x0112  # the tag of EXIF
+_NOTES = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})  # what in a PNG may hold EXIF
+_MOST_CHUNKS = 1 << 16  # of a PNG that are looked over
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -157,7 +159,7 @@ def read_header(file: Path | ImageBytes, limits: ImageLimits) -> ImageHeader:
                 "Convert it first: only you know which of its values are black and white."
             )
         # The library turns a TIFF by itself, and says its size turned.
-        lies = image.format != "TIFF" and _orientation(image) >= 5
+        lies = image.format != "TIFF" and _orientation(image, before_pixels=_notes_come_first(file, image)) >= 5
         return ImageHeader(image.mode, (width, height) if lies else (height, width))
 
 
@@ -205,7 +207,8 @@ def read_pixels(
         opened.load()
         orientation = 1 if opened.format == "TIFF" else _orientation(opened)
         image = opened if orientation == 1 else opened.transpose(_UPRIGHT[orientation])
-        image = image.convert(mode)
+        if image.mode != mode:  # else it would be copied
+            image = image.convert(mode)
         if crop is not None:
             image = _cut(image, size, crop, limits)
         if (image.height, image.width) != size:
@@ -233,10 +236,32 @@ def _depth(image: Image.Image) -> int:
     return 8
 
 
-def _orientation(image: Image.Image) -> int:
-    """How the camera was held, 1 to 8; upright where EXIF is damaged or says something else."""
+def _notes_come_first(file: Path | ImageBytes, image: Image.Image) -> bool:
+    """Whether an image is a PNG none of whose EXIF lies behind its pixels."""
+    if image.format != "PNG":
+        return False
+    seen = False
+    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.content) as chunks:
+        chunks.seek(8)
+        for _ in range(_MOST_CHUNKS):
+            head = chunks.read(8)
+            if len(head) < 8 or head[4:] == b"IEND":
+                return True
+            if seen and head[4:] in _NOTES:
+                return False
+            seen = seen or head[4:] == b"IDAT"
+            chunks.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
+
+
+def _orientation(image: Image.Image, *, before_pixels: bool = False) -> int:
+    """How the camera was held, 1 to 8; upright where EXIF is damaged or says something else.
+
+    Of a PNG the library decodes all pixels first, in case EXIF lies behind them, unless none does.
+    """
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        exif = Image.Image.getexif(image) if before_pixels else image.getexif()
+        found = exif.get(_ORIENTATION, 1)
     except SlotsError:
         raise
     except Exception:  # noqa: BLE001  # whatever is wrong with what is only a note beside the picture

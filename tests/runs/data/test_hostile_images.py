@@ -10,7 +10,7 @@ from PIL import Image
 from support.watch import watched
 
 from protocols.data import load_data
-from protocols.data.decoding import ImageLimits
+from protocols.data.decoding import ImageLimits, read_header
 from protocols.data.images import load_images
 from slots.errors import DataError, UsageError
 
@@ -29,11 +29,12 @@ def peak():
     )
 
 
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def blank_png(path, width, height, *, colour=True, depth=8):
     """A PNG of black pixels, a thousandth of their size, made without having them in memory."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     packed, row = zlib.compressobj(9), bytes(1 + width * (3 if colour else 1) * depth // 8)
     body = b"".join(packed.compress(row) for _ in range(height)) + packed.flush()
@@ -114,7 +115,7 @@ def test_a_folder_of_small_files_does_not_take_gigabytes(tmp_path):
     assert 40 * first.stat().st_size < 6_000_000
     before = peak()
     refused(tmp_path, r"images of at most 1073741824 bytes in all, got 40 of 75000000 bytes.*SLOTS_MAX_IMAGE_BYTES")
-    assert peak() - before < 250 << 20  # one of them, decoded for its EXIF
+    assert peak() - before < 250 << 20  # none is decoded
     assert load_images(tmp_path, image_size=(8, 8)).shape == (40, 8, 8, 3)  # one at a time
     assert peak() - before < 500 << 20
 
@@ -186,6 +187,37 @@ def test_photographs_are_upright_in_every_format(tmp_path, orientation, ending):
         np.rot90(pixels),
     ]
     assert np.array_equal(load_images(tmp_path)[0, ..., 0], turn[orientation - 1])
+
+
+@pytest.mark.parametrize("kind", ["eXIf", "zTXt"])
+@pytest.mark.parametrize("late", [False, True])
+def test_an_orientation_behind_the_pixels_of_a_png_is_found(tmp_path, kind, late):
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    notes = exif.tobytes()
+    if kind == "zTXt":
+        written = f"\nexif\n{len(notes):8}\n{notes.hex()}\n".encode()
+        note = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(written))
+    else:
+        note = chunk(b"eXIf", notes.removeprefix(b"Exif\0\0"))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.index(b"IEND" if late else b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(data[:at] + note + data[at:])
+    assert read_header(tmp_path / "a.png", ImageLimits()).size == (6, 4)
+    assert np.array_equal(load_images(tmp_path)[0, ..., 0], np.rot90(pixels, -1))
+    (tmp_path / "a.png").write_bytes(data[:at] + note[:-5])  # cut off
+    refused(tmp_path, "must be a whole image")
+
+
+def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path):
+    blank_png(tmp_path / "a.png", 300, 200)
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.index(b"IDAT")
+    (tmp_path / "a.png").write_bytes(data[: at + 8] + bytes(20) + data[at + 28 :])
+    assert read_header(tmp_path / "a.png", ImageLimits()).size == (200, 300)
+    refused(tmp_path, "must be a whole image")
 
 
 # Sixteen bits
