@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,10 @@ from torch import Tensor, nn
 
 from slots.shapes import Labels
 
+By = Literal["covariance", "correlation"]
+"""What is shrunk: the covariance, or the correlation, which knows no units of features."""
+
+_UNEVEN = 10  # times the middle spread within classes, from which the widest feature would be most of a covariance
 _BLOCK = 1 << 25
 """Numbers in double precision held at once: 256 MiB."""
 
@@ -49,6 +53,25 @@ class ClassSums:
         covariance = self.scatter / max(1, self.n - self.n_classes)
         values, vectors = torch.linalg.eigh(covariance / covariance.diagonal().mean())
         return values, vectors
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """Deviation of each feature within classes, shape (feature,); 1 for one that does not vary there."""
+        found = (self.scatter.diagonal() / max(1, self.n - self.n_classes)).sqrt()
+        return torch.where(found > 0, found, torch.ones_like(found))
+
+    @cached_property
+    def axes_alike(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of the correlation within classes."""
+        covariance = self.scatter / max(1, self.n - self.n_classes)
+        values, vectors = torch.linalg.eigh(covariance / self.spread / self.spread[:, None])
+        return values, vectors
+
+    @property
+    def uneven(self) -> bool:
+        """Whether features have units of their own: the widest varies more than ten times as much as the middle one."""
+        varying = self.scatter.diagonal() > 0
+        return bool(varying.any()) and float(self.spread[varying].max() / self.spread[varying].median()) > _UNEVEN
 
     @classmethod
     @torch.no_grad()
@@ -122,7 +145,7 @@ class Whitening(nn.Module):
         self.register_buffer("matrix", matrix.detach().double())
 
     @classmethod
-    def of(cls, sums: ClassSums, *, shrinkage: float) -> Self:
+    def of(cls, sums: ClassSums, *, shrinkage: float, by: By = "covariance") -> Self:
         """Whitening by the inverse root of the shrunk covariance within classes.
 
         Parameters
@@ -132,14 +155,24 @@ class Whitening(nn.Module):
         shrinkage : float in (0, 1]
             Weight of a multiple of the identity in ``(1 - shrinkage) S + shrinkage tr(S) / d I``; at 1 features are
             centred and scaled alike, and no direction is preferred.
+        by : {"covariance", "correlation"}, default "covariance"
+            With ``correlation`` each feature is first divided by its spread within classes, so that units do not
+            matter; at a shrinkage of 1 that is all.
 
         Notes
         -----
         Regularised discriminant analysis (Friedman, "Regularized Discriminant Analysis", 1989, eq. 18) keeps the
-        covariance shared by the classes and shrinks it towards a multiple of the identity.
+        covariance shared by the classes and shrinks it towards a multiple of the identity. The roots of both kinds are
+        ZCA and ZCA-cor of Kessy, Lewin and Strimmer ("Optimal whitening and decorrelation", 2018, section 3).
         """
         if not 0 < shrinkage <= 1:
             raise ValueError(f"`shrinkage` must lie in (0, 1], got {shrinkage}. 0.1 keeps most of the covariance.")
+        if by not in get_args(By):
+            raise ValueError(f"`by` must be covariance or correlation, got {by!r}. Pass correlation for mixed units.")
+        if by == "correlation":
+            values, vectors = sums.axes_alike
+            shrunk = ((1 - shrinkage) * values + shrinkage).clamp_min(np.finfo(np.float64).eps)
+            return cls(sums.mean, ((vectors / shrunk.sqrt()) @ vectors.T) / sums.spread[:, None])
         if shrinkage == 1 or float(sums.scatter.diagonal().mean()) <= 0:  # or every class is one point
             return cls(sums.mean, torch.eye(len(sums.scatter), dtype=torch.float64, device=sums.scatter.device))
         values, vectors = sums.axes

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from slots.closing.config import ClosingConfig
 from slots.errors import UsageError
+from slots.features.whitening import By
 from slots.robust.config import RobustConfig
 
 
@@ -54,6 +56,9 @@ class TrainConfig:
     whitening : float, optional
         Shrinkage in (0, 1] of a whitening of the features before the sphere (`slots.features.whitening`); only where
         training does not change the features. Default: none.
+    whitening_by : {"covariance", "correlation"}, default "covariance"
+        With ``correlation`` the whitening divides each feature by its spread within classes first, for tables whose
+        columns have units of their own.
     robust : RobustConfig, optional
         Train the certified radius of answers instead of the cross-entropy (`slots.robust`), where features are the
         inputs themselves: pixels, or feature rows. Inputs that no slot matches then get the label of their nearest
@@ -86,6 +91,7 @@ class TrainConfig:
     precision: float = 1.0
     standardize: bool = False
     whitening: float | None = None
+    whitening_by: By = "covariance"
     robust: RobustConfig | None = None
     closing: ClosingConfig = field(default_factory=ClosingConfig)
     seed: int = 0
@@ -107,6 +113,10 @@ class TrainConfig:
             raise UsageError(f"`precision` must lie in (0, 1], got {self.precision}. Pass 1.0 for no tolerance.")
         if self.whitening is not None and not 0 < self.whitening <= 1:
             raise UsageError(f"`whitening` must lie in (0, 1], got {self.whitening}. 0.1 keeps most of the covariance.")
+        if self.whitening_by not in get_args(By):
+            raise UsageError(
+                f"`whitening_by` must be covariance or correlation, got {self.whitening_by!r}. Pass one of them."
+            )
         rates = self.backbone_lr, self.matrix_lr
         if self.scale <= 0 or self.slot_lr <= 0 or min(self.beta, self.margin, *rates) < 0:
             raise UsageError(

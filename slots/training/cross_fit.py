@@ -122,7 +122,8 @@ def _ask_fold(
     here = torch.from_numpy(fitted)
     whitening = None
     if config.whitening is not None:
-        whitening = Whitening.of(ClassSums.of(rows[here], targets[here]), shrinkage=config.whitening).to(rows.device)
+        sums = ClassSums.of(rows[here], targets[here])
+        whitening = Whitening.of(sums, shrinkage=config.whitening, by=config.whitening_by).to(rows.device)
     featurizer = Featurizer(
         Preprocessing("features", (rows.shape[1],)),
         parse_views("none"),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.features.whitening import ClassSums, Whitening
+from slots.features.whitening import By, ClassSums, Whitening
 from slots.head.similarities import normalize
 from slots.progress import Progress, silent
 from slots.training.config import TrainConfig
@@ -72,12 +72,15 @@ class Try:
         Factor on the pooled cosine.
     accuracy : float
         Of the held-out examples, in [0, 1].
+    whitening_by : {"covariance", "correlation"}, default "covariance"
+        What the whitening shrinks.
     """
 
     whitening: float | None
     slots_per_class: int
     scale: float
     accuracy: float
+    whitening_by: By = "covariance"
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def look_at(
     trial = _Trials(rows[torch.from_numpy(asked)], labels[asked], parts, auto, progress or silent, n=len(seen))
     best = trial.run(trial.start())
     if "whitening" not in auto.given:
-        ranked = [best, *(trial.run(replace(best.setting, whitening=shrinkage)) for shrinkage in SHRINKAGES)]
+        ranked = [best, *(trial.run(setting) for setting in trial.whitened(best.setting))]
         best = _best(ranked)
     else:
         ranked = [best]
@@ -240,8 +243,8 @@ class _Trials:
         self.most_slots = int(np.median(sizes[sizes > 0])) // 3
         self.targets = torch.from_numpy(labels).to(rows.device)
         self._sums: dict[int, ClassSums] = {}
-        self._white: dict[tuple[int, float | None], Tensor] = {}
-        self._grids: dict[tuple[int, float | None, int], SlotGrid] = {}
+        self._white: dict[tuple[int, float | None, By], Tensor] = {}
+        self._grids: dict[tuple[int, float | None, By, int], SlotGrid] = {}
 
     def start(self) -> TrainConfig:
         """The simplest setting."""
@@ -251,11 +254,16 @@ class _Trials:
         }  # fmt: skip
         return replace(self.auto.base, **{k: v for k, v in simple.items() if k not in self.auto.given})
 
+    def whitened(self, setting: TrainConfig) -> list[TrainConfig]:
+        """A setting with each whitening; where features have units of their own, also without these."""
+        kinds: tuple[By, ...] = ("covariance", "correlation") if self._of(0).uneven else ("covariance",)
+        return [replace(setting, whitening=share, whitening_by=by) for by in kinds for share in SHRINKAGES]
+
     def run(self, setting: TrainConfig) -> _Tried:
         """Fit with a setting on each part, and answer what was held out."""
         right = []
         for place, (fitted, checked) in enumerate(self.parts):
-            features = self._features(place, setting.whitening)
+            features = self._features(place, setting)
             rows = torch.from_numpy(fitted)
             unit, targets = features[rows], self.targets[rows]
             head = train_fixed(unit, targets, self._grid(place, setting, unit, targets), setting).head(setting)
@@ -266,7 +274,7 @@ class _Trials:
                 scores = torch.cat([head(block) for block in features[torch.from_numpy(checked)].split(1024)])
             right.append(head.classes[scores.argmax(1)].cpu().numpy() == self.labels[checked])
         found = _Tried(setting, np.concatenate(right))
-        self.tried.append(Try(setting.whitening, setting.slots_per_class, setting.scale, found.accuracy))
+        self.tried.append(_try(found))
         self.progress(f"looking at the data: try {len(self.tried)}", 0.0)
         return found
 
@@ -279,29 +287,38 @@ class _Trials:
             grown = round(setting.slots_per_class * (n / self.n_fitted) ** 0.5)
             changes["slots_per_class"] = max(setting.slots_per_class, min(MOST_SLOTS, grown))
         config = replace(setting, **{k: v for k, v in changes.items() if k not in self.auto.given})
-        chosen = Try(setting.whitening, setting.slots_per_class, setting.scale, best.accuracy)
-        return Look(config, tuple(self.tried), chosen, len(best.right), best.right)
+        return Look(config, tuple(self.tried), _try(best), len(best.right), best.right)
 
     def _grid(self, place: int, setting: TrainConfig, unit: Tensor, targets: Tensor) -> SlotGrid:
         """Where the slots begin; kept, since settings differ in the scale alone at the end."""
-        key = place, setting.whitening, setting.slots_per_class
+        key = place, setting.whitening, setting.whitening_by, setting.slots_per_class
         if key not in self._grids:
             count = max(1, setting.slots_per_class)
             self._grids[key] = first_slots(unit, targets, per_class=count, seed=setting.seed)
         return self._grids[key]
 
-    def _features(self, place: int, shrinkage: float | None) -> Tensor:
+    def _features(self, place: int, setting: TrainConfig) -> Tensor:
         """Unit rows, whitened by what the fitted part of this place knows."""
-        key = place, shrinkage
+        key = place, setting.whitening, setting.whitening_by
         if key not in self._white:
             rows = self.rows
-            if shrinkage is not None:
-                if place not in self._sums:
-                    fitted = torch.from_numpy(self.parts[place][0])
-                    self._sums[place] = ClassSums.of(rows[fitted], self.targets[fitted])
-                rows = Whitening.of(self._sums[place], shrinkage=shrinkage).to(rows.device)(rows)
+            if setting.whitening is not None:
+                white = Whitening.of(self._of(place), shrinkage=setting.whitening, by=setting.whitening_by)
+                rows = white.to(rows.device)(rows)
             self._white[key] = normalize(rows.float())
         return self._white[key]
+
+    def _of(self, place: int) -> ClassSums:
+        """What a whitening needs to know of the fitted part of this place."""
+        if place not in self._sums:
+            fitted = torch.from_numpy(self.parts[place][0])
+            self._sums[place] = ClassSums.of(self.rows[fitted], self.targets[fitted])
+        return self._sums[place]
+
+
+def _try(tried: _Tried) -> Try:
+    it = tried.setting
+    return Try(it.whitening, it.slots_per_class, it.scale, tried.accuracy, it.whitening_by)
 
 
 def _parts(labels: npt.NDArray[np.int64], seed: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:

@@ -315,7 +315,7 @@ def _whiten(model: SlotModel, rows: Tensor, labels: npt.NDArray[np.int64], confi
         raise UsageError("`whitening` must be left out where training changes the features. Freeze the backbone.")
     assert config.whitening is not None
     sums = ClassSums.of(rows, torch.from_numpy(labels).to(rows.device))
-    model.featurizer.whitening = Whitening.of(sums, shrinkage=config.whitening).to(rows.device)
+    model.featurizer.whitening = Whitening.of(sums, shrinkage=config.whitening, by=config.whitening_by).to(rows.device)
 
 
 def _fixed_features(

@@ -47,6 +47,32 @@ def test_full_shrinkage_only_centres_and_scales():
     assert torch.allclose(ratio, ratio[:1].expand(6), rtol=1e-4)
 
 
+@given(seed=st.integers(0, 100), shrinkage=st.floats(0.01, 1), units=st.lists(st.floats(-5, 5), min_size=6, max_size=6))
+@settings(max_examples=20, deadline=None)
+def test_units_do_not_matter_to_the_correlation(seed, shrinkage, units):
+    x, y = rows_of(seed)
+    other = x.double() * 10.0 ** torch.tensor(units, dtype=torch.float64)
+    white, same = (
+        Whitening.of(ClassSums.of(it, y), shrinkage=shrinkage, by="correlation")(it) for it in (x.double(), other)
+    )
+    assert torch.allclose(white, same, rtol=1e-6, atol=1e-6)
+
+
+def test_a_correlation_that_is_shrunk_away_leaves_each_feature_over_its_spread():
+    x, y = rows_of(3)
+    x[:, 2] = y.float()  # one value a class: kept as it is
+    white = Whitening.of(ClassSums.of(x, y), shrinkage=1.0, by="correlation")(x)
+    spread = (ClassSums.of(white, y).scatter.diagonal() / (len(x) - 4)).sqrt()
+    assert torch.allclose(spread, torch.tensor([1.0, 1, 0, 1, 1, 1], dtype=torch.float64), atol=1e-5)
+    assert torch.allclose(white[:, 2], (y - y.double().mean()).float())
+
+
+def test_little_shrinkage_of_the_correlation_makes_the_spread_within_classes_round():
+    x, y = rows_of(0, 5000)
+    white = Whitening.of(ClassSums.of(x, y), shrinkage=1e-9, by="correlation")(x)
+    assert torch.allclose(ClassSums.of(white, y).scatter / (len(x) - 4), torch.eye(6, dtype=torch.float64), atol=1e-4)
+
+
 @given(seed=st.integers(0, 100), shrinkage=st.floats(0.01, 1))
 @settings(max_examples=20, deadline=None)
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(seed, shrinkage):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_wine
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
@@ -78,6 +78,26 @@ def test_classes_that_need_whitening_get_it():
     assert found.config.whitening is not None
     assert found.config.whitening < 1
     assert found.chosen.accuracy > found.tries[0].accuracy + 0.1
+
+
+def test_columns_with_units_of_their_own_are_brought_to_one_scale():
+    wine = load_wine()
+    rows = torch.from_numpy(wine.data.astype(np.float32))
+    found = look_at(rows, wine.target, AutoConfig())
+    assert found.chosen.whitening_by == found.config.whitening_by == "correlation"
+    assert found.chosen.accuracy > max(it.accuracy for it in found.tries if it.whitening_by == "covariance") + 0.02
+    alike = look_at((rows - rows.mean(0)) / rows.std(0), wine.target, AutoConfig())
+    assert {it.whitening_by for it in alike.tries} == {"covariance"}  # there is nothing to bring to one scale
+
+
+def test_a_fit_of_a_table_is_a_fit_of_its_columns_over_their_spread():
+    wine = load_wine()
+    config = TrainConfig(epochs=2, slots_per_class=2, whitening=0.3, whitening_by="correlation")
+    units = np.geomspace(1e-3, 1e3, 13).astype(np.float32)
+    x = wine.data.astype(np.float32)
+    one, other = (slots.fit(rows, wine.target, config=config)[0] for rows in (x, x * units))
+    assert (one.predict(x).labels == wine.target).mean() > 0.9
+    assert (one.predict(x).labels == other.predict(x * units).labels).all()
 
 
 def test_classes_of_several_parts_get_several_slots():
