@@ -211,6 +211,6 @@ def _degrees(angle: float) -> float | None:
 def _looked(result: FitResult) -> Looked | None:
     if result.look is None:
         return None
-    names = "whitening", "whitening_by", "slots_per_class", "scale", "epochs", "batch_size"
+    names = "whitening", "whitening_by", "lift", "slots_per_class", "scale", "epochs", "batch_size"
     used = {name: getattr(result.config, name) for name in names}
     return Looked(result.look.n_checked, result.look.chosen, result.look.tries, used)

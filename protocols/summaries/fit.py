@@ -122,8 +122,9 @@ class Looked:
         n_slots = int(self.used["slots_per_class"] or 0)
         slots = f"{n_slots} slots a class" if n_slots > 1 else "one slot a class" if n_slots else "grown slots"
         steps = f"{self.used['epochs']} epochs in batches of {self.used['batch_size']}"
-        words = _whitening(self.used["whitening"], str(self.used.get("whitening_by")))  # not in older fits
-        whitening = words if self.used["whitening"] == 1 else f"whitening: {words}"
+        share, lift = self.used["whitening"], float(self.used.get("lift", 0.0))  # the last two are not in older fits
+        words = _whitening(share, str(self.used.get("whitening_by")), lift)
+        whitening = words if share == 1 else f"whitening: {words}"
         return f"{whitening}, {slots}, scale {self.used['scale']:g}, {steps}"
 
     def table(self, most: int = 5) -> list[tuple[str, str, str, str]]:
@@ -135,16 +136,17 @@ class Looked:
 
 def _line(tried: Try, *, chosen: bool) -> tuple[str, str, str, str]:
     """A setting in words."""
-    whitening = _whitening(tried.whitening, tried.whitening_by) + (", chosen" if chosen else "")
+    whitening = _whitening(tried.whitening, tried.whitening_by, tried.lift) + (", chosen" if chosen else "")
     return whitening, str(tried.slots_per_class or "grown"), f"{tried.scale:g}", f"{100 * tried.accuracy:.2f} %"
 
 
-def _whitening(shrinkage: float | None, by: str) -> str:
+def _whitening(shrinkage: float | None, by: str, lift: float) -> str:
     if shrinkage is None:
         return "none"
-    if by == "correlation":
-        return "columns of one scale" if shrinkage == 1 else f"shrinkage {shrinkage:g}, columns of one scale"
-    return "centring only" if shrinkage == 1 else f"shrinkage {shrinkage:g}"
+    words = [] if shrinkage == 1 else [f"shrinkage {shrinkage:g}"]
+    words += ["columns of one scale"] if by == "correlation" else []
+    words += [f"a constant of {lift:g}"] if lift else []
+    return ", ".join(words) or "centring only"
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class FeatureSource:
             known = np.flatnonzero(self._memory.known)
             for rows in self.blocks(len(known)):
                 old = self._memory.take(known[rows])
-                after._memory.put(known[rows], self.featurizer.project(old.flatten(0, 1)).reshape(old.shape))
+                after._memory.put(known[rows], self.featurizer.project(old.flatten(0, 1)).unflatten(0, old.shape[:2]))
         return after
 
     def fill(self, progress: Progress) -> FeatureSource:

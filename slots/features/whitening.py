@@ -36,6 +36,8 @@ class ClassSums:
         Of all rows.
     scatter : float64 tensor of shape (feature, feature)
         Sum over all rows of the outer product of what lies between a row and the mean of its class.
+    between : float64 tensor of shape (feature, feature)
+        Sum over all rows of the outer product of what lies between the mean of its class and that of all rows.
     n : int
         Number of rows.
     n_classes : int
@@ -44,6 +46,7 @@ class ClassSums:
 
     mean: Tensor
     scatter: Tensor
+    between: Tensor
     n: int
     n_classes: int
 
@@ -100,11 +103,13 @@ class ClassSums:
             inner = wide - means[place[start : start + step]]
             total += wide.sum(0)
             scatter += inner.T @ inner
-        return cls(total / len(rows), scatter, len(rows), len(classes))
+        apart = means - total / len(rows)
+        between = (apart.T * place.bincount(minlength=len(classes))) @ apart
+        return cls(total / len(rows), scatter, between, len(rows), len(classes))
 
 
 class Whitening(nn.Module):
-    """The map ``z = (x - mean) @ matrix`` from features to whitened features, fixed once it is made.
+    """The map ``z = (x - mean) @ matrix + offset`` from features to whitened features, fixed once it is made.
 
     Parameters
     ----------
@@ -112,11 +117,13 @@ class Whitening(nn.Module):
         Taken off first.
     matrix : float tensor of shape (feature, whitened)
         Applied to what is left.
+    offset : float tensor of shape (whitened,), optional
+        Added at the end. Default: nothing is.
 
     Attributes
     ----------
-    mean, matrix : float64 tensors
-        As given, as buffers.
+    mean, matrix, offset : float64 tensors
+        As given, as buffers; ``offset`` may be None.
 
     Examples
     --------
@@ -129,23 +136,31 @@ class Whitening(nn.Module):
 
     mean: Tensor
     matrix: Tensor
+    offset: Tensor | None
 
-    def __init__(self, mean: Float[Tensor, " feature"], matrix: Float[Tensor, "feature whitened"]) -> None:
+    def __init__(
+        self,
+        mean: Float[Tensor, " feature"],
+        matrix: Float[Tensor, "feature whitened"],
+        offset: Float[Tensor, " whitened"] | None = None,
+    ) -> None:
         super().__init__()
         if (
             matrix.ndim != 2
             or mean.shape != matrix.shape[:1]
-            or not bool(matrix.isfinite().all() & mean.isfinite().all())
+            or (offset is not None and offset.shape != matrix.shape[1:])
+            or not all(bool(it.isfinite().all()) for it in (matrix, mean, offset) if it is not None)
         ):
             raise ValueError(
-                f"`mean` and `matrix` must be finite, of shapes (feature,) and (feature, whitened), got "
-                f"{tuple(mean.shape)} and {tuple(matrix.shape)}. Make them with Whitening.of."
+                "`mean`, `matrix` and `offset` must be finite, of shapes (feature,), (feature, whitened) and "
+                f"(whitened,), got {tuple(mean.shape)} and {tuple(matrix.shape)}. Make them with Whitening.of."
             )
         self.register_buffer("mean", mean.detach().double())
         self.register_buffer("matrix", matrix.detach().double())
+        self.register_buffer("offset", None if offset is None else offset.detach().double())
 
     @classmethod
-    def of(cls, sums: ClassSums, *, shrinkage: float, by: By = "covariance") -> Self:
+    def of(cls, sums: ClassSums, *, shrinkage: float, by: By = "covariance", lift: float = 0.0) -> Self:
         """Whitening by the inverse root of the shrunk covariance within classes.
 
         Parameters
@@ -158,6 +173,10 @@ class Whitening(nn.Module):
         by : {"covariance", "correlation"}, default "covariance"
             With ``correlation`` each feature is first divided by its spread within classes, so that units do not
             matter; at a shrinkage of 1 that is all.
+        lift : float, default 0.0
+            Length of a constant last feature, in root mean squares of the lengths of whitened rows; 0 adds none. Rows
+            are compared by direction alone, and near the middle of few features directions say nothing: beside a
+            constant, a row's length is a part of its direction.
 
         Notes
         -----
@@ -169,16 +188,20 @@ class Whitening(nn.Module):
             raise ValueError(f"`shrinkage` must lie in (0, 1], got {shrinkage}. 0.1 keeps most of the covariance.")
         if by not in get_args(By):
             raise ValueError(f"`by` must be covariance or correlation, got {by!r}. Pass correlation for mixed units.")
-        if by == "correlation":
-            values, vectors = sums.axes_alike
-            shrunk = ((1 - shrinkage) * values + shrinkage).clamp_min(np.finfo(np.float64).eps)
-            return cls(sums.mean, ((vectors / shrunk.sqrt()) @ vectors.T) / sums.spread[:, None])
-        if shrinkage == 1 or float(sums.scatter.diagonal().mean()) <= 0:  # or every class is one point
-            return cls(sums.mean, torch.eye(len(sums.scatter), dtype=torch.float64, device=sums.scatter.device))
-        values, vectors = sums.axes
-        shrunk = ((1 - shrinkage) * values + shrinkage).clamp_min(np.finfo(np.float64).eps)
-        # The symmetric root leaves the axes where they were, as the identity does at a shrinkage of 1.
-        return cls(sums.mean, (vectors / shrunk.sqrt()) @ vectors.T)
+        if lift < 0:
+            raise ValueError(f"`lift` must be >= 0, got {lift}. 1 is as long as the rows are.")
+        matrix = _matrix(sums, shrinkage, by)
+        if lift == 0:
+            return cls(sums.mean, matrix)
+        length = ((sums.scatter + sums.between) @ matrix * matrix).sum().div(sums.n).sqrt()
+        offset = torch.zeros(matrix.shape[1] + 1, dtype=torch.float64, device=matrix.device)
+        offset[-1] = lift * torch.where(length > 0, length, torch.ones_like(length))
+        return cls(sums.mean, torch.cat([matrix, torch.zeros_like(matrix[:, :1])], 1), offset)
+
+    @property
+    def width(self) -> int:
+        """Number of whitened features."""
+        return self.matrix.shape[1]
 
     def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch whitened"]:
         """Whitened features of the same kind of float.
@@ -186,8 +209,21 @@ class Whitening(nn.Module):
         Computed in float64: rounded to float32 afterwards, a row gets the same bits alone and in a batch.
         """
         with torch.autocast(x.device.type, enabled=False):
-            return ((x.double() - self.mean) @ self.matrix).to(torch.promote_types(x.dtype, torch.float32))
+            white = (x.double() - self.mean) @ self.matrix
+            white = white if self.offset is None else white + self.offset
+            return white.to(torch.promote_types(x.dtype, torch.float32))
 
     def directions(self, weights: Float[Tensor, "slot whitened"]) -> Float[Tensor, "slot feature"]:
         """Directions in the features before: up to a constant, ``x @ directions.T`` is ``z @ weights.T``."""
         return (weights.double() @ self.matrix.T).to(weights.dtype)
+
+
+def _matrix(sums: ClassSums, shrinkage: float, by: By) -> Tensor:
+    """The inverse root of what is shrunk."""
+    if by == "covariance" and (shrinkage == 1 or float(sums.scatter.diagonal().mean()) <= 0):  # or classes are points
+        return torch.eye(len(sums.scatter), dtype=torch.float64, device=sums.scatter.device)
+    values, vectors = sums.axes if by == "covariance" else sums.axes_alike
+    shrunk = ((1 - shrinkage) * values + shrinkage).clamp_min(np.finfo(np.float64).eps)
+    # The symmetric root leaves the axes where they were, as the identity does at a shrinkage of 1.
+    root = (vectors / shrunk.sqrt()) @ vectors.T
+    return root if by == "covariance" else root / sums.spread[:, None]

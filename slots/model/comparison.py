@@ -191,8 +191,8 @@ def _same_whitening(old: SlotModel, new: SlotModel) -> bool:
     first, second = old.featurizer.whitening, new.featurizer.whitening
     if first is None or second is None:
         return first is second
-    pairs = ((first.mean, second.mean), (first.matrix, second.matrix))
-    return all(torch.equal(a.cpu(), b.cpu()) for a, b in pairs)
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name].cpu(), other[name].cpu()) for name in one)
 
 
 def _slot_reasons(old: SlotModel, new: SlotModel) -> tuple[str, ...]:

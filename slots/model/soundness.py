@@ -70,8 +70,7 @@ def check_sound(parts: ModelParts) -> None:
     if parts.rehearsal is not None:
         _check_rehearsal(parts.rehearsal, parts.head.feature_dim, n_labels)
     if parts.novelty is not None:
-        width = _raw_width(parts)
-        _check_novelty(parts.novelty, parts.head.feature_dim, parts.head.feature_dim if width is None else width)
+        _check_novelty(parts.novelty, parts.head.feature_dim)
 
 
 def check_kinds(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
@@ -288,7 +287,7 @@ def check_recall(coefficients: Tensor, labels: Tensor, values: Any, *, n_remembe
     _check_number("trust of recall", values.get("trust"), 0, _MOST_FACTOR)
 
 
-def _check_novelty(novelty: ModelNovelty, feature_dim: int, raw_width: int) -> None:
+def _check_novelty(novelty: ModelNovelty, feature_dim: int) -> None:
     """Scales, tails and calibration of novelty."""
     metric = novelty.metric
     basis, scales = metric.basis, metric.inverse_scales
@@ -313,24 +312,24 @@ def _check_novelty(novelty: ModelNovelty, feature_dim: int, raw_width: int) -> N
             raise _unsound(f"the {name} scores of novelty must be finite and ascend")
     _check_number("slots of novelty", novelty.n_slots, 0, _MOST_COUNT, whole=True)
     if novelty.classes is not None:
-        _check_classes(novelty, raw_width)
+        _check_classes(novelty, feature_dim)
 
 
-def _check_classes(novelty: ModelNovelty, raw_width: int) -> None:
+def _check_classes(novelty: ModelNovelty, feature_dim: int) -> None:
     """The classes of a fit as Gaussians, and how their measures are weighed."""
     assert novelty.classes is not None
     made, combine = novelty.classes.gaussians, novelty.classes.combine
     n_classes = len(made.places) if made.places.ndim == 2 else 0
     separating = made.places.shape[-1] if made.places.ndim else 0
     fits = (
-        made.mean.shape == (raw_width,)
-        and made.whitening.shape == (raw_width, separating)
+        made.mean.shape == (feature_dim,)
+        and made.whitening.shape == (feature_dim, separating)
         and made.places.shape == (n_classes, separating)
         and made.between.shape == (separating,)
         and n_classes >= 1
     )
     if not fits:
-        raise _unsound(f"the classes of novelty must be of {raw_width} features, with one place each")
+        raise _unsound(f"the classes of novelty must be of {feature_dim} features, with one place each")
     for name in ("mean", "whitening", "places", "between"):
         if not bool(getattr(made, name).isfinite().all()):
             raise _unsound(f"the {name} of the classes of novelty must be finite")

@@ -59,6 +59,9 @@ class TrainConfig:
     whitening_by : {"covariance", "correlation"}, default "covariance"
         With ``correlation`` the whitening divides each feature by its spread within classes first, for tables whose
         columns have units of their own.
+    lift : float, default 0.0
+        Length of a constant feature behind the whitening, in root mean squares of the lengths of whitened rows, so that
+        few features are told apart by their length too. 0 adds none.
     robust : RobustConfig, optional
         Train the certified radius of answers instead of the cross-entropy (`slots.robust`), where features are the
         inputs themselves: pixels, or feature rows. Inputs that no slot matches then get the label of their nearest
@@ -92,6 +95,7 @@ class TrainConfig:
     standardize: bool = False
     whitening: float | None = None
     whitening_by: By = "covariance"
+    lift: float = 0.0
     robust: RobustConfig | None = None
     closing: ClosingConfig = field(default_factory=ClosingConfig)
     seed: int = 0
@@ -116,6 +120,10 @@ class TrainConfig:
         if self.whitening_by not in get_args(By):
             raise UsageError(
                 f"`whitening_by` must be covariance or correlation, got {self.whitening_by!r}. Pass one of them."
+            )
+        if self.lift < 0 or (self.lift > 0 and self.whitening is None):
+            raise UsageError(
+                f"`lift` must be >= 0, and 0 without a whitening, got {self.lift}. whitening=1.0 only centres."
             )
         rates = self.backbone_lr, self.matrix_lr
         if self.scale <= 0 or self.slot_lr <= 0 or min(self.beta, self.margin, *rates) < 0:

@@ -123,12 +123,13 @@ def _ask_fold(
     whitening = None
     if config.whitening is not None:
         sums = ClassSums.of(rows[here], targets[here])
-        whitening = Whitening.of(sums, shrinkage=config.whitening, by=config.whitening_by).to(rows.device)
+        whitening = Whitening.of(sums, shrinkage=config.whitening, by=config.whitening_by, lift=config.lift)
+        whitening = whitening.to(rows.device)
     featurizer = Featurizer(
         Preprocessing("features", (rows.shape[1],)),
         parse_views("none"),
         nn.Identity(),
-        feature_dim=rows.shape[1],
+        feature_dim=rows.shape[1] if whitening is None else whitening.width,
         whitening=whitening,
         device=rows.device,
     )

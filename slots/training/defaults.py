@@ -33,6 +33,7 @@ _SCALE = 20.0
 _LOOK_ROWS = 6000  # training rows of a try; a try takes about a third of a second of one thread
 _CHECK_ROWS = 2000  # held-out answers that a decision rests on
 _FOLDS = 4
+_FEW_FEATURES = 63  # of more, rows are of about the same length, and directions say all
 _BLOCK = 1 << 16  # rows looked over at once
 _STANDARD_ERRORS = 0.5  # by which a less simple choice must be ahead
 
@@ -74,6 +75,8 @@ class Try:
         Of the held-out examples, in [0, 1].
     whitening_by : {"covariance", "correlation"}, default "covariance"
         What the whitening shrinks.
+    lift : float, default 0.0
+        Length of the constant feature behind it.
     """
 
     whitening: float | None
@@ -81,6 +84,7 @@ class Try:
     scale: float
     accuracy: float
     whitening_by: By = "covariance"
+    lift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -156,12 +160,17 @@ def look_at(
     if "whitening" not in auto.given:
         ranked = [best, *(trial.run(setting) for setting in trial.whitened(best.setting))]
         best = _best(ranked)
-    else:
-        ranked = [best]
-    if "slots_per_class" not in auto.given:
-        # Raw directions go on beside the best whitening: with more slots a class they often overtake it.
+        lifted = [trial.run(setting) for setting in trial.lifted(best.setting)]
         starts = [best] if best is ranked[0] else [best, ranked[0]]
+        starts += [_best(lifted)] if lifted else []
+        best = _best([best, *lifted])
+    else:
+        starts = [best]
+    if "slots_per_class" not in auto.given:
+        # Raw directions go on beside the best whitening, and length too: with more slots they often overtake it.
         best = _best([_more_slots(trial, start) for start in starts])
+    if best.setting.lift:
+        best = _best([best, trial.run(replace(best.setting, lift=2 * best.setting.lift))])
     if "scale" not in auto.given:
         best = _best([best, *(trial.run(replace(best.setting, scale=best.setting.scale * f)) for f in (0.5, 2.0))])
         if best.setting.scale > _SCALE:
@@ -243,8 +252,8 @@ class _Trials:
         self.most_slots = int(np.median(sizes[sizes > 0])) // 3
         self.targets = torch.from_numpy(labels).to(rows.device)
         self._sums: dict[int, ClassSums] = {}
-        self._white: dict[tuple[int, float | None, By], Tensor] = {}
-        self._grids: dict[tuple[int, float | None, By, int], SlotGrid] = {}
+        self._white: dict[tuple[int, float | None, By, float], Tensor] = {}
+        self._grids: dict[tuple[int, float | None, By, float, int], SlotGrid] = {}
 
     def start(self) -> TrainConfig:
         """The simplest setting."""
@@ -258,6 +267,19 @@ class _Trials:
         """A setting with each whitening; where features have units of their own, also without these."""
         kinds: tuple[By, ...] = ("covariance", "correlation") if self._of(0).uneven else ("covariance",)
         return [replace(setting, whitening=share, whitening_by=by) for by in kinds for share in SHRINKAGES]
+
+    def lifted(self, setting: TrainConfig) -> list[TrainConfig]:
+        """Where features are few, each whitening of the chosen kind beside a constant feature."""
+        if self.rows.shape[1] > _FEW_FEATURES or "lift" in self.auto.given:
+            return []
+        by = (
+            setting.whitening_by
+            if setting.whitening is not None
+            else "correlation"
+            if self._of(0).uneven
+            else "covariance"
+        )
+        return [replace(setting, whitening=share, whitening_by=by, lift=1.0) for share in SHRINKAGES]
 
     def run(self, setting: TrainConfig) -> _Tried:
         """Fit with a setting on each part, and answer what was held out."""
@@ -291,7 +313,7 @@ class _Trials:
 
     def _grid(self, place: int, setting: TrainConfig, unit: Tensor, targets: Tensor) -> SlotGrid:
         """Where the slots begin; kept, since settings differ in the scale alone at the end."""
-        key = place, setting.whitening, setting.whitening_by, setting.slots_per_class
+        key = place, setting.whitening, setting.whitening_by, setting.lift, setting.slots_per_class
         if key not in self._grids:
             count = max(1, setting.slots_per_class)
             self._grids[key] = first_slots(unit, targets, per_class=count, seed=setting.seed)
@@ -299,11 +321,13 @@ class _Trials:
 
     def _features(self, place: int, setting: TrainConfig) -> Tensor:
         """Unit rows, whitened by what the fitted part of this place knows."""
-        key = place, setting.whitening, setting.whitening_by
+        key = place, setting.whitening, setting.whitening_by, setting.lift
         if key not in self._white:
             rows = self.rows
             if setting.whitening is not None:
-                white = Whitening.of(self._of(place), shrinkage=setting.whitening, by=setting.whitening_by)
+                white = Whitening.of(
+                    self._of(place), shrinkage=setting.whitening, by=setting.whitening_by, lift=setting.lift
+                )
                 rows = white.to(rows.device)(rows)
             self._white[key] = normalize(rows.float())
         return self._white[key]
@@ -318,7 +342,7 @@ class _Trials:
 
 def _try(tried: _Tried) -> Try:
     it = tried.setting
-    return Try(it.whitening, it.slots_per_class, it.scale, tried.accuracy, it.whitening_by)
+    return Try(it.whitening, it.slots_per_class, it.scale, tried.accuracy, it.whitening_by, it.lift)
 
 
 def _parts(labels: npt.NDArray[np.int64], seed: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:

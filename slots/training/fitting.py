@@ -315,7 +315,12 @@ def _whiten(model: SlotModel, rows: Tensor, labels: npt.NDArray[np.int64], confi
         raise UsageError("`whitening` must be left out where training changes the features. Freeze the backbone.")
     assert config.whitening is not None
     sums = ClassSums.of(rows, torch.from_numpy(labels).to(rows.device))
-    model.featurizer.whitening = Whitening.of(sums, shrinkage=config.whitening, by=config.whitening_by).to(rows.device)
+    model.featurizer.whitening = Whitening.of(
+        sums, shrinkage=config.whitening, by=config.whitening_by, lift=config.lift
+    ).to(rows.device)
+    if model.featurizer.whitening.width != model.head.feature_dim:
+        model.featurizer.feature_dim = model.featurizer.whitening.width
+        model.head = _empty_head(model.featurizer.feature_dim, config).to(rows.device)
 
 
 def _fixed_features(
@@ -378,8 +383,12 @@ def _assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, cla
         with torch.no_grad():
             some = x[:1] if preprocessing.kind == "text" else preprocessing(x[:1], config.device)
             feature_dim = int(backbone(some).shape[-1])
-    head = IncrementalNeuralHashing(feature_dim, scale=config.scale, beta=config.beta, precision=config.precision)
+    head = _empty_head(feature_dim, config)
     model = SlotModel(preprocessing, head, backbone=backbone, class_names=class_names, views=views.spec)
     if config.robust is not None:
         check_robust(model, config)
     return model.to(config.device)
+
+
+def _empty_head(feature_dim: int, config: TrainConfig) -> IncrementalNeuralHashing:
+    return IncrementalNeuralHashing(feature_dim, scale=config.scale, beta=config.beta, precision=config.precision)

@@ -73,6 +73,30 @@ def test_little_shrinkage_of_the_correlation_makes_the_spread_within_classes_rou
     assert torch.allclose(ClassSums.of(white, y).scatter / (len(x) - 4), torch.eye(6, dtype=torch.float64), atol=1e-4)
 
 
+@given(seed=st.integers(0, 100), by=st.sampled_from(["covariance", "correlation"]), lift=st.floats(0.1, 3))
+@settings(max_examples=20, deadline=None)
+def test_a_lift_is_a_constant_as_long_as_the_rows_are(seed, by, lift):
+    x, y = rows_of(seed)
+    sums = ClassSums.of(x, y)
+    plain, lifted = (Whitening.of(sums, shrinkage=0.3, by=by, lift=it)(x).double() for it in (0.0, lift))
+    assert torch.equal(lifted[:, :-1], plain)
+    assert lifted.shape == (200, 7)
+    length = plain.square().sum(1).mean().sqrt()
+    assert torch.allclose(lifted[:, -1], lift * length, rtol=1e-5)
+
+
+def test_an_offset_is_kept_and_compared():
+    x, y = rows_of(4)
+    white = Whitening.of(ClassSums.of(x, y), shrinkage=0.3, lift=1.0)
+    again = Whitening(**white.state_dict())
+    assert torch.equal(again(x), white(x))
+    assert Whitening(white.mean, white.matrix).state_dict().keys() == {"mean", "matrix"}
+    with pytest.raises(ValueError, match="offset"):
+        Whitening(white.mean, white.matrix, white.offset[:-1])
+    with pytest.raises(ValueError, match="lift"):
+        Whitening.of(ClassSums.of(x, y), shrinkage=0.3, lift=-1.0)
+
+
 @given(seed=st.integers(0, 100), shrinkage=st.floats(0.01, 1))
 @settings(max_examples=20, deadline=None)
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(seed, shrinkage):

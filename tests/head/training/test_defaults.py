@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits, load_wine
+from sklearn.datasets import load_digits, load_wine, make_circles
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
 import slots
+from slots.errors import UsageError
 from slots.head.similarities import normalize
 from slots.training import AutoConfig, TrainConfig
 from slots.training.defaults import is_ahead, look_at
@@ -98,6 +99,36 @@ def test_a_fit_of_a_table_is_a_fit_of_its_columns_over_their_spread():
     one, other = (slots.fit(rows, wine.target, config=config)[0] for rows in (x, x * units))
     assert (one.predict(x).labels == wine.target).mean() > 0.9
     assert (one.predict(x).labels == other.predict(x * units).labels).all()
+
+
+@pytest.mark.parametrize("factor", [1.0, 1000.0])
+def test_few_features_are_told_apart_by_length_too(factor, tmp_path):
+    """One ring inside another: every direction has both."""
+    rows, labels = make_circles(1200, noise=0.1, factor=0.5, random_state=0)
+    x = (rows * [1, factor]).astype(np.float32)
+    model, result = slots.fit(x[:600], labels[:600])
+    assert result.config.lift > 0
+    answers = model.predict(x[600:])
+    assert (answers.labels == labels[600:]).mean() > 0.97
+    assert answers.matched.mean() > 0.5
+    model.save(tmp_path / "rings")
+    again = slots.SlotModel.load(tmp_path / "rings")
+    assert (again.predict(x[600:]).labels == answers.labels).all()
+    proposal = model.propose(x[600:], budget=5)
+    before = model.predict(x)
+    model.update(x[600:], {int(i): int(labels[600 + i]) for i in proposal.queries}, proposal=proposal)
+    assert (model.predict(x).labels[before.matched] == before.labels[before.matched]).all()
+
+
+def test_many_features_are_not_lifted():
+    x, y = load_digits(return_X_y=True)
+    found = look_at(torch.from_numpy(x[:400].astype(np.float32)), y[:400], AutoConfig())
+    assert {it.lift for it in found.tries} == {0.0}
+
+
+def test_a_lift_wants_a_whitening():
+    with pytest.raises(UsageError, match="lift"):
+        TrainConfig(lift=1.0)
 
 
 def test_classes_of_several_parts_get_several_slots():
