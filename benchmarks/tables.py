@@ -3,8 +3,8 @@
     python benchmarks/tables.py --seeds 3
 
 Small tables and shapes that come with scikit-learn, half of the rows held out, stratified. ``slots.fit`` gets the table
-as it is. Logistic regression (``C`` by cross-validation) and 5 nearest neighbours (scikit-learn) get each column centred
-and divided by its deviation over the training rows. Seconds are of processor time.
+as it is. Logistic regression (``C`` by cross-validation) and 5 nearest neighbours (scikit-learn) get columns centred
+and divided by their deviation over the training rows. Seconds are of processor time.
 """
 
 import argparse
