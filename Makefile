@@ -1,7 +1,7 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test lint docs notebooks gallery bench fuzz fuzz-api kills label-studio audit sbom hashes test-minimum clean
+.PHONY: help demo test lint docs notebooks gallery bench fuzz fuzz-api kills label-studio interfaces audit sbom hashes test-minimum clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -106,6 +106,19 @@ $(LABEL_STUDIO)/.installed:
 	$(LABEL_STUDIO)/bin/python -m pip --disable-pip-version-check install --quiet label-studio==1.23.2
 	@touch $@
 
+# Of an environment of its own, which adds 500 MB to that of the tests: Avalanche and MLflow bring a hundred packages.
+INTERFACES := .interfaces
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+
+interfaces: $(VENV)/.installed $(INTERFACES)/.installed ## Avalanche's benchmarks on slots, and MLflow's flavour
+	OMP_NUM_THREADS=1 $(INTERFACES)/bin/python -m pytest tests/runs/interfaces tests/runs/app/test_exporting.py
+
+$(INTERFACES)/.installed: constraints.txt | $(VENV)/.installed
+	$(PYTHON) -m venv --clear $(INTERFACES)
+	$(BIN)/python -c '$(SITE)' > "$$($(INTERFACES)/bin/python -c '$(SITE)')/tests.pth"
+	$(INTERFACES)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt avalanche-lib==0.6.0 mlflow-skinny
+	@touch $@
+
 audit: $(VENV)/.installed $(TOOLS)/.installed ## is what is installed what the pins say, whole, under known licences, without known weaknesses?
 	$(BIN)/python tests/support/audit.py --advisories $(TOOLS)/bin/pip-audit
 
@@ -134,7 +147,7 @@ fuzz-api: $(VENV)/.installed ## every operation of the service with made-up requ
 	SLOTS_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/service/api/test_every_operation.py
 
 clean: ## remove what was built, the environments included
-	rm -rf $(VENV) $(TOOLS) $(LABEL_STUDIO) $(DOCS) .minimum site dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) $(LABEL_STUDIO) $(INTERFACES) $(DOCS) .minimum site dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.made: constraints.txt .github/hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

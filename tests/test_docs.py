@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from support.command import SLOTS
+from support.source_trees import docstring
+
+from slots.errors import MissingExtraError
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / ".github").glob("*.md"))]
@@ -79,7 +82,16 @@ def resolve(name):
             found = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError:
             continue
-        return functools.reduce(getattr, parts[end:], found)
+        except MissingExtraError:
+            if docstring(ROOT, name) is None:
+                raise AttributeError(name) from None
+            return name
+        try:
+            return functools.reduce(getattr, parts[end:], found)
+        except MissingExtraError:
+            if docstring(ROOT, name) is None:
+                raise AttributeError(name) from None
+            return name
     raise AttributeError(name)
 
 

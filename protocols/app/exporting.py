@@ -102,7 +102,7 @@ def _write_model(model: Path, folder: Path) -> None:
 
 def _save(model: SlotModel, aside: Path) -> None:
     """Let MLflow write its folder, then take out what it says of this machine."""
-    with _quiet():
+    with quiet():
         try:
             import mlflow.pyfunc
             from mlflow.models import Model
@@ -162,7 +162,7 @@ def _signature(model: SlotModel) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Let MLflow say nothing, to nobody."""
     before = {name: os.environ.get(name) for name in _QUIET}
     os.environ.update(_QUIET)

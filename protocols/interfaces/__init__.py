@@ -9,11 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from protocols.interfaces.avalanche import SlotStrategy as SlotStrategy
     from protocols.interfaces.encoder import SlotEncoder as SlotEncoder
+    from protocols.interfaces.hub import HubModel as HubModel
+    from protocols.interfaces.pytorch_ood import SlotModelDetector as SlotModelDetector
+    from protocols.interfaces.pytorch_ood import SlotNoveltyDetector as SlotNoveltyDetector
     from protocols.interfaces.tensorboard import TensorBoardLog as TensorBoardLog
 
 _HOMES = {
+    "HubModel": "hub",
     "SlotEncoder": "encoder",
+    "SlotModelDetector": "pytorch_ood",
+    "SlotNoveltyDetector": "pytorch_ood",
+    "SlotStrategy": "avalanche",
     "TensorBoardLog": "tensorboard",
 }
 __all__ = sorted(_HOMES)  # noqa: PLE0605  # a list of strings all the same

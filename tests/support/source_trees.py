@@ -116,3 +116,26 @@ def _entries(docstring: str) -> dict[str, bool]:
         elif line.strip():
             found |= dict.fromkeys(names, True)
     return found
+
+
+def docstring(checkout, dotted):
+    """Docstring of a class, a function or a module by its dotted name, from the source; None where there is none.
+
+    For what needs a package that is not installed. A name that a package hands on is looked for at its home.
+    """
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        base = checkout.joinpath(*parts[:length])
+        file = base.with_suffix(".py") if base.with_suffix(".py").is_file() else base / "__init__.py"
+        if file.is_file():
+            break
+    tree, rest = ast.parse(file.read_text(encoding="utf-8")), parts[length:]
+    for name in rest:
+        handed = [it for it in ast.walk(tree) if isinstance(it, ast.ImportFrom)]
+        home = next((it.module for it in handed if name in [alias.asname for alias in it.names]), None)
+        if home is not None:
+            return docstring(checkout, ".".join([home, *rest]))
+        tree = next((it for it in tree.body if getattr(it, "name", None) == name), None)
+        if tree is None:
+            return None
+    return ast.get_docstring(tree)

@@ -17,6 +17,18 @@ EXAMPLES = {
 }
 
 
+@contextlib.contextmanager
+def _tracking_kept():
+    """Leave MLflow, where it is there, with the place for runs that it had."""
+    if importlib.util.find_spec("mlflow") is None:
+        yield
+        return
+    mlflow = importlib.import_module("mlflow")
+    before = mlflow.get_tracking_uri()
+    yield
+    mlflow.set_tracking_uri(before)
+
+
 @pytest.mark.parametrize("heading", EXAMPLES)
 def test_an_example_runs_as_it_stands(heading, tmp_path, monkeypatch):
     (code,) = EXAMPLES[heading]
@@ -26,7 +38,8 @@ def test_an_example_runs_as_it_stands(heading, tmp_path, monkeypatch):
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    for name in ("HF_HUB_OFFLINE", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"):
+        monkeypatch.setenv(name, "true")
+    with _tracking_kept(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("default")
         exec(compile(code, heading, "exec"), {})
