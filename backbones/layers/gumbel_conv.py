@@ -96,8 +96,10 @@ class GumbelConv2d(nn.Module):
         if self.training:
             noise = -torch.empty_like(scores).exponential_().log()
             scores = scores / self.tau + noise
-        # A stable sort, since topk leaves open which of two equals it takes.
-        chosen = scores.detach().sort(dim=1, descending=True, stable=True).indices[:, : self.top]
+        if torch.onnx.is_in_onnx_export():  # its TopK takes the first of equals
+            chosen = scores.detach().topk(self.top, dim=1).indices
+        else:  # a stable sort, since topk leaves open here which of two equals it takes
+            chosen = scores.detach().sort(dim=1, descending=True, stable=True).indices[:, : self.top]
         hard = torch.zeros_like(scores).scatter(1, chosen, 1.0)
         if not self.training:
             return hard

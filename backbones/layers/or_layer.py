@@ -67,6 +67,8 @@ class OrConv2d(nn.Module):
 
 def _best(x: Float[Tensor, "... part"], weight: Float[Tensor, "unit part"]) -> Float[Tensor, "... unit"]:
     """For each unit the largest weighted part."""
+    if torch.onnx.is_in_onnx_export():  # a graph cannot loop over blocks
+        return (x[..., None, :] * weight).amax(-1)
     rows = x.reshape(-1, x.shape[-1])
     chosen = _choose(rows.detach(), weight.detach())
     best = rows.gather(1, chosen) * weight.T.gather(0, chosen)

@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from backbones.checks import check_choice
 from backbones.grp import AbstractGatedLayer
@@ -62,6 +63,9 @@ class SiLUBatchNorm(AbstractGatedLayer):
         assert norm.running_var is not None
         assert norm.num_batches_tracked is not None
         assert norm.momentum is not None
+        if torch.onnx.is_in_onnx_export():  # which does not know the kernel below by its name
+            normal = functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+            return normal, torch.rsqrt(norm.running_var + norm.eps)
         if norm.training:
             norm.num_batches_tracked.add_(1)
         normal, _, inverse_deviation = torch.native_batch_norm(

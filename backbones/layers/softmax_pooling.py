@@ -214,7 +214,8 @@ def split_groups(x: Float[Tensor, "batch unit"], groups: int) -> Float[Tensor, "
             f"`x` must have shape (batch, unit) with units that divide into {groups} groups, got {tuple(x.shape)}. "
             "Change the number of units or of groups."
         )
-    return x.reshape(len(x), groups, x.shape[1] // groups)
+    grouped: Tensor = x.unflatten(1, (groups, x.shape[1] // groups))
+    return grouped
 
 
 class _Surrogate(torch.autograd.Function):

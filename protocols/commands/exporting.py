@@ -68,13 +68,30 @@ def export(
     model: Model,
     out: Annotated[Path, typer.Argument(help="A new folder for it; nothing is overwritten.")],
     to: Annotated[
-        str, typer.Option("--to", help="mlflow: a model that mlflow.pyfunc loads (extra mlflow).")
+        str,
+        typer.Option(
+            "--to",
+            help="mlflow: a model that mlflow.pyfunc loads (extra mlflow). onnx: one graph from raw inputs to labels, "
+            "model.onnx (extra onnx).",
+        ),
     ] = "mlflow",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help=f"With --to onnx: inputs that graph and model must answer alike: {DATA} Default: remembered."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model for other tools: its current generation, whole, without a pickle or a path of this machine."""
-    if to != "mlflow":
-        raise usage(f"`--to` must be mlflow, got {to}.")
+    if to not in ("mlflow", "onnx"):
+        raise usage(f"`--to` must be mlflow or onnx, got {to}.")
+    if to == "onnx":
+        _export_onnx(model, out, data, data_dir, as_json)
+        return
+    if data is not None:
+        raise usage("`--data` must be left out with --to mlflow: nothing is compared there.")
     from protocols.app.exporting import export_mlflow
 
     made = export_mlflow(model, out)
@@ -82,3 +99,29 @@ def export(
         print_json({"model": str(model), "to": to, "folder": str(made)})
         return
     say(f"{made} is a model of MLflow: mlflow.pyfunc.load_model({str(made)!r})")
+
+
+def _export_onnx(model: Path, out: Path, data: str | None, data_dir: Path | None, as_json: bool) -> None:
+    """Write the graph and say how it was checked."""
+    from dataclasses import asdict
+
+    from protocols.app.onnx_graph.export import export_onnx
+    from protocols.recipes.building import load_model
+
+    given = None
+    if data is not None:
+        loaded = load(data, data_dir, load_model(model, device="cpu"))
+        given = loaded.x_test if len(loaded.x_test) else loaded.x_train
+    file, checked = export_onnx(model, out, given=given)
+    if as_json:
+        shown = None if checked is None else asdict(checked)
+        print_json({"model": str(model), "to": "onnx", "folder": str(out), "file": str(file), "checked": shown})
+        return
+    say(f"{file} is an ONNX graph from raw inputs to label, answer, matched, slot and pooled_label.")
+    if checked is None:
+        say("It was not checked: onnxruntime is not installed.")
+        return
+    same = f"the same answers to {checked.source}"
+    if checked.n_near_ties:
+        same += f", but for {checked.n_near_ties} that lie closer to a border than float32 rounds"
+    say(f"Checked by onnxruntime {checked.runtime}: {same}. Features differ by {checked.distance:.1g} at most.")

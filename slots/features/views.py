@@ -62,9 +62,9 @@ class _Turn:
     def __call__(self, x: Images) -> Images:
         # Half precision is too coarse for pixel positions.
         fine = x if x.dtype in {torch.float32, torch.float64} else x.float()
-        grid = _positions(self.degrees, self.zoom, (*x.shape[-2:],), fine.dtype, fine.device)
+        grid = _positions(self.degrees, self.zoom, (int(x.shape[-2]), int(x.shape[-1])), fine.dtype, fine.device)
         turned = functional.grid_sample(
-            fine, grid.expand(len(x), -1, -1, -1), mode="bilinear", padding_mode="zeros", align_corners=False
+            fine, grid.expand(fine.shape[0], -1, -1, -1), mode="bilinear", padding_mode="zeros", align_corners=False
         )
         return turned.to(x.dtype)
 
