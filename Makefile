@@ -43,9 +43,10 @@ demo: $(VENV)/.installed ## install, learn scikit-learn's digits, ask about new 
 # One more than there are processors: a test that waits for a process or a server leaves one idle.
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
-# One thread a process: several processes of several threads wait for each other on the same processors.
+# One thread a process: several processes of several threads wait for each other on the same processors. Compiled tests
+# are kept even where the environment says no: to rewrite their assertions takes each worker a quarter of a minute.
 test: lint ## build the wheel, install it, check and test that
-	OMP_NUM_THREADS=1 SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed ## style, types and the direction of imports, on the checkout's files
 	$(BIN)/ruff check $(CODE)
