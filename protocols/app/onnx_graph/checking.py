@@ -182,5 +182,5 @@ def _raw_rows(featurizer: Featurizer, memory: RehearsalMemory) -> Floats | None:
         if memory.lengths is None:
             return None
         whitening = featurizer.whitening
-        rows = torch.linalg.solve(whitening.matrix.cpu().T, rows.T).T + whitening.mean.cpu()
+        rows = rows @ torch.linalg.pinv(whitening.matrix.cpu()) + whitening.mean.cpu()
     return rows.float().numpy()

@@ -33,7 +33,10 @@ class Answered:
 def add_whitening(add: Nodes, features: str, whitening: Whitening) -> str:
     """What `slots.features.whitening` does: float64 within, rounded to float32."""
     wide = add("Sub", add.cast(features, np.float64), add.constant(whitening.mean.cpu().numpy(), np.float64))
-    return add.cast(add("MatMul", wide, add.constant(whitening.matrix.cpu().numpy(), np.float64)), np.float32)
+    white = add("MatMul", wide, add.constant(whitening.matrix.cpu().numpy(), np.float64))
+    if whitening.offset is not None:
+        white = add("Add", white, add.constant(whitening.offset.cpu().numpy(), np.float64))
+    return add.cast(white, np.float32)
 
 
 def add_decision(add: Nodes, features: str, caps: SlotCaps) -> Answered:

@@ -101,10 +101,10 @@ def test_what_was_learned_later_answers_last(tmp_path):
     np.testing.assert_array_equal(found["pooled_label"][guessed], told.labels[guessed])
 
 
-@pytest.mark.parametrize("shrinkage", [0.1, 1.0])
-def test_whitening_is_part_of_the_graph_and_kept_rows_come_back_from_it(tmp_path, shrinkage):
+@pytest.mark.parametrize(("shrinkage", "lift"), [(0.1, 0.0), (1.0, 1.0)])
+def test_whitening_is_part_of_the_graph_and_kept_rows_come_back_from_it(tmp_path, shrinkage, lift):
     x = X + 50 * np.arange(6, dtype=np.float32)
-    config = TrainConfig(epochs=1, slots_per_class=2, whitening=shrinkage, held_out=0.2)
+    config = TrainConfig(epochs=1, slots_per_class=2, whitening=shrinkage, lift=lift, held_out=0.2)
     model, _ = fit(x, Y, config=config)
     model.save(tmp_path / "m")
     file, checked = export_onnx(tmp_path / "m", tmp_path / "out", given=x)
