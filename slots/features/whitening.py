@@ -222,6 +222,8 @@ def _matrix(sums: ClassSums, shrinkage: float, by: By) -> Tensor:
     """The inverse root of what is shrunk."""
     if by == "covariance" and (shrinkage == 1 or float(sums.scatter.diagonal().mean()) <= 0):  # or classes are points
         return torch.eye(len(sums.scatter), dtype=torch.float64, device=sums.scatter.device)
+    if shrinkage == 1:
+        return (1 / sums.spread).diag()
     values, vectors = sums.axes if by == "covariance" else sums.axes_alike
     shrunk = ((1 - shrinkage) * values + shrinkage).clamp_min(np.finfo(np.float64).eps)
     # The symmetric root leaves the axes where they were, as the identity does at a shrinkage of 1.

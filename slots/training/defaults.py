@@ -34,6 +34,7 @@ _LOOK_ROWS = 6000  # training rows of a try; a try takes about a third of a seco
 _CHECK_ROWS = 2000  # held-out answers that a decision rests on
 _FOLDS = 4
 _FEW_FEATURES = 63  # of more, rows are of about the same length, and directions say all
+_MOST_FEATURES = 2048  # of more, a covariance is not turned round: that takes the cube of it, minutes at 6,000
 _BLOCK = 1 << 16  # rows looked over at once
 _STANDARD_ERRORS = 0.5  # by which a less simple choice must be ahead
 
@@ -266,7 +267,8 @@ class _Trials:
     def whitened(self, setting: TrainConfig) -> list[TrainConfig]:
         """A setting with each whitening; where features have units of their own, also without these."""
         kinds: tuple[By, ...] = ("covariance", "correlation") if self._of(0).uneven else ("covariance",)
-        return [replace(setting, whitening=share, whitening_by=by) for by in kinds for share in SHRINKAGES]
+        shares = SHRINKAGES if self.rows.shape[1] <= _MOST_FEATURES else SHRINKAGES[:1]
+        return [replace(setting, whitening=share, whitening_by=by) for by in kinds for share in shares]
 
     def lifted(self, setting: TrainConfig) -> list[TrainConfig]:
         """Where features are few, each whitening of the chosen kind beside a constant feature."""

@@ -126,6 +126,19 @@ def test_many_features_are_not_lifted():
     assert {it.lift for it in found.tries} == {0.0}
 
 
+def test_thousands_of_features_are_centred_at_most():
+    """Their covariance would take minutes."""
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    x = rng.normal(size=(40, 2049)) + y[:, None]
+    x[:, 0] *= 100
+    found = look_at(torch.from_numpy(x.astype(np.float32)), y, AutoConfig())
+    assert {(it.whitening, it.whitening_by) for it in found.tries[:3]} == {
+        (None, "covariance"), (1.0, "covariance"), (1.0, "correlation")
+    }  # fmt: skip
+    assert {it.whitening for it in found.tries} == {None, 1.0}
+
+
 def test_a_lift_wants_a_whitening():
     with pytest.raises(UsageError, match="lift"):
         TrainConfig(lift=1.0)
