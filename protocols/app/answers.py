@@ -169,7 +169,7 @@ def describe(model: SlotModel) -> dict[str, Any]:
     fitted = model.history[0].figures if model.history else {}
     return {
         "slots": head.n_slots,
-        "features": head.feature_dim,
+        "features": model.featurizer.given_dim,
         "backbone": _backbone(model),
         "input": "x".join(map(str, model.preprocessing.shape)) or model.preprocessing.kind,
         "views": f"{model.views.spec} ({model.views.n_views})",

@@ -74,6 +74,11 @@ class Featurizer(nn.Module):
         self.register_buffer("_place", torch.empty(0, device=device), persistent=False)
 
     @property
+    def given_dim(self) -> int:
+        """Features that the backbone gives, before a whitening, which may add a constant."""
+        return self.feature_dim if self.whitening is None else len(self.whitening.mean)
+
+    @property
     def device(self) -> torch.device:
         """Where features are computed."""
         return self._place.device

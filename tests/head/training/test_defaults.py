@@ -108,6 +108,7 @@ def test_few_features_are_told_apart_by_length_too(factor, tmp_path):
     x = (rows * [1, factor]).astype(np.float32)
     model, result = slots.fit(x[:600], labels[:600])
     assert result.config.lift > 0
+    assert (model.featurizer.given_dim, model.head.feature_dim) == (2, 3)  # what pages say, and what slots compare
     answers = model.predict(x[600:])
     assert (answers.labels == labels[600:]).mean() > 0.97
     assert answers.matched.mean() > 0.5
