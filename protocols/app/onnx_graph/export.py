@@ -78,7 +78,7 @@ def export_onnx(model: str | Path, out: str | Path, *, given: RawInputs | None =
     if made.ByteSize() > _LARGEST:
         raise ModelError(f"A graph must stay below 2 GB, got {made.ByteSize() / 1e9:.1f} GB. Export a smaller model.")
     checked = check_graph(made, loaded, given)
-    onnx.helper.set_model_props(made, _properties(loaded, Path(model), checked))
+    onnx.helper.set_model_props(made, dict(_properties(loaded, Path(model), checked)))
     onnx.checker.check_model(made)
     with storage(target):
         make_folders(target.absolute().parent)
