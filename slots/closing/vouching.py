@@ -132,7 +132,9 @@ def calibrate(evidence: Evidence, level: float, *, open_share: float = 0.0) -> V
     Learn then test (Angelopoulos et al., "Learn then Test", 2021): from the smallest caps to the largest, each is
     tested by the exact binomial tail of its errors at risk 0.1; the walk ends at the first that fails after one has
     passed. It must pass twice, with every example alike and with every class alike, since new data may hold more of the
-    classes that had few examples; weights count as so many equal ones as Kish's formula says.
+    classes that had few examples; weights count as so many equal ones as Kish's formula says. What shows a higher one
+    of `LEVELS` shows this level, too: a lower level never matches fewer than a higher one that was shown (ours; in
+    simulations as many levels that do not hold pass as without, at most one in ten).
 
     Where there are too few matches to pass at all, the level need only be expected: of ``m`` matches ``w`` wrong,
     ``w + t <= (1 - level) m``, with one more error than was seen, as in the control of false discoveries by knockoffs
@@ -153,7 +155,8 @@ def calibrate(evidence: Evidence, level: float, *, open_share: float = 0.0) -> V
     """
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie in (0, 1), got {level}. 0.98 lets one matched answer in fifty be wrong.")
-    angle = _shown_angle(evidence, level)
+    walks = (_shown_angle(evidence, it) for it in (level, *(higher for higher in LEVELS if higher > level)))
+    angle = min((it for it in walks if it is not None), default=None)
     if angle is None:
         angle = _expected_angle(evidence, level)
     most = math.floor((1 - open_share) * evidence.n + 1e-9)

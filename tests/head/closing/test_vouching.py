@@ -1,5 +1,6 @@
 """Matched means it: the calibrated angle, what it is worth on new data, and what a fit says about it."""
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from scipy import stats
 import backbones
 import slots
 from slots.closing.evidence import Evidence, ask
-from slots.closing.vouching import calibrate, tighten
+from slots.closing.vouching import LEVELS, calibrate, tighten
 from slots.features.featurizer import Featurizer
 from slots.features.preprocessing import Preprocessing
 from slots.features.source import FeatureSource
@@ -101,6 +102,23 @@ def test_what_is_shown_passes_the_test_and_what_is_not_is_expected(seed, n, leve
         assert wrong + 1 <= (1 - level) * found.n_matched
     for matched, bad in ((it.matched, it.wrong) for it in evidence.tallies(found.angle)):
         assert bad <= (1 - level) * matched
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 600))
+@settings(max_examples=50, deadline=None)
+def test_a_lower_level_never_matches_fewer_than_a_higher_one_that_was_shown(seed, n):
+    evidence = drawn(seed, n)
+    found = [calibrate(evidence, level) for level in LEVELS]
+    for lower, higher in itertools.pairwise(found):
+        assert not higher.shown or (lower.shown and lower.angle <= higher.angle)
+
+
+def test_a_walk_that_ended_early_goes_on_where_a_higher_level_does():
+    # The 25th match from the inside is wrong: 0.9 is shown by the 24 before it, and then not by 25. 0.95 needs more.
+    depths = np.linspace(1, 0.1, 200)
+    right = np.arange(200) != 24
+    once = Evidence(np.arange(200), right, depths, np.ones(200), np.zeros(200, bool), np.zeros(200, int))
+    assert [calibrate(once, level).n_matched for level in (0.9, 0.95)] == [200, 200]
 
 
 def test_where_matches_are_no_better_inside_nothing_is_matched():
