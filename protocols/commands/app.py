@@ -73,6 +73,10 @@ COMMANDS = (
         exporting.report,
         "Examples:  slots report runs/digits   slots report runs/m --data new.npz --out new.html",
     ),
+    (
+        exporting.explain,
+        "Examples:  slots explain runs/m --unit layers.3:5   slots explain runs/m --unit layers.0 --unit slots:7",
+    ),
     (exporting.export, "Example:  slots export runs/digits-pixels --to mlflow exported/digits"),
     (run.run, "Example:  slots run continual --data mnist --peers all --seeds 3"),
     (doctor.doctor, None),

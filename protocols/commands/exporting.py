@@ -1,4 +1,4 @@
-"""``slots report`` and ``slots export``: a model as a page for people, and for other tools."""
+"""``slots report``, ``slots explain`` and ``slots export``: a model as pages for people, and for other tools."""
 
 from __future__ import annotations
 
@@ -62,6 +62,55 @@ def report(
     say(f"Report: {done.report}")
     if done.data is None:
         say_next("report", model, "--data", "DATA")
+
+
+def explain(
+    model: Model,
+    unit: Annotated[
+        list[str],
+        typer.Option(
+            help="LAYER:INDEX, or LAYER for up to 40 of its units, drawn at random; may be given again. Layers are "
+            "those of the backbone, by their names in PyTorch, and slots."
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help=f"Inputs to measure on: {DATA} Default: the named set of the fit, where it is here."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=64, help="Most inputs, drawn at random.")] = 500,
+    permutations: Annotated[int, typer.Option(min=1, help="Draws of each null.")] = 199,
+    seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The page. Default: explain.html in the model folder.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Test what units of a model stand for, each argument beside its null, and write a page of it."""
+    from dataclasses import asdict
+
+    from protocols.app.reporting.explaining import explain_and_save
+    from protocols.app.reporting.report import data_of_fit
+    from protocols.recipes.building import load_model
+    from protocols.summaries.units import Asked
+
+    loaded = load_model(model, device=device)
+    given = data_of_fit(loaded, data_dir) if data is None else load(data, data_dir, loaded)
+    if given is None:
+        raise usage("`--data` must be given: the data of the fit has no name, or is not on this machine.")
+    asked = Asked(images, permutations, seed)
+    done = explain_and_save(loaded, given, unit, folder=model, out=out or model / "explain.html", asked=asked)
+    if as_json:
+        print_json(asdict(done))
+        return
+    heads = ("unit", *(row.name for row in next(iter(done.units.values()))))
+    lines = [(name, *(_argument(row.statistic, row.p_value) for row in rows)) for name, rows in done.units.items()]
+    print_table(f"{done.data}, {done.n_images} inputs: statistic (p-value)", [heads, *lines])
+    say(f"Page: {done.page}")
+
+
+def _argument(statistic: float | None, p_value: float | None) -> str:
+    """A cell of the table."""
+    return "–" if statistic is None or p_value is None else f"{statistic:.2f} ({p_value:.3f})"
 
 
 def export(

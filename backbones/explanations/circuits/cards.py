@@ -1,0 +1,210 @@
+"""The arguments for a unit, each measured beside its null, as one card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from backbones.checks import check_count
+from backbones.explanations.circuits.examples import Encoder, contrast, dataset_examples
+from backbones.explanations.circuits.nulls import Result
+from backbones.explanations.circuits.stimuli import Stimuli, Tuning, draw_stimuli, present, synthetic_examples, tuning
+from backbones.explanations.circuits.units import Recording, Unit, record
+from backbones.explanations.circuits.weights import (
+    Implementation,
+    edges_of,
+    implementation,
+    later_layer,
+    use_by_later_units,
+    weighted,
+)
+
+NULLS: Final = {
+    "dataset examples": "values shuffled among the images",
+    "synthetic examples": "answers shuffled among the stimuli",
+    "implementation": "as many edges drawn at random",
+    "use": "weights shuffled among the later units",
+}
+"""What is shuffled in the null of each argument."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument for a unit.
+
+    Parameters
+    ----------
+    name : str
+        One of `NULLS`.
+    result : Result or None
+        None where it could not be measured.
+    why_not : str
+        Then, the reason; else empty.
+    """
+
+    name: str
+    result: Result | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class UnitCard:
+    """All that was measured of one unit.
+
+    Parameters
+    ----------
+    unit : Unit
+        Which.
+    arguments : tuple of Argument
+        In the order of `NULLS`.
+    tuning : Tuning or None
+        To drawn gratings; None for inputs that are no images.
+    implementation : Implementation or None
+        Which edges make it.
+    """
+
+    unit: Unit
+    arguments: tuple[Argument, ...]
+    tuning: Tuning | None
+    implementation: Implementation | None
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What all units of a layer share."""
+
+    model: nn.Module
+    x: Tensor
+    recording: Recording
+    sampled: Tensor
+    stimuli: Stimuli | None
+    said: Tensor | None
+    later: str | None
+    blank: Tensor
+
+
+def unit_cards(
+    model: nn.Module,
+    layer: str,
+    indices: Sequence[int],
+    x: Float[Tensor, "sample ..."],
+    *,
+    encoder: Encoder = contrast,
+    permutations: int = 199,
+    seed: int = 0,
+) -> list[UnitCard]:
+    """Measure the arguments for some units of a layer.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any network, called as ``model(x)``; run in evaluation mode, and left as it was.
+    layer : str
+        Name of one of its modules, which gives (sample, unit) or (sample, unit, row, column).
+    indices : sequence of int
+        Units of it.
+    x : float tensor of shape (sample, channel, height, width) or (sample, feature)
+        Natural inputs, scaled as the network takes them; at least 32, and better 500 or more.
+    encoder : callable, default `contrast`
+        Features in which dataset examples are compared; they must owe nothing to the network.
+    permutations : int, default 199
+        Draws of each null (count, >= 1); the smallest p-value is one over one more.
+    seed : int, default 0
+        Of all that is drawn.
+
+    Returns
+    -------
+    list of UnitCard
+        In the order of ``indices``. An argument that cannot be measured says why.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer or unit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 6))
+    >>> card, = unit_cards(net, "0", [2], torch.rand(64, 1, 8, 8), permutations=19)
+    >>> [it.name for it in card.arguments]
+    ['dataset examples', 'synthetic examples', 'implementation', 'use']
+    """
+    check_count("permutations", permutations)
+    shared = _look(model, layer, x, seed)
+    for index in indices:
+        if not 0 <= index < shared.recording.n_units:
+            raise ValueError(
+                f"`unit` must be one of the {shared.recording.n_units} units of {layer!r}, got {index}. "
+                "Units count from 0."
+            )
+    return [_card(shared, Unit(layer, index), encoder, permutations, seed) for index in indices]
+
+
+def _look(model: nn.Module, layer: str, x: Tensor, seed: int) -> _Layer:
+    """Record a layer, and show it the stimuli."""
+    recording = record(model, layer, x, seed=seed)
+    is_images = bool(recording.field.height)
+    blank = x.mean((0, 2, 3), keepdim=True)[0].expand(x.shape[1:]) if is_images else x.mean(0)
+    stimuli = said = None
+    deviation = recording.field.crop(x - blank, recording.at)
+    if is_images:
+        stimuli = draw_stimuli(x.shape[1], recording.field.height, recording.field.width)
+        size = deviation.flatten(1).norm(dim=1).quantile(0.9)  # as strong as strong natural patches
+        field, grid = recording.field, recording.grid
+        said = present(model, layer, size * stimuli.patches.to(x), blank, field=field, grid=grid)
+    return _Layer(model, x, recording, deviation, stimuli, said, later_layer(model, layer, x), blank)
+
+
+def _card(shared: _Layer, unit: Unit, encoder: Encoder, permutations: int, seed: int) -> UnitCard:
+    """Measure one unit."""
+    recording, index = shared.recording, unit.index
+    made: list[Implementation] = []
+
+    def examples() -> Result:
+        seen = recording.field.crop(shared.x - shared.blank, recording.places[:, index])
+        values = recording.peaks[:, index]
+        return dataset_examples(values, seen, encoder=encoder, permutations=permutations, seed=seed)
+
+    def synthetic() -> Result:
+        if shared.stimuli is None or shared.said is None:
+            raise ValueError("Its inputs are no images, so that nothing can be drawn.")
+        values = recording.sampled[:, index]
+        return synthetic_examples(
+            shared.stimuli, shared.said[:, index], shared.sampled, values, permutations=permutations, seed=seed
+        )
+
+    def implemented() -> Result:
+        weighted(shared.model, unit.layer)
+        edges = edges_of(shared.model, unit, shared.x, recording.at)
+        made.append(implementation(edges, permutations=permutations, seed=seed))
+        return made[0].found
+
+    def used() -> Result:
+        if shared.later is None:
+            raise ValueError("No convolution or linear layer takes its layer's units.")
+        return use_by_later_units(
+            shared.model, unit, shared.x[:_KNOCKED], shared.later, permutations=permutations, seed=seed
+        )
+
+    measures: list[Callable[[], Result]] = [examples, synthetic, implemented, used]
+    arguments = tuple(_argument(name, measure) for name, measure in zip(NULLS, measures, strict=True))
+    tuned = None
+    if shared.stimuli is not None and shared.said is not None:
+        tuned = tuning(shared.stimuli, shared.said[:, index])
+    return UnitCard(unit, arguments, tuned, made[0] if made else None)
+
+
+_KNOCKED: Final = 256  # inputs of a knock-out: its effects are means
+
+
+def _argument(name: str, measure: Callable[[], Result]) -> Argument:
+    """A measured argument, or why it cannot be measured."""
+    try:
+        return Argument(name, measure())
+    except ValueError as error:
+        return Argument(name, None, str(error))
