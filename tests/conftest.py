@@ -10,15 +10,18 @@ import torch
 from hypothesis import settings
 
 LONGEST = (
-    "head/estimators/test_estimators.py", "test_readme.py", "head/cover/test_fused.py", "test_cli.py",
-    "runs/transfer/test_transfer.py", "runs/commands/test_names.py", "runs/commands/test_update_command.py",
-    "service/test_kills.py", "nets/test_backbones.py", "service/test_one_service.py", "runs/app/test_doctor.py",
-    "runs/data/test_hostile_images.py", "head/index/test_index.py", "test_packaging.py", "service/test_postgresql.py",
-    "runs/commands/test_history_commands.py", "head/update/test_guarantee.py", "service/test_jobs.py",
-    "runs/lifetime/test_lifetime.py", "test_fuzz.py", "test_faults.py", "service/test_demo.py", "test_site.py",
+    "head/estimators/test_estimators.py", "head/cover/test_fused.py", "nets/test_backbones.py", "test_readme.py",
+    "service/test_kills.py", "test_packaging.py", "test_cli.py", "runs/transfer/test_transfer.py",
+    "service/test_postgresql.py", "head/distributed/test_ranks.py", "head/distributed/test_rank_kill.py",
+    "service/browsing/test_every_page.py", "runs/app/test_doctor.py", "runs/data/test_hostile_images.py",
+    "head/robust/test_certify.py", "head/index/test_index.py", "head/update/test_guarantee.py", "service/test_jobs.py",
+    "service/browsing/test_keyboard.py", "service/test_one_service.py", "runs/lifetime/test_lifetime.py",
+    "test_fuzz.py", "runs/commands/test_names.py", "runs/commands/test_update_command.py",
+    "runs/commands/test_history_commands.py", "test_faults.py", "service/test_demo.py", "test_site.py",
 )  # fmt: skip
 """Files in the order in which they begin; all others follow. A worker has a file to itself (``--dist loadfile``), so a
-long one that begins last is waited for by all."""
+long one that begins last is waited for by all. The first three compile different things: what two need at once is
+compiled twice."""
 
 settings.register_profile("slots", deadline=None)  # what else runs on the machine decides how long an example takes
 settings.load_profile("slots")

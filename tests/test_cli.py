@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from support.command import SLOTS, told
+from support.nursery import begin
 
 from protocols.commands import main
 
@@ -345,8 +346,7 @@ def test_a_model_refuses_inputs_of_another_shape(digits, capsys, tmp_path):
 
 
 def start_fit(folder, *more):
-    command = [*SLOTS, "fit", "--data", "digits", "--out", str(folder), "--device", "cpu", *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return begin(["fit", "--data", "digits", "--out", folder, "--device", "cpu", *more])
 
 
 def wait_for(path: Path, seconds: float = 120, *, newer_than: int = 0):

@@ -4,11 +4,10 @@ import functools
 import importlib
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-from support.command import SLOTS
+from support.nursery import run
 from support.source_trees import docstring
 
 from slots.errors import MissingExtraError
@@ -69,7 +68,7 @@ def options_of(name):
     if name.endswith(".py"):
         return set(re.findall(r'"(--[a-z][a-z-]+)"', (ROOT / name).read_text()))
     env = {**os.environ, "COLUMNS": "200"}
-    done = subprocess.run([*SLOTS, name, "--help"], capture_output=True, text=True, env=env, check=False)
+    done = run([name, "--help"], env=env)
     assert done.returncode == 0, f"slots {name}: {done.stderr}"
     return set(re.findall(r"--[a-z][a-z-]+", done.stdout))
 

@@ -5,14 +5,13 @@ import re
 import runpy
 import shlex
 import signal
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import httpx
 import pytest
-from support.command import SLOTS
+from support.nursery import begin, run
 
 from protocols.commands import main
 
@@ -65,13 +64,11 @@ def shell_lines():
 def served(words, folder):
     """Start a service on a port that is free, open the page that it names, and end it as Ctrl-C would."""
     words[words.index("--port") + 1] = "0"
-    process = subprocess.Popen(
-        [*SLOTS, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = begin(words, cwd=folder, piped=True)
     try:
         said = process.stdout.readline()
         address = re.search(r"http://\S+", said)
-        assert address, said + process.communicate(timeout=60)[0]
+        assert address, said + process.stdout.read()
         page = httpx.get(address[0], follow_redirects=True, timeout=60)
         assert page.status_code == 200
         assert "eight" in page.text
@@ -79,13 +76,14 @@ def served(words, folder):
         assert process.wait(60) == 0
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 def ran(words, folder, capsys):
     """Run a command as a user would: a fit in a process of its own, the others here, where everything is imported."""
     if words[:3] == ["fit", "--data", "digits"] and "--classes" not in words:
-        done = subprocess.run([*SLOTS, *words], cwd=folder, capture_output=True, text=True, check=False)
+        done = run(words, cwd=folder)
         return done.returncode, done.stderr
     with pytest.raises(SystemExit) as end:
         main(words)

@@ -4,13 +4,12 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 import time
 
 import httpx
 import numpy as np
 import pytest
-from support.command import SLOTS
+from support.nursery import begin, run
 from support.service import running
 
 from protocols.recipes.building import load_model
@@ -62,21 +61,24 @@ def test_new_digits_wait_in_the_queue(folder, tmp_path):
 
 
 def test_the_command_fits_serves_and_leaves_nothing_behind(tmp_path):
-    command = [*SLOTS, "serve", "--demo", "--port", "0"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as service:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    service = begin(["serve", "--demo", "--port", "0"], env=environment, piped=True)
+    try:
         lines = [service.stdout.readline() for _ in range(2)]
         assert lines[0] == "Fitting a model on the digits 0 to 7.\n"
         assert re.fullmatch(r"Open http://127\.0\.0\.1:\d+\n", lines[1])
         assert list(tmp_path.glob("slots-demo-*"))
         service.send_signal(signal.SIGINT)
         assert service.wait(60) == 0
+    finally:
+        service.kill()
+        service.wait()
+        service.stdout.close()
     assert not list(tmp_path.glob("slots-demo-*"))
 
 
 def test_models_or_the_demo(tmp_path):
     for arguments in ([], ["--demo", "somewhere"]):
-        command = [*SLOTS, "serve", *arguments]
-        found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        found = run(["serve", *arguments], cwd=tmp_path)
         assert found.returncode == 2
         assert "Say either which model folders to serve or to follow, or --demo." in found.stderr

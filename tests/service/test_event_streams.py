@@ -74,7 +74,7 @@ def test_streams_of_jobs_count_too_and_an_end_makes_room(own, tmp_path):
 def test_the_bounds_are_options_and_variables(small, tmp_path):
     options = ("--data", tmp_path, "--max-streams", "2")
     with (
-        served(small, *options, environment={"SLOTS_STREAMS_PER_KEY": "1"}) as it,
+        served(small, *options, environment={"SLOTS_STREAMS_PER_KEY": "1"}, program=None) as it,
         httpx.Client(base_url=it.address, timeout=30) as client,
         contextlib.ExitStack() as held,
     ):

@@ -83,7 +83,8 @@ def test_settings_do_not_show_it(tmp_path):
 
 
 def test_a_process_that_others_reach_starts_with_it_and_prints_nothing_of_it(small, tmp_path):
-    with served(f"small={small}", "--data", tmp_path, "--host", "0.0.0.0", environment={VARIABLE: SECRET}) as it:
+    options = ("--data", tmp_path, "--host", "0.0.0.0")
+    with served(f"small={small}", *options, environment={VARIABLE: SECRET}, program=None) as it:
         with httpx.Client(base_url=it.address, timeout=30) as client:
             assert client.get("/api/v1/keys").status_code == 401
             assert client.get("/api/v1/keys", headers=bearer(SECRET)).status_code == 200

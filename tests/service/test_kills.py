@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import support.kill_service
 from sqlalchemy import select
+from support import nursery
 from support.kill_service import Life, fitted
 from support.service import running
 from support.service_verdict import Rows, check
@@ -25,9 +24,9 @@ KILLS = 40
 
 
 def test_a_killed_service_loses_nothing_and_does_nothing_twice(tmp_path):
-    command = [sys.executable, support.kill_service.__file__, "--kills", str(KILLS), "--seed", "3"]
-    command += ["--least", "generations acknowledged=2", "--least", "jobs interrupted=1", "--least", "imports done=1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    options = ["--kills", KILLS, "--seed", 3]
+    options += ["--least", "generations acknowledged=2", "--least", "jobs interrupted=1", "--least", "imports done=1"]
+    done = nursery.run(options, script=support.kill_service.__file__, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads(done.stdout)
     assert counts["kills"] >= KILLS

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import httpx
 import pytest
 from sqlalchemy import text
-from support.served_process import COMMAND, served
+from support.nursery import run
+from support.served_process import served
 from support.service import rows, running
 
 from protocols.service.engines.engine import make_engine
@@ -24,9 +23,7 @@ MODEL = "/api/v1/models/small"
 
 def slots(*words, timeout=120):
     """A command in a process of its own: its status and what it said."""
-    done = subprocess.run(
-        [sys.executable, *COMMAND, *map(str, words)], capture_output=True, text=True, timeout=timeout, check=False
-    )
+    done = run(words, timeout=timeout)
     return done.returncode, done.stderr
 
 
@@ -48,7 +45,7 @@ def cut(url):
 
 def test_a_second_service_on_a_data_folder_is_told_in_one_line_and_keys_are_made_all_the_same(small, tmp_path):
     data = tmp_path / "data"
-    with served(small, "--data", data) as first:
+    with served(small, "--data", data, program=None) as first:
         status, said = slots("serve", small, "--data", data, "--port", "0")
         assert status == 5
         (line,) = [it for it in said.splitlines() if it]
@@ -61,7 +58,7 @@ def test_a_second_service_on_a_data_folder_is_told_in_one_line_and_keys_are_made
                 assert time.monotonic() < until
                 time.sleep(0.1)
         first.stop(signal.SIGKILL)
-        with served(small, "--data", data) as second:
+        with served(small, "--data", data, program=None) as second:
             assert httpx.get(f"{second.address}/api/v1/ready").status_code == 200
             assert second.stop()[0] == 0
 
@@ -80,7 +77,7 @@ def test_a_start_that_fails_makes_room_for_the_next(small, tmp_path):
 
 def test_a_database_on_a_server_has_one_service_wherever_its_data_lie(small, tmp_path, postgresql):
     url = postgresql.new()
-    with served(small, "--data", tmp_path / "one", "--db", url) as first:
+    with served(small, "--data", tmp_path / "one", "--db", url, program=None) as first:
         with pytest.raises(TakenError, match="another `slots serve` uses it"):
             ServerHold(url, wait=0.3)
         status, said = slots("serve", small, "--data", tmp_path / "two", "--db", url, "--port", "0")
@@ -88,7 +85,7 @@ def test_a_database_on_a_server_has_one_service_wherever_its_data_lie(small, tmp
         assert "The database must be free, but another `slots serve` uses it." in said
         assert slots("keys", "list", "--db", url)[0] == 0
         os.kill(first.pid, signal.SIGKILL)
-        with served(small, "--data", tmp_path / "two", "--db", url) as second:
+        with served(small, "--data", tmp_path / "two", "--db", url, program=None) as second:
             assert httpx.get(f"{second.address}/api/v1/ready").status_code == 200
 
 
@@ -111,7 +108,7 @@ def test_a_lost_connection_is_taken_up_again_and_nobody_notices(small, tmp_path,
 
 def test_who_was_taken_over_writes_nothing_more_and_stops(small, tmp_path, postgresql):
     url = postgresql.new()
-    with served(small, "--data", tmp_path / "data", "--db", url) as first:
+    with served(small, "--data", tmp_path / "data", "--db", url, program=None) as first:
         successor = None
         for _ in range(20):  # the first one looks every second, and may be faster
             cut(url)

@@ -1,13 +1,12 @@
 """The service on PostgreSQL: it goes on by itself after its database was away, and loses nothing."""
 
 import json
-import subprocess
-import sys
 import time
 
 import pytest
 import support.stop_postgresql
 from sqlalchemy import select
+from support import nursery
 from support.postgresql import Server
 from support.service import rows, running
 
@@ -124,8 +123,7 @@ def test_a_statements_own_fault_is_nobody_elses(server):
 
 
 def test_a_database_stopped_at_once_under_load_loses_nothing(postgresql):
-    command = [sys.executable, support.stop_postgresql.__file__, "--stops", str(STOPS), "--seed", "5"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = nursery.run(["--stops", STOPS, "--seed", 5], script=support.stop_postgresql.__file__, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads(done.stdout)
     assert counts["stops"] == STOPS

@@ -19,7 +19,7 @@ def test_bounds_come_from_options_and_variables(small, tmp_path):
     x, _ = rows(40, 1)
     options = ("--data", tmp_path, "--max-items", "30", "--max-body-mib", "0.01", "--batch-rows", "1")
     with (
-        served(small, *options, environment={"SLOTS_STORE": "all", "SLOTS_KEEP_DAYS": "7"}) as it,
+        served(small, *options, environment={"SLOTS_STORE": "all", "SLOTS_KEEP_DAYS": "7"}, program=None) as it,
         httpx.Client(base_url=it.address, timeout=60) as client,
     ):
         first = client.post(PATH, json={"inputs": x[:30].tolist()})

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.nursery import Begun, begin
+
 
 @dataclass
 class Served:
     """A running `slots serve`."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen | Begun
     address: str = ""
     lines: list = field(default_factory=list)
     """What it printed, both streams."""
@@ -56,14 +58,23 @@ COMMAND = ("-m", "protocols.commands")
 
 @contextmanager
 def served(*arguments, environment=None, start_seconds=120, program=COMMAND):
-    """Start it, wait until it takes requests, and kill it at the end if nobody stopped it."""
-    process = subprocess.Popen(
-        [sys.executable, *program, "serve", *map(str, arguments), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-    )
+    """Start it, wait until it takes requests, and kill it at the end if nobody stopped it.
+
+    Without a ``program`` it is forked from a process that has imported everything (`support.nursery`): for tests that
+    are not about its start or its memory.
+    """
+    words = ["serve", *map(str, arguments), "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    if program is None:
+        process = begin(words, env=environment, piped=True)
+    else:
+        process = subprocess.Popen(
+            [sys.executable, *program, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
     it, up = Served(process), threading.Event()
 
     def read():

@@ -38,7 +38,7 @@ def stopped_under_load(model, data, ready):
     numbers = np.array(put_items(data, model, x))[y == 3]
     put_labels(data, {int(it): "white" for it in numbers[:20]})
     ledger, ended = Ledger(), []
-    with served(f"small={model}", "--data", data) as it:
+    with served(f"small={model}", "--data", data, program=None) as it:
 
         def follow(path):
             with httpx.stream("GET", it.address + path, timeout=60) as stream:

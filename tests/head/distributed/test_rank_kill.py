@@ -1,17 +1,14 @@
 """A process of a fit is killed: the others say so in a line and end; a resume by more processes ends equal."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from support import rank_kill
+from support import nursery, rank_kill
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
-    command = [sys.executable, rank_kill.__file__, tmp_path_factory.mktemp("kill")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = nursery.run([tmp_path_factory.mktemp("kill")], script=rank_kill.__file__)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

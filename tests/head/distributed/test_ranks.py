@@ -1,15 +1,11 @@
 """Groups of one to four gloo processes find what one process finds, bit for bit."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import rank_cases, rank_party
+from support import nursery, rank_cases, rank_party
 from support.reference_cover import greedy
 
 from slots.cover import class_cover
@@ -23,9 +19,7 @@ GROUPS = [(size, rank) for size in range(1, rank_party.MOST + 1) for rank in ran
 @pytest.fixture(scope="module")
 def party(tmp_path_factory):
     folder = tmp_path_factory.mktemp("party")
-    script = Path(rank_party.__file__)
-    command = [sys.executable, script, "rank_cases", folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = nursery.run(["rank_cases", folder], script=rank_party.__file__)
     assert done.returncode == 0, done.stderr
     return lambda name, size, rank: dict(np.load(folder / f"{name}-{size}-{rank}.npz"))
 

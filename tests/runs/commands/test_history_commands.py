@@ -1,13 +1,12 @@
 """`slots log, diff, undo, relabel, merge, delete` as a user meets them: what they print, write and refuse."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from filelock import FileLock
 from support.command import told
+from support.nursery import begin
 from support.small_models import new_animals, three_animals
 
 from slots.model.slot_model import SlotModel
@@ -229,19 +228,9 @@ def test_an_undo_can_be_repeated(folder, capsys):
     )
 
 
-EDITOR = """
-import sys
-from protocols.commands import main
-main(sys.argv[1:])
-"""
-
-
 def test_writers_wait_and_every_acknowledged_edit_is_in(folder):
     edits = [["relabel", folder, "--slots", str(i % 6), "--label", f"by {i}", "--wait", "300"] for i in range(6)]
-    running = [
-        subprocess.Popen([sys.executable, "-c", EDITOR, *map(str, it)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for it in edits
-    ]
+    running = [begin(it) for it in edits]
     for it in running:
         _, told = it.communicate(timeout=300)
         assert it.returncode == 0, told

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from support.command import SLOTS
+from support import nursery
 from support.policies import refused
 from support.small_models import new_animals, three_animals
 
@@ -177,15 +176,11 @@ def test_folders_and_files_whose_names_are_no_text(tmp_path):
     data = load_data(tmp_path / "data")
     assert data.class_names == ("caf\\xe9", "caf\\xea\x1b[2J")
     model, file = tmp_path / "m", os.path.join(root, b"caf\xe9", b"3\xff.png")
-    done = subprocess.run(
-        [*SLOTS, "fit", "--data", tmp_path / "data", "--epochs", "1", "--vouch", "none", "--out", model],
-        capture_output=True, check=False,
-    )  # fmt: skip
+    done = nursery.run(["fit", "--data", tmp_path / "data", "--epochs", "1", "--vouch", "none", "--out", model])
     assert done.returncode == 0, done.stderr
     assert refused((model / "report.html").read_text()) == []
     for out in ([], ["--out", tmp_path / "a.csv"], ["--json"]):
-        done = subprocess.run([*SLOTS, "predict", model, file, *out], capture_output=True, check=False)
+        done = nursery.run(["predict", model, file, *out])  # reads UTF-8
         assert done.returncode == 0, done.stderr
-        done.stdout.decode()
     assert (tmp_path / "a.csv").read_text().count("3\\udcff.png") == 1
     assert json.loads(done.stdout)["answers"][0]["input"].endswith("3\udcff.png")

@@ -4,11 +4,10 @@ import csv
 import io
 import json
 import re
-import subprocess
 
 import numpy as np
 import pytest
-from support.command import SLOTS
+from support import nursery
 from support.pages import asked_for, parse
 
 import backbones
@@ -69,7 +68,7 @@ def model(folder, tmp_path):
 
 
 def run(*arguments, status=0):
-    done = subprocess.run([*SLOTS, *map(str, arguments)], capture_output=True, text=True, check=False)
+    done = nursery.run(arguments)
     assert done.returncode == status, done.stderr
     return done
 

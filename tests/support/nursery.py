@@ -1,0 +1,189 @@
+"""The ``slots`` command, or a script, as a process of its own at once: forked from one that has imported everything.
+
+An interpreter that imports torch and the web framework takes seconds of a processor, a fork a moment. So the first
+`begin` of a process starts a server, `nursery_server.py`, which imports all of it and from then on only forks.
+
+How a command starts, and what it imports by itself, is not to be learnt here: `support.command.SLOTS` is the installed
+one. It is taken here too where there are no forks of this kind, or where the environment is read before `main`.
+"""
+
+import atexit
+import contextlib
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+SLOTS = str(Path(sys.executable).with_name("slots"))
+LATE = {"COLUMNS", "HOME", "NO_COLOR", "OLDPWD", "PATH", "PWD", "TMPDIR", "XDG_CACHE_HOME"}
+"""Variables that are read when they are needed, as are those of slots and of pytest, and those that scikit-learn sets
+(``KMP_``) once it is imported; others may be read at an import."""
+BASE = {**os.environ, "OMP_NUM_THREADS": "1"}
+THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""What keeps Arrow, which comes with pandas, from starting a thread."""
+
+
+class Begun:
+    """A process of the nursery, with what `subprocess.Popen` has for one.
+
+    Parameters
+    ----------
+    line : socket
+        To the server, which tells the process id, and the status once the process has ended.
+    stdout, stderr : file or None
+        What it says, to be read while it runs where it is a pipe, and by `communicate` where it is a file.
+    """
+
+    def __init__(self, line, stdout, stderr=None):
+        self._line, self._lock = line, threading.Lock()
+        self.stdout, self.stderr, self.returncode = stdout, stderr, None
+        self.pid = _told(line)
+
+    def poll(self):
+        """The exit status, negative for a signal; None while it runs."""
+        with self._lock:
+            return self._look()
+
+    def wait(self, timeout=None):
+        """The exit status, as soon as there is one."""
+        until = time.monotonic() + timeout if timeout is not None else float("inf")
+        pause = 0.0005
+        while self.poll() is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(SLOTS, timeout)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        """Both streams in whole, as text, after its end; only where they are files."""
+        self.wait(timeout)
+        said = []
+        for stream in (self.stdout, self.stderr):
+            stream.seek(0)
+            said.append(stream.read())
+            stream.close()
+        return tuple(said)
+
+    def send_signal(self, number):
+        """A signal to this process alone, unless it has ended."""
+        with self._lock:
+            if self._look() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, number)
+
+    def kill(self):
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def _look(self):
+        if self.returncode is None and select.select([self._line], [], [], 0)[0]:
+            self.returncode = _told(self._line)
+            self._line.close()
+        return self.returncode
+
+
+class Nursery:
+    """The server, and the way to it."""
+
+    def __init__(self):
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            number = theirs.fileno()
+            self._server = subprocess.Popen(
+                [sys.executable, "-P", Path(__file__).with_name("nursery_server.py"), str(number)],
+                pass_fds=[number], env=BASE | THREADLESS, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def fork(self, asked, streams):
+        """A new process with these streams; the line over which its server tells of it."""
+        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            socket.send_fds(self._ours, [pickle.dumps(asked)], [theirs.fileno(), *streams])
+        return line
+
+    def close(self):
+        """Let the server end; what it has forked goes on."""
+        self._ours.close()
+        self._server.wait()
+
+
+_there = []  # the server, once somebody has asked for it
+
+
+def begin(words, *, script=None, cwd=None, env=None, piped=False):
+    """Start ``slots`` with these words, or a script.
+
+    Parameters
+    ----------
+    words : list
+        What follows the command's name.
+    script : path, optional
+        A script of Python. Default: ``slots``.
+    cwd : path, optional
+        Its working directory. Default: that of this process.
+    env : mapping, optional
+        Its whole environment. Default: that of this process.
+    piped : bool
+        Whether to read both streams in one from ``stdout`` while it runs; else `communicate` gives each.
+
+    Returns
+    -------
+    Begun or subprocess.Popen
+    """
+    environment = {"OMP_NUM_THREADS": "1", **(os.environ if env is None else env)}
+    words = [os.fsdecode(it) if isinstance(it, bytes) else str(it) for it in words]
+    if not _can_be_forked(environment):
+        program = [SLOTS] if script is None else [sys.executable, script]
+        errors = subprocess.STDOUT if piped else subprocess.PIPE
+        return subprocess.Popen(
+            [*program, *words], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    if not _there:
+        _there.append(Nursery())
+        atexit.register(_there[0].close)
+    with contextlib.ExitStack() as closing:
+        nothing = closing.enter_context(open(os.devnull, "rb"))
+        if piped:
+            reading, writing = os.pipe()
+            closing.callback(os.close, writing)
+            ours, theirs = [os.fdopen(reading, encoding="utf-8")], [writing, writing]
+        else:
+            ours = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2)]  # noqa: SIM115
+            theirs = [it.fileno() for it in ours]
+        folder = os.fspath(cwd) if cwd is not None else os.getcwd()
+        asked = words, None if script is None else str(script), folder, environment
+        return Begun(_there[0].fork(asked, [nothing.fileno(), *theirs]), *ours)
+
+
+def run(words, *, script=None, cwd=None, env=None, timeout=None):
+    """Run ``slots`` with these words, or a script, to its end: a `subprocess.CompletedProcess` with text."""
+    process = begin(words, script=script, cwd=cwd, env=env)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess([script or SLOTS, *map(str, words)], process.returncode, out, err)
+
+
+def _can_be_forked(environment):
+    """Whether nothing that may be read at an import differs from what the server is started with."""
+    names = {name for name, _ in environment.items() ^ BASE.items()}
+    late = all(name in LATE or name.startswith(("SLOTS_", "PYTEST_", "KMP_")) for name in names)
+    return late and hasattr(os, "pidfd_open")
+
+
+def _told(line):
+    said = line.recv(64)
+    if not said:
+        raise RuntimeError("The process from which commands are forked has ended. Look for its error above.")
+    return int(said)
