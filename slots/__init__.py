@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from slots.novelty import NoveltyDetector as NoveltyDetector
     from slots.robust import Certificate as Certificate
     from slots.robust import RobustConfig as RobustConfig
+    from slots.robust import certified_answers as certified_answers
     from slots.robust import certify as certify
+    from slots.robust import predict_certified as predict_certified
     from slots.training import AutoConfig as AutoConfig
     from slots.training import FitResult as FitResult
     from slots.training import TrainConfig as TrainConfig
@@ -79,6 +81,7 @@ _HOMES = {
     "TrainConfig": "training",
     "UpdateConfig": "update",
     "UpdateReport": "update",
+    "certified_answers": "robust",
     "certify": "robust",
     "class_cover": "cover",
     "discover": "graph",
@@ -88,6 +91,7 @@ _HOMES = {
     "greedy_set_cover": "cover",
     "learn_graph": "graph",
     "learn_slots": "clustering",
+    "predict_certified": "robust",
     "refined_set_cover": "cover",
 }
 __all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605  # a list of strings all the same

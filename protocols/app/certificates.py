@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from protocols.pages.environment import csv_text
 from slots.errors import DataError, UsageError
-from slots.head.prediction import Answer
+from slots.head.prediction import Answer, Prediction
 from slots.model.slot_model import SlotModel
 from slots.robust.certificate import Certificate, certify
+from slots.robust.certified_answers import predict_certified
 from slots.robust.config import Norm
 from slots.robust.nearest_slot import Method
 from slots.shapes import Ids, RawInputs
@@ -131,6 +132,57 @@ def certify_inputs(
     )
     used = method or ("box" if model.preprocessing.kind == "images" else "pair")
     return Certified(found, shares, float(right.mean()) if known else None, used)
+
+
+def parse_change(word: str) -> tuple[Norm, float]:
+    """A norm and the size of a change, from a word of a command line.
+
+    Parameters
+    ----------
+    word : str
+        ``l2:0.5`` or ``linf:0.1``.
+
+    Raises
+    ------
+    UsageError
+        If it is anything else, or the size is no number >= 0.
+
+    Examples
+    --------
+    >>> parse_change("linf:0.1")
+    ('linf', 0.1)
+    """
+    norm, _, size = word.partition(":")
+    try:
+        found = float(size)
+    except ValueError:
+        found = math.nan
+    if norm not in get_args(Norm) or not 0 <= found < math.inf:
+        raise UsageError(f"`certified` must be l2:SIZE or linf:SIZE, got {word!r}. Try l2:0.5 or linf:0.1.")
+    return norm, found  # type: ignore[return-value]  # looked at above
+
+
+def predict_certified_by(model: SlotModel, x: RawInputs, word: str, *, of: str = "match") -> Prediction:
+    """Answers of which only those count as matched that a change cannot have made.
+
+    Parameters
+    ----------
+    model : SlotModel
+        One that can be certified.
+    x : array of shape (example, ...)
+        Inputs.
+    word : str
+        As `parse_change` takes it.
+    of : str, default "match"
+        Which decision must hold; see `slots.certified_answers`.
+
+    Raises
+    ------
+    UsageError
+        If a word is another, or the model cannot be certified.
+    """
+    norm, size = parse_change(word)
+    return predict_certified(model, x, size, norm=norm, of=of)  # type: ignore[arg-type]  # it checks the word itself
 
 
 def certified_rows(model: SlotModel, found: Certificate) -> list[dict[str, Any]]:

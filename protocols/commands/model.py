@@ -249,6 +249,17 @@ def predict(
     rows: Rows = ROWS,
     workers: Workers = 1,
     engine: Engine = "processes",
+    certified: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NORM:SIZE",
+            help="Matched is only what no change of that size can have made, e.g. l2:0.5 by its length or linf:0.1 by "
+            "its largest entry: on pixels or feature rows.",
+        ),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="With --certified, what must hold: match, or nearest, the label of the nearest slot.")
+    ] = "match",
     id_column: IdColumn = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -258,12 +269,15 @@ def predict(
 ) -> None:
     """Answer inputs: label, kind of answer, slot, margin and runner-up, one CSV line or Parquet row each."""
     from protocols.app.answers import answers_csv, answers_json, load_inputs
+    from protocols.app.certificates import predict_certified_by
     from protocols.recipes.building import load_model
     from slots.storage.atomic import write_text
 
     if sum((bool(inputs), data is not None, shards is not None)) != 1:
         raise usage("Give image files (texts to a model of text) or --data, or --shards: one of them.")
     if shards is not None:
+        if certified is not None:
+            raise usage("--certified must be left out with --shards. Give --data, part by part.")
         over_shards(
             model, "predict", shards, out, rows=rows, workers=workers, engine=engine, text_column=text_column,
             id_column=id_column, device=device, as_json=as_json,
@@ -274,13 +288,13 @@ def predict(
     if data is not None:
         given = part_of(load(data, data_dir, loaded, columns=(text_column, label_column)), part)[0]
     names, x = load_inputs(loaded, inputs or [], given)
-    prediction = loaded.predict(x)
+    prediction = loaded.predict(x) if certified is None else predict_certified_by(loaded, x, certified, of=by)
     if as_json:
         print_json({"model": str(model), "answers": answers_json(loaded, names, x, prediction)})
     elif out is not None:
         write_text(out, answers_csv(loaded, names, x, prediction))
         say(f"{len(prediction)} answers: {out}")
-        if data is not None and not prediction.matched.all():
+        if data is not None and certified is None and not prediction.matched.all():
             say_next("update", model, "--data", data, "--part", part, "--budget", 20, "--dry-run")
     else:
         print_csv(answers_csv(loaded, names, x, prediction))

@@ -2,6 +2,9 @@
 
 from slots.robust.certificate import Certificate as Certificate
 from slots.robust.certificate import certify as certify
+from slots.robust.certified_answers import Decision as Decision
+from slots.robust.certified_answers import certified_answers as certified_answers
+from slots.robust.certified_answers import predict_certified as predict_certified
 from slots.robust.config import Norm as Norm
 from slots.robust.config import RobustConfig as RobustConfig
 from slots.robust.nearest_slot import LabelledSlots as LabelledSlots

@@ -13,6 +13,7 @@ from slots.head.caps import SlotCaps, margins
 from slots.head.similarities import normalize
 from slots.robust.box_kernels import Caps, Doubles, Space, fill_clear
 from slots.robust.config import Norm
+from slots.robust.keeping_kernels import fill_kept
 from slots.shapes import Features, Labels
 
 _ROUNDING = 1e-7  # added to or taken off each angle: next to 0 an arc cosine of a float64 cosine is off by 5e-8
@@ -92,20 +93,24 @@ def matched_radii(
     turns = torch.zeros(len(wide), dtype=torch.float64, device=wide.device)
     ready = torch.full_like(turns, math.inf)  # the smallest, over generations so far, of what older strangers allow
     apart = torch.full_like(turns, math.inf)
-    oldest = torch.full_like(turns, -math.inf)  # the best own margin among older generations
+    older = torch.zeros_like(turns)  # how far some own slot of an older generation fires on
     asked = None if norm == "l2" and box is None else _Box(wide, caps, box or (-math.inf, math.inf), norm)
     for generation in caps.generations.unique().tolist():
         here = caps.generations == generation
         best = stays[:, here].amax(1)
         foreign = (depth[:, here] + _ROUNDING).masked_fill(mine[:, here], -math.inf)
         inside = torch.minimum(best[:, None], (best[:, None] - foreign) / 2)
-        held = _lengths(torch.maximum(torch.maximum(-foreign, inside), oldest[:, None]), length) / entries
-        held = held.masked_fill(mine[:, here], math.inf)
-        clear = held.amin(1) if asked is None else asked.clear(held, here)
-        turns = torch.maximum(turns, torch.minimum(_lengths(best, length) / entries, torch.minimum(ready, clear)))
+        held = _lengths(torch.maximum(-foreign, inside), length) / entries
+        held = torch.maximum(held, older[:, None]).masked_fill(mine[:, here], math.inf)
+        kept = _lengths(best, length) / entries
+        if asked is None:
+            clear = held.amin(1)
+        else:
+            clear, kept = asked.clear(held, here), asked.kept(kept, stays[:, here], here)
+        turns = torch.maximum(turns, torch.minimum(kept, torch.minimum(ready, clear)))
         ready = torch.minimum(ready, clear)
         apart = torch.minimum(apart, clear)
-        oldest = torch.maximum(oldest, best)
+        older = torch.maximum(older, kept)
     return MatchedRadii(stays=turns, apart=apart)
 
 
@@ -120,15 +125,30 @@ class _Box:
 
     def clear(self, held: Tensor, here: Tensor) -> Tensor:
         """How far the nearest of the slots ``here`` is kept out, at least by what is known of each."""
-        caps, out = self.caps, np.zeros(len(self.rows))
-        arrays = Caps(
+        out = np.zeros(len(self.rows))
+        fill_clear(_array(self.rows), _array(held), self._arrays(here), self._space, out)
+        return torch.from_numpy(out).to(held.device)
+
+    def kept(self, known: Tensor, depth: Tensor, here: Tensor) -> Tensor:
+        """How far one of the slots ``here`` fires on, at least as far as is known; for the largest entry only."""
+        if self.norm == "l2":
+            return known
+        out = _array(known).copy()
+        fill_kept(_array(self.rows), _array(depth), self._arrays(here), self._space, out)
+        return torch.from_numpy(out).to(known.device)
+
+    @property
+    def _space(self) -> Space:
+        return Space(*self.box, self.norm == "linf")
+
+    def _arrays(self, here: Tensor) -> Caps:
+        caps = self.caps
+        return Caps(
             _array(normalize(caps.weights[here].double())),
             _array(caps.precision[here].double()),
             _array(normalize(caps.centres[here].double())),
             _array(caps.support[here].double()),
         )
-        fill_clear(_array(self.rows), _array(held), arrays, Space(*self.box, self.norm == "linf"), out)
-        return torch.from_numpy(out).to(held.device)
 
 
 def _array(tensor: Tensor) -> Doubles:

@@ -25,6 +25,7 @@ from slots.head.similarities import normalize
 from slots.progress import Progress, part
 from slots.robust.config import RobustConfig
 from slots.robust.hinge import decisive_pairs
+from slots.robust.matched_slots import matched_radii
 from slots.robust.nearest_slot import LabelledSlots, nearest_slot_radii
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
@@ -148,6 +149,7 @@ def answerers(task: RobustTask, eps: float) -> list[Contender]:
         if it.trained_for is not None:
             found.append(_certified(it, task.n_classes, eps, matched=False))
             found.append(_certified(it, task.n_classes, eps, matched=True))
+            found.append(_certified_match(it, task.n_classes, eps))
     for name, prototypes in task.prototypes.items():
         title = "1 nearest" if name == "1-nn" else "k-means prototypes"
         found.append(_by_largest(title, prototypes, note=f"{len(prototypes.rows):,} prototypes."))
@@ -220,6 +222,32 @@ def _certified(it: Defended, n_classes: int, eps: float, *, matched: bool) -> Co
     title = "matched and certified answers only" if matched else "certified answers only"
     note = f"{it.note} Answers where no change of the size of the attack can reach another nearest slot."
     return Contender(f"{it.name}: {title}", wrong, answers, True, note)
+
+
+def _certified_match(it: Defended, n_classes: int, eps: float) -> Contender:
+    """Answers that are matched with their label wherever a change of the size of the attack leads."""
+    caps, margins = it.head.caps(), class_margins(it.head, n_classes)
+
+    def answers(images: Tensor) -> Labels:
+        rows = images.flatten(1)
+        told = it.head.predict(rows)
+        some = np.flatnonzero(told.matched)
+        radii = matched_radii(
+            rows[some].double(), torch.from_numpy(told.labels[some]), caps, norm="linf", box=BOX
+        ).stays.numpy()
+        sure = some[radii > eps]
+        found = np.full(len(rows), -1)
+        found[sure] = told.labels[sure]
+        return found
+
+    def wrong(images: Tensor, right: Tensor) -> Tensor:
+        """How deep the best wrong class lies, and half of its lead over the right one; the radius grows with it."""
+        depth = margins(images.flatten(1))
+        others = depth.scatter(1, right[:, None], -torch.inf).amax(1)
+        return torch.minimum(others, (others - _own(depth, right)) / 2)
+
+    note = f"{it.note} Answers that stay matched, with their label, through every change of the size of the attack."
+    return Contender(f"{it.name}: certified matches only", wrong, answers, True, note)
 
 
 def _own(depth: Tensor, right: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def run_seed(setting: Setting, seed: int, progress: Progress) -> SeedOutcome:
     rows, curves = _certified(task, option["examples"], part(progress, 0.6, 0.75))
     sizes = option["eps"]
     for place, eps in enumerate(sizes):
-        rows += _attacked(task, eps, option, seed, part(progress, 0.75 + 0.25 * place / len(sizes), 1.0))
+        rows += attacked_rows(task, eps, option, seed, part(progress, 0.75 + 0.25 * place / len(sizes), 1.0))
     facts = {f"seconds of the fit: {it.name}": round(it.seconds, 1) for it in task.defended}
     return SeedOutcome(rows, curves, facts)
 
@@ -107,8 +107,22 @@ def _curve(method: str, safe: Any, radii: Any) -> Curve:
     return Curve(title, method, _RADII.tolist(), shares, x_label="L2 radius", y_label=label, ours=True)
 
 
-def _attacked(task: RobustTask, eps: float, option: dict[str, Any], seed: int, progress: Progress) -> list[Row]:
-    """Each answerer under the attack that knows its rule."""
+def attacked_rows(task: RobustTask, eps: float, option: dict[str, Any], seed: int, progress: Progress) -> list[Row]:
+    """Each answerer under the attack that knows its rule.
+
+    Parameters
+    ----------
+    task : RobustTask
+        Who answers what.
+    eps : float
+        Largest change of a pixel.
+    option : dict
+        ``examples``, ``steps`` and ``restarts``.
+    seed : int
+        Of the random starts.
+    progress : callable
+        Told the progress.
+    """
     n = min(option["examples"], len(task.rows))
     images, right = task.rows[:n, None, None].float(), task.labels[:n]
     found, rows = answerers(task, eps), list[Row]()
@@ -155,7 +169,8 @@ PROTOCOL = Protocol(
         "Attacked: projected gradient descent from random starts along the margin of the rule that answers; "
         "answered: of the clean images; attacked: right under attack; wrong: wrong answers given under attack, where "
         "a refusal is none. Certified answers only: given where the radius, in the box, is larger than the attack, so "
-        "that nobody can have made them from an image of another label's nearest slot; the attack raises that radius."
+        "that nobody can have made them from an image of another label's nearest slot; the attack raises that radius. "
+        "Certified matches only: given where every image that near is matched with the same label."
     ),
     columns=(
         Column("answered", "answered", better=None),

@@ -124,3 +124,26 @@ def test_a_later_generation_changes_no_certificate_of_a_match(seed):
     before, after = (matched_radii(rows, labels, it) for it in (old, SlotCaps(**joined, beta=1.0)))
     kept = torch.from_numpy(matched.matched)
     assert (after.stays[kept] >= before.stays[kept] * (1 - 1e-12)).all()
+
+
+@given(st.integers(0, 10**6), st.sampled_from([None, BOX]))
+@settings(max_examples=25)
+def test_one_cap_is_kept_entry_by_entry_as_far_as_its_corners_allow(seed, box):
+    """``<z, w> - t |z|`` is concave, so the worst point of a cube is a corner: all sixteen are looked at."""
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.rand(1, 4, generator=generator, dtype=torch.float64)
+    caps = caps_of(row + 0.2 * torch.randn(1, 4, generator=generator, dtype=torch.float64), [0], [0.5])
+    [found] = matched_radii(row, torch.tensor([0]), caps, norm="linf", box=box).stays.tolist()
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 4)
+
+    def kept(size):
+        cube = row + size * corners
+        cube = cube if box is None else cube.clamp(*box)
+        return bool(decide(cube[:, None], caps).matched.all())
+
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if kept(middle) else (low, middle)
+    assert found <= low + 1e-9
+    assert found >= 0.8 * low - 1e-6

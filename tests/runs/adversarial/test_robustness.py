@@ -58,6 +58,9 @@ def test_certified_answers_are_no_more_often_wrong_than_before(outcome):
         assert alone["wrong"] <= before
         assert alone["wrong"] < attacked[f"{name}: matched answers only"]["wrong"]
         assert 0 < both["clean"] <= alone["clean"]
+        matched, kept = (attacked[f"{name}: {it} only"] for it in ("matched answers", "certified matches"))
+        assert kept["wrong"] <= matched["answered"] - matched["clean"]  # wrong and matched before the attack
+        assert kept["clean"] <= matched["clean"]
 
 
 def test_boxes_certify_more_and_larger_radii_less(outcome):
@@ -77,7 +80,9 @@ def test_what_an_attack_follows_is_what_decides():
         follows = it.against(task.labels)(images).detach().numpy() > 0
         answers = it.answers(images)
         wrong = (answers >= 0) & (answers != task.labels.numpy())
-        if "certified" in it.method:  # by pairs the radius is smaller than in the box
+        if "certified matches" in it.method:  # it follows the depth of a match, the size does not enter
+            assert not (wrong & ~follows).any()
+        elif "certified" in it.method:  # by pairs the radius is smaller than in the box
             assert not (follows & ~wrong).any()
         else:
             assert (follows == wrong).all()

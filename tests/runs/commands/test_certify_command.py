@@ -65,6 +65,36 @@ def test_what_cannot_be_certified_is_one_line(model, words, said, capsys):
     assert said in told(capsys, "certify", model, "--data", "digits", *words, status=2).err
 
 
+def test_predict_counts_as_matched_what_nobody_can_have_made(model, capsys):
+    def kinds(*words):
+        found = json.loads(told(capsys, "predict", model, "--data", "digits", *words, "--json").out)["answers"]
+        return np.array([row["answer"] != "unmatched" for row in found])
+
+    loaded, x = SlotModel.load(model, build=backbones.build), load_data("digits").x_test
+    match, nearest = kinds("--certified", "l2:0.2"), kinds("--certified", "l2:0.2", "--by", "nearest")
+    assert (match == (certify(loaded, x).matched_radii > 0.2)).all()
+    assert 0 < match.sum() < nearest.sum() < kinds().sum()
+    assert kinds("--certified", "linf:0.5").sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--certified", "0.5"], "`certified` must be l2:SIZE or linf:SIZE, got '0.5'"),
+        (["--certified", "l1:0.5"], "`certified` must be l2:SIZE or linf:SIZE, got 'l1:0.5'"),
+        (["--certified", "l2:-1"], "`certified` must be l2:SIZE or linf:SIZE, got 'l2:-1'"),
+        (["--certified", "l2:1", "--by", "slot"], "`of` must be match or nearest, got 'slot'"),
+    ],
+)
+def test_what_no_answer_can_be_asked_for_is_one_line(model, words, said, capsys):
+    assert said in told(capsys, "predict", model, "--data", "digits", *words, status=2).err
+
+
+def test_certified_answers_of_shards_are_refused(model, tmp_path, capsys):
+    words = "--shards", tmp_path, "--out", tmp_path / "o", "--certified", "l2:1"
+    assert "--certified must be left out with --shards" in told(capsys, "predict", model, *words, status=2).err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
