@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
+from slots.continual.decision import Decision as Decision
+from slots.continual.decision import Labels as Labels
 from slots.continual.learner import ContinualSlots as ContinualSlots
-from slots.continual.learner import Decision as Decision
-from slots.continual.learner import Labels as Labels

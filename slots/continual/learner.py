@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
 from typing import Any, Self
 
 import numpy as np
@@ -15,34 +15,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from slots.arrays import on_host
 from slots.continual.buffer import PendingBuffer
+from slots.continual.decision import Decision, Labels
+from slots.continual.earlier import complete
 from slots.continual.evidence import ClassEvidence, Experts, watch
 from slots.continual.growth import Growth, learn, seal, unexplained
-from slots.continual.pca_slots import PcaSlots, unit_rows
+from slots.continual.parameters import check_parameters
+from slots.continual.pca_slots import PcaSlots
 from slots.continual.sealed_match import match
-from slots.errors import UsageError
+from slots.continual.space import FIRST, Space
 from slots.labels import check_rows_and_labels, check_same_kind
 from slots.shapes import Ids
-
-Labels = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Answers to some rows.
-
-    Parameters
-    ----------
-    labels : array of shape (example,)
-        Class of each row, by name.
-    matched : bool array of shape (example,)
-        Whether a sealed slot answers: then no later `ContinualSlots.partial_fit` changes this answer.
-    slots : int64 array of shape (example,)
-        The slot that matched; -1 where none did.
-    """
-
-    labels: Labels
-    matched: npt.NDArray[np.bool_]
-    slots: Ids
 
 
 class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -51,7 +33,7 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     n_directions : int, default 12
-        Directions a slot remembers beside its mean, >= 1; no more than there are features are kept.
+        Directions a slot remembers beside its mean, >= 1; at most two thirds as many as there are features are kept.
     first_slots, first_share : int, default 20 and 25
         A new class gets a slot for every ``first_share`` examples until it has ``first_slots``, both >= 1.
     slot_share : int, default 300
@@ -87,7 +69,9 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Notes
     -----
-    Rows are compared by direction: each is scaled to unit length. A slot is a small probabilistic PCA of examples of
+    Rows are compared by direction: each is scaled to unit length. Rows of fewer than 64 features first get a constant
+    beside them, and columns with units of their own are divided by their spread, as the first 256 rows of the stream
+    say (`slots.continual.space.Space`). A slot is a small probabilistic PCA of examples of
     one class, kept in 8-bit numbers; it learns from examples of its own class alone, so what is known of one class is
     never overwritten by another. A row that no slot matches goes to the class with the most evidence
     (`slots.continual.evidence`), which may change with every example.
@@ -110,6 +94,8 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     _experts: Experts | None = None  # kept by `settle` alone
+    _space: Space | None  # none before enough rows have come
+    _first: tuple[npt.NDArray[np.float64], Ids]  # until then
 
     def __init__(
         self,
@@ -142,15 +128,12 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature), or data set
-            Finite numbers, not sparse; only the direction of a row counts. A data set (`slots.sources.read_source`) is
-            read whole: pass the batches of a `DataLoader` one by one where it is large.
         y : array-like of shape (example,)
-            Class labels: strings, whole numbers, booleans, or floats that are whole. Left out: those of the data set.
+            Both as those of `partial_fit`.
 
         Returns
         -------
         ContinualSlots
-            Itself.
         """
         if hasattr(self, "slots_"):
             del self.slots_
@@ -167,8 +150,8 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (example, feature), or data set
-            Finite numbers, not sparse; only the direction of a row counts. A data set (`slots.sources.read_source`) is
-            read whole: pass the batches of a `DataLoader` one by one where it is large.
+            Finite numbers, not sparse; of 64 features or more, only their direction counts. A data set
+            (`slots.sources.read_source`) is read whole: pass the batches of a `DataLoader` one by one if it is large.
         y : array-like of shape (example,)
             Class labels: strings, whole numbers, booleans, or floats that are whole. Left out: those of the data set.
         classes : ignored
@@ -177,7 +160,6 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ContinualSlots
-            Itself.
 
         Raises
         ------
@@ -190,12 +172,31 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         fresh = not hasattr(self, "slots_")
         if fresh:
-            self._check_parameters()
+            check_parameters(self)
         rows, labels = check_rows_and_labels(self, X, y, reset=fresh)
         if fresh:
             self._start(labels)
         self._experts = None
-        units, ids, done = unit_rows(rows).astype(np.float32), self._register(labels), 0
+        ids = self._register(labels)
+        if self._space is not None:
+            self._take(rows, ids)
+            return self
+        rows, ids = np.concatenate([self._first[0], rows]), np.concatenate([self._first[1], ids])
+        self._first = rows[:FIRST].copy(), ids[:FIRST].copy()
+        if len(ids) >= FIRST:
+            self._fix_space()
+            self._take(rows[FIRST:], ids[FIRST:])
+        return self
+
+    def _fix_space(self) -> None:
+        """From now on rows are compared as the first ones ask for; take those."""
+        rows, ids = self._first
+        self._space, self._first = Space.of(rows, ids), (rows[:0].copy(), ids[:0].copy())
+        self._take(rows, ids)
+
+    def _take(self, rows: npt.NDArray[np.float64], ids: Ids) -> None:
+        """Let rows wait, and learn whenever too many do."""
+        units, done = (self._space or Space()).units(rows).astype(np.float32), 0
         room = self.pending + min(self.held_out, self.pending // 2)
         while done < len(ids):
             end = min(len(ids), done + room - len(self._waiting))
@@ -205,7 +206,6 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 ready = ~self._held_out()
                 self._learn(self._waiting.most_frequent_label(ready), ready)
                 self._seal()
-        return self
 
     def settle(self) -> Self:
         """Learn what is pending now and keep what answers need, so that they are fast until the stream goes on.
@@ -213,9 +213,10 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ContinualSlots
-            Itself.
         """
         check_is_fitted(self, "slots_")
+        if self._space is None:
+            self._fix_space()
         self._learn_waiting()
         self._seal()
         self._experts = self._make_experts()
@@ -233,6 +234,8 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         -------
         Decision
         """
+        if self._is_early:
+            return self._settled().decide(X)
         rows = self._rows(X)
         found = match(self.slots_, rows, lead=self.lead)
         matched = found >= 0
@@ -268,6 +271,8 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         float64 array of shape (example, class)
             Columns follow ``classes_``; differences between them are in nats.
         """
+        if self._is_early:
+            return self._settled().evidence(X)
         rows = self._rows(X)
         return self._settled().evidence_total(rows)[:, np.argsort(self._names, kind="stable")]
 
@@ -283,7 +288,8 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "slots_")
         counters = self._learned.nbytes + self._open.nbytes + self._names.nbytes
         counters += self._experts.nbytes if self._experts else 0
-        return self.slots_.nbytes + self.evidence_.nbytes + self._waiting.nbytes + counters
+        first = sum(it.nbytes for it in self._first) + (self._space.nbytes if self._space else 0)
+        return self.slots_.nbytes + self.evidence_.nbytes + self._waiting.nbytes + first + counters
 
     def evidence_total(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Evidence by label id for unit rows, the pending examples left aside."""
@@ -292,20 +298,13 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _make_experts(self) -> Experts | None:
         return Experts.from_slots(self.slots_, self.evidence_.means) if len(self.slots_) else None
 
-    def _check_parameters(self) -> None:
-        for name in ("n_directions", "first_slots", "first_share", "slot_share", "pending"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"`{name}` must be >= 1, got {getattr(self, name)}. Leave it out for the default.")
-        if self.held_out < 0:
-            raise UsageError(f"`held_out` must be >= 0, got {self.held_out}. 0 weighs all evidence alike.")
-        if self.probation < 0:
-            raise UsageError(f"`probation` must be >= 0, got {self.probation}. 0 seals a slot as soon as it can be.")
-        if not 0 < self.lead < 1:
-            raise UsageError(f"`lead` must lie in (0, 1), got {self.lead}. 0.6 is a good start.")
-
     def _start(self, labels: Labels) -> None:
-        n_features: int = self.n_features_in_
-        self.slots_ = PcaSlots.empty(0, min(self.n_directions, n_features), n_features)
+        n_features = Space.width(self.n_features_in_)
+        self._space, self._first = None, (np.zeros((0, self.n_features_in_)), np.zeros(0, np.int64))
+        n_directions = min(
+            self.n_directions, max(1, 2 * self.n_features_in_ // 3)
+        )  # the rest tells how far a row lies off
+        self.slots_ = PcaSlots.empty(0, n_directions, n_features)
         self.evidence_ = ClassEvidence.empty(n_features)
         self._waiting = PendingBuffer.empty(n_features)
         self._names: Labels = labels[:0]
@@ -372,26 +371,29 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _settled(self) -> ContinualSlots:
         """A learner like this with nothing pending; itself stays as it is, and sealed slots are the same."""
-        if len(self._waiting) == 0:
+        if self._space is not None and len(self._waiting) == 0:
             return self
         other = ContinualSlots(**self.get_params())
         other.__dict__ |= self.__dict__
         other.slots_, other.evidence_ = self.slots_.copy(), self.evidence_.copy()
         other._learned, other._open = self._learned.copy(), self._open.copy()
-        other._waiting = self._waiting.copy()
+        other._waiting, other._draws = self._waiting.copy(), deepcopy(self._draws)
+        if other._space is None:
+            other._fix_space()
         other._learn_waiting()
         return other
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what pickle kept; earlier versions weighed two kinds of evidence and held nothing out."""
+        """Take what pickle kept; earlier versions took rows as they are, or held nothing out."""
         super().__setstate__(state)
-        if hasattr(self, "slots_") and not hasattr(self, "_draws"):
-            self.held_out, self._draws = 750, default_rng(self._seed)
-            means, old = self.evidence_.means, self._waiting
-            self.evidence_ = ClassEvidence(means, ClassEvidence.empty(means.shape[1]).weights)
-            ranks = self._draws.random(len(old.ids)).astype(np.float32)
-            self._waiting = PendingBuffer(old.codes, old.scales, old.ids.astype(np.int32), ranks)
+        complete(self, state)
 
     def _rows(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         check_is_fitted(self, "slots_")
-        return unit_rows(validate_data(self, on_host(X), dtype=np.float64, reset=False))
+        return (self._space or Space()).units(validate_data(self, on_host(X), dtype=np.float64, reset=False))
+
+    @property
+    def _is_early(self) -> bool:
+        """Whether fewer rows have come than decide how rows are compared."""
+        check_is_fitted(self, "slots_")
+        return self._space is None
