@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from slots.continual.pca_slots import unit_rows
-from slots.features.whitening import UNEVEN
 from slots.shapes import Ids
 
 FIRST: int = 256
@@ -18,6 +17,7 @@ FEW: int = 64
 """From so many features on, directions alone say enough."""
 
 _LIFT = 3.0  # length of the constant, in root mean squares of what lies between rows and the means of their classes
+_UNEVEN = 10  # times the middle spread, as in a whitening (`slots.features.whitening`)
 _FLOOR = 0.1  # of the middle spread: a column that hardly varied among the first rows may vary later
 
 Numbers = npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ class Space:
         inner = _within_classes(rows, ids)
         spread = np.sqrt((inner**2).mean(0))
         varying = spread[spread > 0]
-        uneven = len(varying) > 0 and bool(varying.max() > UNEVEN * np.median(varying))
+        uneven = len(varying) > 0 and bool(varying.max() > _UNEVEN * np.median(varying))
         if not few and not uneven:
             return cls()
         divisor = None

@@ -21,9 +21,7 @@ from slots.shapes import Labels
 By = Literal["covariance", "correlation"]
 """What is shrunk: the covariance, or the correlation, which knows no units of features."""
 
-UNEVEN: float = 10
-"""Times the middle spread within classes, from which the widest feature would be most of a covariance."""
-
+_UNEVEN = 10  # times the middle spread within classes, from which the widest feature would be most of a covariance
 _BLOCK = 1 << 25
 """Numbers in double precision held at once: 256 MiB."""
 
@@ -76,7 +74,7 @@ class ClassSums:
     def uneven(self) -> bool:
         """Whether features have units of their own: the widest varies more than ten times as much as the middle one."""
         varying = self.scatter.diagonal() > 0
-        return bool(varying.any()) and float(self.spread[varying].max() / self.spread[varying].median()) > UNEVEN
+        return bool(varying.any()) and float(self.spread[varying].max() / self.spread[varying].median()) > _UNEVEN
 
     @classmethod
     @torch.no_grad()
