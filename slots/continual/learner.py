@@ -127,9 +127,8 @@ class ContinualSlots(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (example, feature), or data set
-        y : array-like of shape (example,)
-            Both as those of `partial_fit`.
+        X, y : array-like of shapes (example, feature) and (example,)
+            As those of `partial_fit`.
 
         Returns
         -------
