@@ -111,8 +111,9 @@ $(LABEL_STUDIO)/.installed:
 INTERFACES := .interfaces
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 
-interfaces: $(VENV)/.installed $(INTERFACES)/.installed ## Avalanche's benchmarks on slots, and MLflow's flavour
+interfaces: $(VENV)/.installed $(INTERFACES)/.installed ## Avalanche's benchmarks on slots, MLflow's flavour, and types beside those packages
 	OMP_NUM_THREADS=1 $(INTERFACES)/bin/python -m pytest tests/runs/interfaces tests/runs/app/test_exporting.py
+	$(BIN)/mypy --python-executable $(INTERFACES)/bin/python --cache-dir .mypy_cache/interfaces
 
 $(INTERFACES)/.installed: constraints.txt | $(VENV)/.installed
 	$(PYTHON) -m venv --clear $(INTERFACES)
@@ -130,9 +131,10 @@ sbom: $(VENV)/.installed $(TOOLS)/.installed ## a bill of materials of what is i
 hashes: $(TOOLS)/.installed ## the digests of all pins, as the index publishes them, after a change of constraints.txt
 	$(TOOLS)/bin/python tests/support/pins.py --write $(TOOLS)/bin/uv
 
-# Python 3.11 is the lowest, too. The tests are those of what a model answers, and of the command.
+# Python 3.11 is the lowest, too. The tests are those of what a model answers, of the command, and of what the extras bring.
 MINIMUM ?= .minimum
-LOWEST := --python 3.11 --extra faiss-cpu --extra text --extra parquet --extra serve --extra s3 --extra test --extra peers
+LOWEST_TESTS := tests/head tests/test_cli.py tests/nets/text tests/runs/interfaces tests/runs/onnx_graph tests/runs/app/test_exporting.py tests/service/test_quick.py tests/service/test_labels.py tests/service/api/test_slots.py
+LOWEST := --python 3.11 $(foreach extra,faiss-cpu text parquet serve s3 postgres hub mlflow test peers,--extra $(extra))
 
 test-minimum: dist/.built $(TOOLS)/.installed ## test with the lowest versions that pyproject.toml allows, in MINIMUM=.minimum
 	$(UV) venv --quiet --clear --python 3.11 $(MINIMUM)
@@ -140,7 +142,7 @@ test-minimum: dist/.built $(TOOLS)/.installed ## test with the lowest versions t
 	$(TOOLS)/bin/python tests/support/minimum.py $(MINIMUM)/asked.txt
 	$(UV) pip install --quiet --compile-bytecode --python $(MINIMUM) -r $(MINIMUM)/asked.txt
 	$(UV) pip install --quiet --no-deps --python $(MINIMUM) dist/neural_slots-*.whl
-	$(MINIMUM)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests/head tests/test_cli.py
+	$(MINIMUM)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(LOWEST_TESTS)
 
 FUZZ_EXAMPLES ?= 500
 

@@ -154,7 +154,7 @@ def _signature(model: SlotModel) -> Any:
     else:
         inputs = Schema([TensorSpec(np.dtype(np.float32), (-1, *shape), INPUT)])
     columns = {"label": "string", "label_id": "long", "answer": "string", "slot": "long", "margin": "double"}
-    params = None
+    params: Any = None  # MLflow takes None, and its types say otherwise
     if model.novelty is not None:
         columns |= {"p_value": "double", "novel": "boolean"}
         params = ParamSchema([ParamSpec("false_alarm_rate", "double", RATE)])

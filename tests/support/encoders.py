@@ -11,7 +11,11 @@ def tiny_encoder(folder, *, seed=0, words=WORDS):
     """The folder of a one-layer encoder with 16 features; skips where the extra is missing."""
     pytest.importorskip("sentence_transformers", reason="pip install 'neural-slots[text]'")
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    try:
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    except ImportError:  # sentence-transformers 3 and 4
+        from sentence_transformers.models import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizer
 
     bare = folder / "bare"

@@ -78,10 +78,11 @@ def add_decision(add: Nodes, features: str, caps: SlotCaps) -> Answered:
     other = add("And", fired, add("Not", add("Equal", labels, add.column(label))))
     matched, ambiguous = (add.cast(add.biggest(add.cast(it, np.int32), 1), np.bool_) for it in (fired, other))
     guess, pooled_label, nearest = _guess(add, features, add.biggest(weight_scores, 1), caps)
-    kinds = [add.constant(kind, np.int8) for kind in (0, 1, 2)]
+    kinds = [add.constant(kind, np.int32) for kind in (0, 1, 2)]  # older onnxruntimes choose between no int8
+    answer = add("Where", ambiguous, kinds[1], add("Where", matched, kinds[2], kinds[0]))
     return Answered(
         label=add("Where", matched, label, guess),
-        answer=add("Where", ambiguous, kinds[1], add("Where", matched, kinds[2], kinds[0])),
+        answer=add.cast(answer, np.int8),
         matched=matched,
         slot=add("Where", matched, slot, nearest),
         pooled_label=pooled_label,
