@@ -25,6 +25,7 @@ SHOWN: Final = 9
 """Images along the spectrum of a unit."""
 
 _KERNELS: Final = 8
+_OF_A_GROUP: Final = 8
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ def unit_page(
                 "tuning": None if view.card.tuning is None else _tuning(view.card.tuning),
                 "kernels": _kernels(network, view.card),
                 "made_of": view.card.implementation,
+                "family": _family(recording, view.card, raw),
+                "split": None if view.card.facets is None else view.card.facets.found,
+                "facets": _facets(recording, view.card, raw),
             }
         )
     return render_page("units.html", units=shown, title=title, data=data, asked=asked, n_images=len(x))
@@ -117,15 +121,54 @@ def _examples(recording: Recording, index: int, raw: npt.NDArray[Any]) -> list[_
     found = []
     rows = spectrum(recording.peaks[:, index], SHOWN).tolist()
     for row in rows:
-        value, place = float(recording.peaks[row, index]), recording.places[row, index]
+        value = float(recording.peaks[row, index])
         part = None
         if recording.grid != (1, 1):
-            channels_first = torch.from_numpy(np.ascontiguousarray(raw[row : row + 1].transpose(0, 3, 1, 2)))
-            crop = recording.field.crop(channels_first, place[None].cpu())[0].permute(1, 2, 0).numpy()
-            part = picture(crop, f"What the unit saw in image {row}", shown_side=56)
+            part = _seen(recording, row, index, raw, f"What the unit saw in image {row}")
         whole = picture(raw[row], f"Image {row}, at which the unit says {value:.2f}", shown_side=84)
         found.append(_Example(f"{value:.2f}", whole, part))
     return found
+
+
+def _seen(recording: Recording, row: int, index: int, raw: npt.NDArray[Any], alt: str) -> Picture:
+    """What a unit saw in an image, or all of it."""
+    if recording.grid == (1, 1):
+        return picture(raw[row], alt, shown_side=56)
+    channels_first = torch.from_numpy(np.ascontiguousarray(raw[row : row + 1].transpose(0, 3, 1, 2)))
+    crop = recording.field.crop(channels_first, recording.places[row, index][None].cpu())
+    return picture(crop[0].permute(1, 2, 0).numpy(), alt, shown_side=56)
+
+
+def _family(recording: Recording, card: UnitCard, raw: npt.NDArray[Any]) -> list[tuple[str, str, Picture]]:
+    """Members with their offsets from this unit, and what excites each most."""
+    if card.family is None or raw.ndim != 4:
+        return []
+    units, offsets = card.family.units, card.family.offsets
+    own = offsets[units.index(card.unit.index)]
+    found = []
+    for unit, offset in sorted(zip(units, offsets, strict=True), key=lambda it: (it[1] - own) % 360):
+        row = int(recording.peaks[:, unit].argmax())
+        turned = f"{(offset - own) % 360:.0f}°"
+        shown = _seen(recording, row, unit, raw, f"What unit {unit} saw in its top image")
+        found.append((f"{card.unit.layer}:{unit}", turned, shown))
+    return found
+
+
+def _facets(recording: Recording, card: UnitCard, raw: npt.NDArray[Any]) -> list[tuple[float, list[Picture]]]:
+    """Share and top examples of each group, where there are several."""
+    split = card.facets
+    if split is None or not split.is_several or raw.ndim != 4:
+        return []
+    return [
+        (
+            split.shares[group],
+            [
+                _seen(recording, int(row), card.unit.index, raw, f"Image {row}, of group {group + 1}")
+                for row in split.top[split.groups == group][:_OF_A_GROUP]
+            ],
+        )
+        for group in (0, 1)
+    ]
 
 
 def _tuning(tuned: Tuning) -> Markup:

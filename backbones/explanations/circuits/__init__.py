@@ -8,6 +8,13 @@ from backbones.explanations.circuits.cards import UnitCard as UnitCard
 from backbones.explanations.circuits.cards import unit_cards as unit_cards
 from backbones.explanations.circuits.examples import dataset_examples as dataset_examples
 from backbones.explanations.circuits.examples import spectrum as spectrum
+from backbones.explanations.circuits.facets import Facets as Facets
+from backbones.explanations.circuits.facets import facets as facets
+from backbones.explanations.circuits.families import Families as Families
+from backbones.explanations.circuits.families import Family as Family
+from backbones.explanations.circuits.families import equivariance_error as equivariance_error
+from backbones.explanations.circuits.families import families as families
+from backbones.explanations.circuits.families import joint_tuning as joint_tuning
 from backbones.explanations.circuits.nulls import Result as Result
 from backbones.explanations.circuits.nulls import against as against
 from backbones.explanations.circuits.nulls import discoveries as discoveries

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from backbones.checks import check_count
 from backbones.explanations.circuits.examples import Encoder, contrast, dataset_examples
+from backbones.explanations.circuits.facets import Facets, facets
+from backbones.explanations.circuits.families import Families, Family, families, joint_tuning
 from backbones.explanations.circuits.nulls import Result
 from backbones.explanations.circuits.stimuli import Stimuli, Tuning, draw_stimuli, present, synthetic_examples, tuning
 from backbones.explanations.circuits.units import Recording, Unit, record
@@ -26,6 +28,7 @@ from backbones.explanations.circuits.weights import (
 NULLS: Final = {
     "dataset examples": "values shuffled among the images",
     "synthetic examples": "answers shuffled among the stimuli",
+    "joint tuning": "random groups of as many units",
     "implementation": "as many edges drawn at random",
     "use": "weights shuffled among the later units",
 }
@@ -65,12 +68,18 @@ class UnitCard:
         To drawn gratings; None for inputs that are no images.
     implementation : Implementation or None
         Which edges make it.
+    family : Family or None
+        Units that are turned copies of it, found on half of the inputs.
+    facets : Facets or None
+        Its top examples in two groups; None for a dead unit.
     """
 
     unit: Unit
     arguments: tuple[Argument, ...]
     tuning: Tuning | None
     implementation: Implementation | None
+    family: Family | None
+    facets: Facets | None
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ class _Layer:
     said: Tensor | None
     later: str | None
     blank: Tensor
+    families: Families | None
+    other_half: Recording | None
 
 
 def unit_cards(
@@ -132,7 +143,7 @@ def unit_cards(
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 6))
     >>> card, = unit_cards(net, "0", [2], torch.rand(64, 1, 8, 8), permutations=19)
     >>> [it.name for it in card.arguments]
-    ['dataset examples', 'synthetic examples', 'implementation', 'use']
+    ['dataset examples', 'synthetic examples', 'joint tuning', 'implementation', 'use']
     """
     check_count("permutations", permutations)
     shared = _look(model, layer, x, seed)
@@ -157,25 +168,37 @@ def _look(model: nn.Module, layer: str, x: Tensor, seed: int) -> _Layer:
         size = deviation.flatten(1).norm(dim=1).quantile(0.9)  # as strong as strong natural patches
         field, grid = recording.field, recording.grid
         said = present(model, layer, size * stimuli.patches.to(x), blank, field=field, grid=grid)
-    return _Layer(model, x, recording, deviation, stimuli, said, later_layer(model, layer, x), blank)
+    found = half = None
+    if recording.grid != (1, 1) and recording.n_units > 2:  # what sees the whole picture has one way up
+        found, half = families(model, layer, x[::2], seed=seed), record(model, layer, x[1::2], seed=seed)
+    later = later_layer(model, layer, x)
+    return _Layer(model, x, recording, deviation, stimuli, said, later, blank, found, half)
 
 
 def _card(shared: _Layer, unit: Unit, encoder: Encoder, permutations: int, seed: int) -> UnitCard:
     """Measure one unit."""
     recording, index = shared.recording, unit.index
     made: list[Implementation] = []
+    values = recording.peaks[:, index]
+    seen = recording.field.crop(shared.x - shared.blank, recording.places[:, index])
+    family = None if shared.families is None else shared.families.of(index)
 
     def examples() -> Result:
-        seen = recording.field.crop(shared.x - shared.blank, recording.places[:, index])
-        values = recording.peaks[:, index]
         return dataset_examples(values, seen, encoder=encoder, permutations=permutations, seed=seed)
 
     def synthetic() -> Result:
         if shared.stimuli is None or shared.said is None:
             raise ValueError("Its inputs are no images, so that nothing can be drawn.")
-        values = recording.sampled[:, index]
+        answers, natural = shared.said[:, index], recording.sampled[:, index]
         return synthetic_examples(
-            shared.stimuli, shared.said[:, index], shared.sampled, values, permutations=permutations, seed=seed
+            shared.stimuli, answers, shared.sampled, natural, permutations=permutations, seed=seed
+        )
+
+    def jointly() -> Result:
+        if family is None or shared.other_half is None:
+            raise ValueError("No other unit of its layer is a turned copy of it.")
+        return joint_tuning(
+            shared.model, shared.other_half, family, shared.x[1::2], permutations=permutations, seed=seed
         )
 
     def implemented() -> Result:
@@ -191,12 +214,16 @@ def _card(shared: _Layer, unit: Unit, encoder: Encoder, permutations: int, seed:
             shared.model, unit, shared.x[:_KNOCKED], shared.later, permutations=permutations, seed=seed
         )
 
-    measures: list[Callable[[], Result]] = [examples, synthetic, implemented, used]
+    measures: list[Callable[[], Result]] = [examples, synthetic, jointly, implemented, used]
     arguments = tuple(_argument(name, measure) for name, measure in zip(NULLS, measures, strict=True))
     tuned = None
     if shared.stimuli is not None and shared.said is not None:
         tuned = tuning(shared.stimuli, shared.said[:, index])
-    return UnitCard(unit, arguments, tuned, made[0] if made else None)
+    try:
+        split = facets(values, seen, encoder=encoder, permutations=permutations, seed=seed)
+    except ValueError:  # a dead unit
+        split = None
+    return UnitCard(unit, arguments, tuned, made[0] if made else None, family, split)
 
 
 _KNOCKED: Final = 256  # inputs of a knock-out: its effects are means
