@@ -37,9 +37,12 @@ if TYPE_CHECKING:
     from slots.novelty import Novelty as Novelty
     from slots.novelty import NoveltyDetector as NoveltyDetector
     from slots.robust import Certificate as Certificate
+    from slots.robust import LinfDistanceConfig as LinfDistanceConfig
+    from slots.robust import LinfDistanceSlots as LinfDistanceSlots
     from slots.robust import RobustConfig as RobustConfig
     from slots.robust import certified_answers as certified_answers
     from slots.robust import certify as certify
+    from slots.robust import fit_linf_distance as fit_linf_distance
     from slots.robust import predict_certified as predict_certified
     from slots.training import AutoConfig as AutoConfig
     from slots.training import FitResult as FitResult
@@ -65,6 +68,8 @@ _HOMES = {
     "IncrementalNeuralHashing": "head",
     "Inquiry": "update",
     "LabelErrors": "label_errors",
+    "LinfDistanceConfig": "robust",
+    "LinfDistanceSlots": "robust",
     "Novelty": "novelty",
     "NoveltyDetector": "novelty",
     "PatchWhitening": "layers",
@@ -88,6 +93,7 @@ _HOMES = {
     "find_label_errors": "label_errors",
     "fit": "training",
     "fit_layers": "layers",
+    "fit_linf_distance": "robust",
     "greedy_set_cover": "cover",
     "learn_graph": "graph",
     "learn_slots": "clustering",

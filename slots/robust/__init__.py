@@ -7,5 +7,8 @@ from slots.robust.certified_answers import certified_answers as certified_answer
 from slots.robust.certified_answers import predict_certified as predict_certified
 from slots.robust.config import Norm as Norm
 from slots.robust.config import RobustConfig as RobustConfig
+from slots.robust.linf_distance.slots import LinfDistanceSlots as LinfDistanceSlots
+from slots.robust.linf_distance.training import LinfDistanceConfig as LinfDistanceConfig
+from slots.robust.linf_distance.training import fit_linf_distance as fit_linf_distance
 from slots.robust.nearest_slot import LabelledSlots as LabelledSlots
 from slots.robust.nearest_slot import nearest_slot_radii as nearest_slot_radii
