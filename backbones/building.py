@@ -6,6 +6,7 @@ import inspect
 from typing import Any, Final, overload
 
 from backbones.base import AbstractBackbone
+from backbones.lipschitz.net import Lipschitz
 from backbones.nets.cnn import Cnn
 from backbones.nets.directional import Directional
 from backbones.nets.disjunction import Disjunction
@@ -26,6 +27,7 @@ BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
     "disjunction": Disjunction,
     "directional": Directional,
     "gumbel": Gumbel,
+    "lipschitz": Lipschitz,
     "pretrained": Pretrained,
 }
 """Every backbone of pictures by its name."""

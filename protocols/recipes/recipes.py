@@ -86,6 +86,9 @@ _PARTS = replace(_IMAGES, backbone_lr=4e-3)
 _PART_STROKES = replace(_STROKES, backbone_lr=4e-3)
 _DIGITS = replace(_PART_STROKES, epochs=40, batch_size=50, augment="shift1")
 
+_SHORT = replace(_STROKES, margin=0.2, augment="shift1", autocast=False, weight_decay=0.0)
+"""For nets of a known constant: inputs as they are, one view, and a margin, which becomes a radius."""
+
 _NETWORK = TrainConfig(epochs=20, slots_per_class=20, scale=40.0, slot_lr=2e-3, views="flip")
 
 _POOLED: dict[str, Any] = {
@@ -157,6 +160,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("gumbel", ""): Recipe({"units": 240}, _PARTS),
     ("gumbel", "digits"): Recipe({"units": 120}, _DIGITS),
     ("gumbel", "mnist"): Recipe({"units": 120}, _PART_STROKES),
+    ("lipschitz", ""): Recipe(train=_SHORT),
+    ("lipschitz", "digits"): Recipe(train=replace(_SHORT, epochs=40, batch_size=50, augment="shift1")),
     ("pretrained", ""): Recipe({"network": "cifar_resnet20"}, _NETWORK, reads_data=True),
     ("pretrained", "cifar10"): Recipe({"network": "cifar_resnet20"}, _NETWORK),
 }

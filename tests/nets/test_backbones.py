@@ -35,6 +35,7 @@ VARIANTS = [
     ("directional", {"activation": "silu", "parts": 24, "units": 20, "kernel": 5, "room": 2}),
     ("gumbel", {"parts": 24, "units": 20}),
     ("gumbel", {"activation": "silu", "parts": 24, "units": 20, "kernel": 5, "top": 2}),
+    ("lipschitz", {"widths": [8, 16], "depth": 1, "hidden": 20}),
     ("pretrained", {"frozen": False}),  # frozen: tests/nets/nets/test_pretrained.py
 ]
 CHECKS = [check for name, check in vars(contract).items() if name.startswith("check_")]
@@ -157,6 +158,7 @@ def test_same_seed_same_weights():
         ("explor", (1, 8, 8), {"residual": -1}, r"`residual` must be an integer of at least 0, got -1\."),
         ("explor", (1, 8, 8), {"pooling": "sum"}, r"`pooling` must be one of mean, max, got 'sum'\."),
         ("positive", (1, 8, 8), {"pooling": "sum"}, r"`pooling` must be one of max, mean, got 'sum'\."),
+        ("lipschitz", (1, 8, 8), {"widths": [9]}, r"`widths` must be a list of 1 to 4 even integers .*, got \[9\]"),
         ("positive", (1, 8, 8), {"activation": "gelu"}, r"`activation` must be one of relu, silu, got 'gelu'\."),
         ("positive", (1, 8, 8), {"first": "l1"}, r"`first` must be one of convolution, l2, .*, got 'l1'\."),
         ("positive", (1, 8, 8), {"inputs": "max"}, r"`inputs` must be one of none, batch, .*, got 'max'\."),
