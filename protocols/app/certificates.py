@@ -15,6 +15,7 @@ from slots.head.prediction import Answer, Prediction
 from slots.model.slot_model import SlotModel
 from slots.robust.certificate import Certificate, certify
 from slots.robust.certified_answers import predict_certified
+from slots.robust.certified_features import keeps_inputs
 from slots.robust.config import Norm
 from slots.robust.nearest_slot import Method
 from slots.shapes import Ids, RawInputs
@@ -88,7 +89,7 @@ def certify_inputs(
     Parameters
     ----------
     model : SlotModel
-        On pixels or feature rows.
+        On pixels or feature rows, or behind the backbone lipschitz.
     x : array of shape (example, ...)
         Inputs.
     labels : int64 array of shape (example,)
@@ -130,7 +131,7 @@ def certify_inputs(
         )
         for size in sizes
     )
-    used = method or ("box" if model.preprocessing.kind == "images" else "pair")
+    used = method or ("box" if model.preprocessing.kind == "images" and keeps_inputs(model) else "pair")
     return Certified(found, shares, float(right.mean()) if known else None, used)
 
 

@@ -173,9 +173,9 @@ def certify(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far each input may be moved, by whoever, before an answer can change: on pixels or feature rows.
+    """Say how far each input may be moved, by whoever, before an answer can change.
 
-    Fit with --robust for radii worth having.
+    On pixels or feature rows, or behind the backbone lipschitz. Fit with --robust for radii worth having.
     """
     from dataclasses import asdict
 

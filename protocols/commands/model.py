@@ -254,7 +254,7 @@ def predict(
         typer.Option(
             metavar="NORM:SIZE",
             help="Matched is only what no change of that size can have made, e.g. l2:0.5 by its length or linf:0.1 by "
-            "its largest entry: on pixels or feature rows.",
+            "its largest entry: on pixels or feature rows, or behind the backbone lipschitz.",
         ),
     ] = None,
     by: Annotated[

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from jaxtyping import Int
 
 from slots.errors import UsageError
 from slots.features.preprocessing import raw_inputs
@@ -15,12 +15,21 @@ from slots.features.source import FeatureSource, first_views
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.prediction import Prediction
 from slots.model.slot_model import SlotModel
+from slots.robust.certified_features import (
+    check_certifiable,
+    keeps_inputs,
+    reach_of,
+    view_orders,
+    virtual_caps,
+    virtual_slots,
+)
 from slots.robust.config import Norm
 from slots.robust.matched_slots import matched_radii
 from slots.robust.nearest_slot import Box, LabelledSlots, Method, nearest_slot_radii
 from slots.shapes import RawInputs
 
 Radii = npt.NDArray[np.float64]
+_BLOCK = 4096  # inputs scaled at once
 
 
 @dataclass(frozen=True)
@@ -97,13 +106,14 @@ def certify(
     Parameters
     ----------
     model : SlotModel
-        Whose features are the inputs themselves: pixels or feature rows, one view, no whitening.
+        Whose features are the inputs themselves: pixels, alone or with the view ``flip``, or feature rows; or those of
+        a backbone that tells its Lipschitz constant (``lipschitz``). No whitening.
     x : array
         uint8 images or float features, as the model was fitted on.
     norm : {"l2", "linf"}, default "l2"
         How changes are measured: by Euclidean length, or by the largest entry.
     box : pair of float, optional
-        Range that changed inputs stay in. Default: (0, 1) for images, none for features.
+        Range that changed inputs stay in. Default: (0, 1) for images, none for features and behind a backbone.
     method : {"pair", "box", "dual"}, optional
         See `nearest_slot_radii`. Default: ``box`` where there is a box, else ``pair``.
 
@@ -140,10 +150,35 @@ def certify(
     check_certifiable(model)
     x = raw_inputs(x)
     model.preprocessing.check(x)
-    if box is None and model.preprocessing.kind == "images":
-        box = (0.0, 1.0)
     rows = first_views(FeatureSource(model.featurizer, x, keep=False)).double().cpu()
-    return certify_rows(model.head, rows, norm=norm, box=box, method=method)
+    if not keeps_inputs(model):
+        return _certify_behind(model, x, rows, norm=norm, box=box, method=method)
+    orders = None
+    if model.preprocessing.kind == "images":
+        box, orders = box or (0.0, 1.0), view_orders(model.views, model.preprocessing.shape)
+    return certify_rows(model.head, rows, norm=norm, box=box, method=method, orders=orders)
+
+
+def _certify_behind(
+    model: SlotModel, x: RawInputs, rows: torch.Tensor, *, norm: Norm, box: Box | None, method: Method | None
+) -> Certificate:
+    """Certify a model with a backbone that tells its Lipschitz constant: by radii around its features."""
+    if box is not None or method == "box":
+        raise UsageError("`box` must be left out behind a backbone, got one: its features have none. Use pair or dual.")
+    found = certify_rows(model.head, rows, method=method)
+    blocks = [model.preprocessing(x[i : i + _BLOCK]) for i in range(0, max(1, len(x)), _BLOCK)]
+    reaches = [reach_of(model, block) for block in blocks]
+    lengths = np.concatenate([it.lengths for it in reaches])
+    reach = replace(reaches[0], lengths=lengths)
+    return replace(
+        found,
+        radii=reach.of_inputs(found.radii, norm),
+        matched_radii=reach.of_inputs(found.matched_radii, norm),
+        vouched_radii=reach.of_inputs(found.vouched_radii, norm),
+        nearest_radii=reach.of_inputs(found.nearest_radii, norm),
+        counterfactuals=None,
+        norm=norm,
+    )
 
 
 @torch.no_grad()
@@ -154,6 +189,7 @@ def certify_rows(
     norm: Norm = "l2",
     box: Box | None = None,
     method: Method | None = None,
+    orders: Int[torch.Tensor, "view feature"] | None = None,
 ) -> Certificate:
     """Certify a head's answers to feature rows; see `certify`.
 
@@ -165,6 +201,8 @@ def certify_rows(
         On the CPU, not normalised.
     norm, box, method
         As `certify` takes them, but for the box, of which none is the default.
+    orders : int64 tensor of shape (view, feature), optional
+        The order of the entries in each view, the row's own first. Default: the row is the only view.
 
     Returns
     -------
@@ -172,9 +210,11 @@ def certify_rows(
     """
     head.require_slots()
     chosen: Method = ("pair" if box is None else "box") if method is None else method
-    prediction = head.predict(rows.to(head.weights.device))
-    caps = head.caps()
-    pooled, slots = _pooled(head), pooled_slots(head)
+    caps, slots, seen = head.caps(), pooled_slots(head), rows[:, None]
+    n_views = 1 if orders is None else len(orders)
+    if orders is not None and n_views > 1:
+        caps, slots, seen = virtual_caps(caps, orders), virtual_slots(slots, orders), rows[:, orders]
+    prediction = head.predict(seen.to(head.weights.device))
     nearest = nearest_slot_radii(rows.numpy(), slots, norm=norm, box=box, method=chosen)
     found = matched_radii(
         rows.to(head.weights.device),
@@ -183,7 +223,7 @@ def certify_rows(
         norm=norm,
         box=None if chosen == "pair" else box,
     )
-    places = pooled.nonzero()[:, 0].cpu().numpy()
+    places = np.tile(_pooled(head).nonzero()[:, 0].cpu().numpy(), n_views)
     stays, apart = found.stays.cpu().numpy(), found.apart.cpu().numpy()
     by_pool = np.where((nearest.labels == prediction.labels) & (caps.recall is None), nearest.radii, 0.0)
     return Certificate(
@@ -208,24 +248,3 @@ def pooled_slots(head: IncrementalNeuralHashing) -> LabelledSlots:
 def _pooled(head: IncrementalNeuralHashing) -> torch.Tensor:
     """Which slots these are: all where none is marked."""
     return head.pooled if bool(head.pooled.any()) else torch.ones_like(head.pooled)
-
-
-def check_certifiable(model: SlotModel) -> None:
-    """Refuse models behind whose features no radius of the input holds.
-
-    Raises
-    ------
-    UsageError
-        If the features are not the inputs themselves.
-    """
-    kept = isinstance(model.backbone, nn.Identity) or getattr(model.backbone, "keeps_inputs", False)
-    if not kept or model.featurizer.whitening is not None or model.preprocessing.kind == "text":
-        raise UsageError(
-            "`model` must have features that are the inputs themselves to be certified, got a backbone or a whitening. "
-            "Fit one with the backbone pixels, or on feature rows: slots fit --robust l2:2.5."
-        )
-    if model.views.n_views > 1 or model.preprocessing.mean:
-        raise UsageError(
-            "`model` must have one view and unshifted pixels to be certified, got views or a standardization: each "
-            "view has a norm of its own. Fit it with views none, as slots fit --robust does."
-        )

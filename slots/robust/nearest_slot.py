@@ -63,11 +63,14 @@ class LabelledSlots:
         Of each.
     beta : float, default infinity
         Inverse temperature of SoftMaxPool; infinity is the maximum.
+    views : int, default 1
+        How often each slot is there: once for each view, of which a pool takes the best.
     """
 
     weights: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
     beta: float = math.inf
+    views: int = 1
 
     @staticmethod
     def of(weights: Tensor, labels: Tensor, beta: float = math.inf) -> LabelledSlots:
@@ -80,7 +83,7 @@ class LabelledSlots:
         """By how much, in cosine, the pool of a class may lie below its largest score: ``log(n) / beta``."""
         if math.isinf(self.beta) or len(self.labels) == 0:
             return 0.0
-        most = int(np.unique(self.labels, return_counts=True)[1].max())
+        most = int(np.unique(self.labels, return_counts=True)[1].max()) // self.views
         return math.log(most) / self.beta if self.beta > 0 else math.inf
 
 

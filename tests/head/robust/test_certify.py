@@ -215,7 +215,7 @@ def test_one_class_and_resuming_are_refused():
 
 def test_views_and_a_standardization_are_refused():
     x, y = strokes(30, 0)
-    for options in ({"views": "flip"}, {"standardize": True}):
+    for options in ({"views": "shift1"}, {"standardize": True}):
         model, _ = slots.fit(x, y, backbone=Pixels(), config=slots.TrainConfig(epochs=1, **options))
         with pytest.raises(UsageError, match="`model` must have one view and unshifted pixels"):
             certify(model, x)
