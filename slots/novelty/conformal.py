@@ -75,11 +75,16 @@ def threshold(calibration: npt.ArrayLike, rate: float) -> float:
     return float(ordered[n - 1 - allowed])
 
 
+def offers(rate: float, n: int) -> bool:
+    """Whether ``n`` calibration examples can hold a false-alarm rate: the smallest is 1 in n + 1."""
+    return rate * (n + 1) * (1 + 1e-12) >= 1
+
+
 def check_rate(rate: float, n: int) -> None:
     """Raise a `UsageError` where ``n`` calibration examples cannot hold a false-alarm rate."""
     if not 0 < rate < 1:
         raise UsageError(f"`false_alarm_rate` must lie in (0, 1), got {rate}. 0.05 allows one false alarm in twenty.")
-    if rate * (n + 1) * (1 + 1e-12) < 1:
+    if not offers(rate, n):
         raise UsageError(
             f"`false_alarm_rate` must be at least {1 / (n + 1):.2g} with {n} calibration examples, got {rate}. "
             "Calibrate on more, or allow more false alarms."

@@ -16,7 +16,7 @@ from slots.errors import DataError, UsageError
 from slots.head.similarities import normalize
 from slots.novelty.assessment import Novelty, assess_distances, assess_scores
 from slots.novelty.class_detector import MEASURES, FamiliarClasses, fit_classes, fit_weights
-from slots.novelty.conformal import check_rate
+from slots.novelty.conformal import check_rate, offers
 from slots.novelty.distances import Distances, NoveltyMetric, distances
 from slots.novelty.k_flats import N_DIRECTIONS, fit_flats
 from slots.novelty.tails import bonferroni_score, fit_tails
@@ -33,6 +33,8 @@ WIDE = (0.3, 0.15, 0.05, 0.5)
 Shares = tuple[float, float, float] | tuple[float, float, float, float]
 _WIDTH = 256
 _NEIGHBOURS = {False: 10, True: 3}  # of narrow features, and of wide ones, where the tenth is far already
+_FOLDS = 5  # of few rows, each fold is judged by what the others taught
+_PLACED = 0.75  # share of few rows that are placed; the others say how far familiar ones lie
 _FEW = 100  # with fewer prototypes the tenth is no neighbour
 
 
@@ -119,7 +121,8 @@ class NoveltyDetector:
         ----------
         x : float array of shape (example, feature)
             At least 10 rows. Seven tenths place the prototypes, one tenth sets the scales, two tenths calibrate; with
-            labels eight tenths do both, in turn.
+            labels eight tenths do both, in turn. Where two tenths are too few for the false-alarm rate (fewer than 91
+            rows for 5 %), all are learned, and each fifth of them is scored by what the other four fifths teach.
         y : array of shape (example,), optional
             Labels of any kind. With them, the score also asks which class an input is of, and finds new classes that
             lie near known ones far better. Default: none are known.
@@ -137,21 +140,38 @@ class NoveltyDetector:
         features = _features(x)
         if len(features) < 10:
             raise DataError(f"`x` must have at least 10 rows, got {len(features)}. Give more familiar examples.")
+        labels = None if y is None or self.shares is not None else _labels(y, len(features))
+        device = x.device if isinstance(x, Tensor) else features.device
         order = np.random.default_rng(self.seed).permutation(len(features))
+        learned, calibrating = np.split(order, [int(0.8 * len(order))])
+        if offers(self.false_alarm_rate, len(calibrating)):
+            self._learn(features, labels, learned, int(0.7 * len(order)), device)
+            return self._calibrated(features[torch.from_numpy(calibrating)])
+        scores = np.concatenate([self._left_out(features, labels, order, i, device) for i in range(_FOLDS)])
+        self._learn(features, labels, order, int(_PLACED * len(order)), device)
+        self.calibration = np.sort(scores)
+        return self
+
+    def _left_out(
+        self, features: Tensor, labels: Ids | None, order: Ids, fold: int, device: torch.device
+    ) -> npt.NDArray[np.float64]:
+        """Scores of every fifth row by what was learned from the others."""
+        left = np.arange(len(order)) % _FOLDS == fold
+        self._learn(features, labels, order[~left], int(_PLACED * (~left).sum()), device)
+        return self.predict(features[torch.from_numpy(order[left])])
+
+    def _learn(self, features: Tensor, labels: Ids | None, rows: Ids, placed: int, device: torch.device) -> None:
+        """Prototypes from the first of some rows in random order, tails from the rest; with labels both from all."""
         self._classes, self.alike = None, np.zeros(0)
-        if y is not None and self.shares is None:
-            split = int(0.8 * len(order))
-            self._learn_classes(features[torch.from_numpy(order[:split])], _labels(y, len(features))[order[:split]])
-            self.calibration = np.sort(self.predict(features[torch.from_numpy(order[split:])]))
-            return self
-        placing, scaling, calibrating = np.split(order, [int(0.7 * len(order)), int(0.8 * len(order))])
-        placed, scaled = features[torch.from_numpy(placing)], features[torch.from_numpy(scaling)]
-        metric = self._place(placed, x.device if isinstance(x, Tensor) else placed.device)
-        reference = distances(scaled[:, None], self.prototypes, metric)
+        if labels is not None:
+            self._learn_classes(features[torch.from_numpy(rows)], labels[rows])
+            return
+        placing, scaling = (features[torch.from_numpy(it)] for it in np.split(rows, [placed]))
+        metric = self._place(placing, device)
+        reference = distances(scaling[:, None], self.prototypes, metric)
         tests = reference.values.shape[1]
         shares = self._shares(features.shape[1])[:tests]  # there may be too little room for flats
         self.metric = fit_tails(metric, reference, tuple(share / sum(shares) for share in shares))
-        return self.calibrate(features[torch.from_numpy(calibrating)])
 
     def _learn_classes(self, features: Tensor, labels: Ids) -> None:
         known = fit_classes(features, labels, n_prototypes=self.n_prototypes, seed=self.seed)
@@ -189,7 +209,11 @@ class NoveltyDetector:
         NoveltyDetector
             This one.
         """
-        self.calibration, self.alike = np.sort(self.predict(x)), np.zeros(0)
+        self.alike = np.zeros(0)
+        return self._calibrated(x)
+
+    def _calibrated(self, x: npt.ArrayLike | Tensor) -> NoveltyDetector:
+        self.calibration = np.sort(self.predict(x))
         return self
 
     @property

@@ -103,8 +103,41 @@ def test_too_few_to_vouch_for_a_rate():
         check_rate(0.01, 19)
     check_rate(0.05, 19)
     small = NoveltyDetector(2, false_alarm_rate=0.01).fit(cloud(50, seed=0))
-    with pytest.raises(UsageError, match="with 10 calibration examples"):
+    with pytest.raises(UsageError, match="with 50 calibration examples"):
         small.assess(cloud(5, seed=1))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_few_rows_are_scored_by_what_the_others_teach(labelled):
+    x, rate = cloud(60, seed=3), 0.05  # a fifth of them, 12, could not hold 5 %
+    y = (x[:, 0] > np.median(x[:, 0])).astype(int) if labelled else None
+    found = NoveltyDetector(4, false_alarm_rate=rate, seed=1).fit(x, y)
+    order, scores = np.random.default_rng(1).permutation(60), []
+    for fold in range(5):
+        left = order[fold::5]
+        kept = np.array([i for i in order if i not in left])
+        other = NoveltyDetector(4, seed=1)
+        other._learn(torch.tensor(x), None if y is None else y, kept, 36, torch.device("cpu"))
+        scores += other.predict(x[left]).tolist()
+    assert found.calibration.tolist() == sorted(scores)
+    assert found.is_novel(50 * x[:5]).all()
+
+
+@pytest.mark.parametrize("n", [20, 45, 90])
+def test_few_rows_hold_the_rate_on_average(n):
+    """Forty detectors: one false alarm in ten at most, but for five deviations of their mean."""
+    rate, repeats = 0.1, 40
+    shares = [
+        NoveltyDetector(4, false_alarm_rate=rate, seed=i).fit(cloud(n, seed=2 * i)).is_novel(cloud(500, seed=2 * i + 1))
+        for i in range(repeats)
+    ]
+    assert np.mean(shares) <= rate + 5 * np.sqrt(rate * (1 - rate) / n / repeats)
+
+
+@pytest.mark.parametrize("n", [90, 91, 95, 400])
+def test_enough_rows_are_split(n):
+    found = NoveltyDetector(4, false_alarm_rate=0.05).fit(cloud(n, seed=0))
+    assert len(found.calibration) == (n if n < 91 else n - int(0.8 * n))
 
 
 # --- scores
