@@ -1,7 +1,7 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test lint docs notebooks gallery bench fuzz fuzz-api kills label-studio interfaces audit sbom hashes test-minimum clean
+.PHONY: help demo test lint dist docs notebooks gallery bench fuzz fuzz-api kills label-studio interfaces audit sbom hashes test-minimum clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -53,6 +53,10 @@ lint: $(VENV)/.installed ## style, types and the direction of imports, on the ch
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+dist: dist/.built ## the wheel and the source archive, in dist/
+	@rm -f dist/neural_slots-*.tar.gz
+	$(BIN)/hatchling build --target sdist --directory dist
 
 # The site's tools read sources: an environment of their own, of 200 MB, without the packages and without torch.
 DOCS := .docs
