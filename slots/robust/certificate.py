@@ -148,6 +148,11 @@ def certify(
     ([0, 0, 1, 1], True)
     """
     check_certifiable(model)
+    if not keeps_inputs(model) and model.device.type != "cpu":
+        raise UsageError(
+            f"`model` must lie on the CPU to be certified behind a backbone, got {model.device}: a GPU rounds products "
+            "more than is taken off. Call model.to('cpu')."
+        )
     x = raw_inputs(x)
     model.preprocessing.check(x)
     rows = first_views(FeatureSource(model.featurizer, x, keep=False)).double().cpu()

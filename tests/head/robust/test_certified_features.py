@@ -1,5 +1,7 @@
 """Certificates behind views of one length and behind a net of a known constant: attacked in the pixels."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,12 @@ def test_a_reach_is_the_bound_it_states():
     assert reach.of_inputs(np.array([1.0]), "l2")[0] == pytest.approx((1 - 6e-5) / (2 + 1e-5))
     assert reach.of_inputs(np.array([1.0]), "linf")[0] == pytest.approx((1 - 6e-5) / (2 + 1e-5) / 4)
     assert reach.of_inputs(np.array([1e-6]), "l2")[0] == 0
+
+
+def test_features_of_a_gpu_are_refused(network):
+    elsewhere = copy.deepcopy(network).to("meta")
+    with pytest.raises(UsageError, match="`model` must lie on the CPU to be certified behind a backbone, got meta"):
+        certify(elsewhere, DIGITS.x_test[:2])
 
 
 def test_a_box_has_no_meaning_behind_a_network(network):
