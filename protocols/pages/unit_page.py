@@ -13,16 +13,20 @@ import torch
 from markupsafe import Markup
 from torch import Tensor, nn
 
-from backbones.explanations.circuits import Recording, Tuning, UnitCard, record, spectrum
+from backbones.explanations.circuits import Recording, Tuning, UnitCard, diagram, record, spectrum
 from protocols.pages.cards import Picture, picture
 from protocols.pages.environment import render_page
-from protocols.pages.pictures import diverging
+from protocols.pages.pictures import diverging, signed_sum
+from protocols.pages.plots.circuit import circuit
 from protocols.pages.plots.strips import strip
 from protocols.pages.plots.svg import Axis, frame, line, ticks
 from protocols.summaries.units import ArgumentRow, Asked
 
 SHOWN: Final = 9
 """Images along the spectrum of a unit."""
+
+CIRCUITS: Final = 8
+"""Units of a page, at most, for circuits to be drawn: each takes as long as all else."""
 
 _KERNELS: Final = 8
 _OF_A_GROUP: Final = 8
@@ -106,6 +110,8 @@ def unit_page(
                 "tuning": None if view.card.tuning is None else _tuning(view.card.tuning),
                 "kernels": _kernels(network, view.card),
                 "made_of": view.card.implementation,
+                "circuit": _circuit(network, view.card, x, asked.seed) if len(views) <= CIRCUITS else None,
+                "picture": _made(view.card),
                 "family": _family(recording, view.card, raw),
                 "split": None if view.card.facets is None else view.card.facets.found,
                 "facets": _facets(recording, view.card, raw),
@@ -137,6 +143,21 @@ def _seen(recording: Recording, row: int, index: int, raw: npt.NDArray[Any], alt
     channels_first = torch.from_numpy(np.ascontiguousarray(raw[row : row + 1].transpose(0, 3, 1, 2)))
     crop = recording.field.crop(channels_first, recording.places[row, index][None].cpu())
     return picture(crop[0].permute(1, 2, 0).numpy(), alt, shown_side=56)
+
+
+def _circuit(network: nn.Module, card: UnitCard, x: Tensor, seed: int) -> Markup | None:
+    """The circuit of a unit with weights of its own, in pixels."""
+    module = network.get_submodule(card.unit.layer)
+    if x.ndim != 4 or not isinstance(module, (nn.Conv2d, nn.Linear)):
+        return None
+    return circuit(diagram(network, card.unit, x, seed=seed))
+
+
+def _made(card: UnitCard) -> Picture | None:
+    """The picture made for a unit."""
+    if card.picture is None:
+        return None
+    return picture(diverging(signed_sum(card.picture.cpu().numpy())), "Picture made for the unit: red more, blue less")
 
 
 def _family(recording: Recording, card: UnitCard, raw: npt.NDArray[Any]) -> list[tuple[str, str, Picture]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,8 +14,18 @@ from backbones.checks import check_count
 from backbones.explanations.circuits.examples import Encoder, contrast, dataset_examples
 from backbones.explanations.circuits.facets import Facets, facets
 from backbones.explanations.circuits.families import Families, Family, families, joint_tuning
+from backbones.explanations.circuits.handwriting import handwritten
+from backbones.explanations.circuits.identification import Identification, identification
 from backbones.explanations.circuits.nulls import Result
-from backbones.explanations.circuits.stimuli import Stimuli, Tuning, draw_stimuli, present, synthetic_examples, tuning
+from backbones.explanations.circuits.stimuli import (
+    Stimuli,
+    Tuning,
+    blank_of,
+    draw_stimuli,
+    present,
+    synthetic_examples,
+    tuning,
+)
 from backbones.explanations.circuits.units import Recording, Unit, record
 from backbones.explanations.circuits.weights import (
     Implementation,
@@ -26,11 +37,13 @@ from backbones.explanations.circuits.weights import (
 )
 
 NULLS: Final = {
+    "visualisation": "pictures shuffled among the units",
     "dataset examples": "values shuffled among the images",
     "synthetic examples": "answers shuffled among the stimuli",
     "joint tuning": "random groups of as many units",
     "implementation": "as many edges drawn at random",
     "use": "weights shuffled among the later units",
+    "written by hand": "six random shapes in place of six written ones",
 }
 """What is shuffled in the null of each argument."""
 
@@ -72,6 +85,8 @@ class UnitCard:
         Units that are turned copies of it, found on half of the inputs.
     facets : Facets or None
         Its top examples in two groups; None for a dead unit.
+    picture : float tensor of shape (channel, height, width) or None
+        Made for it, as a deviation from the blank; None for a dead unit and for inputs that are no images.
     """
 
     unit: Unit
@@ -80,6 +95,7 @@ class UnitCard:
     implementation: Implementation | None
     family: Family | None
     facets: Facets | None
+    picture: Float[Tensor, "channel height width"] | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,8 @@ class _Layer:
     blank: Tensor
     families: Families | None
     other_half: Recording | None
+    pictures: Identification | None
+    no_pictures: str
 
 
 def unit_cards(
@@ -142,8 +160,8 @@ def unit_cards(
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 6))
     >>> card, = unit_cards(net, "0", [2], torch.rand(64, 1, 8, 8), permutations=19)
-    >>> [it.name for it in card.arguments]
-    ['dataset examples', 'synthetic examples', 'joint tuning', 'implementation', 'use']
+    >>> [it.name for it in card.arguments][:4]
+    ['visualisation', 'dataset examples', 'synthetic examples', 'joint tuning']
     """
     check_count("permutations", permutations)
     shared = _look(model, layer, x, seed)
@@ -153,6 +171,13 @@ def unit_cards(
                 f"`unit` must be one of the {shared.recording.n_units} units of {layer!r}, got {index}. "
                 "Units count from 0."
             )
+    drawn = np.random.default_rng(seed).permutation(shared.recording.n_units)[: max(0, _RIVALS - len(indices))]
+    rivals = sorted({*indices, *drawn.tolist()})
+    try:
+        pictures = identification(model, shared.recording, rivals, x, seed=seed)
+        shared = replace(shared, pictures=pictures)
+    except ValueError as error:
+        shared = replace(shared, no_pictures=str(error))
     return [_card(shared, Unit(layer, index), encoder, permutations, seed) for index in indices]
 
 
@@ -160,7 +185,7 @@ def _look(model: nn.Module, layer: str, x: Tensor, seed: int) -> _Layer:
     """Record a layer, and show it the stimuli."""
     recording = record(model, layer, x, seed=seed)
     is_images = bool(recording.field.height)
-    blank = x.mean((0, 2, 3), keepdim=True)[0].expand(x.shape[1:]) if is_images else x.mean(0)
+    blank = blank_of(x) if is_images else x.mean(0)
     stimuli = said = None
     deviation = recording.field.crop(x - blank, recording.at)
     if is_images:
@@ -172,7 +197,7 @@ def _look(model: nn.Module, layer: str, x: Tensor, seed: int) -> _Layer:
     if recording.grid != (1, 1) and recording.n_units > 2:  # what sees the whole picture has one way up
         found, half = families(model, layer, x[::2], seed=seed), record(model, layer, x[1::2], seed=seed)
     later = later_layer(model, layer, x)
-    return _Layer(model, x, recording, deviation, stimuli, said, later, blank, found, half)
+    return _Layer(model, x, recording, deviation, stimuli, said, later, blank, found, half, None, "")
 
 
 def _card(shared: _Layer, unit: Unit, encoder: Encoder, permutations: int, seed: int) -> UnitCard:
@@ -182,6 +207,13 @@ def _card(shared: _Layer, unit: Unit, encoder: Encoder, permutations: int, seed:
     values = recording.peaks[:, index]
     seen = recording.field.crop(shared.x - shared.blank, recording.places[:, index])
     family = None if shared.families is None else shared.families.of(index)
+
+    def visualised() -> Result:
+        if shared.pictures is None:
+            raise ValueError(shared.no_pictures)
+        if index not in shared.pictures.units:
+            raise ValueError("A dead unit has no picture.")
+        return shared.pictures.of(index, permutations=permutations, seed=seed)
 
     def examples() -> Result:
         return dataset_examples(values, seen, encoder=encoder, permutations=permutations, seed=seed)
@@ -214,7 +246,10 @@ def _card(shared: _Layer, unit: Unit, encoder: Encoder, permutations: int, seed:
             shared.model, unit, shared.x[:_KNOCKED], shared.later, permutations=permutations, seed=seed
         )
 
-    measures: list[Callable[[], Result]] = [examples, synthetic, jointly, implemented, used]
+    def replaced() -> Result:
+        return handwritten(shared.model, unit, shared.x, recording.at, permutations=permutations, seed=seed)
+
+    measures: list[Callable[[], Result]] = [visualised, examples, synthetic, jointly, implemented, used, replaced]
     arguments = tuple(_argument(name, measure) for name, measure in zip(NULLS, measures, strict=True))
     tuned = None
     if shared.stimuli is not None and shared.said is not None:
@@ -223,9 +258,13 @@ def _card(shared: _Layer, unit: Unit, encoder: Encoder, permutations: int, seed:
         split = facets(values, seen, encoder=encoder, permutations=permutations, seed=seed)
     except ValueError:  # a dead unit
         split = None
-    return UnitCard(unit, arguments, tuned, made[0] if made else None, family, split)
+    picture = None
+    if shared.pictures is not None and index in shared.pictures.units:
+        picture = shared.pictures.pictures[shared.pictures.units.index(index), 0]
+    return UnitCard(unit, arguments, tuned, made[0] if made else None, family, split, picture)
 
 
+_RIVALS: Final = 64  # units that pictures are told from
 _KNOCKED: Final = 256  # inputs of a knock-out: its effects are means
 
 

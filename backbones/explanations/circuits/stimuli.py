@@ -133,17 +133,34 @@ def present(
     float tensor of shape (stimulus, unit)
     """
     row, column = grid[0] // 2, grid[1] // 2
-    top, left = field.tops[row], field.lefts[column]
-    height, width = blank.shape[1:]
-    pad = max(field.height, field.width)
-    said = []
     with evaluating(model), torch.no_grad():
-        for part in patches.split(BATCH):
-            shown = torch.zeros(len(part), len(blank), height + 2 * pad, width + 2 * pad).to(blank)
-            shown[:, :, top + pad : top + pad + field.height, left + pad : left + pad + field.width] = part
-            shown = shown[:, :, pad : pad + height, pad : pad + width] + blank
-            said.append(outputs(model, layer, shown)[:, :, row, column])
-    return torch.cat(said)
+        shown = (shown_on(part, blank, field=field, grid=grid) for part in patches.split(BATCH))
+        return torch.cat([outputs(model, layer, it)[:, :, row, column] for it in shown])
+
+
+def shown_on(
+    patches: Float[Tensor, "stimulus channel height width"],
+    blank: Float[Tensor, "channel rows columns"],
+    *,
+    field: Field,
+    grid: tuple[int, int],
+) -> Float[Tensor, "stimulus channel rows columns"]:
+    """Blanks with a patch each, where the middle of a grid sees it; what lies beyond the border is cut off.
+
+    Parameters
+    ----------
+    patches, blank, field, grid
+        See `present`.
+    """
+    top, left = field.tops[grid[0] // 2], field.lefts[grid[1] // 2]
+    height, width = blank.shape[1:]
+    around = (left, width - left - field.width, top, height - top - field.height)
+    return nn.functional.pad(patches, around) + blank
+
+
+def blank_of(x: Float[Tensor, "sample channel height width"]) -> Float[Tensor, "channel height width"]:
+    """The input that stands for nothing: the mean colour everywhere."""
+    return x.mean((0, 2, 3), keepdim=True)[0].expand(x.shape[1:])
 
 
 def tuning(stimuli: Stimuli, said: Float[Tensor, " stimulus"]) -> Tuning:

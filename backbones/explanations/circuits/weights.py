@@ -133,7 +133,7 @@ def edges_of(
     if isinstance(module, nn.Linear):
         return Edges(torch.cat(added), bias, np.arange(n), np.full(n, -1))
     taps = module.kernel_size[0] * module.kernel_size[1] if _looks_at_pictures(module) else 1
-    first = _group(module, unit.index) * module.weight.shape[1]
+    first = group_of(module, unit.index) * module.weight.shape[1]
     places = np.arange(n) % taps if taps > 1 else np.full(n, -1)
     return Edges(torch.cat(added), bias, first + np.arange(n) // taps, places)
 
@@ -142,7 +142,8 @@ def _looks_at_pictures(module: nn.Conv2d) -> bool:
     return module.weight.shape[1] <= _PICTURES
 
 
-def _group(module: nn.Conv2d, index: int) -> int:
+def group_of(module: nn.Conv2d, index: int) -> int:
+    """Which group of channels a unit takes."""
     return index // (module.out_channels // module.groups)
 
 
@@ -154,7 +155,7 @@ def _added(
     if isinstance(module, nn.Linear):
         return inputs * weight
     n = module.weight.shape[1]
-    first = _group(module, index) * n
+    first = group_of(module, index) * n
     kernel = weight[:, None]
     if _looks_at_pictures(module):  # one output for each tap
         flat = weight.flatten(1)
@@ -226,18 +227,9 @@ def later_layer(model: nn.Module, layer: str, x: Float[Tensor, "sample ..."]) ->
     str or None
         None where there is none.
     """
-    called: list[str] = []
-    handles = [
-        module.register_forward_hook(lambda *_, name=name: called.append(name))
-        for name, module in model.named_modules()
-        if name == layer or isinstance(module, (nn.Conv2d, nn.Linear))
-    ]
-    try:
-        with evaluating(model), torch.no_grad():
-            n_units = outputs(model, layer, x[:1]).shape[1]
-    finally:
-        for handle in handles:
-            handle.remove()
+    called = called_layers(model, x, layer)
+    with evaluating(model), torch.no_grad():
+        n_units = outputs(model, layer, x[:1]).shape[1]
     for name in called[called.index(layer) + 1 :] if layer in called else []:
         found = find_layer(model, name)
         if isinstance(found, nn.Conv2d) and found.in_channels == n_units and found.groups == 1:
@@ -245,6 +237,31 @@ def later_layer(model: nn.Module, layer: str, x: Float[Tensor, "sample ..."]) ->
         if isinstance(found, nn.Linear) and found.in_features % n_units == 0:
             return name
     return None
+
+
+def called_layers(model: nn.Module, x: Float[Tensor, "sample ..."], *others: str) -> list[str]:
+    """Names of convolutions and linear layers, and of other modules that are named, in the order they are called.
+
+    Parameters
+    ----------
+    model, x
+        See `later_layer`.
+    *others : str
+        Names of further modules.
+    """
+    called: list[str] = []
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: called.append(name))
+        for name, module in model.named_modules()
+        if name in others or isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(x[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called
 
 
 def use_by_later_units(

@@ -67,7 +67,7 @@ def explain_and_save(
     control = shuffled_network(network, asked.seed)
     cards: list[tuple[UnitCard, UnitCard]] = []
     try:
-        for layer, indices in _named(network, units, asked.seed, x):
+        for layer, indices in named_units(network, units, asked.seed, x):
             measured, beside = (
                 unit_cards(it, layer, indices, x, permutations=draws, seed=asked.seed)
                 for it, draws in ((network, asked.permutations), (control, 1))  # of the control no p-value is shown
@@ -108,8 +108,8 @@ def shuffled_network(network: Network, seed: int) -> Network:
     return found
 
 
-def _named(network: Network, units: Sequence[str], seed: int, x: torch.Tensor) -> list[tuple[str, list[int]]]:
-    """Layers in the order they are named, with their units."""
+def named_units(network: Network, units: Sequence[str], seed: int, x: torch.Tensor) -> list[tuple[str, list[int]]]:
+    """Layers in the order they are named, with their units; a layer alone stands for up to 40, drawn at random."""
     from backbones.explanations.circuits import record
 
     layers = dict(network.named_modules())

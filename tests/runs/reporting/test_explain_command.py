@@ -9,7 +9,7 @@ from support.fuzz_folders import of_text
 from support.pages import asked_for, parse
 from typer.testing import CliRunner
 
-from protocols.app.reporting.explaining import MOST
+from protocols.app.reporting.explaining import MOST, named_units
 from protocols.app.reporting.network import Network
 from protocols.commands.app import app
 from protocols.recipes.building import load_model
@@ -58,7 +58,20 @@ def test_the_record_and_the_page_say_the_same(explained):
                 (dot,) = line.all("circle", cls="dot")
                 assert ("weak" in dot.attributes["class"].split()) == (not row["counts"])
                 assert line.all("circle", cls="ring")
-    assert record["units"]["slots:2"][4]["why_not"].startswith("No convolution or linear layer")
+    assert record["units"]["slots:2"][5]["why_not"].startswith("No convolution or linear layer")
+
+
+def test_circuits_end_in_the_picture(explained):
+    _, page = explained
+    deep, slot = (page.by_id(it).all("svg", cls="circuit")[0] for it in ("unit-layers-3-5", "unit-slots-2"))
+    assert len(deep.all("line", cls="edge")) == 4
+    assert len(deep.all("image")) == 4 + 1 + 4  # sources, the unit, kernels
+    assert {it.text.rpartition(":")[0] for it in deep.all("text") if ":" in it.text} == {"layers.0", "layers.3"}
+    assert "slots:2" in slot.text
+    assert len(slot.all("line", cls="edge")) == 4 + 2 * 4
+    assert all(it.attributes["href"].startswith("data:image/png;base64,") for it in slot.all("image"))
+    first = page.by_id("unit-layers-0-3")
+    assert first.all("svg", cls="circuit")[0].all("line", cls="edge") == []  # it looks at the picture
 
 
 def test_the_page_asks_for_nothing(explained):
@@ -78,11 +91,17 @@ def test_examples_go_from_most_to_least(explained):
 
 
 def test_a_layer_alone_stands_for_its_units_drawn_at_random(folder, tmp_path):
-    words = ("--images", 64, "--permutations", 1, "--out", tmp_path / "page.html", "--json")
-    first = list(json.loads(run("explain", folder, "--unit", "layers.7", *words))["units"])
+    words = ("--images", 64, "--permutations", 1, "--out", tmp_path / "page.html")
+    network, x = Network(load_model(folder, device="cpu")), torch.rand(3, 1, 8, 8)
+    ((layer, first),) = named_units(network, ["layers.7"], 0, x)
+    assert layer == "layers.7"
     assert len(first) == len(set(first)) == MOST
-    assert first != [f"layers.7:{it}" for it in range(MOST)]
-    said = run("explain", folder, "--unit", "layers.0:1", *words[:-1])
+    assert first not in (list(range(MOST)), named_units(network, ["layers.7"], 1, x)[0][1])
+    assert named_units(network, ["slots:1", "layers.0:3", "slots:1", "slots:0"], 0, x) == [
+        ("slots", [1, 0]),
+        ("layers.0", [3]),
+    ]
+    said = run("explain", folder, "--unit", "layers.0:1", *words)
     assert "layers.0:1" in said
     assert f"Page: {tmp_path / 'page.html'}" in said
 

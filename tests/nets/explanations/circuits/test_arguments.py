@@ -22,7 +22,15 @@ from backbones.explanations.circuits import (
 from backbones.explanations.circuits.stimuli import ANGLES, tuning
 from backbones.explanations.circuits.weights import later_layer
 
-DEAD = ("dead unit", "dead unit", "No other unit", "to have weights, got ReLU", "at least 5 units, got 4")
+DEAD = (
+    "A dead unit has no picture",
+    "dead unit",
+    "dead unit",
+    "No other unit",
+    "to have weights, got ReLU",
+    "at least 5 units, got 4",
+    "to have weights, got ReLU",
+)
 
 
 def noise(*shape, seed=0):
@@ -157,18 +165,15 @@ def test_a_card_says_what_could_not_be_measured():
     x = noise(64, 1, 8, 8)
     whole, dead = unit_cards(net, "1", [0, 1], x, permutations=19)
     assert [it.name for it in whole.arguments] == list(NULLS)
-    for it, said in zip(
-        dead.arguments,
-        ("dead unit", "dead unit", "No other unit", "to have weights, got ReLU", "at least 5 units, got 4"),
-        strict=True,
-    ):
+    for it, said in zip(dead.arguments, DEAD, strict=True):
         assert it.result is None
         assert said in it.why_not
     (of_class,) = unit_cards(net, "3", [2], x, permutations=19)
-    assert "No convolution or linear layer takes" in of_class.arguments[4].why_not
+    assert "No convolution or linear layer takes" in of_class.arguments[5].why_not
     (rows,) = unit_cards(nn.Sequential(nn.Linear(5, 2)), "0", [1], noise(40, 5), permutations=19)
     assert rows.tuning is None
-    assert "no images" in rows.arguments[1].why_not
+    assert "no picture can be made" in rows.arguments[0].why_not
+    assert "no images" in rows.arguments[2].why_not
     with pytest.raises(ValueError, match="must be one of the 3 units of '0', got 3"):
         unit_cards(net, "0", [3], x)
 

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from backbones.checks import check_choice, check_count
+from backbones.explanations.circuits.likeness.similarity import cka, matching, procrustes, svcca
 from backbones.explanations.circuits.nulls import Result, against
-from backbones.explanations.circuits.similarity import cka, matching, procrustes, svcca
 
 MEASURES: Final[dict[str, Callable[[Tensor, Tensor], float]]] = {
     "cka": cka,

@@ -1,0 +1,1 @@
+"""How alike two networks see the same inputs."""
