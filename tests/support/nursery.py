@@ -79,6 +79,10 @@ class Begun:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, number)
 
+    def terminate(self):
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
     def kill(self):
         """End it at once."""
         self.send_signal(signal.SIGKILL)
@@ -118,7 +122,7 @@ class Nursery:
 _there = []  # the server, once somebody has asked for it
 
 
-def begin(words, *, script=None, cwd=None, env=None, piped=False):
+def begin(words, *, script=None, cwd=None, env=None, piped=False, files=()):
     """Start ``slots`` with these words, or a script.
 
     Parameters
@@ -133,6 +137,8 @@ def begin(words, *, script=None, cwd=None, env=None, piped=False):
         Its whole environment. Default: that of this process.
     piped : bool
         Whether to read both streams in one from ``stdout`` while it runs; else `communicate` gives each.
+    files : sequence of int
+        Open files that it gets too, as 3 and what follows. Then it has to be forked: see `can_fork`.
 
     Returns
     -------
@@ -140,7 +146,8 @@ def begin(words, *, script=None, cwd=None, env=None, piped=False):
     """
     environment = {"OMP_NUM_THREADS": "1", **(os.environ if env is None else env)}
     words = [os.fsdecode(it) if isinstance(it, bytes) else str(it) for it in words]
-    if not _can_be_forked(environment):
+    if not can_fork(environment):
+        assert not files, "only a fork gets files"
         program = [SLOTS] if script is None else [sys.executable, script]
         errors = subprocess.STDOUT if piped else subprocess.PIPE
         return subprocess.Popen(
@@ -160,7 +167,7 @@ def begin(words, *, script=None, cwd=None, env=None, piped=False):
             theirs = [it.fileno() for it in ours]
         folder = os.fspath(cwd) if cwd is not None else os.getcwd()
         asked = words, None if script is None else str(script), folder, environment
-        return Begun(_there[0].fork(asked, [nothing.fileno(), *theirs]), *ours)
+        return Begun(_there[0].fork(asked, [nothing.fileno(), *theirs, *files]), *ours)
 
 
 def run(words, *, script=None, cwd=None, env=None, timeout=None):
@@ -175,9 +182,10 @@ def run(words, *, script=None, cwd=None, env=None, timeout=None):
     return subprocess.CompletedProcess([script or SLOTS, *map(str, words)], process.returncode, out, err)
 
 
-def _can_be_forked(environment):
+def can_fork(environment=None):
     """Whether nothing that may be read at an import differs from what the server is started with."""
-    names = {name for name, _ in environment.items() ^ BASE.items()}
+    names = {name for name, _ in (os.environ if environment is None else environment).items() ^ BASE.items()}
+    names -= {"OMP_NUM_THREADS"} if environment is None else set()
     late = all(name in LATE or name.startswith(("SLOTS_", "PYTEST_", "KMP_")) for name in names)
     return late and hasattr(os, "pidfd_open")
 

@@ -7,6 +7,7 @@ its threads and its exit functions.
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import io
@@ -27,7 +28,7 @@ PRELOADED = (
     "PIL.Image", "faiss", "numpy", "pandas", "scipy.stats", "torch",
     "sklearn.cluster", "sklearn.covariance", "sklearn.datasets", "sklearn.linear_model", "sklearn.metrics",
     "protocols.app.fit", "protocols.commands.app", "protocols.data.loading", "protocols.recipes.building",
-    "protocols.service.running", "slots.model.slot_model", "slots.training",
+    "protocols.service.jobs.child.work", "protocols.service.running", "slots.model.slot_model", "slots.training",
 )  # fmt: skip
 """What commands need, of which nothing starts a thread."""
 _MOST = 1 << 17  # bytes of what is asked for
@@ -51,7 +52,7 @@ def serve(asking):
                 poll.unregister(number)
                 _bury(number, *children.pop(number))
                 continue
-            said, given, _, _ = socket.recv_fds(asking, _MOST, 4)
+            said, given, _, _ = socket.recv_fds(asking, _MOST, 8)
             if not said:
                 os._exit(0)
             child = os.fork()
@@ -80,9 +81,10 @@ def _bury(ending, child, line):
 
 def _settle(words, script, folder, environment, streams):
     """Make a fork what an interpreter of its own would be; returns its script."""
-    for stream, given in enumerate(streams):
+    kept = [fcntl.fcntl(it, fcntl.F_DUPFD, 64) for it in streams]  # none of them is in the way of another
+    for stream, given in enumerate(kept):
         os.dup2(given, stream)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

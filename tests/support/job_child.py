@@ -1,0 +1,7 @@
+"""A job's process of the service, as a script for `support.nursery`: its pipe is file 3."""
+
+from multiprocessing.connection import Connection
+
+from protocols.service.jobs.child.main import main
+
+main(Connection(3))
