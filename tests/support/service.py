@@ -1,6 +1,7 @@
 """A running service in a thread of the test's own process, on a port of its own."""
 
 import asyncio
+import ssl
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,12 +11,16 @@ import httpx
 import numpy as np
 from support.warm_children import WarmChildren, end_idle
 
+from protocols.service import service
+from protocols.service.answering import served_model
 from protocols.service.jobs import runner
 from protocols.service.jobs.children import Children
 from protocols.service.running import listen, serve
 from protocols.service.settings import Settings
 from slots.training import TrainConfig, fit
 
+TLS = ssl.create_default_context()
+"""Of all clients: to read the system's certificates for each takes longer than a request."""
 CENTRES = np.eye(6, dtype=np.float32)[:4] * 3
 
 
@@ -39,12 +44,22 @@ def small_model(folder):
 def running(folder, data, *, warm=True, **changes):
     """A service on a model folder; gives a client of it. ``changes`` are other settings.
 
-    Its jobs are done by the process that did those of the service before, unless it is not to be ``warm``.
+    Its jobs are done by the process that did those of the service before, unless it is not to be ``warm``. It leaves
+    the garbage collector alone: a service has its process to itself, here a pass over all that tests have imported
+    would take a second of each start and of each update.
     """
     if not warm:
         end_idle()
-    with patch.object(runner, "Children", WarmChildren if warm else Children):
+    with (
+        patch.object(runner, "Children", WarmChildren if warm else Children),
+        patch.object(service, "freeze", _leave_alone),
+        patch.object(served_model, "freeze", _leave_alone),
+    ):
         yield from _running(folder, data, changes)
+
+
+def _leave_alone(*, first=False):
+    del first
 
 
 def _running(folder, data, changes):
@@ -75,7 +90,7 @@ def _running(folder, data, changes):
     started.wait(60)
     if failures:
         raise failures[0]
-    with httpx.Client(base_url=address[0], timeout=30) as client:
+    with httpx.Client(base_url=address[0], timeout=30, verify=TLS) as client:
         try:
             yield client
         finally:
