@@ -39,13 +39,6 @@ def pytest_collection():
         gc.enable()
 
 
-def pytest_runtest_teardown(nextitem):
-    """Leave out again what a test has let the collector look at: that of a service's life does."""
-    if nextitem is not None and gc.get_freeze_count() == 0:
-        gc.collect()
-        gc.freeze()
-
-
 def pytest_collection_modifyitems(items):
     """The longest files first."""
     here = Path(__file__).parent

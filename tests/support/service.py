@@ -9,9 +9,10 @@ from unittest.mock import patch
 
 import httpx
 import numpy as np
+from starlette.datastructures import State
 from support.warm_children import WarmChildren, end_idle
 
-from protocols.service import service
+from protocols.service import application, description, service
 from protocols.service.answering import served_model
 from protocols.service.jobs import runner
 from protocols.service.jobs.children import Children
@@ -54,12 +55,34 @@ def running(folder, data, *, warm=True, **changes):
         patch.object(runner, "Children", WarmChildren if warm else Children),
         patch.object(service, "freeze", _leave_alone),
         patch.object(served_model, "freeze", _leave_alone),
+        patch.object(application, "described", _described),
     ):
-        yield from _running(folder, data, changes)
+        apps = len(_begun)
+        try:
+            yield from _running(folder, data, changes)
+        finally:
+            while len(_begun) > apps:
+                _ended.append(_begun.pop())
 
 
 def _leave_alone(*, first=False):
     del first
+
+
+_begun, _ended = [], []
+
+
+def _described(routers):
+    """The routes of a service that has ended, or new ones: the first request that comes to them takes a second."""
+    if not _ended:
+        found = description.described(routers)
+    else:
+        found = _ended.pop()
+        found.state, found.middleware_stack = State(), None
+        found._document, found._text, found._writing = None, b"", asyncio.Lock()
+        found.user_middleware.clear()
+    _begun.append(found)
+    return found
 
 
 def _running(folder, data, changes):

@@ -1,5 +1,6 @@
 """The protocol `lifetime`: days, labels, measures, the other ways through them, and a week of the service on digits."""
 
+import gc
 import json
 import sys
 
@@ -27,6 +28,14 @@ from slots.errors import MissingExtraError, UsageError
 DIGITS = load_data("digits")
 WEEK = Calendar(days=8, new=2)
 PEERS = (VectorIndex, NightlyRegression, lambda seed: ReplayNetwork(10, seed))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collector():
+    """A life lets the garbage collector look at all that was imported: not in the tests that follow."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def silent(_step, _share):
