@@ -105,6 +105,13 @@ class Nursery:
                 [sys.executable, "-P", Path(__file__).with_name("nursery_server.py"), str(number)],
                 pass_fds=[number], env=BASE | THREADLESS, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             )  # fmt: skip
+        self._ready = False
+
+    def is_ready(self):
+        """Whether it has imported everything; does not wait."""
+        if not self._ready and select.select([self._ours], [], [], 0)[0]:
+            self._ready = bool(self._ours.recv(64))
+        return self._ready
 
     def fork(self, asked, streams):
         """A new process with these streams; the line over which its server tells of it."""
@@ -153,9 +160,7 @@ def begin(words, *, script=None, cwd=None, env=None, piped=False, files=()):
         return subprocess.Popen(
             [*program, *words], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
         )
-    if not _there:
-        _there.append(Nursery())
-        atexit.register(_there[0].close)
+    is_ready()
     with contextlib.ExitStack() as closing:
         nothing = closing.enter_context(open(os.devnull, "rb"))
         if piped:
@@ -180,6 +185,14 @@ def run(words, *, script=None, cwd=None, env=None, timeout=None):
         process.communicate()
         raise
     return subprocess.CompletedProcess([script or SLOTS, *map(str, words)], process.returncode, out, err)
+
+
+def is_ready():
+    """Whether `begin` would fork at once; if not, the server is on its way."""
+    if not _there:
+        _there.append(Nursery())
+        atexit.register(_there[0].close)
+    return _there[0].is_ready()
 
 
 def can_fork(environment=None):

@@ -44,6 +44,7 @@ def serve(asking):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for pytest
     gc.collect()
     gc.freeze()  # so that no collection of what is forked looks at, and copies, all that was imported
+    asking.send(b"ready")
     children, poll = {}, select.poll()
     poll.register(asking, select.POLLIN)
     while True:

@@ -26,7 +26,7 @@ class WarmChildren(Children):
         """The process that waits here, one that waits from before, or a new one."""
         if self._waiting is None and _idle and _idle[0][0] == _environment():
             self._waiting = _idle.pop()[1]
-        if (self._waiting is None or not self._waiting.alive) and nursery.can_fork():
+        if (self._waiting is None or not self._waiting.alive) and _can_fork():
             dead, self._waiting = self._waiting, await asyncio.to_thread(_Forked)
             if dead is not None:
                 await asyncio.to_thread(dead.close)
@@ -39,6 +39,11 @@ class WarmChildren(Children):
             _idle.append((_environment(), self._waiting))
             self._waiting = None
         await super().close()
+
+
+def _can_fork():
+    """Whether one can be forked at once: who cancels a job waits for its process."""
+    return nursery.can_fork() and nursery.is_ready()
 
 
 class _Forked(Child):
