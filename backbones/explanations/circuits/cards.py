@@ -114,6 +114,7 @@ class _Layer:
     other_half: Recording | None
     pictures: Identification | None
     no_pictures: str
+    jointly: dict[Family, Result]
 
 
 def unit_cards(
@@ -197,7 +198,7 @@ def _look(model: nn.Module, layer: str, x: Tensor, seed: int) -> _Layer:
     if recording.grid != (1, 1) and recording.n_units > 2:  # what sees the whole picture has one way up
         found, half = families(model, layer, x[::2], seed=seed), record(model, layer, x[1::2], seed=seed)
     later = later_layer(model, layer, x)
-    return _Layer(model, x, recording, deviation, stimuli, said, later, blank, found, half, None, "")
+    return _Layer(model, x, recording, deviation, stimuli, said, later, blank, found, half, None, "", {})
 
 
 def _card(shared: _Layer, unit: Unit, encoder: Encoder, permutations: int, seed: int) -> UnitCard:
@@ -229,9 +230,11 @@ def _card(shared: _Layer, unit: Unit, encoder: Encoder, permutations: int, seed:
     def jointly() -> Result:
         if family is None or shared.other_half is None:
             raise ValueError("No other unit of its layer is a turned copy of it.")
-        return joint_tuning(
-            shared.model, shared.other_half, family, shared.x[1::2], permutations=permutations, seed=seed
-        )
+        if family not in shared.jointly:  # all members share it
+            shared.jointly[family] = joint_tuning(
+                shared.model, shared.other_half, family, shared.x[1::2], permutations=permutations, seed=seed
+            )
+        return shared.jointly[family]
 
     def implemented() -> Result:
         weighted(shared.model, unit.layer)

@@ -29,6 +29,7 @@ GROUPS: Final[dict[str, tuple[float, ...]]] = {
 _QUANTILE: Final = 0.999
 _DRAWS: Final = 5
 _EXAMPLES: Final = 4
+_OTHERS: Final = 16  # further units that random groups are drawn from
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,8 @@ def joint_tuning(
     x : float tensor of shape (sample, channel, height, width)
         Images.
     permutations : int, default 199
-        Random groups of the same size with the same offsets, for the null (count, >= 1).
+        Random groups of the same size with the same offsets, for the null (count, >= 1): of the members and up to 16
+        other units.
     seed : int, default 0
         Of the groups.
 
@@ -247,7 +249,10 @@ def joint_tuning(
     if any(math.isinf(it) for it in family.offsets) or recording.n_units < 3:
         raise ValueError("A family must be one of turns, in a layer of three or more units. Find it by rot4 or rot8.")
     step = 45 if any(it % 90 for it in family.offsets) else 90
-    curves = _turned_answers(model, recording, x, [float(it) for it in range(0, 360, step)])
+    generator = np.random.default_rng(seed)
+    others = [it for it in generator.permutation(recording.n_units).tolist() if it not in family.units]
+    pool = [*family.units, *others[:_OTHERS]]
+    curves = _turned_answers(model, recording, x, pool, [float(it) for it in range(0, 360, step)])
     steps = [round(it / step) for it in family.offsets]
 
     def agreement(units: Sequence[int]) -> float:
@@ -258,25 +263,24 @@ def joint_tuning(
                     found.append(float(np.roll(curves[first, first], b - a) @ curves[first, second]))
         return float(np.mean(found))
 
-    generator = np.random.default_rng(seed)
-    null = [agreement(generator.permutation(recording.n_units)[: len(steps)].tolist()) for _ in range(permutations)]
-    return against(agreement(family.units), null)
+    null = [agreement(generator.permutation(len(pool))[: len(steps)].tolist()) for _ in range(permutations)]
+    return against(agreement(range(len(steps))), null)
 
 
 def _turned_answers(
-    model: nn.Module, recording: Recording, x: Tensor, angles: Sequence[float]
+    model: nn.Module, recording: Recording, x: Tensor, units: Sequence[int], angles: Sequence[float]
 ) -> Float[np.ndarray, "unit other angle"]:
-    """What all units say to each unit's top examples, turned by each angle; of mean 0 and norm 1 over the angles."""
+    """What units say to each one's top examples, turned by each angle; of mean 0 and norm 1 over the angles."""
     blank = x.mean((0, 2, 3), keepdim=True)
     field, grid, shape = recording.field, recording.grid, x.shape[1:]
     mask = disc(field.height, field.width).to(x)
     curves = []
-    for unit in range(recording.n_units):
+    for unit in units:
         top = recording.peaks[:, unit].argsort(descending=True, stable=True)[:_EXAMPLES]
         patches = field.crop(x[top] - blank, recording.places[top, unit]) * mask
         shown = torch.cat([turn(patches, angle) for angle in angles])
         said = present(model, recording.layer, shown, blank[0].expand(shape), field=field, grid=grid)
-        curves.append(said.view(len(angles), len(top), -1).mean(1).T.double().cpu().numpy())
+        curves.append(said[:, list(units)].view(len(angles), len(top), -1).mean(1).T.double().cpu().numpy())
     found = np.stack(curves)
     found = found - found.mean(2, keepdims=True)
     unit_curves: Float[np.ndarray, "unit other angle"] = found / np.maximum(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -153,6 +153,10 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     return named[name]
 
 
+class _HeardError(Exception):
+    """Ends a forward pass at the layer that was asked for."""
+
+
 @contextmanager
 def listening(module: nn.Module, hear: Callable[[tuple[Any, ...], Tensor], Tensor | None]) -> Iterator[None]:
     """Within the block ``hear(inputs, output)`` is called after each call of the module; what it returns replaces it.
@@ -177,9 +181,9 @@ def outputs(model: nn.Module, layer: str, x: Float[Tensor, "sample ..."]) -> Flo
     Parameters
     ----------
     model : nn.Module
-        Called as ``model(x)``, in the mode it is in.
+        Called as ``model(x)``, in the mode it is in, and left where the layer has answered.
     layer : str
-        Name of one of its modules that is called once.
+        Name of one of its modules; its first call counts.
     x : float tensor of shape (sample, ...)
         Inputs.
 
@@ -189,7 +193,12 @@ def outputs(model: nn.Module, layer: str, x: Float[Tensor, "sample ..."]) -> Flo
         If the layer is not called, or does not give (sample, unit) or (sample, unit, row, column).
     """
     heard: list[Tensor] = []
-    with listening(find_layer(model, layer), lambda _, output: heard.append(output)):
+
+    def stop(_: tuple[Any, ...], output: Tensor) -> None:
+        heard.append(output)
+        raise _HeardError  # what comes after the layer need not be computed
+
+    with listening(find_layer(model, layer), stop), suppress(_HeardError):
         model(x)
     shape = tuple(heard[-1].shape) if heard and isinstance(heard[-1], Tensor) else None
     if shape is None or len(shape) not in {2, 4} or shape[0] != len(x):

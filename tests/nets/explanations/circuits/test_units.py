@@ -60,6 +60,19 @@ def test_recording_leaves_the_network_as_it_was():
     assert not any(it._forward_hooks for it in net.modules())
 
 
+class Broken(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("never to be called")
+
+
+def test_what_comes_after_the_layer_is_not_computed():
+    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), Broken()), torch.randn(4, 1, 6, 6)
+    assert torch.equal(record(net, "0", x).peaks, net[0](x).amax((2, 3)))
+    assert not net[0]._forward_hooks
+    with pytest.raises(RuntimeError, match="never to be called"):
+        record(net, "1", x)
+
+
 def test_a_shuffled_network_is_another():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     other = shuffled(net)
