@@ -286,7 +286,12 @@ def test_bad_data_has_its_own_status(capsys, tmp_path):
         ("nan", broken, y, "nan.npz"),
         ("short", x, y[:-1], "short.npz"),
         ("empty", x[:0], y[:0], "at least one example"),
-        ("unlabelled", x, np.full(40, -1), "labelled training part"),
+        (
+            "unlabelled",
+            x,
+            np.full(40, -1),
+            "got training examples without a label in 'unlabelled'. Labels are `y` in an",
+        ),
     ]:
         printed = told(
             capsys, "fit", "--data", archive(tmp_path / f"{name}.npz", data, labels), "--out", tmp_path / "m", status=3

@@ -53,8 +53,8 @@ def load_inputs(
         raise DataError("`inputs` must be left out for a model of feature rows. Pass --data with an .npz archive.")
     channels, height, width = model.preprocessing.shape
     crop = (model.backbone_spec or ("", {}))[1].get("crop")
-    size = None if crop is None else (height, width)
-    return list(words), load_images(list(words), shape=(height, width, channels), image_size=size, crop=crop)
+    shape = (height, width, channels)  # other sizes are resized, as those of a folder are
+    return list(words), load_images(list(words), shape=shape, image_size=(height, width), crop=crop)
 
 
 def with_texts(

@@ -76,7 +76,11 @@ def fit_and_save(
     """
     if len(data.x_train) == 0 or (data.y_train < 0).any():
         missing = "no training part" if len(data.x_train) == 0 else "training examples without a label"
-        raise DataError(f"`data` must have a labelled training part to fit on, got {missing} in {data.name!r}.")
+        raise DataError(
+            f"`data` must have a labelled training part to fit on, got {missing} in {data.name!r}. "
+            "Labels are `y` in an archive, a column `label` in a table, folders of images a class, or NAME_labels.npy "
+            "beside NAME.npy."
+        )
     config = recipe.train
     check_target(out)  # not after hours of training
     _refuse_learned(out)

@@ -109,3 +109,8 @@ def test_a_folder_of_photographs_from_the_fit_to_a_single_one(run, tmp_path):
     assert [it["margin"] for it in single] == [it["margin"] for it in rows[:2]]  # the fourth and ninth were set aside
     squeezed = run("fit", "--data", tmp_path / "photos", "--image-size", 16, "--epochs", 1, "--out", tmp_path / "p")
     assert squeezed["test_accuracy"] == 1.0
+    single = run("predict", tmp_path / "p", *files)["answers"]
+    rows = run("predict", tmp_path / "p", "--data", tmp_path / "photos")["answers"]
+    assert [it["input"] for it in single] == list(map(str, files))
+    told = ("label", "answer", "slot", "margin")
+    assert [[it[key] for key in told] for it in single] == [[it[key] for key in told] for it in rows[:2]]
