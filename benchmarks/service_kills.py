@@ -39,6 +39,8 @@ WHAT = {
     "stops": "immediate stops of PostgreSQL under a service's load; stops at anything lost, half there or done twice",
 }
 
+STARTED = "each service is a fork of a process that has imported everything and looked at the routes"
+
 
 def one_part(kind, n, seed, folder):
     """Counts of so many kills, or stops."""
@@ -92,7 +94,7 @@ def main():
         part += 1
         print(f"{counts[kind]} {kind}, {counts['items acknowledged']} items acknowledged", flush=True)
         made = made_with(__file__, arguments.seed, ("torch", "sqlalchemy", "fastapi", "uvicorn"))
-        this = {**made, kind: counts[kind], "elapsed_s": round(time.monotonic() - started, 1)}
+        this = {**made, kind: counts[kind], "started": STARTED, "elapsed_s": round(time.monotonic() - started, 1)}
         found = result(kind, [*passes, this], before + counts)
         keep(found, arguments.output)
     print(json.dumps(found, indent=1))

@@ -2,12 +2,15 @@
 
 Importing torch and the web framework takes seconds, a kill a moment. So one process imports all of it once, and forks
 the service: a process of its own, in a process group of its own, that runs the very command ``slots serve`` from its
-first line on. The process in which it does its jobs is forked too, by the service before it has any threads, where the
-service itself would start a new interpreter; it waits for jobs as one does that has done a job before.
+first line on, and opens its files and its database itself. The process in which it does its jobs is forked too, by the
+service before it has any threads, where the service itself would start a new interpreter; it waits for jobs as one does
+that has done a job before. The framework works half a second on its routes when the first request comes: that is done
+before the fork, too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import multiprocessing
@@ -18,10 +21,11 @@ import sys
 import traceback
 
 import torch
+from fastapi import FastAPI
 
 import protocols.service.jobs.child.work  # noqa: F401  # what a job's process imports
 from protocols.commands import app, serving  # noqa: F401
-from protocols.service import application, running  # noqa: F401
+from protocols.service import application, description, running  # noqa: F401
 from protocols.service.jobs import children, runner
 
 ADDRESS = re.compile(rb"http://127\.0\.0\.1:\d+")
@@ -69,6 +73,8 @@ class Nursery:
 
 def _nurse(pipe) -> None:
     """Do what is asked, one after the other, without a thread; never returns."""
+    routes = _routes()
+    application.described = lambda _routers: routes
     gc.collect()
     gc.freeze()  # so that the service's own collection does not look at, and copy, all that was imported
     child, reading = 0, -1
@@ -94,6 +100,22 @@ def _nurse(pipe) -> None:
                 pipe.send(None)
             os._exit(0)
         pipe.send({"begin": child, "address": _address(reading) if what == "address" else None}.get(what))
+
+
+def _routes() -> FastAPI:
+    """The routes of a service, each looked at once."""
+    found = description.described(application.ROUTERS)
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(_message: object) -> None:
+        return None
+
+    scope = {"type": "http", "method": "GET", "path": "/nothing", "query_string": b"", "headers": []}
+    asyncio.run(found(scope, receive, send))
+    found.middleware_stack = None  # the service adds to it
+    return found
 
 
 def _address(reading: int) -> str | None:
