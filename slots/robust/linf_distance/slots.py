@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import math
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from slots.features.preprocessing import Preprocessing, raw_inputs
+from slots.errors import ModelError
+from slots.features.preprocessing import Kind, Preprocessing, raw_inputs
 from slots.robust.box_kernels import Space
 from slots.robust.linf_distance.kernels import Centres, Stays, fill_label_radii, fill_nearest
 from slots.robust.nearest_slot import Box, NearestSlotRadii
 from slots.shapes import Ids, RawInputs
+from slots.storage.atomic import write_file
 
 _ROUNDING = 1e-12  # of a distance, over the largest number that enters it; far above float64's
 
@@ -91,6 +96,37 @@ class LinfDistanceSlots:
         fill_label_radii(ordered, slots, space, nearest, found)
         return NearestSlotRadii(self.labels[nearest], found.radii * (1 - 1e-9), found.rivals, None)
 
+    def save(self, path: str | Path) -> Path:
+        """Write the slots as one ``.npz`` file of plain arrays, whole or not at all.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written; what was there before is still whole.
+        """
+        file, shape = io.BytesIO(), self.preprocessing.shape
+        box = np.array(self.box or (), np.float64)
+        np.savez(file, centres=self.centres, labels=self.labels, box=box, shape=np.array(shape, np.int64))
+        write_file(path, file.getvalue())
+        return Path(path)
+
+    @staticmethod
+    def load(path: str | Path) -> LinfDistanceSlots:
+        """Read slots that `save` wrote; nothing in the file is run.
+
+        Raises
+        ------
+        ModelError
+            If the file is missing, damaged or another one.
+        """
+        try:
+            centres, labels, box, shape = _arrays_of(Path(path).read_bytes())
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            said = " ".join(str(error).split())[:200]
+            raise ModelError(f"`path` must be a file that `save` wrote, got {path}: {said}. Save it again.") from error
+        kind: Kind = "images" if len(shape) == 3 else "features"
+        return LinfDistanceSlots(centres, labels, (box[0], box[1]) if box else None, Preprocessing(kind, shape))
+
     def _nearest(self, ordered: npt.NDArray[np.float64], slots: Centres) -> Ids:
         found = np.zeros(len(ordered), np.int64)
         fill_nearest(ordered, slots, self._space, found)
@@ -107,3 +143,16 @@ class LinfDistanceSlots:
     @property
     def _space(self) -> Space:
         return Space(*(self.box or (-math.inf, math.inf)), infinity=True)
+
+
+def _arrays_of(data: bytes) -> tuple[npt.NDArray[np.float32], Ids, tuple[float, ...], tuple[int, ...]]:
+    """Centres, labels, box and shape of a file's content; `ValueError` where they do not fit each other."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as held:
+        centres, labels = held["centres"], held["labels"]
+        box, shape = tuple(map(float, held["box"])), tuple(map(int, held["shape"]))
+    fits = centres.dtype == np.float32 and labels.dtype == np.int64 and len(labels) > 0
+    if not fits or centres.shape != (len(labels), math.prod(shape)) or len(shape) not in {1, 3}:
+        raise ValueError("its arrays do not fit each other")
+    if len(box) not in {0, 2} or not np.isfinite(centres).all() or not np.isfinite(box).all():
+        raise ValueError("its numbers are not finite")
+    return centres, labels, box, shape

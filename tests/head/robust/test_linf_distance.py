@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import slots
 from protocols.data.loading import load_data
-from slots.errors import DataError, UsageError
+from slots.errors import DataError, ModelError, UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.robust import LinfDistanceConfig, LinfDistanceSlots, fit_linf_distance
 
@@ -147,6 +147,38 @@ def test_the_same_seed_gives_the_same_slots_and_rows_need_no_box():
     outside = LinfDistanceSlots(one.centres, one.labels, None, free.preprocessing)
     assert (one.certify(x).radii >= outside.certify(rows).radii * (1 - 1e-6)).all()
     assert slots.LinfDistanceSlots is LinfDistanceSlots
+
+
+@pytest.mark.parametrize("kind", ["images", "rows"])
+def test_a_file_holds_all_of_them(kind, tmp_path):
+    x, y = pictures(40, 0)
+    given = x if kind == "images" else x.reshape(40, -1).astype(np.float32)
+    slots_ = fit_linf_distance(given, y, config=LinfDistanceConfig(slots_per_class=2, epochs=1))
+    again = LinfDistanceSlots.load(slots_.save(tmp_path / "new" / "balls.npz"))
+    assert (again.box, again.preprocessing) == (slots_.box, slots_.preprocessing)
+    assert np.array_equal(again.certify(given).radii, slots_.certify(given).radii)
+    assert np.array_equal(again.predict(given), slots_.predict(given))
+
+
+@pytest.mark.parametrize("what", ["missing", "text", "cut", "other", "objects", "labels"])
+def test_other_files_are_one_line(what, tmp_path):
+    x, slots_ = case(0, box=BOX)
+    path = slots_.save(tmp_path / "balls.npz")
+    held = dict(np.load(path))
+    if what == "missing":
+        path.unlink()
+    elif what == "text":
+        path.write_text("no archive")
+    elif what == "cut":
+        path.write_bytes(path.read_bytes()[:300])
+    elif what == "other":
+        np.savez(path, x=x)
+    elif what == "objects":
+        np.savez(path, **{**held, "labels": np.array([{}], object)})
+    else:
+        np.savez(path, **{**held, "labels": held["labels"][:-1]})
+    with pytest.raises(ModelError, match="`path` must be a file that `save` wrote, got"):
+        LinfDistanceSlots.load(path)
 
 
 @pytest.mark.parametrize(
