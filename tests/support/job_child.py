@@ -4,4 +4,5 @@ from multiprocessing.connection import Connection
 
 from protocols.service.jobs.child.main import main
 
-main(Connection(3))
+if __name__ == "__main__":
+    main(Connection(3))
