@@ -88,7 +88,7 @@ def test_words_of_a_variable_are_parted_as_by_a_shell(folder, capsys, monkeypatc
     [
         (
             "[predict]\nouts = 1\n",
-            "Error: `outs` in [predict] of s.toml must be an option of slots predict. Those are: data",
+            "Error: `outs` in [predict] of s.toml must be an option of slots predict. Those are: by, certified, data",
         ),
         ("[predict]\nconfig = 'x'\n", "Error: `config` in [predict] of s.toml must be an option"),
         ("[predict.out]\n", "Error: `out` in [predict] of s.toml must be a value or a list, got a table."),
