@@ -40,7 +40,7 @@ def looks(tmp_path):
 
 
 def test_a_fork_is_as_a_start_would_be(looks, tmp_path):
-    env = {**os.environ, "SLOTS_TEST": "here", "TMPDIR": str(tmp_path)}
+    env = {**nursery.BASE, "SLOTS_TEST": "here", "TMPDIR": str(tmp_path)}
     done = [nursery.run(["7", b"caf\xe9"], script=looks, cwd=tmp_path, env=env) for _ in range(2)]
     first, second = (json.loads(it.stdout.splitlines()[0]) for it in done)
     assert [(it.returncode, it.stderr) for it in done] == [(7, "said\n")] * 2
@@ -72,7 +72,7 @@ def test_signals_reach_it_and_it_can_be_waited_for(tmp_path):
     script = tmp_path / "waits.py"
     script.write_text("import time\nprint('up', flush=True)\ntime.sleep(600)\n")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        process = nursery.begin([], script=script, piped=True)
+        process = nursery.begin([], script=script, piped=True, env=nursery.BASE)
         assert process.stdout.readline() == "up\n"
         assert process.poll() is None
         with pytest.raises(subprocess.TimeoutExpired):
@@ -81,6 +81,11 @@ def test_signals_reach_it_and_it_can_be_waited_for(tmp_path):
         assert process.wait(60) == process.poll() == -number
         process.kill()  # of what has ended: nothing
         process.stdout.close()
+
+
+def test_what_an_import_sets_itself_does_not_keep_from_forking():
+    assert nursery.can_fork({**nursery.BASE, "TORCHINDUCTOR_CACHE_DIR": "there", "KMP_INIT_AT_FORK": "FALSE"})
+    assert not nursery.can_fork({**nursery.BASE, "PYTHONWARNINGS": "error"})
 
 
 def test_where_an_import_may_read_the_environment_the_command_itself_is_started(tmp_path):

@@ -23,8 +23,11 @@ from pathlib import Path
 
 SLOTS = str(Path(sys.executable).with_name("slots"))
 LATE = {"COLUMNS", "HOME", "NO_COLOR", "OLDPWD", "PATH", "PWD", "TMPDIR", "XDG_CACHE_HOME"}
-"""Variables that are read when they are needed, as are those of slots and of pytest, and those that scikit-learn sets
-(``KMP_``) once it is imported; others may be read at an import."""
+"""Variables that are read when they are needed; others may be read at an import."""
+
+_LATE_TOO = ("SLOTS_", "PYTEST_", "KMP_", "TORCHINDUCTOR_")
+"""So are those of slots and of pytest, and what scikit-learn and torch set themselves once they are imported."""
+
 BASE = {**os.environ, "OMP_NUM_THREADS": "1"}
 THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """What keeps Arrow, which comes with pandas, from starting a thread."""
@@ -199,7 +202,7 @@ def can_fork(environment=None):
     """Whether nothing that may be read at an import differs from what the server is started with."""
     names = {name for name, _ in (os.environ if environment is None else environment).items() ^ BASE.items()}
     names -= {"OMP_NUM_THREADS"} if environment is None else set()
-    late = all(name in LATE or name.startswith(("SLOTS_", "PYTEST_", "KMP_")) for name in names)
+    late = all(name in LATE or name.startswith(_LATE_TOO) for name in names)
     return late and hasattr(os, "pidfd_open")
 
 
