@@ -27,8 +27,20 @@ _BLOCK = 2**23  # elements of a block of coordinates
 def unit_rows(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Rows of length one; a zero row stays zero."""
     rows = np.ascontiguousarray(rows)
+    rows = rows / scale_of(np.abs(rows).max(1, initial=0.0, keepdims=True))  # squares of 1e200 are no numbers
     length = np.sqrt((rows**2).sum(1, keepdims=True))
     return np.asarray(rows / np.where(length > 0, length, 1.0))
+
+
+def scale_of(largest: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The power of two next to each number, >= 0, by which others can be divided without rounding; 1 for 0.
+
+    Examples
+    --------
+    >>> scale_of(np.array([0.0, 0.75, 3e200])).tolist() == [1.0, 1.0, 2.0**666]
+    True
+    """
+    return np.asarray(np.ldexp(1.0, np.clip(np.frexp(largest)[1], -1000, 1000)))
 
 
 def quantize(rows: Rows) -> tuple[Codes, npt.NDArray[np.float32]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slots.continual.pca_slots import unit_rows
+from slots.continual.pca_slots import scale_of, unit_rows
 from slots.shapes import Ids
 
 FIRST: int = 256
@@ -25,7 +25,7 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Space:
-    """The map ``[(x - mean) / divisor, constant]`` from rows to what is compared by direction.
+    """The map ``[(x / scale - mean) / divisor, constant]`` from rows to what is compared by direction.
 
     Parameters
     ----------
@@ -35,6 +35,8 @@ class Space:
         Spread of each column, all > 0; None divides by nothing.
     constant : float
         Of a further column, >= 0; 0 adds none.
+    scale : float
+        A power of two near the largest number of the first rows, so that squares of huge or tiny ones are numbers.
 
     Notes
     -----
@@ -48,6 +50,7 @@ class Space:
     mean: Numbers | None = None
     divisor: Numbers | None = None
     constant: float = 0.0
+    scale: float = 1.0
 
     @classmethod
     def of(cls, rows: Numbers, ids: Ids) -> Space:
@@ -64,12 +67,14 @@ class Space:
         --------
         >>> rows = np.random.default_rng(0).normal(size=(256, 3)) * [1, 1, 1000] + [5, 0, 0]
         >>> space = Space.of(rows, np.arange(256) % 2)
-        >>> space.mean.round().astype(int).tolist()[:2], bool(space.divisor[2] > 500), space.constant > 4
-        ([5, 0], True, True)
+        >>> (space.mean * space.scale).round().astype(int).tolist()[:2], bool(space.divisor[2] * space.scale > 500)
+        ([5, 0], True)
         >>> Space.of(np.eye(100), np.arange(100))           # many features alike: directions, as they are
-        Space(mean=None, divisor=None, constant=0.0)
+        Space(mean=None, divisor=None, constant=0.0, scale=1.0)
         """
         few = rows.shape[1] < FEW
+        scale = float(scale_of(np.abs(rows).max()))
+        rows = rows / scale
         inner = _within_classes(rows, ids)
         spread = np.sqrt((inner**2).mean(0))
         varying = spread[spread > 0]
@@ -82,7 +87,7 @@ class Space:
             divisor = np.where(spread > 0, np.maximum(spread, _FLOOR * middle), middle)
             inner = inner / divisor
         length = float(np.sqrt((inner**2).sum(1).mean())) if few else 0.0
-        return cls(rows.mean(0), divisor, (_LIFT * length or 1.0) if few else 0.0)
+        return cls(rows.mean(0), divisor, (_LIFT * length or 1.0) if few else 0.0, scale)
 
     @staticmethod
     def width(n_features: int) -> int:
@@ -96,6 +101,8 @@ class Space:
 
     def units(self, rows: Numbers) -> Numbers:
         """Rows of length one, of shape (example, `width`)."""
+        if self.scale != 1:
+            rows = rows / self.scale
         if self.mean is not None:
             rows = rows - self.mean
         if self.divisor is not None:

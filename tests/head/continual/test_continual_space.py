@@ -16,6 +16,8 @@ from slots.continual.space import FEW, FIRST, Space
 def literal(rows: np.ndarray, first: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """The map, one row and one column at a time."""
     n_features = first.shape[1]
+    scale = 2.0 ** np.frexp(np.max(np.abs(first)))[1]
+    rows, first = rows / scale, first / scale
     apart = len(set(ids.tolist())) == len(ids)
     centre = {i: first[ids == i].mean(0) for i in ids} if not apart else dict.fromkeys(ids.tolist(), first.mean(0))
     inner = np.array([row - centre[i] for row, i in zip(first, ids.tolist(), strict=True)])
@@ -108,6 +110,15 @@ def test_a_sealed_answer_stands_whatever_follows(n_features):
     after = learner.decide(x)
     assert after.matched[before.matched].all()
     np.testing.assert_array_equal(after.labels[before.matched], before.labels[before.matched])
+
+
+@pytest.mark.parametrize("scale", [2.0**-900, 2.0**-40, 2.0**40, 2.0**900])
+@pytest.mark.parametrize("n_features", [4, 80])
+def test_the_scale_of_all_rows_changes_nothing(scale, n_features):
+    x, y = datasets.load_iris(return_X_y=True)
+    x = np.tile(x, (1, 20))[:, :n_features]
+    wanted, found = (ContinualSlots(random_state=0).fit(x * it, y).evidence(x * it) for it in (1.0, scale))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_few_rows_are_answered_and_kept_by_settling():
