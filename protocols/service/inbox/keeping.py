@@ -121,6 +121,10 @@ class Inbox:
         wanted = [it for it in delivery.arrivals if it.keep]
         if wanted:
             await self._check_room(delivery.model, wanted)
+        return await asyncio.shield(self._commit(delivery, wanted))  # counted even if whoever asked has gone
+
+    async def _commit(self, delivery: Delivery, wanted: list[Arrival]) -> Receipt:
+        """Keep contents, then commit, then count."""
         large = {it.digest: it.content for it in wanted if not it.inline}
         with self.blobs.holding(large) if large else contextlib.nullcontext():
             if large:
@@ -171,24 +175,22 @@ class Inbox:
         return self._free
 
     async def sweep(self) -> Swept:
-        """Remove old samples of matched items, blobs that no item names, and answers to old requests; count anew."""
+        """Remove old samples of matched items, blobs that no item names, and answers to old requests."""
         oldest = time.time() - self.keeping.sample_days * 86_400
-        items = await self.database.write(lambda connection: _expired(connection, oldest))
+        expired = await self.database.write(lambda connection: _expired(connection, oldest))
+        # What is kept is not counted anew: what is committed while a count is read would be counted never or twice.
+        self.kept.items -= expired.items
+        self.kept.size -= expired.size
         before = time.time() - _REMEMBERED_SECONDS
         requests = await self.database.write(lambda connection: idempotency.forget(connection, before))
         blobs = await asyncio.to_thread(self.blobs.sweep, self._named)
-        await self.recount()
-        return Swept(items, blobs, requests)
+        return Swept(expired.items, blobs, requests)
 
     async def removed(self, gone: Item) -> None:
         """An item was deleted: its content goes too, if no other item has the same."""
         self.kept.items -= 1
         self.kept.size -= gone.size
         await asyncio.to_thread(self.blobs.release, gone.digest, self._named)
-
-    async def recount(self) -> None:
-        """Count what is kept, after something was deleted."""
-        self.kept = await self.database.read(_kept)
 
     async def _check_room(self, model: str, wanted: list[Arrival]) -> None:
         """Refuse what would go beyond the bounds; what is there already needs no room."""
@@ -213,8 +215,8 @@ class Inbox:
             await asyncio.sleep(_SWEEP_SECONDS)
 
 
-def old_samples_removed(connection: Connection, before: float) -> int:
-    """Delete matched items that nobody labelled, asked about or learned from; tells how many.
+def old_samples_removed(connection: Connection, before: float) -> Kept:
+    """Delete matched items that nobody labelled, asked about or learned from; tells how many they were.
 
     Parameters
     ----------
@@ -226,15 +228,16 @@ def old_samples_removed(connection: Connection, before: float) -> int:
     said = select(label.c.item).where(label.c.item == item.c.number).exists()
     asked = select(member.c.item).where(member.c.item == item.c.number).exists()
     old = (item.c.answer == "matched") & (item.c.state == "open") & (item.c.received < before)
-    return connection.execute(delete(item).where(old, ~said, ~asked)).rowcount
+    sizes = connection.execute(delete(item).where(old, ~said, ~asked).returning(item.c.size)).scalars().all()
+    return Kept(len(sizes), sum(sizes))
 
 
-def _expired(connection: Connection, before: float) -> int:
+def _expired(connection: Connection, before: float) -> Kept:
     """Remove old samples, and write down that the service did, if there were any."""
-    n = old_samples_removed(connection, before)
-    if n:
-        record(connection, SERVICE, "item.expire", detail={"items": n})
-    return n
+    gone = old_samples_removed(connection, before)
+    if gone.items:
+        record(connection, SERVICE, "item.expire", detail={"items": gone.items})
+    return gone
 
 
 def named(connection: Connection, digests: Iterable[str]) -> set[str]:
