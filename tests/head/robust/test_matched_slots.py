@@ -128,7 +128,7 @@ def test_a_later_generation_changes_no_certificate_of_a_match(seed):
 
 @given(st.integers(0, 10**6), st.sampled_from([None, BOX]))
 @settings(max_examples=25)
-def test_one_cap_is_kept_entry_by_entry_as_far_as_its_corners_allow(seed, box):
+def test_one_cap_is_kept_entry_by_entry_as_far_as_its_corners(seed, box):
     """``<z, w> - t |z|`` is concave, so the worst point of a cube is a corner: all sixteen are looked at."""
     generator = torch.Generator().manual_seed(seed)
     row = torch.rand(1, 4, generator=generator, dtype=torch.float64)
@@ -145,5 +145,4 @@ def test_one_cap_is_kept_entry_by_entry_as_far_as_its_corners_allow(seed, box):
     for _ in range(30):
         middle = (low + high) / 2
         low, high = (middle, high) if kept(middle) else (low, middle)
-    assert found <= low + 1e-9
-    assert found >= 0.8 * low - 1e-6
+    assert low - 1e-6 <= found <= low + 1e-9
