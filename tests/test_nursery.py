@@ -83,6 +83,11 @@ def test_signals_reach_it_and_it_can_be_waited_for(tmp_path):
         process.stdout.close()
 
 
+def test_what_an_import_sets_itself_does_not_keep_from_forking():
+    assert nursery.can_fork({**nursery.BASE, "TORCHINDUCTOR_CACHE_DIR": "there", "KMP_INIT_AT_FORK": "FALSE"})
+    assert not nursery.can_fork({**nursery.BASE, "PYTHONWARNINGS": "error"})
+
+
 def test_where_an_import_may_read_the_environment_the_command_itself_is_started(tmp_path):
     process = nursery.begin(["--version"], env={**os.environ, "PYTHONWARNINGS": "error"})
     assert isinstance(process, subprocess.Popen)
