@@ -19,7 +19,7 @@ def compiled(function: _F) -> _F:
 
 def reordered(function: _F) -> _F:
     """Compile likewise, with sums of floats in whatever order is quickest."""
-    return _compiled(function, fastmath=_REORDER)
+    return _compiled(function, fastmath=_REORDER, error_model="numpy")  # a check before each division forbids vectors
 
 
 def _compiled(function: _F, **options: Any) -> _F:

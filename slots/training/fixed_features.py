@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slots.clustering.kmeans import directions
+from slots.clustering.quick_kmeans import MOST_WORK, quick_directions
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
 from slots.progress import Log, Progress, silent, unlogged
@@ -71,7 +72,10 @@ def first_slots(unit: Float[Tensor, "example feature"], labels: Labels, *, per_c
         if per_class == 1:
             found = normalize(rows.double().sum(0, keepdim=True)).to(unit)
         else:
-            centres = directions(rows.cpu().numpy(), min(per_class, len(rows)), seed=seed)
+            few = rows.numel() * per_class <= MOST_WORK
+            centres = (quick_directions if few else directions)(
+                rows.cpu().numpy(), min(per_class, len(rows)), seed=seed
+            )
             found = normalize(torch.from_numpy(centres).to(unit))
         weights[: len(found), c] = found
         there[: len(found), c] = True
@@ -152,18 +156,22 @@ def train_fixed(
     batch = max(1, min(config.batch_size, len(unit)))
     per_epoch = max(1, len(unit) // batch)
     slots = begin(unit, wanted, weights=start.weights.flatten(0, 1), there=start.there, config=config, batch=batch)
-    ends = np.cumsum([0, *map(len, np.array_split(np.arange(len(unit)), per_epoch))])
-    n_steps = config.epochs * per_epoch
-    for first in range(0, epochs * per_epoch, per_epoch):
-        order = np.random.default_rng([config.seed, first // per_epoch]).permutation(len(unit))
-        rates = [config.slot_lr * 0.5 * (1 + math.cos(math.pi * (first + i) / n_steps)) for i in range(per_epoch)]
-        batches = torch.from_numpy(order).to(unit.device), ends
-        total, taken, stopped = _take(slots, batches, rates, first=first, stop=stop)
-        if taken == per_epoch:
-            losses.append(float(total) / max(1, len(unit)))
+    sizes = [len(it) for it in np.array_split(np.arange(len(unit)), per_epoch)]
+    n_steps, n_slots = config.epochs * per_epoch, int(start.there.sum())
+    at_once = 1 if progress or stop or log is not unlogged else epochs  # one call for all, where nobody looks on
+    for epoch in range(0, epochs, max(1, at_once)):
+        several = range(epoch, epoch + at_once)
+        orders = [np.random.default_rng([config.seed, it]).permutation(len(unit)) for it in several]
+        batches = torch.from_numpy(np.concatenate(orders)).to(unit.device), np.cumsum([0, *sizes * at_once])
+        first = epoch * per_epoch
+        steps = np.arange(first, first + at_once * per_epoch)
+        rates = config.slot_lr * 0.5 * (1 + np.cos(math.pi * steps / n_steps))
+        totals, stopped = _take(slots, batches, rates.tolist(), first=first, stop=stop)
+        for it in totals[: len(totals) // per_epoch * per_epoch].reshape(-1, per_epoch).sum(1).tolist():
+            losses.append(it / max(1, len(unit)))
             tell(f"epoch {len(losses)}/{config.epochs}  loss {losses[-1]:.4f}", 1.0)
             log("train/loss", losses[-1], len(losses))
-            log("slots", int(start.there.sum()), len(losses))
+            log("slots", n_slots, len(losses))
         if stopped:
             break
     keep = start.there.T.reshape(-1)
@@ -177,14 +185,14 @@ def train_fixed(
 
 def _take(
     slots: Steps, batches: tuple[Tensor, Ids], rates: Sequence[float], *, first: int, stop: Callable[[], bool] | None
-) -> tuple[Tensor | float, int, bool]:
-    """An epoch's steps, or those until somebody asks for an end: their summed losses, how many, and whether one did."""
+) -> tuple[Tensor, bool]:
+    """Some steps, or those until somebody asks for an end: the summed losses of each, and whether somebody did."""
     rows, ends = batches
     if stop is None:
-        return slots.take_all(rows, ends, step=first, rates=rates), len(rates), False
-    total: Tensor | float = 0.0
+        return slots.take_all(rows, ends, step=first, rates=rates), False
+    totals = list[Tensor]()
     for i, rate in enumerate(rates):
-        total += slots.take(rows[ends[i] : ends[i + 1]], step=first + i, rate=rate)
+        totals.append(slots.take(rows[ends[i] : ends[i + 1]], step=first + i, rate=rate))
         if stop():
-            return total, i + 1, True
-    return total, len(rates), False
+            return torch.stack(totals), True
+    return torch.stack(totals), False

@@ -16,10 +16,10 @@ from torch.nn import functional
 from slots.head.similarities import normalize
 from slots.shapes import Labels
 from slots.training.config import TrainConfig
-from slots.training.steps.kernels import Examples, Grid, Indices, Loss, Pace, take_step, take_steps
+from slots.training.steps.kernels import Examples, Grid, Indices, Loss, take_steps
 
 _DECAY1, _DECAY2, _TINY = 0.9, 0.999, 1e-8  # as torch has them
-_SMALL_WORK = 1_000_000  # multiplications of a step; up to here the calls of torch take longer than the work
+_SMALL_WORK = 40_000_000  # multiplications of a step; up to here the calls of torch take longer than the work
 
 
 class Steps(Protocol):
@@ -27,11 +27,11 @@ class Steps(Protocol):
 
     weights: Tensor
 
-    def take(self, rows: Tensor, *, step: int, rate: float) -> Tensor | float:
+    def take(self, rows: Tensor, *, step: int, rate: float) -> Tensor:
         """Learn from some examples; gives the sum of their cross-entropies."""
 
-    def take_all(self, rows: Tensor, ends: Indices, *, step: int, rates: Sequence[float]) -> Tensor | float:
-        """Learn from batches in turn, the first at this step; gives the sum of all cross-entropies.
+    def take_all(self, rows: Tensor, ends: Indices, *, step: int, rates: Sequence[float]) -> Tensor:
+        """Learn from batches in turn, the first at this step; gives the summed cross-entropies of each, (batch,).
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class TensorSteps:
         self.unit, self.wanted, self.weights, self.there, self.config = unit, wanted, weights, there, config
         self.first, self.second = torch.zeros_like(weights), torch.zeros_like(weights)
 
-    def take(self, rows: Tensor, *, step: int, rate: float) -> Tensor | float:
+    def take(self, rows: Tensor, *, step: int, rate: float) -> Tensor:
         """Learn from some examples; gives the sum of their cross-entropies."""
         x = self.unit[rows]
         slope, loss = loss_slope(x @ self.weights.T, self.wanted[rows], self.there, self.config)
@@ -95,12 +95,10 @@ class TensorSteps:
         self.weights = normalize(self.weights)
         return loss * len(rows)
 
-    def take_all(self, rows: Tensor, ends: Indices, *, step: int, rates: Sequence[float]) -> Tensor | float:
-        """Learn from batches in turn, the first at this step; gives the sum of all cross-entropies."""
-        total: Tensor | float = 0.0
-        for i, rate in enumerate(rates):
-            total += self.take(rows[ends[i] : ends[i + 1]], step=step + i, rate=rate)
-        return total
+    def take_all(self, rows: Tensor, ends: Indices, *, step: int, rates: Sequence[float]) -> Tensor:
+        """Learn from batches in turn, the first at this step; gives the summed cross-entropies of each, (batch,)."""
+        parts = [rows[ends[i] : ends[i + 1]] for i in range(len(rates))]
+        return torch.stack([self.take(it, step=step + i, rate=rates[i]) for i, it in enumerate(parts)])
 
 
 class LoopSteps:
@@ -114,28 +112,27 @@ class LoopSteps:
         self._grid = Grid(slots, there.contiguous().numpy(), *self.means)
         self._loss = Loss(*map(np.float32, (config.scale, config.beta, config.margin, config.label_smoothing)))
 
-    def take(self, rows: Tensor, *, step: int, rate: float) -> float:
+    def take(self, rows: Tensor, *, step: int, rate: float) -> Tensor:
         """Learn from some examples; gives the sum of their cross-entropies."""
-        return float(take_step(self._examples, rows.numpy(), self._grid, self._loss, Pace(*_paces(step, [rate])[0])))
+        ends = np.array([0, len(rows)])
+        return self.take_all(rows, ends, step=step, rates=[rate])[0]
 
-    def take_all(self, rows: Tensor, ends: Indices, *, step: int, rates: Sequence[float]) -> float:
-        """Learn from batches in turn, the first at this step; gives the sum of all cross-entropies."""
+    def take_all(self, rows: Tensor, ends: Indices, *, step: int, rates: Sequence[float]) -> Tensor:
+        """Learn from batches in turn, the first at this step; gives the summed cross-entropies of each, (batch,)."""
         paces = _paces(step, rates)
-        return float(take_steps(self._examples, (rows.numpy(), ends), self._grid, self._loss, paces))
+        return torch.from_numpy(take_steps(self._examples, (rows.numpy(), ends), self._grid, self._loss, paces))
 
 
 def _paces(step: int, rates: Sequence[float]) -> npt.NDArray[np.float32]:
     """The numbers of `Pace` at steps that follow each other, shape (step, 8)."""
-    constant = _DECAY1, _DECAY2, 1 - _DECAY1, 1 - _DECAY2, _TINY
-    steps = range(step + 1, step + 1 + len(rates))
-    return np.array(
-        [(*constant, rate, 1 - _DECAY1**i, 1 - _DECAY2**i) for i, rate in zip(steps, rates, strict=True)], np.float32
-    )
+    steps = np.arange(step + 1, step + 1 + len(rates))
+    constant = np.tile([_DECAY1, _DECAY2, 1 - _DECAY1, 1 - _DECAY2, _TINY], (len(rates), 1))
+    return np.column_stack([constant, rates, 1 - _DECAY1**steps, 1 - _DECAY2**steps]).astype(np.float32)
 
 
 def loss_slope(
     scores: Float[Tensor, "example slot"], wanted: Labels, there: Tensor, config: TrainConfig
-) -> tuple[Float[Tensor, "example slot"], Tensor | float]:
+) -> tuple[Float[Tensor, "example slot"], Tensor]:
     """Derivative of the mean cross-entropy of the pooled scores by each cosine, and that cross-entropy.
 
     Parameters

@@ -8,10 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from slots.head.pooling_kernels import exp2
 from slots.jit import reordered
 
 Indices = npt.NDArray[np.int64]
+Places = npt.NDArray[np.bool_]
 Singles = npt.NDArray[np.float32]
+Cosines = npt.NDArray[np.float32]
+
+
+_LOG2_E = np.float32(math.log2(math.e))
+_LEAST = np.float32(-125)  # 2 to less than this is no longer a normal number
 
 
 class Examples(NamedTuple):
@@ -56,61 +63,74 @@ class Pace(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What a row's step writes: slopes, shape (place * class,), and scores, shape (class,)."""
+    """Room for three numbers a row, each of shape (row,)."""
 
-    slope: Singles
-    pooled: Singles
+    tops: Singles
+    sums: Singles
+    means: Singles
 
 
 @reordered
-def _pool(scores: Singles, there: npt.NDArray[np.bool_], beta: np.float32, room: Room) -> None:
-    """Pooled cosines of the classes, and their slopes by each cosine."""
-    places, classes = there.shape
-    slope, pooled = room
-    one, none = np.float32(1), np.float32(0)
+def _pool(scores: Cosines, slopes: Cosines, pooled: Singles, way: tuple[Places, np.float32], room: Room) -> None:
+    """Pooled cosines, shape (class, row), of cosines of shape (place, class, row); and their slopes by each cosine."""
+    tops, sums, _ = room
+    there, power = way[0], way[1] * _LOG2_E
+    places, classes, n = scores.shape
+    beta, one = way[1], np.float32(1)
     for c in range(classes):
-        if places == 1:
-            pooled[c], slope[c] = scores[c], one
-            continue
-        top = np.float32(-2)
+        for r in range(n):
+            tops[r], sums[r], pooled[c, r] = -2, 0, 0
         for j in range(places):
             if there[j, c]:
-                top = max(top, scores[j * classes + c])
-        weights, sums = none, none
+                for r in range(n):
+                    tops[r] = max(tops[r], scores[j, c, r])
         for j in range(places):
-            k = j * classes + c
-            slope[k] = math.exp(beta * (scores[k] - top)) if there[j, c] else none
-            weights += slope[k]
-            sums += slope[k] * scores[k]
-        pooled[c] = sums / weights
+            powers, some = slopes[j, c], scores[j, c]
+            if not there[j, c]:
+                powers[:] = 0
+                continue
+            for r in range(n):
+                powers[r] = exp2(max(power * (some[r] - tops[r]), _LEAST))
+                sums[r] += powers[r]
+                pooled[c, r] += powers[r] * some[r]
+        for r in range(n):
+            pooled[c, r] /= sums[r]
+            sums[r] = one / sums[r]
         for j in range(places):
-            k = j * classes + c
-            slope[k] *= (one + beta * (scores[k] - pooled[c])) / weights
+            for r in range(n):
+                slopes[j, c, r] *= (one + beta * (scores[j, c, r] - pooled[c, r])) * sums[r]
 
 
 @reordered
-def _row_slope(scores: Singles, wanted: int, there: npt.NDArray[np.bool_], loss: Loss, room: Room) -> float:
-    """Cross-entropy of a row, and its derivative by each of its cosines."""
-    places, classes = there.shape
-    _pool(scores, there, loss.beta, room)
-    slope, logits = room
-    high = -math.inf
+def _cross_entropy(logits: Singles, wanted: Indices, loss: Loss, room: Room) -> float:
+    """Summed cross-entropies of pooled scores of shape (class, row), which its slopes by them take the place of."""
+    tops, sums, means = room
+    classes, n = logits.shape
+    smooth, each = loss.label_smoothing, loss.label_smoothing / np.float32(classes)
+    for r in range(n):
+        logits[wanted[r], r] -= loss.margin
+        tops[r], sums[r], means[r] = -np.inf, 0, 0
     for c in range(classes):
-        logits[c] = loss.scale * (logits[c] - (loss.margin if c == wanted else np.float32(0)))
-        high = max(high, logits[c])
-    total, mean = 0.0, 0.0
+        for r in range(n):
+            logits[c, r] *= loss.scale
+            tops[r] = max(tops[r], logits[c, r])
+    found = 0.0
+    for r in range(n):
+        found -= np.float64(np.float32(1) - smooth) * (logits[wanted[r], r] - tops[r])
     for c in range(classes):
-        total += math.exp(logits[c] - high)
-        mean += (logits[c] - high) / classes
-    rest = math.log(total)
-    smooth = loss.label_smoothing
+        for r in range(n):
+            logits[c, r] -= tops[r]
+            means[r] += logits[c, r]
+            logits[c, r] = exp2(max(_LOG2_E * logits[c, r], _LEAST))
+            sums[r] += logits[c, r]
+    for r in range(n):
+        found += math.log(sums[r]) - np.float64(each) * means[r]
+        sums[r] = loss.scale / sums[r]
     for c in range(classes):
-        chance = math.exp(logits[c] - high - rest)
-        target = (1.0 - smooth if c == wanted else 0.0) + smooth / classes
-        by_class = np.float32((chance - target) * loss.scale)
-        for j in range(places):
-            slope[j * classes + c] *= by_class
-    found: float = (smooth - 1.0) * (logits[wanted] - high - rest) - smooth * (mean - rest)
+        for r in range(n):
+            logits[c, r] = logits[c, r] * sums[r] - each * loss.scale
+    for r in range(n):
+        logits[wanted[r], r] -= (np.float32(1) - smooth) * loss.scale
     return found
 
 
@@ -135,31 +155,30 @@ def take_step(examples: Examples, rows: Indices, grid: Grid, loss: Loss, pace: P
     -------
     float
     """
-    weights = grid.weights
-    n_slots, n_features = weights.shape
-    gradient = np.zeros_like(weights)
-    scores = np.empty(n_slots, np.float32)
-    room = Room(np.empty(n_slots, np.float32), np.empty(grid.there.shape[1], np.float32))
-    total = 0.0
-    for row in rows:
-        x = examples.unit[row]
-        for k in range(n_slots):
-            score = np.float32(0)
-            for f in range(n_features):
-                score += weights[k, f] * x[f]
-            scores[k] = score
-        total += _row_slope(scores, examples.wanted[row], grid.there, loss, room)
-        for k in range(n_slots):
-            slope = room.slope[k]
-            for f in range(n_features):
-                gradient[k, f] += slope * x[f]
-    for k in range(n_slots):
+    x, (places, classes), n = examples.unit[rows], grid.there.shape, len(rows)
+    scores = np.dot(grid.weights, x.T).reshape(places, classes, n)
+    slopes, pooled = np.empty_like(scores), np.empty((classes, n), np.float32)
+    room = Room(np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32))
+    if places == 1:
+        for c in range(classes):
+            pooled[c], slopes[0, c] = scores[0, c], 1
+    else:
+        _pool(scores, slopes, pooled, (grid.there, loss.beta), room)
+    total = _cross_entropy(pooled, examples.wanted[rows], loss, room)
+    for j in range(places):
+        for c in range(classes):
+            for r in range(n):
+                slopes[j, c, r] *= pooled[c, r]
+    gradient = np.dot(slopes.reshape(places * classes, n), x)
+    for k in range(places * classes):
         _move(k, gradient, np.float32(len(rows)), grid, pace)
     return total
 
 
 @reordered
-def take_steps(examples: Examples, batches: tuple[Indices, Indices], grid: Grid, loss: Loss, paces: Singles) -> float:
+def take_steps(
+    examples: Examples, batches: tuple[Indices, Indices], grid: Grid, loss: Loss, paces: Singles
+) -> npt.NDArray[np.float64]:
     """`take_step` time after time, so that a call from outside is paid for once.
 
     Parameters
@@ -173,31 +192,32 @@ def take_steps(examples: Examples, batches: tuple[Indices, Indices], grid: Grid,
 
     Returns
     -------
-    float
+    float64 array of shape (step,)
         Sum of the rows' cross-entropies.
     """
     rows, ends = batches
-    total = 0.0
+    totals = np.empty(len(paces))
     for step in range(len(paces)):
         p = paces[step]
         pace = Pace(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7])
-        total += take_step(examples, rows[ends[step] : ends[step + 1]], grid, loss, pace)
-    return total
+        totals[step] = take_step(examples, rows[ends[step] : ends[step + 1]], grid, loss, pace)
+    return totals
 
 
 @reordered
 def _move(k: int, gradient: Singles, n: np.float32, grid: Grid, pace: Pace) -> None:
     """Adam's step of one slot, which then has unit length again; one that is not there stays zero."""
-    weights = grid.weights[k]
-    squares = 0.0
+    weights, slant, first, second = grid.weights[k], gradient[k], grid.first[k], grid.second[k]
+    decay1, decay2, rest1, rest2, tiny = pace.decay1, pace.decay2, pace.rest1, pace.rest2, pace.tiny
+    one, squares = np.float32(1), np.float32(0)
+    each, fast, whole = one / n, pace.rate / pace.weight1, one / pace.weight2
     for f in range(len(weights)):
-        slant = gradient[k, f] / n
-        grid.first[k, f] = first = pace.decay1 * grid.first[k, f] + pace.rest1 * slant
-        grid.second[k, f] = second = pace.decay2 * grid.second[k, f] + pace.rest2 * slant * slant
-        root = np.float32(math.sqrt(second / pace.weight2)) + pace.tiny
-        weights[f] = weight = weights[f] - pace.rate * (first / pace.weight1) / root
-        squares += np.float64(weight) * np.float64(weight)
+        by = slant[f] * each
+        first[f] = decay1 * first[f] + rest1 * by
+        second[f] = decay2 * second[f] + rest2 * by * by
+        weights[f] -= fast * first[f] / (np.sqrt(second[f] * whole) + tiny)
+    for f in range(len(weights)):
+        squares += weights[f] * weights[f]
     if squares > 0:
-        length = np.float32(math.sqrt(squares))
         for f in range(len(weights)):
-            weights[f] /= length
+            weights[f] /= np.sqrt(squares)
