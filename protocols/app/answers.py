@@ -24,7 +24,7 @@ COLUMNS = ("input", "label", "answer", "slot", "margin", "runner_up", "runner_up
 
 
 def load_inputs(
-    model: SlotModel, words: Sequence[str], x: npt.NDArray[Any] | None
+    model: SlotModel, words: Sequence[str], x: npt.NDArray[Any] | None, files: Sequence[str] = ()
 ) -> tuple[list[str], npt.NDArray[Any]]:
     """Inputs and their names: image files in the model's size, texts, or the rows of a data set.
 
@@ -36,6 +36,8 @@ def load_inputs(
         Used when ``x`` is None: names of image files, or the texts themselves for a model of text.
     x : array, optional
         Rows of a data set, used as they are. Default: the words are.
+    files : sequence of str
+        The file of each row, where rows are files.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def load_inputs(
     x : array of shape (example, ...)
     """
     if x is not None:
-        return [str(row) for row in range(len(x))], x
+        return list(files) or [str(row) for row in range(len(x))], x
     if model.preprocessing.kind == "text":
         texts = np.empty(len(words), dtype=object)
         texts[:] = list(words)

@@ -186,11 +186,14 @@ def predict_certified_by(model: SlotModel, x: RawInputs, word: str, *, of: str =
     return predict_certified(model, x, size, norm=norm, of=of)  # type: ignore[arg-type]  # it checks the word itself
 
 
-def certified_rows(model: SlotModel, found: Certificate) -> list[dict[str, Any]]:
-    """One dict an input, with the keys of `COLUMNS`; None where nothing limits a radius."""
+def certified_rows(model: SlotModel, found: Certificate, files: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One dict an input, with the keys of `COLUMNS`; None where nothing limits a radius.
+
+    Inputs have numbers, or the names of their ``files``.
+    """
     return [
         {
-            "input": i,
+            "input": files[i] if files else i,
             "label": model.class_name(int(found.prediction.labels[i])),
             "answer": Answer(int(found.prediction.answers[i])).name.lower(),
             "radius": _finite(found.radii[i]),
@@ -204,9 +207,9 @@ def certified_rows(model: SlotModel, found: Certificate) -> list[dict[str, Any]]
     ]
 
 
-def certified_csv(model: SlotModel, found: Certificate) -> str:
+def certified_csv(model: SlotModel, found: Certificate, files: Sequence[str] = ()) -> str:
     """The rows as CSV with a header line."""
-    return csv_text(COLUMNS, [tuple(row.values()) for row in certified_rows(model, found)])
+    return csv_text(COLUMNS, [tuple(row.values()) for row in certified_rows(model, found, files)])
 
 
 def _finite(radius: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -49,12 +50,14 @@ def assess_inputs(
     return model.assess_novelty(x, false_alarm_rate=false_alarm_rate, calibration=familiar)
 
 
-def novelty_rows(model: SlotModel, found: Novelty, x: npt.NDArray[Any]) -> list[dict[str, Any]]:
-    """One dict an input, with the keys of `COLUMNS`, and ``text`` for texts."""
+def novelty_rows(
+    model: SlotModel, found: Novelty, x: npt.NDArray[Any], files: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """One dict an input, with the keys of `COLUMNS`, and ``text`` for texts; inputs have numbers, or names of files."""
     labels = model.head.labels.cpu().numpy()
     rows = [
         {
-            "input": i,
+            "input": files[i] if files else i,
             "score": round(float(found.scores[i]), 6),
             "p_value": round(float(found.p_values[i]), 6),
             "novel": bool(found.novel[i]),
@@ -67,18 +70,20 @@ def novelty_rows(model: SlotModel, found: Novelty, x: npt.NDArray[Any]) -> list[
     return with_texts(COLUMNS, rows, x)[1]
 
 
-def novelty_csv(model: SlotModel, found: Novelty, x: npt.NDArray[Any]) -> str:
+def novelty_csv(model: SlotModel, found: Novelty, x: npt.NDArray[Any], files: Sequence[str] = ()) -> str:
     """The rows as CSV with a header line."""
     columns, _ = with_texts(COLUMNS, [], x[:0])
-    return csv_text(columns, [tuple(row.values()) for row in novelty_rows(model, found, x)])
+    return csv_text(columns, [tuple(row.values()) for row in novelty_rows(model, found, x, files)])
 
 
-def novelty_json(model: SlotModel, found: Novelty, x: npt.NDArray[Any], *, false_alarm_rate: float) -> dict[str, Any]:
+def novelty_json(
+    model: SlotModel, found: Novelty, x: npt.NDArray[Any], *, false_alarm_rate: float, files: Sequence[str] = ()
+) -> dict[str, Any]:
     """The rows and their summary as one document."""
     return {
         "false_alarm_rate": false_alarm_rate,
         "n_inputs": len(found),
         "n_novel": int(found.novel.sum()),
         "share_novel": float(found.novel.mean()),
-        "inputs": novelty_rows(model, found, x),
+        "inputs": novelty_rows(model, found, x, files),
     }

@@ -21,6 +21,7 @@ from protocols.commands.options import (
     Shards,
     TextColumn,
     Workers,
+    files_of,
     load,
     over_shards,
     part_of,
@@ -71,19 +72,22 @@ def ood(
     assert data is not None
     loaded = load_model(model, device=device)
     columns = text_column, label_column
-    x = part_of(load(data, data_dir, loaded, columns=columns), part)[0]
+    given = load(data, data_dir, loaded, columns=columns)
+    x, files = part_of(given, part)[0], files_of(given, part)
     familiar = None if calibrate is None else part_of(load(calibrate, data_dir, loaded, columns=columns), "test")[0]
     found = assess_inputs(loaded, x, false_alarm_rate=false_alarm_rate, familiar=familiar)
     flagged = f"{found.novel.sum()} of {len(found)} inputs are novel at a false-alarm rate of {false_alarm_rate:g}."
     if as_json:
-        print_json({"model": str(model), **novelty_json(loaded, found, x, false_alarm_rate=false_alarm_rate)})
+        print_json(
+            {"model": str(model), **novelty_json(loaded, found, x, false_alarm_rate=false_alarm_rate, files=files)}
+        )
     elif out is not None:
-        write_text(out, novelty_csv(loaded, found, x))
+        write_text(out, novelty_csv(loaded, found, x, files))
         say(f"{flagged} Scores: {out}")
         if found.novel.any():
             say_next("update", model, "--data", data, "--part", part, "--budget", 20, "--dry-run")
     else:
-        print_csv(novelty_csv(loaded, found, x))
+        print_csv(novelty_csv(loaded, found, x, files))
         remark(flagged)
 
 
@@ -189,7 +193,7 @@ def certify(
     loaded = load_model(model, device="cpu")
     given = load(data, data_dir, loaded, columns=(text_column, label_column))
     x, y = part_of(given, part)
-    x, y = x[:limit], y[:limit]
+    x, y, files = x[:limit], y[:limit], files_of(given, part)[:limit]
     found = certify_inputs(
         loaded,
         x,
@@ -199,7 +203,7 @@ def certify(
         method=method,  # type: ignore[arg-type]
     )
     if out is not None:
-        write_text(out, certified_csv(loaded, found.certificate))
+        write_text(out, certified_csv(loaded, found.certificate, files))
     if as_json:
         print_json(
             {
@@ -211,7 +215,7 @@ def certify(
                 "n_inputs": len(x),
                 "accuracy": found.accuracy,
                 "shares": [asdict(share) for share in found.shares],
-                "inputs": certified_rows(loaded, found.certificate),
+                "inputs": certified_rows(loaded, found.certificate, files),
             }
         )
         return

@@ -22,6 +22,7 @@ from protocols.commands.options import (
     Shards,
     TextColumn,
     Workers,
+    files_of,
     load,
     over_shards,
     part_of,
@@ -284,10 +285,11 @@ def predict(
         )  # fmt: skip
         return
     loaded = load_model(model, device=device)
-    given = None
+    given, files = None, tuple[str, ...]()
     if data is not None:
-        given = part_of(load(data, data_dir, loaded, columns=(text_column, label_column)), part)[0]
-    names, x = load_inputs(loaded, inputs or [], given)
+        found = load(data, data_dir, loaded, columns=(text_column, label_column))
+        given, files = part_of(found, part)[0], files_of(found, part)
+    names, x = load_inputs(loaded, inputs or [], given, files)
     prediction = loaded.predict(x) if certified is None else predict_certified_by(loaded, x, certified, of=by)
     if as_json:
         print_json({"model": str(model), "answers": answers_json(loaded, names, x, prediction)})

@@ -102,6 +102,11 @@ def part_of(data: Dataset, part: str) -> tuple[Any, Any]:
     return (data.x_train, data.y_train) if part == "train" else (data.x_test, data.y_test)
 
 
+def files_of(data: Dataset, part: str) -> tuple[str, ...]:
+    """Of a folder of images, the file of each example of one part; else nothing."""
+    return data.train_files if part == "train" else data.test_files
+
+
 def over_shards(
     model: Path,
     question: Literal["predict", "ood", "propose"],

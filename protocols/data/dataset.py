@@ -39,6 +39,8 @@ class Dataset:
         the source has its own parts.
     source_digest : str
         Digest of the data that these are some classes of; empty where nothing was left out.
+    train_files, test_files : tuple of str
+        Of a folder of images, the file of each example, as a path within the folder; else empty.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Dataset:
     digest: str
     test_rows: NDArray[np.int64] | None = None
     source_digest: str = ""
+    train_files: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Literal["images", "features", "text"]:
@@ -168,11 +172,15 @@ def only_classes(data: Dataset, wanted: str) -> Dataset:
         if first not in names or (dash and last not in names) or not term:
             raise UsageError(f"`classes` must name classes of the data, got {term!r}. It has {', '.join(names)}.")
         keep[names.index(first) : names.index(last) + 1] = True
-    parts = []
-    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+    parts, kept_files = [], []
+    for x, y, files in (
+        (data.x_train, data.y_train, data.train_files), (data.x_test, data.y_test, data.test_files)
+    ):  # fmt: skip
         rows = (y >= 0) & keep[np.maximum(y, 0)]
         parts.append((x[rows], y[rows]))
-    return replace(make_dataset(data.name, parts[0], parts[1], names), source_digest=data.digest)
+        kept_files.append(tuple(file for file, kept in zip(files, rows, strict=False) if kept))
+    found = make_dataset(data.name, parts[0], parts[1], names)
+    return replace(found, source_digest=data.digest, train_files=kept_files[0], test_files=kept_files[1])
 
 
 def check_sum(x: RawInputs, row: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,27 @@ def load_images(
     return images
 
 
-def load_folder(
-    root: Path, *, image_size: tuple[int, int] | None = None, crop: float | None = None
-) -> tuple[Part, Part, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Folder:
+    """What a folder of images holds.
+
+    Parameters
+    ----------
+    train, test : Part
+        Images and int64 labels.
+    class_names : tuple of str
+    train_files, test_files : tuple of str
+        Path of each image within the folder.
+    """
+
+    train: Part
+    test: Part
+    class_names: tuple[str, ...]
+    train_files: tuple[str, ...]
+    test_files: tuple[str, ...]
+
+
+def load_folder(root: Path, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> Folder:
     """Read both parts and the class names; `protocols.data.load_data` tells the forms a folder may have."""
     train, test = _split(root)
     if not train and not test:
@@ -95,7 +114,9 @@ def load_folder(
     images = load_images([file for file, _ in train + test], image_size=image_size, crop=crop)
     labels = np.array([-1 if name is None else names.index(name) for _, name in train + test], dtype=np.int64)
     n_train = len(train)
-    return (images[:n_train], labels[:n_train]), (images[n_train:], labels[n_train:]), names
+    files = tuple(_as_text(file.relative_to(root).as_posix()) for file, _ in train + test)
+    parts = (images[:n_train], labels[:n_train]), (images[n_train:], labels[n_train:])
+    return Folder(*parts, names, files[:n_train], files[n_train:])
 
 
 _Named = list[tuple[Path, str | None]]
@@ -120,12 +141,12 @@ def _by_class(part: Path) -> _Named:
     named = []
     for file in list_images(part) if part.is_dir() else []:
         below = file.relative_to(part).parts
-        named.append((file, _folder_name(below[0]) if len(below) > 1 else None))
+        named.append((file, _as_text(below[0]) if len(below) > 1 else None))
     return named
 
 
-def _folder_name(name: str) -> str:
-    r"""A folder's name as text: bytes that are no UTF-8 are spelt out, as in ``caf\xe9``."""
+def _as_text(name: str) -> str:
+    r"""A name of a file or folder as text: bytes that are no UTF-8 are spelt out, as in ``caf\xe9``."""
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

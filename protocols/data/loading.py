@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from protocols.data.arrays import load_archive, load_array
@@ -92,8 +93,9 @@ def load_data(
             return load_saved(path, columns, image_size=image_size, crop=crop)
         if (tables := load_tables(path, columns)) is not None:
             return tables
-        train, test, names = load_folder(path, image_size=image_size, crop=crop)
-        return make_dataset(path.resolve().name, train, test, names)
+        found = load_folder(path, image_size=image_size, crop=crop)
+        data = make_dataset(path.resolve().name, found.train, found.test, found.class_names)
+        return replace(data, train_files=found.train_files, test_files=found.test_files)
     if path.is_file():
         return _load_file(path, columns)
     raise DataError(

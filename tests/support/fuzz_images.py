@@ -143,7 +143,8 @@ def read(file, rng):
     """Read a file in one of the ways that there are; an array, or an error of the package."""
     how = rng.choice(["alone", "resized", "cut", "folder"])
     if how == "folder":
-        (images, _), (more, _), _ = load_folder(file.parent)
+        found = load_folder(file.parent)
+        images, more = found.train[0], found.test[0]
         return np.concatenate([images, more])
     size = None if how == "alone" else (16, 16)
     return load_images(file, image_size=size, crop=0.875 if how == "cut" else None)

@@ -112,5 +112,7 @@ def test_a_folder_of_photographs_from_the_fit_to_a_single_one(run, tmp_path):
     single = run("predict", tmp_path / "p", *files)["answers"]
     rows = run("predict", tmp_path / "p", "--data", tmp_path / "photos")["answers"]
     assert [it["input"] for it in single] == list(map(str, files))
+    set_aside = [f"{name}/{i:02}.png" for name in ("dark", "light") for i in (4, 9, 14)]
+    assert [it["input"] for it in rows] == set_aside
     told = ("label", "answer", "slot", "margin")
     assert [[it[key] for key in told] for it in single] == [[it[key] for key in told] for it in rows[:2]]
