@@ -25,7 +25,7 @@ SLOTS = str(Path(sys.executable).with_name("slots"))
 LATE = {"COLUMNS", "HOME", "NO_COLOR", "OLDPWD", "PATH", "PWD", "TMPDIR", "XDG_CACHE_HOME"}
 """Variables that are read when they are needed; others may be read at an import."""
 
-_LATE_TOO = ("SLOTS_", "PYTEST_", "KMP_", "TORCHINDUCTOR_")
+_LATE_TOO = ("SLOTS_", "PYTEST_", "KMP_", "TORCHINDUCTOR_", "_TORCHINDUCTOR_")
 """So are those of slots and of pytest, and what scikit-learn and torch set themselves once they are imported."""
 
 BASE = {**os.environ, "OMP_NUM_THREADS": "1"}
