@@ -91,6 +91,7 @@ class Folder:
     train, test : Part
         Images and int64 labels.
     class_names : tuple of str
+        Name of label ``i`` at place ``i``.
     train_files, test_files : tuple of str
         Path of each image within the folder.
     """
