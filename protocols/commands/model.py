@@ -34,10 +34,13 @@ from protocols.commands.terminal import (
     print_json,
     print_table,
     progress_bar,
+    remark,
     say,
     say_next,
     stop_on_signal,
 )
+
+_FEW = 5  # inputs from which on it is said that no slot matches any
 
 
 def fit(
@@ -300,6 +303,11 @@ def predict(
             say_next("update", model, "--data", data, "--part", part, "--budget", 20, "--dry-run")
     else:
         print_csv(answers_csv(loaded, names, x, prediction))
+    if not (as_json or certified or prediction.matched.any()) and len(prediction) >= _FEW:
+        remark(
+            f"No slot matches any of the {len(prediction)} inputs: all labels are guesses. They may be new to the "
+            "model (slots ood tells), or it vouches for little (slots show tells)."
+        )
 
 
 def show(model: Model, as_json: AsJson = False) -> None:

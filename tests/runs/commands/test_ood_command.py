@@ -49,6 +49,18 @@ def test_a_line_an_input_and_the_share_on_stderr(model, archive, capsys):
     assert np.mean([float(row["score"]) for row in foreign]) > np.mean([float(row["score"]) for row in rows])
 
 
+def test_that_nothing_is_matched_is_said_beside_the_answers(model, archive, tmp_path, capsys):
+    words = "predict", model, "--data", archive
+    said = told(capsys, *words, "--part", "train")
+    assert {row["answer"] for row in rows_of(said.out)} == {"unmatched"}
+    assert said.err.startswith("No slot matches any of the 50 inputs: all labels are guesses.")
+    assert "No slot matches" in told(capsys, *words, "--part", "train", "--out", tmp_path / "a.csv").err
+    assert told(capsys, *words, "--part", "train", "--quiet").err == ""
+    familiar = told(capsys, *words)
+    assert "matched" in {row["answer"] for row in rows_of(familiar.out)}
+    assert familiar.err == ""
+
+
 def test_json_is_what_the_model_says(model, archive, capsys):
     found = json.loads(told(capsys, "ood", model, "--data", archive, "--false-alarm-rate", "0.2", "--json").out)
     loaded = SlotModel.load(model)
