@@ -124,7 +124,8 @@ def cross_validate(estimator, x, y, seeds):
         accuracies.append(np.mean(scores))
     row = {"accuracy": float(np.mean(accuracies)), "deviation": float(np.std(accuracies)), "kept": float(np.mean(kept))}
     if matched:
-        row |= {"matched": float(np.mean(matched)), "right_when_matched": float(np.mean(right))}
+        vouched = float(np.mean(right)) if np.isfinite(right).all() else None  # some folds may have no match
+        row |= {"matched": float(np.mean(matched)), "right_when_matched": vouched}
     return row | {"seconds_a_fold": (time.process_time() - started) / (5 * len(seeds))}
 
 
