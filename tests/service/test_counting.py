@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from protocols.service.inbox import items
 from protocols.service.inbox.database import Database
 from protocols.service.inbox.keeping import Inbox, _kept
 from protocols.service.inbox.storing import Arrival, Delivery
@@ -80,26 +81,33 @@ def test_old_samples_count_no_more(inbox):
     assert (inbox.kept.items, inbox.kept.size) == (2, 5 + 6)
 
 
-def test_what_was_stored_for_somebody_who_has_gone_counts(inbox):
-    """A request may be given up between its commit and its answer."""
+async def given_up(inbox, request):
+    """A request that is cancelled between its commit and its answer."""
     committing, may_commit = threading.Event(), threading.Event()
 
     def slow(connection):
         committing.set()
         assert may_commit.wait(20)
 
+    first = asyncio.create_task(inbox.database.write(slow))
+    await asyncio.to_thread(committing.wait, 20)
+    asked = asyncio.create_task(request)
+    await asyncio.sleep(0.05)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    may_commit.set()
+    await first
+
+
+def test_what_was_stored_or_deleted_for_somebody_who_has_gone_counts(inbox):
     async def main():
-        first = asyncio.create_task(inbox.database.write(slow))
-        await asyncio.to_thread(committing.wait, 20)
-        storing = asyncio.create_task(inbox.store(delivery(1, 2)))
-        await asyncio.sleep(0.05)
-        storing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await storing
-        may_commit.set()
-        await first
+        await given_up(inbox, inbox.store(delivery(1, 2)))
         await inbox.store(delivery(7))
+        assert inbox.kept.items == 3
+        await given_up(inbox, inbox.remove(lambda connection: items.remove(connection, "small", "item-1")))
+        await inbox.store(delivery(8))
 
     asyncio.run(main())
     assert inbox.kept == in_the_table(inbox)
-    assert inbox.kept.items == 3
+    assert (inbox.kept.items, inbox.kept.size) == (3, 3 + 8 + 9)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, func, select
 from protocols.service.callers import SERVICE
 from protocols.service.inbox import idempotency
 from protocols.service.inbox.blobs import Blobs
-from protocols.service.inbox.database import Database
+from protocols.service.inbox.database import Database, Work
 from protocols.service.inbox.events import record
 from protocols.service.inbox.idempotency import InFlight
 from protocols.service.inbox.items import Item, in_parts
@@ -186,8 +186,18 @@ class Inbox:
         blobs = await asyncio.to_thread(self.blobs.sweep, self._named)
         return Swept(expired.items, blobs, requests)
 
-    async def removed(self, gone: Item) -> None:
-        """An item was deleted: its content goes too, if no other item has the same."""
+    async def remove(self, work: Work[Item]) -> None:
+        """Delete an item by work that tells which; its content goes too, if no other item has the same.
+
+        Parameters
+        ----------
+        work : callable
+            As `Database.write` takes it.
+        """
+        await asyncio.shield(self._remove(work))  # counted even if whoever asked has gone
+
+    async def _remove(self, work: Work[Item]) -> None:
+        gone = await self.database.write(work)
         self.kept.items -= 1
         self.kept.size -= gone.size
         await asyncio.to_thread(self.blobs.release, gone.digest, self._named)

@@ -102,7 +102,7 @@ class TensorSteps:
 
 
 class LoopSteps:
-    """Each step, or all steps of an epoch, one call of compiled loops."""
+    """All steps that are asked for, one call of compiled loops."""
 
     def __init__(self, unit: Tensor, wanted: Tensor, weights: Tensor, there: Tensor, config: TrainConfig) -> None:
         self.weights = weights

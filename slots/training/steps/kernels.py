@@ -14,8 +14,6 @@ from slots.jit import reordered
 Indices = npt.NDArray[np.int64]
 Places = npt.NDArray[np.bool_]
 Singles = npt.NDArray[np.float32]
-Cosines = npt.NDArray[np.float32]
-
 
 _LOG2_E = np.float32(math.log2(math.e))
 _LEAST = np.float32(-125)  # 2 to less than this is no longer a normal number
@@ -35,7 +33,7 @@ class Grid(NamedTuple):
     """
 
     weights: Singles
-    there: npt.NDArray[np.bool_]
+    there: Places
     first: Singles
     second: Singles
 
@@ -71,7 +69,7 @@ class Room(NamedTuple):
 
 
 @reordered
-def _pool(scores: Cosines, slopes: Cosines, pooled: Singles, way: tuple[Places, np.float32], room: Room) -> None:
+def _pool(scores: Singles, slopes: Singles, pooled: Singles, way: tuple[Places, np.float32], room: Room) -> None:
     """Pooled cosines, shape (class, row), of cosines of shape (place, class, row); and their slopes by each cosine."""
     tops, sums, _ = room
     there, power = way[0], way[1] * _LOG2_E

@@ -193,7 +193,7 @@ async def delete_item(service: TheService, model: IngestModel, caller: TheCaller
         record(connection, caller, "item.delete", model=model.name, detail={"item": found.number})
         return found
 
-    await service.inbox.removed(await service.database.write(work))
+    await service.inbox.remove(work)
 
 
 def item_out(found: Item, said: list[Given]) -> ItemOut:
