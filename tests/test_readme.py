@@ -1,6 +1,8 @@
 """The README is run: its Python as doctests, its shell line by line, its options looked up in the help."""
 
+import contextlib
 import doctest
+import io
 import re
 import runpy
 import shlex
@@ -49,6 +51,35 @@ def test_python_examples_of_the_docs_are_true():
     for page in pages:
         with warnings.catch_warnings():
             assert doctest.testfile(str(page), module_relative=False).failed == 0
+
+
+PRINTING = [
+    pytest.param(code, shown, id=page.name)
+    for page in sorted((README.parent / "docs").glob("*.md"))
+    for code, shown in re.findall(
+        r"^```python\n((?:(?!```).)*)^```\n\n```text\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
+    )
+    if "slots.Client(" not in code  # asks a service
+]
+
+
+def form(text):
+    """What is printed, without what another processor or version may round or count otherwise."""
+    return re.sub(r"#(?:,? #)*", "#", re.sub(r"\d[\d.,]*\d|\d", "#", " ".join(text.split())))
+
+
+@pytest.mark.parametrize(("code", "shown"), PRINTING)
+def test_examples_of_the_docs_print_what_stands_below_them(code, shown):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), warnings.catch_warnings():
+        exec(compile(code, "example", "exec"), {})
+    assert form(out.getvalue()) == form(shown)
+
+
+def test_the_form_of_what_is_printed_leaves_out_figures_alone():
+    assert len(PRINTING) > 8
+    assert form("right: 93.7%\n[0, 0, 1] 58,384") == "right: #% [#] #"
+    assert form("matched 3 of 5") != form("found 3 of 5")
 
 
 def test_the_readme_is_short():
