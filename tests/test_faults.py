@@ -1,41 +1,53 @@
 """A short pass of the command line killed, refused by the disk and cut off from power; `make fuzz` is longer."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from support import faults, kill_commands, power_loss
+from support import faults, power_loss
 
+HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(not faults.available(), reason="needs Linux and a C compiler")
 
 
+BOTH = """
+import os, sys
+from support import kill_commands, power_loss
+for script, words in zip((kill_commands, power_loss), sys.argv[1:], strict=True):
+    if os.fork() == 0:
+        sys.argv = [script.__file__, *words.split()]
+        sys.exit(script.main())
+    if os.wait()[1]:
+        sys.exit(1)
+"""
+
+
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    return faults.built(tmp_path_factory.mktemp("library"))
-
-
-def attacked(script, library, *options):
-    """Counts of a pass in a process that has the library before all others."""
-    command = [sys.executable, script.__file__, *map(str, options)]
-    done = subprocess.run(
-        command, capture_output=True, env=faults.environment(library), text=True, timeout=240, check=False
-    )
+def counts(tmp_path_factory):
+    """Of a pass of each, in two forks of a process that has the library before all others and has imported all."""
+    library = faults.built(tmp_path_factory.mktemp("library"))
+    kills = "--cases 24 --seed 2 --only relabel --only undo --only queries"
+    losses = "--states 30 --only fit --only merge"
+    environment = faults.environment(library)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), environment.get("PYTHONPATH")]))
+    command = [sys.executable, "-P", "-c", BOTH, kills, losses]
+    done = subprocess.run(command, capture_output=True, env=environment, text=True, timeout=480, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_commands_killed_or_refused_at_an_operation(library):
-    only = [word for name in ("relabel", "undo", "queries") for word in ("--only", name)]
-    counts = attacked(kill_commands, library, "--cases", 24, "--seed", 2, *only)
+def test_commands_killed_or_refused_at_an_operation(counts):
+    counts, _ = counts
     assert counts["cases"] == 24
     assert counts["all cases"] == 6 * sum(counts["operations"].values()) > 300
     assert min(counts["killed"], counts["refused"], counts["then before"], counts["then after"]) >= 2
 
 
-def test_commands_that_lose_power(library):
-    only = [word for name in ("fit", "merge") for word in ("--only", name)]
-    counts = attacked(power_loss, library, "--states", 30, *only)
+def test_commands_that_lose_power(counts):
+    _, counts = counts
     assert counts["states looked at"] >= 50
     assert counts["after the acknowledgement"] >= 2  # one a command at least; more where something is not synced
     assert min(counts["then before"], counts["then after"]) >= 5

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,10 @@ from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps
 from slots.head.decision import exact_scores, matching_pairs
 from slots.head.hashing import IncrementalNeuralHashing
+from slots.jit import compiled
 from slots.shapes import Ids
+
+_ANGLES = 200  # tried between no shrinking and no match
 
 
 @dataclass(frozen=True)
@@ -90,17 +94,29 @@ class Evidence:
         return self._tallied[angle]
 
     @cached_property
+    def angles(self) -> npt.NDArray[np.float64]:
+        """Angles to try, ascending: none, and where shares of the matches end."""
+        ends = np.quantile(self.depths, np.linspace(0, 1, _ANGLES)) if len(self.depths) else np.zeros(0)
+        return np.unique(np.concatenate([[0.0], ends]))
+
+    @cached_property
     def _tallied(self) -> dict[float, tuple[Tally, ...]]:
         """What `tallies` said already: several levels ask for the same angles."""
         return {}
 
+    @cached_property
+    def walks(self) -> dict[float, float | None]:
+        """Where walks to levels ended already (see `calibrate`): a level asks for the walks to all higher ones."""
+        return {}
+
     def _tally(self, angle: float) -> tuple[Tally, ...]:
         examples, right = self._winners(angle)
-        found = []
-        for weights in self._weighings:
+        n, wrong = len(examples), examples[~right]
+        found = [Tally(float(n), float(len(wrong)), float(n))]
+        if (weights := self._by_class) is not None:
             mine = weights[examples]
             matched, squares = float(mine.sum()), float((mine**2).sum())
-            found.append(Tally(matched, float(mine[~right].sum()), matched**2 / squares if squares else 0.0))
+            found.append(Tally(matched, float(weights[wrong].sum()), matched**2 / squares if squares else 0.0))
         return tuple(found)
 
     def wrong_depths(self) -> npt.NDArray[np.float64]:
@@ -110,24 +126,31 @@ class Evidence:
         return deepest[deepest > 0]
 
     @cached_property
-    def _weighings(self) -> tuple[npt.NDArray[np.float64], ...]:
-        """Weights of the examples, mean 1: all alike, then each class alike where that is something else."""
-        alike = np.ones(self.n)
+    def _by_class(self) -> npt.NDArray[np.float64] | None:
+        """Weights of the examples, mean 1, by which each class is alike; None where it is so without them."""
         _, place, sizes = np.unique(self.labels, return_inverse=True, return_counts=True)
         if len(set(sizes.tolist())) < 2:
-            return (alike,)
-        by_class = 1 / sizes[place]
-        return alike, by_class * (self.n / by_class.sum())
+            return None
+        weights: npt.NDArray[np.float64] = 1 / sizes[place]
+        weights *= self.n / weights.sum()
+        return weights
+
+    @cached_property
+    def _by_example(self) -> tuple[npt.NDArray[Any], ...]:
+        """The pairs by their example and then from the oldest slot: examples, right, both depths, ages."""
+        ages = np.zeros(len(self.depths), np.int64) if self.generations is None else self.generations
+        order = np.lexsort((ages, self.examples))
+        columns = self.examples, self.right, self.depths, self.support_depths, ages
+        return tuple(column[order] for column in columns)
 
     def _winners(self, angle: float) -> tuple[Ids, npt.NDArray[np.bool_]]:
-        """The examples that are matched, and whether the slot that answers has their label."""
-        fires = self.depths > angle
-        margin = np.minimum(self.depths - angle, self.support_depths)[fires]
-        examples, right = self.examples[fires], self.right[fires]
-        ages = np.zeros(len(margin), np.int64) if self.generations is None else self.generations[fires]
-        order = np.lexsort((-margin, ages, examples))
-        matched, first = np.unique(examples[order], return_index=True)
-        return matched, right[order][first]
+        """The examples that are matched, and whether the slot that answers has their label.
+
+        Of the oldest slots that fire the one with the largest margin answers, of equal ones the first.
+        """
+        examples, right, depths, support_depths, ages = self._by_example
+        first = _answering(examples, depths, support_depths, ages, angle)
+        return examples[first], right[first]
 
     @classmethod
     def joined(cls, parts: Sequence[Evidence]) -> Evidence:
@@ -149,6 +172,27 @@ class Evidence:
         """That of no examples."""
         ids = np.zeros(0, np.int64)
         return cls(ids, np.zeros(0, bool), np.zeros(0), np.zeros(0), np.zeros(0, bool), ids)
+
+
+@compiled
+def _answering(
+    examples: Ids,
+    depths: npt.NDArray[np.float64],
+    support_depths: npt.NDArray[np.float64],
+    ages: Ids,
+    angle: float,
+) -> Ids:
+    """The pairs that answer, in the order of their examples, when caps are smaller by an angle."""
+    found = np.empty(len(examples), np.int64)
+    n, best = 0, 0.0
+    for i in range(len(examples)):
+        if depths[i] > angle:
+            margin = min(depths[i] - angle, support_depths[i])
+            if n == 0 or examples[found[n - 1]] != examples[i]:
+                found[n], best, n = i, margin, n + 1
+            elif ages[found[n - 1]] == ages[i] and margin > best:
+                found[n - 1], best = i, margin
+    return found[:n]
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from slots.closing.evidence import Evidence, Tally
@@ -27,7 +26,7 @@ _COURSE = 40  # angles at which the course is noted
 _RISK = 0.1
 """Chance that a level that does not hold passes the test."""
 
-_ANGLES = 200  # candidates tried between no shrinking and no match
+_DEEPER = 200  # angles tried inside the deepest wrong match
 _FEW_WRONG = 8  # up to here the mean depth of all wrong matches says how fast they get fewer, beyond that of a quarter
 
 
@@ -212,12 +211,15 @@ def with_course(found: Vouching, evidence: Evidence) -> Vouching:
 
 def _shown_angle(evidence: Evidence, level: float) -> float | None:
     """The last angle that passes on the way from the smallest caps to the largest."""
+    if level in evidence.walks:
+        return evidence.walks[level]
     passed = None
-    for angle in _angles(evidence)[::-1]:
+    for angle in evidence.angles[::-1].tolist():
         if _holds(evidence.tallies(angle), level):
-            passed = float(angle)
+            passed = angle
         elif passed is not None:
             break
+    evidence.walks[level] = passed
     return passed
 
 
@@ -230,7 +232,7 @@ def _expected_angle(evidence: Evidence, level: float) -> float:
     few = len(wrong) <= _FEW_WRONG
     outermost = wrong[-max(1, len(wrong) // 4) :]
     fall = float(wrong.mean() if few else (outermost - np.quantile(wrong, 0.75)).mean())
-    angles = np.concatenate([_angles(evidence), np.linspace(deepest, evidence.depths.max(), _ANGLES)])
+    angles = np.concatenate([evidence.angles, np.linspace(deepest, evidence.depths.max(), _DEEPER)])
     for angle in np.unique(angles):
         unseen = min(1.0, math.exp(-(angle - deepest) / max(fall, 1e-9)))
         if all(it.matched > 0 and it.wrong + unseen <= (1 - level) * it.matched for it in evidence.tallies(angle)):
@@ -243,13 +245,6 @@ def _angle_for(evidence: Evidence, most: int) -> float:
     depths = np.zeros(evidence.n)
     np.maximum.at(depths, evidence.examples, evidence.depths)
     return float(np.sort(depths)[::-1][most])
-
-
-def _angles(evidence: Evidence) -> npt.NDArray[np.float64]:
-    """Candidates, ascending: none, and where shares of the matches end."""
-    depths = evidence.depths
-    ends = np.quantile(depths, np.linspace(0, 1, _ANGLES)) if len(depths) else np.zeros(0)
-    return np.unique(np.concatenate([[0.0], ends]))
 
 
 def _holds(tallies: Sequence[Tally], level: float) -> bool:

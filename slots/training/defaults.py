@@ -290,13 +290,12 @@ class _Trials:
             features = self._features(place, setting)
             rows = torch.from_numpy(fitted)
             unit, targets = features[rows], self.targets[rows]
-            head = train_fixed(unit, targets, self._grid(place, setting, unit, targets), setting).head(setting)
-            if not head.n_slots:  # whitened, all rows of each class are zero
+            trained = train_fixed(unit, targets, self._grid(place, setting, unit, targets), setting)
+            if not len(trained.labels):  # whitened, all rows of each class are zero
                 right.append(np.zeros(len(checked), bool))
                 continue
-            with torch.no_grad():
-                scores = torch.cat([head(block) for block in features[torch.from_numpy(checked)].split(1024)])
-            right.append(head.classes[scores.argmax(1)].cpu().numpy() == self.labels[checked])
+            answers = trained.answers(features[torch.from_numpy(checked)], setting)
+            right.append(answers.cpu().numpy() == self.labels[checked])
         found = _Tried(setting, np.concatenate(right))
         self.tried.append(_try(found))
         self.progress(f"looking at the data: try {len(self.tried)}", 0.0)

@@ -6,6 +6,7 @@ number of slots: then the gradient is three products, and a step costs a fractio
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from torch import Tensor
 from slots.clustering.kmeans import directions
 from slots.clustering.quick_kmeans import MOST_WORK, quick_directions
 from slots.head.hashing import IncrementalNeuralHashing
+from slots.head.pooling import class_groups, softmax_pool
 from slots.head.similarities import normalize
 from slots.progress import Log, Progress, silent, unlogged
 from slots.shapes import Ids, Labels
 from slots.training.config import TrainConfig
 from slots.training.steps.adam import Steps, begin
 
+_AT_ONCE = 1024  # rows answered at once
 _KMEANS_EXAMPLES = 3000  # per class, as in the loop of a fit
+_KEPT_PLACES = 1 << 17  # numbers of examples kept in one piece: 1 MB
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,23 @@ class TrainedSlots:
         found.add_slots(self.weights, self.labels)
         return found
 
+    @torch.no_grad()
+    def answers(self, unit: Float[Tensor, "example feature"], config: TrainConfig) -> Labels:
+        """What the pooled scores of such a head answer, bit for bit, without one: a look asks dozens of small ones.
+
+        Parameters
+        ----------
+        unit : float32 tensor of shape (example, feature)
+            Unit rows.
+        config : TrainConfig
+            Its scale and beta.
+        """
+        classes, weights = self.labels.unique(), normalize(self.weights)
+        groups = class_groups(self.labels, classes)
+        pooled = [softmax_pool(normalize(it) @ weights.T, groups, beta=config.beta) for it in unit.split(_AT_ONCE)]
+        found: Labels = classes[(config.scale * torch.cat(pooled)).argmax(1)]
+        return found
+
 
 @torch.no_grad()
 def train_fixed(
@@ -161,8 +182,8 @@ def train_fixed(
     at_once = 1 if progress or stop or log is not unlogged else epochs  # one call for all, where nobody looks on
     for epoch in range(0, epochs, max(1, at_once)):
         several = range(epoch, epoch + at_once)
-        orders = [np.random.default_rng([config.seed, it]).permutation(len(unit)) for it in several]
-        batches = torch.from_numpy(np.concatenate(orders)).to(unit.device), np.cumsum([0, *sizes * at_once])
+        draw = _drawn if at_once * len(unit) <= _KEPT_PLACES else _drawn.__wrapped__
+        batches = draw(config.seed, several, len(unit)).to(unit.device), np.cumsum([0, *sizes * at_once])
         first = epoch * per_epoch
         steps = np.arange(first, first + at_once * per_epoch)
         rates = config.slot_lr * 0.5 * (1 + np.cos(math.pi * steps / n_steps))
@@ -181,6 +202,15 @@ def train_fixed(
         tuple(losses),
         stopped,
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn(seed: int, epochs: range, n: int) -> Tensor:
+    """The examples of some epochs, one order after the other, int64; never written to.
+
+    Kept, since the tries of a look differ in all but this: with few examples it took as long as the steps.
+    """
+    return torch.from_numpy(np.concatenate([np.random.default_rng([seed, it]).permutation(n) for it in epochs]))
 
 
 def _take(

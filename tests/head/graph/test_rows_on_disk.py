@@ -1,5 +1,6 @@
 """Graphs of rows that stay on the disk: those of the same rows in memory, bit for bit, a block of them at a time."""
 
+import functools
 from dataclasses import fields
 
 import numpy as np
@@ -75,6 +76,12 @@ def same(one, other):
             assert mine == its, it.name
 
 
+@functools.cache
+def in_memory(told):
+    """The graph of the same rows in memory, once for all who compare with it; with `small_blocks`."""
+    return learn_graph(torch.from_numpy(rows()[0]), GraphConfig(n_communities=told))
+
+
 @pytest.mark.parametrize("cuts", [(), (3, 3, 1499)], ids=["a file", "uneven and empty ones"])
 @pytest.mark.parametrize("told", [None, 4], ids=["round", "many slots"])
 def test_a_graph_of_rows_on_disk_is_that_of_rows_in_memory(tmp_path, small_blocks, told, cuts):
@@ -83,7 +90,7 @@ def test_a_graph_of_rows_on_disk_is_that_of_rows_in_memory(tmp_path, small_block
     found = learn_graph(mapped if cuts else mapped[0], config)
     held = len(small_blocks)
     assert max(small_blocks) <= 400 < N
-    same(found, learn_graph(torch.from_numpy(x), config))
+    same(found, in_memory(told))
     assert len(small_blocks) == held, "rows in memory are read as they are"
     used = x.any(1)
     if told is None:
@@ -104,7 +111,7 @@ def test_other_kinds_of_floats_are_taken_as_in_memory(tmp_path, dtype):
 
 def test_placing_regrouping_and_discovery_read_the_disk_too(tmp_path, small_blocks):
     x, groups = rows()
-    mapped, graph = on_disk(tmp_path, x, 500), learn_graph(torch.from_numpy(x))
+    mapped, graph = on_disk(tmp_path, x, 500), in_memory(None)
     assert torch.equal(graph.place(mapped).communities, graph.placement.communities)
     assert torch.equal(graph.scores(mapped), graph.scores(x))
     same(regroup(graph, mapped, 4), regroup(graph, x, 4))
@@ -130,7 +137,7 @@ def test_of_more_rows_than_are_linked_all_still_count(tmp_path, small_blocks):
     cosines = normalize(torch.from_numpy(middles)) @ graph.weights.T
     assert float(cosines.max(1).values.min()) > 0.9999, "a slot lies in the middle of all inputs, not of the sample's"
     assert {it.n_communities for it in graph.levels} >= {10}
-    same(learn_graph(torch.from_numpy(x), GraphConfig(most_linked=N)), learn_graph(torch.from_numpy(x)))
+    same(learn_graph(torch.from_numpy(x), GraphConfig(most_linked=N)), in_memory(None))
     other = learn_graph(torch.from_numpy(x), GraphConfig(most_linked=500, seed=1))
     assert not torch.equal(graph.weights, other.weights)
 

@@ -301,12 +301,12 @@ def test_two_verdicts_on_feature_rows_are_better_than_one(share):
 
     alone, both = [], []
     for seed in range(2):
-        x, y = curved(1000, seed=seed)
+        x, y = curved(600, seed=seed)
         rng = np.random.default_rng(seed)
-        wrong = rng.permutation(1000)[: int(share * 1000)]
+        wrong = rng.permutation(600)[: int(share * 600)]
         given = y.copy()
         given[wrong] = (y[wrong] + rng.integers(1, 4, len(wrong))) % 4
-        truth = np.isin(np.arange(1000), wrong)
+        truth = np.isin(np.arange(600), wrong)
         torch.manual_seed(0)
         alone.append(average_precision_score(truth, find_label_errors(small_network(40), x, given).suspicion))
         both.append(average_precision_score(truth, find_label_errors(None, x, given).suspicion))

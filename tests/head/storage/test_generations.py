@@ -1,8 +1,6 @@
 """The log tells what a folder holds, and undo goes anywhere and back without losing a generation or a number."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -11,6 +9,7 @@ import support.kill_update
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.nursery import run
 
 from slots.errors import ModelError, StorageError, UsageError
 from slots.features.preprocessing import Preprocessing
@@ -228,8 +227,7 @@ def test_any_mixture_of_updates_and_undos_keeps_every_generation(tmp_path_factor
 
 
 def test_killed_updates_edits_and_undos_lose_nothing(tmp_path):
-    command = [sys.executable, support.kill_update.__file__, str(tmp_path / "model"), "60", "7"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = run([tmp_path / "model", 60, 7], script=support.kill_update.__file__, timeout=300)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert sum(count for name, count in counts.items() if name.startswith("killed_")) == 60
