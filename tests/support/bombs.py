@@ -134,6 +134,10 @@ def pictures():
     ]
 
 
+def _keys():
+    return b"{" + b",".join(b'"%d":0' % i for i in range(800_000)) + b"}"
+
+
 def documents():
     """JSON that is deep, wide, doubled, not finite, not UTF-8 or of another form than is expected."""
     predict, items, v2 = f"{SMALL}/predict", f"{SMALL}/items", "/v2/models/small/infer"
@@ -198,7 +202,7 @@ def documents():
                 filled(BODY, start, part, end),
             )
         )
-    found.append(Bomb("8 MiB of keys", predict, b"{" + b",".join(b'"%d":0' % i for i in range(800_000)) + b"}"))
+    found.append(Bomb("8 MiB of keys", predict, _keys))
     found.append(Bomb("8 MiB in v2", v2, filled(BODY, b'{"inputs":[', b"{},", b"0]}")))
     found.append(Bomb("8 MiB in v2 data", v2, tensor % filled(BODY - 200, b"[", b"[],", b"0]")))
     found.append(Bomb("8 MiB of tasks", "/ls/small/predict", filled(BODY, b'{"tasks":[', b"[],", b"0]}")))

@@ -42,6 +42,17 @@ def small_model(folder):
 
 
 @contextmanager
+def lightened(children=WarmChildren):
+    """Services here leave the garbage collector alone, and their jobs' process to the next one."""
+    with (
+        patch.object(runner, "Children", children),
+        patch.object(service, "freeze", _leave_alone),
+        patch.object(served_model, "freeze", _leave_alone),
+    ):
+        yield
+
+
+@contextmanager
 def running(folder, data, *, warm=True, **changes):
     """A service on a model folder; gives a client of it. ``changes`` are other settings.
 
@@ -51,12 +62,7 @@ def running(folder, data, *, warm=True, **changes):
     """
     if not warm:
         end_idle()
-    with (
-        patch.object(runner, "Children", WarmChildren if warm else Children),
-        patch.object(service, "freeze", _leave_alone),
-        patch.object(served_model, "freeze", _leave_alone),
-        patch.object(application, "described", _described),
-    ):
+    with lightened(WarmChildren if warm else Children), patch.object(application, "described", _described):
         apps = len(_begun)
         try:
             yield from _running(folder, data, changes)

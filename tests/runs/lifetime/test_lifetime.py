@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
+from support.service import lightened
 
 from protocols.data.loading import load_data
 from protocols.harness.outcome import SeedOutcome
@@ -32,8 +33,9 @@ PEERS = (VectorIndex, NightlyRegression, lambda seed: ReplayNetwork(10, seed))
 
 @pytest.fixture(autouse=True, scope="module")
 def _collector():
-    """A life lets the garbage collector look at all that was imported: not in the tests that follow."""
-    yield
+    """A life lets the garbage collector look at all that was imported: not here, nor in the tests that follow."""
+    with lightened():
+        yield
     gc.collect()
     gc.freeze()
 

@@ -229,6 +229,7 @@ def test_the_best_radius_is_never_worse_than_the_rule(outcome):
 
 def test_without_new_classes_and_peers_two_rows_and_no_figure_of_new_classes(digits):
     options = {"budgets": [10], "new_classes": False, "wanted": 0.5}
+    digits = replace(digits, x_train=digits.x_train[:700], y_train=digits.y_train[:700])
     found = run_seed(Setting(digits, options=options), 1, quiet)
     assert [row.method for row in found.rows] == [OURS, "prototypes: random"]
     for row in found.rows:

@@ -40,7 +40,7 @@ def test_what_is_measured_is_the_fit_that_users_get():
 
 
 def test_the_accuracy_question_end_to_end(tmp_path):
-    chosen = setting(tmp_path, sets=["digits", "digits: 5 a class"], examples=300, tests=100, questions=["accuracy"])
+    chosen = setting(tmp_path, sets=["digits", "digits: 5 a class"], examples=200, tests=100, questions=["accuracy"])
     outcome = run(PROTOCOL, chosen, seeds=range(2), out=tmp_path, command="slots run transfer")
     plain = dict(groups(outcome.rows))
     assert list(plain) == ["accuracy, over the sets"]
@@ -69,7 +69,7 @@ def test_the_accuracy_question_end_to_end(tmp_path):
 
 def test_every_question_end_to_end(tmp_path):
     """All of them on a small part of digits; without igraph, Leiden is named as not run."""
-    chosen = setting(tmp_path, sets=["digits", "digits: turned classes"], examples=400, tests=200)
+    chosen = setting(tmp_path, sets=["digits", "digits: turned classes"], examples=320, tests=150)
     outcome = PROTOCOL.run_seed(chosen, 0, lambda *_: None)
     over = {group: rows for group, rows in _by_group(outcome.rows).items() if group.endswith(", over the sets")}
     assert [group.removesuffix(", over the sets") for group in over] == [
