@@ -69,7 +69,7 @@ def test_the_accuracy_question_end_to_end(tmp_path):
 
 def test_every_question_end_to_end(tmp_path):
     """All of them on a small part of digits; without igraph, Leiden is named as not run."""
-    chosen = setting(tmp_path, sets=["digits", "digits: turned classes"], examples=320, tests=150)
+    chosen = setting(tmp_path, sets=["digits", "digits: turned classes"], examples=400, tests=200)
     outcome = PROTOCOL.run_seed(chosen, 0, lambda *_: None)
     over = {group: rows for group, rows in _by_group(outcome.rows).items() if group.endswith(", over the sets")}
     assert [group.removesuffix(", over the sets") for group in over] == [
