@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slots.features.few_rows import along_rows
 from slots.shapes import Labels
 
 By = Literal["covariance", "correlation"]
@@ -42,6 +43,9 @@ class ClassSums:
         Number of rows.
     n_classes : int
         Number of different labels.
+    within : float64 tensor of shape (example, feature), optional
+        Each row less the mean of its class, where there are at most half as many rows as features: they lie along few
+        directions, which are found from them in a small part of the time.
     """
 
     mean: Tensor
@@ -49,13 +53,12 @@ class ClassSums:
     between: Tensor
     n: int
     n_classes: int
+    within: Tensor | None = None
 
     @cached_property
     def axes(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues, whose mean is 1, and eigenvectors of the covariance; found once for all shrinkages."""
-        covariance = self.scatter / max(1, self.n - self.n_classes)
-        values, vectors = torch.linalg.eigh(covariance / covariance.diagonal().mean())
-        return values, vectors
+        """Eigenvalues and eigenvectors of the covariance; those that are left out are 0. The mean of all is 1."""
+        return self._axes(self.scatter.diagonal().mean().sqrt().expand(len(self.scatter)))
 
     @cached_property
     def spread(self) -> Tensor:
@@ -65,10 +68,16 @@ class ClassSums:
 
     @cached_property
     def axes_alike(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and eigenvectors of the correlation within classes."""
-        covariance = self.scatter / max(1, self.n - self.n_classes)
-        values, vectors = torch.linalg.eigh(covariance / self.spread / self.spread[:, None])
-        return values, vectors
+        """The same of the correlation within classes."""
+        return self._axes(self.spread * max(1, self.n - self.n_classes) ** 0.5)
+
+    def _axes(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of the scatter of features that are divided by these lengths."""
+        if self.within is None:
+            values, vectors = torch.linalg.eigh(self.scatter / lengths / lengths[:, None])
+            return values, vectors
+        values, vectors = along_rows(self.within / lengths)
+        return values * self.n, vectors
 
     @property
     def uneven(self) -> bool:
@@ -97,15 +106,16 @@ class ClassSums:
             sums[i] = rows[members].double().sum(0)
         means = sums / torch.tensor(sizes, dtype=torch.float64, device=rows.device)[:, None]
         total, scatter = torch.zeros_like(sums[0]), sums.new_zeros(rows.shape[1], rows.shape[1])
-        step = max(1, _BLOCK // rows.shape[1])
+        step, within = max(1, _BLOCK // rows.shape[1]), None
         for start in range(0, len(rows), step):  # in double precision all rows would take twice their own memory
             wide = rows[start : start + step].double()
             inner = wide - means[place[start : start + step]]
             total += wide.sum(0)
             scatter += inner.T @ inner
+            within = inner if len(rows) <= min(step, rows.shape[1] // 2) else None
         apart = means - total / len(rows)
         between = (apart.T * place.bincount(minlength=len(classes))) @ apart
-        return cls(total / len(rows), scatter, between, len(rows), len(classes))
+        return cls(total / len(rows), scatter, between, len(rows), len(classes), within)
 
 
 class Whitening(nn.Module):
@@ -227,5 +237,9 @@ def _matrix(sums: ClassSums, shrinkage: float, by: By) -> Tensor:
     values, vectors = sums.axes if by == "covariance" else sums.axes_alike
     shrunk = ((1 - shrinkage) * values + shrinkage).clamp_min(np.finfo(np.float64).eps)
     # The symmetric root leaves the axes where they were, as the identity does at a shrinkage of 1.
-    root = (vectors / shrunk.sqrt()) @ vectors.T
+    if len(values) < len(vectors):  # along the other directions nothing varies, and the shrinkage is all there is
+        root = (vectors * (shrunk.rsqrt() - shrinkage**-0.5)) @ vectors.T
+        root.diagonal().add_(shrinkage**-0.5)
+    else:
+        root = (vectors / shrunk.sqrt()) @ vectors.T
     return root if by == "covariance" else root / sums.spread[:, None]

@@ -25,6 +25,7 @@ _HOPELESS = 4  # levels in a row with less than half of the best evidence end th
 _NODES = 8192  # inputs up to which each is a node; of more, groups of a few inputs are
 _TOGETHER = 1 << 24  # edges up to which whole and resamples are cut at once: more take too much memory
 _JUDGED = 8192  # inputs whose silhouette is computed; the means are those of all
+_ROUNDING = 1e-6  # 1 minus the cosine of rows in single precision: below this it is rounding
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def silhouette(unit: Unit, groups: Ids, judged: Ids | None = None) -> float:
     -------
     float
         Mean of ``(b - a) / max(a, b)``, in [-1, 1]: ``a`` is 1 minus the cosine of a row to the mean of its group's
-        other rows, ``b`` the same to the nearest mean of another group; 0 for a row alone. 0 where there is one group.
+        other rows, ``b`` the same to the nearest mean of another group; 0 for a row alone, and near 0 where both are
+        what rounding makes of the same direction. 0 where there is one group.
 
     Notes
     -----
@@ -164,8 +166,8 @@ def silhouette(unit: Unit, groups: Ids, judged: Ids | None = None) -> float:
         own = raw.gather(1, mine[:, None])[:, 0]
         others = (norms[mine].square() - 2 * own + 1).clamp_min(1e-12).sqrt()  # length of the sum without the row
         near = (raw / norms.clamp_min(1e-12)).scatter(1, mine[:, None], -1.0).max(1).values
-        a, b = 1 - (own - 1) / others, 1 - near
-        scores = (b - a) / torch.maximum(a, b).clamp_min(1e-12)
+        a, b = (1 - (own - 1) / others).clamp_min(0), (1 - near).clamp_min(0)
+        scores = (b - a) / torch.maximum(a, b).clamp_min(_ROUNDING)
         total += float(scores.masked_fill(sizes[mine] == 1, 0.0).double().sum())
     return total / max(1, len(rows))
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slots.features.few_rows import along_rows
 from slots.head.similarities import normalize
 from slots.kept import Kept
-from slots.novelty.gaussians import along_rows
 from slots.novelty.k_flats import Flats, nearest_flat
 from slots.shapes import SlotVectors, ViewFeatures
 

@@ -1,5 +1,7 @@
 """Whitening before the sphere: what it does to the spread within classes, and that a row alone gets the same bits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,29 @@ def test_the_map_is_the_inverse_root_of_the_shrunk_covariance(shrinkage):
     root = (matrix @ shrunk @ matrix) / (covariance.trace() / len(covariance))
     assert torch.allclose(root, identity, atol=1e-10)
     assert torch.allclose(matrix, matrix.T)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    n=st.integers(1, 12),
+    shrinkage=st.floats(0.001, 1),
+    by=st.sampled_from(["covariance", "correlation"]),
+    twins=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_few_rows_have_the_map_of_their_whole_covariance(seed, n, shrinkage, by, twins):
+    x, y = rows_of(seed, n, 24)
+    if twins:  # fewer directions than rows, and a feature that does not vary
+        x, y = torch.cat([x, x])[:12], torch.cat([y, y])[:12]
+        x[:, 3] = 7
+    sums = ClassSums.of(x, y)
+    assert sums.within is not None
+    quick, whole = (Whitening.of(it, shrinkage=shrinkage, by=by).matrix for it in (sums, replace(sums, within=None)))
+    torch.testing.assert_close(quick, whole, rtol=1e-7, atol=1e-7 * float(whole.abs().max()))
+
+
+def test_more_rows_are_not_kept():
+    assert ClassSums.of(*rows_of(0, 13, 24)).within is None
 
 
 @pytest.mark.parametrize("shrinkage", [0, -1, 1.5])

@@ -361,6 +361,14 @@ class TestLevels:
         assert silhouette(unit, groups) == pytest.approx(float(np.mean(expected)), abs=1e-6)
         assert silhouette(unit, groups, np.array([3, 5])) == pytest.approx((expected[3] + expected[5]) / 2, abs=1e-6)
 
+    @pytest.mark.parametrize("far", [1e2, 1e3, 1e4, 1e6])
+    def test_rounding_of_rows_in_one_direction_is_no_evidence(self, far):
+        rows = far + np.random.default_rng(0).normal(size=(600, 2))
+        groups = np.argsort(np.argsort(rows[:, 0] - rows[:, 1])) // 20  # along the arc, 30 narrow groups
+        found = silhouette(normalize(torch.from_numpy(rows.astype(np.float32))), groups)
+        assert -1 <= found <= 1
+        assert far < 1e3 or abs(found) < 0.1
+
     @given(st.integers(2, 12), st.integers(0, 1000))
     def test_shared_neighbours_are_the_literal_ones(self, n, seed):
         near = nearest_neighbours(torch.from_numpy(np.random.default_rng(seed).normal(size=(n, 3))), 3)
