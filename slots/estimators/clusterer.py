@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,18 @@ from slots.clustering.kmeans import by_size, owners
 from slots.errors import UsageError
 from slots.estimators.base import SphereEstimator, UnitRows
 from slots.estimators.model_scores import fit_without_side_effects, label_angles, label_centroids, new_slot_radius
-from slots.estimators.projection import Geometry, Scaling
+from slots.estimators.projection import Geometry, Scaling, SphereProjection, spread_differently
 from slots.graph.config import GraphConfig
-from slots.graph.learning import learn_graph
+from slots.graph.learning import at_level, learn_graph, regroup
+from slots.graph.slot_graph import SlotGraph
 from slots.shapes import Ids
 from slots.training.config import TrainConfig
 from slots.update.config import UpdateConfig
 
 _LOOKED_AT = 2000  # rows on which the number of clusters is chosen
+_ENOUGH = 100  # rows from which the communities of a graph are found; of fewer its 15 nearest are too many
+_UNEVEN = 2.0  # times the middle deviation, from which features on one scale and each on its own are both tried
+_MOST_TRIED = 20  # clusters of k-means
 _ONE = 1.1  # new rows that spread no further than this many times the usual radius are one cluster
 
 
@@ -35,21 +39,24 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     Parameters
     ----------
     n_clusters : int or "auto", default "auto"
-        Clusters that `fit` makes, >= 1; fewer where there are fewer different rows. ``auto`` takes the number from 2
-        to ``max_clusters`` with the largest mean silhouette (Rousseeuw 1987) on up to 2,000 rows; with
-        ``merge="graph"`` the number for which most speaks (`slots.graph.levels`).
-    merge : {"none", "graph"}, default "none"
+        Clusters that `fit` makes, >= 1; fewer where there are fewer different rows. ``auto`` finds the number: of a
+        slot graph that for which most speaks (`slots.graph.levels`); of k-means that with the largest mean silhouette
+        (Rousseeuw 1987) on up to 2,000 rows.
+    merge : {"auto", "none", "graph"}, default "auto"
         ``none``: a cluster is one of k-means, round. ``graph``: a cluster is a community of many small slots with
-        inputs between them (`slots.graph.learn_graph`), of any shape; for some hundred rows and more.
-    max_clusters : int, default 20
-        Largest number that ``auto`` tries, >= 2; not for ``merge="graph"``.
+        inputs between them (`slots.graph.learn_graph`), of any shape. ``auto``: a graph where the number of clusters is
+        not told and there are 100 rows or more.
+    max_clusters : int, optional
+        Largest number that ``auto`` may find, >= 2. Default: 20 for k-means, and no bound for a graph.
     slots_per_cluster : int, optional
         Slots a cluster, >= 1, so that it need not be round. Default: half the square root of the mean cluster size, at
         most 30.
     min_cluster_size : int, default 5
         Unmatched rows within one radius that make a new cluster in `partial_fit`, >= 1.
     scaling : {"auto", "standard", "common", "none"}, default "auto"
-        How features are centred and scaled before anything else (`slots.estimators.projection.SphereProjection`).
+        How features are centred and scaled before anything else (`slots.estimators.projection.SphereProjection`). Where
+        a graph is learned and features spread differently, ``auto`` tries both ways and takes the one whose clusters
+        have more evidence.
     geometry : {"lifted", "direction"}, default "lifted"
         ``lifted`` keeps distances; ``direction`` compares rows by cosine alone, as suits features of a network.
     height : float, default 2.0
@@ -68,7 +75,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     model_ : SlotModel
     lift_ : SphereProjection
     graph_ : SlotGraph
-        Only with ``merge="graph"``: the slots and bridges of `fit`; ``graph_.explain(number)`` says why some are one
+        Only where a graph was learned: the slots and bridges of `fit`; ``graph_.explain(number)`` says why some are one
         cluster, and ``graph_.levels`` offers coarser and finer clusters, each with its evidence.
     n_features_in_ : int
     feature_names_in_ : array of shape (n_features_in_,)
@@ -95,8 +102,8 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self,
         n_clusters: int | Literal["auto"] = "auto",
         *,
-        merge: Literal["none", "graph"] = "none",
-        max_clusters: int = 20,
+        merge: Literal["auto", "none", "graph"] = "auto",
+        max_clusters: int | None = None,
         slots_per_cluster: int | None = None,
         min_cluster_size: int = 5,
         scaling: Scaling = "auto",
@@ -132,8 +139,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         rows = validate_data(self, on_host(X), dtype=np.float64)
         self._check_numbers()
         (self._seed,) = self._drawn_seeds(1)
-        lifted = self._learn_projection(rows)(rows)
-        ids = self._found(lifted)
+        lifted, ids = self._found(rows)
         usual = min(30, int(np.ceil(0.5 * np.sqrt(len(ids) / (ids.max() + 1)))))
         config = TrainConfig(
             epochs=0,  # k-means has already drawn the borders that training would draw
@@ -217,12 +223,14 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _check_numbers(self) -> None:
         if self.n_clusters != "auto" and (isinstance(self.n_clusters, str) or self.n_clusters < 1):
             raise UsageError(f"`n_clusters` must be 'auto' or >= 1, got {self.n_clusters!r}. Try 'auto'.")
-        if self.merge not in ("none", "graph"):
-            raise UsageError(f"`merge` must be 'none' or 'graph', got {self.merge!r}. Choose one of the two.")
-        lowest = {"max_clusters": 2, "min_cluster_size": 1}
-        for name, low in lowest.items():
-            if getattr(self, name) < low:
-                raise UsageError(f"`{name}` must be >= {low}, got {getattr(self, name)}. Pass a larger number.")
+        if self.merge not in ("auto", "none", "graph"):
+            raise UsageError(f"`merge` must be 'auto', 'none' or 'graph', got {self.merge!r}. Choose one of them.")
+        for name, value, low in (
+            ("max_clusters", self.max_clusters, 2),
+            ("min_cluster_size", self.min_cluster_size, 1),
+        ):
+            if value is not None and value < low:
+                raise UsageError(f"`{name}` must be >= {low}, got {value}. Pass a larger number.")
 
     def _answers(self, lifted: UnitRows) -> Ids:
         answers = self.model_.predict(lifted)
@@ -241,18 +249,41 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """Number of its group for each strange row: one group where they lie as close as a cluster does."""
         if _usual_radius(lifted, np.zeros(len(lifted), np.int64)) <= _ONE * self.radius_:
             return np.zeros(len(lifted), np.int64)
+        if self._by_graph(len(lifted), told=False):
+            return by_size(self._graph(lifted, None).placement.communities.cpu().numpy())
         return self._numbered(lifted, self._best_number(lifted, len(np.unique(lifted, axis=0))))
 
-    def _found(self, lifted: UnitRows) -> Ids:
-        """Clusters of the first rows, the largest first."""
-        if self.merge == "graph":
-            wanted = None if self.n_clusters == "auto" else int(self.n_clusters)
-            self.graph_ = learn_graph(torch.from_numpy(lifted), GraphConfig(n_communities=wanted, seed=self._seed))
-            return by_size(self.graph_.placement.communities.cpu().numpy())
-        n_different = len(np.unique(lifted, axis=0))
-        auto = self.n_clusters == "auto"
-        k = self._best_number(lifted, n_different) if auto else min(int(self.n_clusters), n_different)
-        return self._numbered(lifted, k)
+    def _found(self, rows: npt.NDArray[np.float64]) -> tuple[UnitRows, Ids]:
+        """The rows as the slots see them, and their clusters, the largest first."""
+        told = None if self.n_clusters == "auto" else int(self.n_clusters)
+        lifted = self._learn_projection(rows)(rows)
+        if not self._by_graph(len(rows), told=told is not None):
+            n_different = len(np.unique(lifted, axis=0))
+            k = self._best_number(lifted, n_different) if told is None else min(told, n_different)
+            return lifted, self._numbered(lifted, k)
+        self.graph_ = self._graph(lifted, told)
+        if self.scaling == "auto" and np.ptp(self.lift_.scale) == 0 and spread_differently(rows, _UNEVEN):
+            geometry = cast("Geometry", self.geometry)
+            other = SphereProjection.of(rows, scaling="standard", geometry=geometry, height=self.height)
+            graph = self._graph(other(rows), told)
+            if _evidence(graph) > _evidence(self.graph_):
+                self.lift_, lifted, self.graph_ = other, other(rows), graph
+        return lifted, by_size(self.graph_.placement.communities.cpu().numpy())
+
+    def _by_graph(self, n_rows: int, *, told: bool) -> bool:
+        """Whether clusters of so many rows are communities of a graph."""
+        return self.merge == "graph" or (self.merge == "auto" and not told and n_rows >= _ENOUGH)
+
+    def _graph(self, lifted: UnitRows, told: int | None) -> SlotGraph:
+        """A slot graph of as many communities as were told, or of no more than may be found."""
+        rows = torch.from_numpy(lifted)
+        graph = learn_graph(rows, GraphConfig(n_communities=told, seed=self._seed))
+        if told is not None or self.max_clusters is None or graph.n_communities <= self.max_clusters:
+            return graph
+        fewer = [i for i, it in enumerate(graph.levels) if it.n_communities <= self.max_clusters]
+        if not fewer:
+            return regroup(graph, rows, self.max_clusters, seed=self._seed)
+        return at_level(graph, rows, max(fewer, key=lambda i: graph.levels[i].evidence))
 
     def _numbered(self, lifted: UnitRows, k: int) -> Ids:
         """k-means; the largest cluster is number 0."""
@@ -262,7 +293,8 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """Number of clusters with the largest mean silhouette."""
         rng = np.random.default_rng(self._seed)
         few = lifted if len(lifted) <= _LOOKED_AT else lifted[np.sort(rng.choice(len(lifted), _LOOKED_AT, False))]
-        tried = range(2, min(self.max_clusters, n_different - 1, len(few) - 1) + 1)
+        most = _MOST_TRIED if self.max_clusters is None else self.max_clusters
+        tried = range(2, min(most, n_different - 1, len(few) - 1) + 1)
         scores = [silhouette_score(few, owners(few, k, seed=self._seed, starts=2)) for k in tried]
         return tried[int(np.argmax(scores))] if scores else 1
 
@@ -270,6 +302,11 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 def _angles(lifted: UnitRows, middles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Angle of each row to the nearest of some directions, radians; pi where there are none."""
     return np.asarray(np.arccos(np.clip((lifted.astype(np.float64) @ middles.T).max(1, initial=-1.0), -1, 1)))
+
+
+def _evidence(graph: SlotGraph) -> float:
+    """What speaks for the clusters of a graph."""
+    return max((it.evidence for it in graph.levels), default=0.0)
 
 
 def _usual_radius(lifted: UnitRows, ids: Ids) -> float:

@@ -85,13 +85,10 @@ class SphereProjection:
             raise UsageError(f"`height` must be > 0, got {height}. Try 1.0.")
         rows = np.ascontiguousarray(x, np.float64)
         centre = np.zeros(rows.shape[1]) if scaling == "none" else (rows / len(rows)).sum(0)
-        spread = np.sqrt(np.square(rows - centre).mean(0))
-        constant = spread <= 10 * np.finfo(np.float64).eps * np.abs(centre)  # rounding of the mean, not a deviation
-        spread = np.where(constant, 0.0, spread)
+        spread = _spread(rows, centre)
         varying = spread[spread > 0]
         if scaling == "auto":
-            alike = len(varying) and varying.max() < _SAME_UNIT * np.median(varying)
-            scaling = "common" if alike else "standard"
+            scaling = "common" if 0 < _unevenness(varying) < _SAME_UNIT else "standard"
         if scaling == "none" or len(varying) == 0:
             scale = np.ones_like(spread)
         elif scaling == "common":
@@ -121,6 +118,38 @@ class SphereProjection:
         last = blank.astype(np.float64) if self.height is None else np.full((len(rows), 1), self.height)
         rows = np.concatenate([rows, last], 1)
         return np.asarray(rows / np.sqrt(np.square(rows).sum(1, keepdims=True)), np.float32)
+
+
+def spread_differently(x: Rows, ratio: float) -> bool:
+    """Whether the largest deviation of a feature is at least so many times the median of those that vary.
+
+    Parameters
+    ----------
+    x : float array of shape (example, feature)
+        At least one row, finite.
+    ratio : float
+        > 0.
+
+    Examples
+    --------
+    >>> spread_differently(np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 9.0]]), 5)
+    True
+    """
+    rows = np.ascontiguousarray(x, np.float64)
+    spread = _spread(rows, (rows / len(rows)).sum(0))
+    return _unevenness(spread[spread > 0]) >= ratio
+
+
+def _spread(rows: npt.NDArray[np.float64], centre: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Root mean square of what lies between rows and a centre, along each feature; 0 where it is rounding."""
+    spread = np.sqrt(np.square(rows - centre).mean(0))
+    constant = spread <= 10 * np.finfo(np.float64).eps * np.abs(centre)  # of the mean
+    return np.asarray(np.where(constant, 0.0, spread))
+
+
+def _unevenness(varying: npt.NDArray[np.float64]) -> float:
+    """The largest of some deviations, in medians; 0 where there is none."""
+    return float(varying.max() / np.median(varying)) if len(varying) else 0.0
 
 
 Lift = SphereProjection  # former name

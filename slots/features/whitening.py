@@ -238,8 +238,8 @@ def _matrix(sums: ClassSums, shrinkage: float, by: By) -> Tensor:
     shrunk = ((1 - shrinkage) * values + shrinkage).clamp_min(np.finfo(np.float64).eps)
     # The symmetric root leaves the axes where they were, as the identity does at a shrinkage of 1.
     if len(values) < len(vectors):  # along the other directions nothing varies, and the shrinkage is all there is
-        root = (vectors * (shrunk.rsqrt() - shrinkage**-0.5)) @ vectors.T
-        root.diagonal().add_(shrinkage**-0.5)
+        root: Tensor = (vectors * (shrunk.rsqrt() - float(shrinkage) ** -0.5)) @ vectors.T
+        root.diagonal().add_(float(shrinkage) ** -0.5)
     else:
         root = (vectors / shrunk.sqrt()) @ vectors.T
     return root if by == "covariance" else root / sums.spread[:, None]

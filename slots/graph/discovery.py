@@ -112,11 +112,14 @@ def _classes(base: BridgedSlots, given: Ids, n_known: int) -> Ids:
 
 
 def _worth(given: Ids) -> Worth:
-    """The evidence of a level times its agreement with the labels: the adjusted Rand index on the labelled inputs."""
+    """The evidence of a level times its agreement with the labels: the adjusted Rand index on the labelled inputs.
+
+    Where no level has evidence of its own, the labels decide.
+    """
     from sklearn.metrics import adjusted_rand_score
 
     known = given >= 0
-    return lambda it: it.evidence * max(0.0, float(adjusted_rand_score(given[known], it.groups[known])))
+    return lambda it: max(1e-9, it.evidence) * max(0.0, float(adjusted_rand_score(given[known], it.groups[known])))
 
 
 def _with_labels(unit: Unit, groups: Ids, given: Ids, n_known: int) -> Ids:

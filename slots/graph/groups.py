@@ -12,6 +12,7 @@ from slots.clustering.kmeans import nearest_slots, sums_by_owner
 from slots.clustering.neighbours import nearest_rows
 from slots.clustering.unit_rows import Unit
 from slots.graph.config import GraphConfig
+from slots.graph.dimension import intrinsic_dimension, silhouette_without_groups
 from slots.graph.levels import Grouping, groupings, peaks, polished
 from slots.graph.louvain import Edges, cut, numbered
 from slots.graph.neighbour_graph import shared_neighbours
@@ -48,7 +49,7 @@ class FoundGroups:
 def find_groups(
     unit: Unit, config: GraphConfig, progress: Progress, *, n_groups: int | None = None, worth: Worth | None = None
 ) -> FoundGroups:
-    """The level for which most speaks, in the graph of whichever number of neighbours has it.
+    """The level for which most speaks, in the graph of whichever number of neighbours has it; one if nothing does.
 
     Parameters
     ----------
@@ -71,14 +72,17 @@ def find_groups(
     most = max(2, len(unit) // 10)
     counts = sorted({min(count, most) for count in config.n_neighbours})
     near = nearest_rows(unit, counts[-1], part(progress, 0.0, 0.5))
+    without_groups = silhouette_without_groups(intrinsic_dimension(unit, near))
     found, every = list[tuple[bool, float, Grouping, Edges]](), list[Grouping]()
     for place, count in enumerate(counts):
         progress("communities", 0.5 + 0.4 * place / len(counts))
         edges = shared_neighbours(near, count)
-        tried = groupings(unit, edges, at_least=n_groups or 1, seed=config.seed)
+        tried = groupings(unit, edges, without_groups=without_groups, at_least=n_groups or 1, seed=config.seed)
         every += tried
+        exact = [it for it in tried if it.n_groups == n_groups]
+        if n_groups is None and worth is None:
+            tried = [it for it in tried if it.evidence > 0]
         if tried:
-            exact = [it for it in tried if it.n_groups == n_groups]
             best = max(exact or tried, key=judge)
             best = polished(edges, best, seed=config.seed)
             found.append((bool(exact), judge(best), best, edges))

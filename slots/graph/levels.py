@@ -43,7 +43,9 @@ class Grouping:
     stability : float
         Adjusted Rand index of the groups found in two random four fifths of the inputs, on those in both; at most 1.
     evidence : float
-        ``silhouette * stability * sqrt(entropy)``, the entropy of the groups' sizes in nats.
+        ``apart * stability * sqrt(entropy)``, the entropy of the groups' sizes in nats; ``apart`` is the silhouette
+        beyond what pieces of a cloud without groups have (`slots.graph.dimension.silhouette_without_groups`), as a
+        share of what is left to 1.
     """
 
     groups: Ids
@@ -58,7 +60,9 @@ class Grouping:
         return int(self.groups.max(initial=-1)) + 1
 
 
-def groupings(unit: Unit, edges: Edges, *, at_least: int = 1, seed: int = 0) -> list[Grouping]:
+def groupings(
+    unit: Unit, edges: Edges, *, without_groups: float = 0.0, at_least: int = 1, seed: int = 0
+) -> list[Grouping]:
     """Communities of a graph of inputs, from coarse to fine.
 
     Parameters
@@ -67,6 +71,8 @@ def groupings(unit: Unit, edges: Edges, *, at_least: int = 1, seed: int = 0) -> 
         Rows of length 1.
     edges : Edges
         A graph with the inputs as nodes, for example `shared_neighbours`.
+    without_groups : float, default 0.0
+        Silhouette, in [0, 1), up to which pieces are no evidence of groups.
     at_least : int, default 1
         Number of groups that the sweep goes on to, whatever speaks for them.
     seed : int, default 0
@@ -80,11 +86,11 @@ def groupings(unit: Unit, edges: Edges, *, at_least: int = 1, seed: int = 0) -> 
     Notes
     -----
     Louvain's method at the resolutions 1/128, 1/64, ... and four more around the best. The evidence is ours: groups
-    should be apart (silhouette), come again where a fifth of the data is missing (stability), and say much (entropy);
-    a product, so that none makes up for another. Beyond 8,192 inputs the nodes are communities of a few inputs each,
-    found at a high resolution, in each resample anew.
+    should be further apart than pieces of one group are (silhouette), come again where a fifth of the data is missing
+    (stability), and say much (entropy); a product, so that none makes up for another. Beyond 8,192 inputs the nodes are
+    communities of a few inputs each, found at a high resolution, in each resample anew.
     """
-    sweep = _Sweep(unit, edges, seed)
+    sweep = _Sweep(unit, edges, without_groups, seed)
     found: dict[float, Grouping] = {}
     best, behind = 0.0, 0
     for power in range(_FIRST, _LAST):
@@ -175,9 +181,9 @@ def silhouette(unit: Unit, groups: Ids, judged: Ids | None = None) -> float:
 class _Sweep:
     """What is the same at every resolution: the nodes of the whole and of the two resamples, the inputs judged."""
 
-    def __init__(self, unit: Unit, edges: Edges, seed: int) -> None:
+    def __init__(self, unit: Unit, edges: Edges, without_groups: float, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self.unit, self.seed = unit, seed
+        self.unit, self.without_groups, self.seed = unit, without_groups, seed
         n, many = len(edges), len(edges) > _NODES
         self.smallest = 2 * _SMALLEST if many else _SMALLEST
         self.kept = [np.sort(rng.permutation(n)[: max(1, int(_KEPT * n))]) for _ in range(2)]
@@ -197,8 +203,9 @@ class _Sweep:
         groups = whole[self.of_input]
         shares = np.bincount(groups) / len(groups)
         entropy = -float((shares * np.log(shares)).sum())
-        apart, stable = silhouette(self.unit, groups, self.judged), self._stability(parts)
-        return Grouping(groups, resolution, apart, stable, apart * max(0.0, stable) * entropy**0.5)
+        found, stable = silhouette(self.unit, groups, self.judged), self._stability(parts)
+        apart = max(0.0, (found - self.without_groups) / (1 - self.without_groups))
+        return Grouping(groups, resolution, found, stable, apart * max(0.0, stable) * entropy**0.5)
 
     def _communities(self, edges: Edges, resolution: float) -> Ids:
         return louvain_of_edges(edges, resolution, np.random.default_rng(self.seed))

@@ -14,6 +14,7 @@ from packaging.version import Version
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, make_blobs
+from sklearn.metrics import adjusted_rand_score, homogeneity_score
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -431,6 +432,39 @@ def test_the_fringe_of_a_cluster_and_a_lonely_row_make_no_cluster():
     clusterer.partial_fit([[-90.0, 0.0]] * 5)
     assert clusterer.n_clusters_ == 3
     assert clusterer.predict([[-90.0, 0.0]]).tolist() == [2]
+
+
+def test_any_number_of_clusters_is_found_and_the_new_ones_too():
+    x, y = make_blobs(600, centers=40, n_features=8, center_box=(-20, 20), random_state=0)
+    first = y < 30
+    clusterer = SlotClusterer(random_state=0).fit(x[first])
+    assert clusterer.n_clusters_ == clusterer.graph_.n_communities == 30
+    assert adjusted_rand_score(y[first], clusterer.labels_) > 0.95
+    before = clusterer.predict(x)
+    clusterer.partial_fit(x[~first])
+    after = clusterer.predict(x)
+    assert (after[before >= 0] == before[before >= 0]).all()
+    assert clusterer.n_clusters_ == 40
+    new, found = y[~first], clusterer.labels_ >= 0
+    assert (clusterer.labels_[found] >= 30).all()
+    assert adjusted_rand_score(new[found], clusterer.labels_[found]) > 0.95
+    assert found.mean() > 0.6  # a cluster of 15 rows has a fringe that no slot reaches
+
+
+@pytest.mark.parametrize("most", [2, 7])
+def test_no_more_clusters_are_found_than_may_be(most):
+    x, y = make_blobs(300, centers=15, n_features=8, center_box=(-20, 20), random_state=0)
+    clusterer = SlotClusterer(max_clusters=most, random_state=0).fit(x)
+    assert 2 <= clusterer.n_clusters_ <= most
+    # none of the 15 is torn apart
+    assert homogeneity_score(clusterer.labels_[clusterer.labels_ >= 0], y[clusterer.labels_ >= 0]) > 0.9
+
+
+def test_few_rows_and_a_number_that_is_told_are_clustered_by_k_means():
+    x, _ = make_blobs(150, centers=3, random_state=0)
+    assert not hasattr(SlotClusterer(random_state=0).fit(x[:99]), "graph_")
+    assert not hasattr(SlotClusterer(3, random_state=0).fit(x), "graph_")
+    assert SlotClusterer(3, merge="graph", random_state=0).fit(x).graph_.n_communities == 3
 
 
 @pytest.mark.parametrize("x", [[[1.0]], [[1.0], [1.0]], [[0.0, 0.0]] * 5, [[1.0, 2.0], [3.0, 4.0]], np.eye(3)])

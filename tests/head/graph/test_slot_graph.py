@@ -457,7 +457,7 @@ class TestEstimator:
         assert SlotClusterer(4, merge="graph", random_state=0).fit(x.numpy()).n_clusters_ == 4
 
     def test_another_way_to_merge_is_named(self):
-        with pytest.raises(UsageError, match=r"`merge` must be 'none' or 'graph', got 'ward'. Choose"):
+        with pytest.raises(UsageError, match=r"`merge` must be 'auto', 'none' or 'graph', got 'ward'. Choose"):
             SlotClusterer(merge="ward").fit(np.eye(3))
 
 
