@@ -1,6 +1,7 @@
 """The estimators beside scikit-learn's own, on data that comes with scikit-learn.
 
     python benchmarks/estimators.py --output benchmarks/results/estimators.json
+    python benchmarks/estimators.py --tables clustering --output benchmarks/results/estimators_clustering.json
 
 Four tables: accuracy and slots in 5-fold cross-validation; accuracy at the end of a stream that brings the digits one
 class after another; AUROC and false alarms of outlier detectors; agreement of clusters with the classes. A peer that
@@ -45,6 +46,7 @@ def main():
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="seeds: of the folds, splits and estimators")
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -53,8 +55,8 @@ def main():
     warnings.simplefilter("ignore", UserWarning)  # nearest centroid on pixels that never vary
     made_at = commit()  # now: others may commit while this runs
     seeds, rows = range(arguments.repeats), []
-    for table in (classifying, streaming, detecting, clustering):
-        for row in table(seeds):
+    for table in arguments.tables:
+        for row in TABLES[table](seeds):
             rows.append(row)
             print(
                 "  ".join(f"{value:.4f}" if isinstance(value, float) else f"{value}" for value in row.values()),
@@ -247,6 +249,9 @@ def seeded(estimator, seed):
     copy = clone(estimator)
     names = [name for name in copy.get_params() if name.split("__")[-1] == "random_state"]
     return copy.set_params(**dict.fromkeys(names, seed))
+
+
+TABLES = {"classifying": classifying, "streaming": streaming, "detecting": detecting, "clustering": clustering}
 
 
 if __name__ == "__main__":
