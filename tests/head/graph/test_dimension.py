@@ -1,4 +1,4 @@
-"""The dimension of a cloud, what its pieces' silhouette is worth, and that few clear groups are found as what they are."""
+"""The dimension of a cloud, what the silhouette of its pieces is worth, and that few clear groups stay whole."""
 
 import math
 
