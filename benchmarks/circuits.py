@@ -6,8 +6,8 @@ Two networks (`cnn` and a linear layer) are trained on MNIST, 400 steps of 64 im
 and 1; a third stays untrained. Measured on test images: their accuracy; how alike their layers are; how often the unit
 for which a picture was made says most to it, with a control of shuffled weights; the accuracy that is left with the
 kernels of a convolution written by six shapes, or without that layer; families of turned copies; and, without any
-network, how well planted mixtures of two digits are told from single ones, and the bias of CKA. Mixtures of the hidden units of
-the trained networks are told from these units too.
+network, how well planted mixtures of two digits are told from single ones, and the bias of CKA.
+Mixtures of the hidden units of the trained networks are told from these units too.
 """
 
 from __future__ import annotations
