@@ -27,6 +27,7 @@ from slots.training.config import TrainConfig
 from slots.update.config import UpdateConfig
 
 _LOOKED_AT = 2000  # rows on which the number of clusters is chosen
+_EACH = 10  # rows a cluster that is told
 _ENOUGH = 100  # rows from which the communities of a graph are found; of fewer its 15 nearest are too many
 _UNEVEN = 2.0  # times the middle deviation, from which features on one scale and each on its own are both tried
 _MOST_TRIED = 20  # clusters of k-means
@@ -44,8 +45,8 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         (Rousseeuw 1987) on up to 2,000 rows.
     merge : {"auto", "none", "graph"}, default "auto"
         ``none``: a cluster is one of k-means, round. ``graph``: a cluster is a community of many small slots with
-        inputs between them (`slots.graph.learn_graph`), of any shape. ``auto``: a graph where the number of clusters is
-        not told and there are 100 rows or more.
+        inputs between them (`slots.graph.learn_graph`), of any shape. ``auto``: a graph where there are 100 rows or
+        more, and ten for each cluster that is told.
     max_clusters : int, optional
         Largest number that ``auto`` may find, >= 2. Default: 20 for k-means, and no bound for a graph.
     slots_per_cluster : int, optional
@@ -249,30 +250,40 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """Number of its group for each strange row: one group where they lie as close as a cluster does."""
         if _usual_radius(lifted, np.zeros(len(lifted), np.int64)) <= _ONE * self.radius_:
             return np.zeros(len(lifted), np.int64)
-        if self._by_graph(len(lifted), told=False):
+        if self._by_graph(len(lifted), None):
             return by_size(self._graph(lifted, None).placement.communities.cpu().numpy())
         return self._numbered(lifted, self._best_number(lifted, len(np.unique(lifted, axis=0))))
 
     def _found(self, rows: npt.NDArray[np.float64]) -> tuple[UnitRows, Ids]:
         """The rows as the slots see them, and their clusters, the largest first."""
         told = None if self.n_clusters == "auto" else int(self.n_clusters)
+        self.__dict__.pop("graph_", None)  # of an earlier fit
         lifted = self._learn_projection(rows)(rows)
-        if not self._by_graph(len(rows), told=told is not None):
-            n_different = len(np.unique(lifted, axis=0))
-            k = self._best_number(lifted, n_different) if told is None else min(told, n_different)
-            return lifted, self._numbered(lifted, k)
-        self.graph_ = self._graph(lifted, told)
-        if self.scaling == "auto" and np.ptp(self.lift_.scale) == 0 and spread_differently(rows, _UNEVEN):
-            geometry = cast("Geometry", self.geometry)
-            other = SphereProjection.of(rows, scaling="standard", geometry=geometry, height=self.height)
-            graph = self._graph(other(rows), told)
-            if _evidence(graph) > _evidence(self.graph_):
-                self.lift_, lifted, self.graph_ = other, other(rows), graph
-        return lifted, by_size(self.graph_.placement.communities.cpu().numpy())
+        if self._by_graph(len(rows), told):
+            lift, graph = self._better_graph(rows, lifted, told)
+            if self.merge == "graph" or told in (None, graph.n_communities):
+                self.lift_, self.graph_ = lift, graph
+                return lift(rows), by_size(graph.placement.communities.cpu().numpy())
+        n_different = len(np.unique(lifted, axis=0))
+        k = self._best_number(lifted, n_different) if told is None else min(told, n_different)
+        return lifted, self._numbered(lifted, k)
 
-    def _by_graph(self, n_rows: int, *, told: bool) -> bool:
+    def _by_graph(self, n_rows: int, told: int | None) -> bool:
         """Whether clusters of so many rows are communities of a graph."""
-        return self.merge == "graph" or (self.merge == "auto" and not told and n_rows >= _ENOUGH)
+        enough = max(_ENOUGH, _EACH * (told or 0))
+        return self.merge == "graph" or (self.merge == "auto" and told != 1 and n_rows >= enough)
+
+    def _better_graph(
+        self, rows: npt.NDArray[np.float64], lifted: UnitRows, told: int | None
+    ) -> tuple[SphereProjection, SlotGraph]:
+        """Of features on one scale, and of each on its own where they spread differently, what has more evidence."""
+        first = self.lift_, self._graph(lifted, told)
+        if self.scaling != "auto" or np.ptp(self.lift_.scale) > 0 or not spread_differently(rows, _UNEVEN):
+            return first
+        geometry = cast("Geometry", self.geometry)
+        lift = SphereProjection.of(rows, scaling="standard", geometry=geometry, height=self.height)
+        other = lift, self._graph(lift(rows), told)
+        return max(first, other, key=lambda it: _evidence(it[1]))
 
     def _graph(self, lifted: UnitRows, told: int | None) -> SlotGraph:
         """A slot graph of as many communities as were told, or of no more than may be found."""

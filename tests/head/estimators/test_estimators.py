@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packaging.version import Version
 from scipy.sparse import csr_array
 from sklearn.base import clone
-from sklearn.datasets import load_digits, load_iris, make_blobs
+from sklearn.datasets import load_digits, load_iris, make_blobs, make_moons
 from sklearn.metrics import adjusted_rand_score, homogeneity_score
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -460,11 +462,34 @@ def test_no_more_clusters_are_found_than_may_be(most):
     assert homogeneity_score(clusterer.labels_[clusterer.labels_ >= 0], y[clusterer.labels_ >= 0]) > 0.9
 
 
-def test_few_rows_and_a_number_that_is_told_are_clustered_by_k_means():
+def test_few_rows_are_clustered_by_k_means():
     x, _ = make_blobs(150, centers=3, random_state=0)
-    assert not hasattr(SlotClusterer(random_state=0).fit(x[:99]), "graph_")
-    assert not hasattr(SlotClusterer(3, random_state=0).fit(x), "graph_")
-    assert SlotClusterer(3, merge="graph", random_state=0).fit(x).graph_.n_communities == 3
+    clusterer = SlotClusterer(random_state=0).fit(x)
+    assert clusterer.graph_.n_communities == 3
+    assert not hasattr(clusterer.fit(x[:99]), "graph_")
+    assert SlotClusterer(3, random_state=0).fit(x).graph_.n_communities == 3
+    for options in ({"n_clusters": 16}, {"n_clusters": 1}, {"n_clusters": 3, "merge": "none"}):
+        told = SlotClusterer(**options, random_state=0).fit(x)
+        assert not hasattr(told, "graph_")
+        assert told.n_clusters_ == options["n_clusters"]
+
+
+@given(seed=st.integers(0, 1000), k=st.integers(2, 12), shape=st.sampled_from(["blobs", "cloud", "twins", "line"]))
+@settings(max_examples=10, deadline=None)
+def test_as_many_clusters_are_found_as_are_told(seed, k, shape):
+    rng = np.random.default_rng(seed)
+    rows = {
+        "blobs": make_blobs(120, centers=3, n_features=3, random_state=seed)[0],
+        "cloud": rng.normal(size=(120, 5)),
+        "twins": rng.integers(0, 4, (120, 2)).astype(float),
+        "line": np.arange(120.0)[:, None] * [1.0, 2.0],
+    }[shape]
+    assert SlotClusterer(k, random_state=0).fit(rows).n_clusters_ == k
+
+
+def test_clusters_of_any_shape_are_found_where_their_number_is_told():
+    x, y = make_moons(400, noise=0.08, random_state=0)
+    assert adjusted_rand_score(y, SlotClusterer(2, random_state=0).fit_predict(x)) > 0.95
 
 
 @pytest.mark.parametrize("x", [[[1.0]], [[1.0], [1.0]], [[0.0, 0.0]] * 5, [[1.0, 2.0], [3.0, 4.0]], np.eye(3)])
