@@ -21,6 +21,7 @@ from slots.errors import UsageError
 from slots.head.prediction import changed_matched
 from slots.progress import Progress, part
 from slots.training.config import TrainConfig
+from slots.training.defaults import AutoConfig
 from slots.training.fitting import fit
 from slots.update.config import UpdateConfig
 from slots.update.inquiry import Inquiry
@@ -31,7 +32,7 @@ BUDGETS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 
 OURS = "slots: inquiry and update"
 _UPDATE = UpdateConfig(spread=SpreadConfig(n_iter=6), epochs=8)
-_SMALL = 5000  # examples; smaller bases get smaller batches and fewer slots
+_SMALL = 5000  # examples; of smaller bases the fit chooses by a look at them, as `slots.fit` does
 _NOTE = "Asks in rounds. The features as they are, without the views that the slots could match besides."
 _CHART = "Accuracy on never-seen examples"
 
@@ -81,20 +82,21 @@ def _options(setting: Setting) -> tuple[list[int], float]:
     return budgets, wanted
 
 
-def fit_config(backbone: str, n_examples: int, *, reach: float, seed: int) -> TrainConfig:
-    """How the slots are fitted: the general recipe of the kind of features, smaller for small data, without views."""
-    config = replace(find_recipe("pixels" if backbone == "pixels" else "none", "").train, views="none", seed=seed)
-    if n_examples < _SMALL:
-        config = replace(config, epochs=60, batch_size=100, slots_per_class=10, held_out=0.1)
-    return replace(config, closing=replace(config.closing, reach=reach))
+def fit_config(backbone: str, n_examples: int, *, reach: float, seed: int, device: str) -> TrainConfig | AutoConfig:
+    """How slots are fitted, without views: by the recipe of the kind of features; of small data by a look at them."""
+    small = n_examples < _SMALL
+    recipe = TrainConfig() if small else find_recipe("pixels" if backbone == "pixels" else "none", "").train
+    closing = replace(recipe.closing, reach=reach)
+    config = replace(recipe, views="none", closing=closing, seed=seed, device=device)
+    return AutoConfig(config) if small else config
 
 
 def _ours(
     setting: Setting, seen: Split, budgets: Sequence[int], seed: int, progress: Progress
 ) -> tuple[Peer, QueryLog, dict[str, Any]]:
     """Fit once, ask in rounds, and update the fitted model anew with each budget."""
-    config = fit_config(setting.backbone, len(seen.base_y), reach=PROTOCOL.option(setting, "reach"), seed=seed)
-    config = replace(config, device=setting.device)
+    reach = float(PROTOCOL.option(setting, "reach"))
+    config = fit_config(setting.backbone, len(seen.base_y), reach=reach, seed=seed, device=setting.device)
     names = setting.data.class_names
     model, fitted = fit(seen.base, seen.base_y, config=config, class_names=names, progress=part(progress, 0.0, 0.4))
     before = model.predict(seen.test)

@@ -11,7 +11,10 @@ from protocols.harness.protocol import Setting
 from protocols.runs.slot_update import query_strategies
 from protocols.runs.slot_update.protocol import OURS, PROTOCOL, fit_config, run_seed
 from protocols.runs.slot_update.splits import make_split, new_classes
+from slots.closing.config import ClosingConfig
 from slots.errors import UsageError
+from slots.training.config import TrainConfig
+from slots.training.defaults import AutoConfig
 
 
 def quiet(_step, _share):
@@ -259,11 +262,12 @@ def test_messages(digits, options, says):
         run_seed(Setting(digits, options=options), 0, quiet)
 
 
-def test_large_data_are_fitted_by_the_general_recipe_without_views():
-    large, small = (fit_config("pixels", n, reach=0.4, seed=3) for n in (30_000, 800))
+def test_large_data_are_fitted_by_the_general_recipe_and_small_data_by_a_look_without_views():
+    large, small = (fit_config("pixels", n, reach=0.4, seed=3, device="cpu") for n in (30_000, 800))
     assert (large.views, large.seed, large.closing.reach, large.slots_per_class) == ("none", 3, 0.4, 30)
-    assert (small.slots_per_class, small.batch_size) == (10, 100)
-    assert fit_config("cnn", 30_000, reach=0.4, seed=0).scale != large.scale
+    assert isinstance(small, AutoConfig)
+    assert small.base == replace(TrainConfig(), views="none", seed=3, closing=replace(ClosingConfig(), reach=0.4))
+    assert fit_config("cnn", 30_000, reach=0.4, seed=0, device="cpu").scale != large.scale
 
 
 def test_default_budgets_are_those_that_the_stream_can_answer(digits):
