@@ -29,7 +29,7 @@ def learn_slots(
 
     Parameters
     ----------
-    features : float tensor of shape (example, feature)
+    features : float array or tensor of shape (example, feature)
         Inputs or patches; under ``"cosine"`` only their directions count.
     config : ClusterConfig, optional
         Default: `ClusterConfig` as it stands.
@@ -58,7 +58,7 @@ def learn_slots(
     >>> learn_slots(x, ClusterConfig(share=0.5, min_wins=1)).owners
     tensor([0, 0, 1, 1])
     """
-    config = config or ClusterConfig()
+    config, features = config or ClusterConfig(), torch.as_tensor(features)
     if features.ndim != 2 or not features.is_floating_point() or not bool(features.isfinite().all()):
         raise DataError(
             f"`features` must be a finite float matrix (example, feature), got {features.dtype} of shape "

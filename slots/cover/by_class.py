@@ -67,9 +67,9 @@ def class_cover(
 
     Parameters
     ----------
-    features : float tensor of shape (example, feature)
+    features : float array or tensor of shape (example, feature)
         Raw features; normalised here, scores are cosines.
-    labels : int64 tensor of shape (example,)
+    labels : int array or tensor of shape (example,)
         Label of each example.
     mode : {"greedy", "refined"}
         `greedy_set_cover` or `refined_set_cover`.
@@ -96,6 +96,7 @@ def class_cover(
     >>> class_cover(x, torch.tensor([0, 0, 1, 1])).picked
     tensor([0, 2])
     """
+    features, labels = torch.as_tensor(features), torch.as_tensor(labels).long()
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(
             f"`features` must have shape (example, feature) with a label each, got {tuple(features.shape)} and "

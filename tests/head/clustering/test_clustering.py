@@ -207,3 +207,10 @@ class TestRefusals:
     def test_of_too_few_inputs(self):
         with pytest.raises(DataError, match=r"`features` must have two rows that take part, got 1. Lower"):
             learn_slots(torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
+
+
+def test_arrays_are_taken_as_tensors_are():
+    x = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    found, expected = learn_slots(x), learn_slots(torch.from_numpy(x))
+    assert torch.equal(found.weights, expected.weights)
+    assert torch.equal(found.owners, expected.owners)

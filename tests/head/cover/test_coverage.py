@@ -195,3 +195,13 @@ def test_arguments_of_class_cover(change, message):
     arguments = {"features": torch.ones(4, 2), "labels": torch.zeros(4, dtype=torch.long)} | change
     with pytest.raises(ValueError, match=message):
         class_cover(**arguments)
+
+
+@pytest.mark.parametrize("floats", [np.float32, np.float64])
+@pytest.mark.parametrize("ints", [np.int64, np.int32])
+def test_arrays_are_covered_as_tensors_are(floats, ints):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 4)).astype(floats), rng.integers(0, 3, 60).astype(ints)
+    found, expected = class_cover(x, y), class_cover(torch.from_numpy(x), torch.from_numpy(y).long())
+    assert torch.equal(found.picked, expected.picked)
+    assert torch.equal(found.covered, expected.covered)
