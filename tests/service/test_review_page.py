@@ -179,7 +179,8 @@ def test_a_trial_says_what_an_update_would_change_and_the_update_proves_it(serve
     assert client.get("/api/v1/models/small").json()["generation"] == 1
     kept = [number for number, it in before.items() if it == "matched"]
     assert kept
-    assert all(items(data)[number]["answer"] == "matched" for number in kept)
+    after = items(data)
+    assert all(after[number]["answer"] == "matched" for number in kept)
 
 
 def test_a_list_is_made_and_followed_to_its_groups(own, tmp_path):

@@ -94,6 +94,8 @@ def raised_again(source: str) -> list[str]:
 
 def undescribed(source: str) -> list[str]:
     """Parameters that a public docstring lists and says nothing of: ``line name: parameter``."""
+    if "Parameters" not in source:  # no such section: nothing to parse for
+        return []
     tree = ast.parse(source)
     return [
         f"{node.lineno} {node.name}: {parameter}"

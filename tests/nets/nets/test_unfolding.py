@@ -127,7 +127,7 @@ def test_two_levels_by_hand():
     ("kernel", "stride", "padding"), [(1, 1, (0, 0)), (3, 1, (1, 1)), (2, 2, (1, 0)), (3, 2, (0, 2))]
 )
 def test_or_convolution_is_the_formula(kernel, stride, padding, monkeypatch):
-    layer, x = OrConv2d(3, 4, kernel, stride=stride, padding=padding).double(), torch.randn(2, 3, 6, 5).double()
+    layer, x = OrConv2d(3, 4, kernel, stride=stride, padding=padding).double(), torch.randn(2, 3, 4, 3).double()
     padded = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
     patches = functional.unfold(padded, kernel, stride=stride).unflatten(1, (3, kernel**2))
     products = patches[:, None] * layer.weight.flatten(2)[None, ..., None]  # batch, unit, part, position, place
