@@ -1,4 +1,8 @@
-"""Compilation of loops with numba, cached on disk where that is possible."""
+"""Compilation of loops with numba, cached on disk where that is possible.
+
+Where compiled code gives a slice the values of an array, numba compiles the sentence for shapes that differ along with
+it, which takes several seconds: so it is a loop there.
+"""
 
 from __future__ import annotations
 

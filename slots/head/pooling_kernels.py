@@ -187,7 +187,9 @@ def nearest_pooled(
                     if views[i, v, k] >= least:
                         if n == room:
                             larger = np.empty((3, 2 * room), np.int64)
-                            larger[:, :room] = found
+                            for part in range(3):
+                                for kept in range(room):
+                                    larger[part, kept] = found[part, kept]
                             found, room = larger, 2 * room
                         found[0, n], found[1, n], found[2, n] = 2 * i + place, v, k
                         n += 1

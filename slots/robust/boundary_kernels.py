@@ -55,7 +55,8 @@ def _rivalry(x: Doubles, slots: SlotArrays, own: Indices, witness: int, rival: i
     slopes = np.empty((len(own), len(x)))
     lead, first = np.empty(len(own)), 0
     for k in range(len(own)):
-        slopes[k] = slots.weights[own[k]] - slots.weights[rival]
+        for p in range(len(x)):
+            slopes[k, p] = slots.weights[own[k], p] - slots.weights[rival, p]
         lead[k] = (x * slopes[k]).sum()
         if own[k] == witness:
             first = k

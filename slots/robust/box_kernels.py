@@ -117,7 +117,8 @@ def cap_distance(x: Doubles, axis: Doubles, threshold: float, space: Space) -> f
         length = np.sqrt((point * point).sum())
         if length == 0:
             break
-        slope[:] = axis - threshold / length * point
+        for p in range(len(x)):
+            slope[p] = axis[p] - threshold / length * point[p]
         fill_room(x, slope, space, room)
         lead = -(x * slope).sum() - rounding
         if lead <= 0:

@@ -129,7 +129,10 @@ def _step_together(x: Doubles, rivalry: Rivalry, space: Space, ascent: Ascent) -
         pull = tried @ slopes
         _fill_inside(x, pull, space, moved)
         if _dual_value(leads, Ascent(tried, pull, moved)) > before:
-            multipliers[:], pulled[:], change[:] = tried, pull, moved
+            for k in range(len(multipliers)):
+                multipliers[k] = tried[k]
+            for place in range(len(change)):
+                pulled[place], change[place] = pull[place], moved[place]
             return
         size /= 2
 

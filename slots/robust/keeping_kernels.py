@@ -25,7 +25,8 @@ def stays_inside(x: Doubles, axis: Doubles, threshold: float, size: float, space
         return False
     lows, highs = np.empty((_BRANCHES + 1, len(x))), np.empty((_BRANCHES + 1, len(x)))
     depths = np.zeros(_BRANCHES + 1, np.int64)
-    lows[0], highs[0] = np.maximum(x - size, space.low), np.minimum(x + size, space.high)
+    for p in range(len(x)):
+        lows[0, p], highs[0, p] = np.maximum(x[p] - size, space.low), np.minimum(x[p] + size, space.high)
     left = 1
     while left:
         left -= 1
@@ -35,7 +36,9 @@ def stays_inside(x: Doubles, axis: Doubles, threshold: float, size: float, space
         if tied < 0 or depths[left] == _BRANCHES:
             return False
         depths[left] += 1
-        lows[left + 1], highs[left + 1], depths[left + 1] = lows[left], highs[left], depths[left]
+        depths[left + 1] = depths[left]
+        for p in range(len(x)):
+            lows[left + 1, p], highs[left + 1, p] = lows[left, p], highs[left, p]
         lows[left, tied], highs[left + 1, tied] = highs[left, tied], lows[left, tied]
         left += 2
     return True

@@ -85,7 +85,8 @@ def _pool(scores: Singles, slopes: Singles, pooled: Singles, way: tuple[Places, 
         for j in range(places):
             powers, some = slopes[j, c], scores[j, c]
             if not there[j, c]:
-                powers[:] = 0
+                for r in range(n):
+                    powers[r] = 0
                 continue
             for r in range(n):
                 powers[r] = exp2(max(power * (some[r] - tops[r]), _LEAST))
@@ -159,7 +160,8 @@ def take_step(examples: Examples, rows: Indices, grid: Grid, loss: Loss, pace: P
     room = Room(np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32))
     if places == 1:
         for c in range(classes):
-            pooled[c], slopes[0, c] = scores[0, c], 1
+            for r in range(n):
+                pooled[c, r], slopes[0, c, r] = scores[0, c, r], 1
     else:
         _pool(scores, slopes, pooled, (grid.there, loss.beta), room)
     total = _cross_entropy(pooled, examples.wanted[rows], loss, room)
