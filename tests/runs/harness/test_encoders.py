@@ -1,7 +1,6 @@
 """The features that all methods of a run see: learned from what may be seen, and kept."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +24,6 @@ def digits():
 
 def test_a_network_learns_what_it_may_see_and_is_kept(tmp_path, digits):
     some = only_classes(digits, "0-7")
-    some = replace(some, x_train=some.x_train[::2], y_train=some.y_train[::2])
     setting, steps = Setting(digits, "cnn", cache=tmp_path), []
     encoder = make_encoder(setting, some.x_train, some.y_train, 0, lambda *it: steps.append(it))
     assert steps

@@ -199,7 +199,7 @@ def test_a_network_is_trained_on_images_and_folds_follow_the_option(monkeypatch)
         label_errors_methods, "make_encoder", lambda *given, **named: made.append(1) or original(*given, **named)
     )
     digits = load_data("digits")
-    options = {"kinds": "uniform", "examples": 200, "folds": 2}
+    options = {"kinds": "uniform", "examples": 300, "folds": 2}
     setting = Setting(digits, backbone="cnn", peers=("cleanlab-folds",), options=options)
     rows = run_seed(setting, 1, quiet).rows
     assert rows[0].figures["ap"] > 0.8
