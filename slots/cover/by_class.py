@@ -96,12 +96,14 @@ def class_cover(
     >>> class_cover(x, torch.tensor([0, 0, 1, 1])).picked
     tensor([0, 2])
     """
-    features, labels = torch.as_tensor(features), torch.as_tensor(labels).long()
+    features, labels = torch.as_tensor(features), torch.as_tensor(labels)
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(
             f"`features` must have shape (example, feature) with a label each, got {tuple(features.shape)} and "
             f"{tuple(labels.shape)} labels. Flatten images first."
         )
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"`labels` must be whole numbers, got {labels.dtype}. Number the classes.")
     check_limits(max_slots, min_gain, coverage)
     if mode not in ("greedy", "refined"):
         raise ValueError(f"`mode` must be 'greedy' or 'refined', got {mode!r}. Choose one of the two.")

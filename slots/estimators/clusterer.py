@@ -29,6 +29,7 @@ from slots.update.config import UpdateConfig
 _LOOKED_AT = 2000  # rows on which the number of clusters is chosen
 _EACH = 10  # rows a cluster that is told
 _ENOUGH = 100  # rows from which the communities of a graph are found; of fewer its 15 nearest are too many
+_NEAR = 0.1  # share by which a level's number may differ from that of the clusters: small ones are dissolved
 _UNEVEN = 2.0  # times the middle deviation, from which features on one scale and each on its own are both tried
 _MOST_TRIED = 20  # clusters of k-means
 _ONE = 1.1  # new rows that spread no further than this many times the usual radius are one cluster
@@ -42,18 +43,20 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     n_clusters : int or "auto", default "auto"
         Clusters that `fit` makes, >= 1; fewer where there are fewer different rows. ``auto`` finds the number: of a
         slot graph that for which most speaks (`slots.graph.levels`); of k-means that with the largest mean silhouette
-        (Rousseeuw 1987) on up to 2,000 rows.
+        (Rousseeuw 1987) on up to 2,000 rows. That may be 1; and one cloud without clusters may be cut into many.
     merge : {"auto", "none", "graph"}, default "auto"
         ``none``: a cluster is one of k-means, round. ``graph``: a cluster is a community of many small slots with
         inputs between them (`slots.graph.learn_graph`), of any shape. ``auto``: a graph where there are 100 rows or
-        more, and ten for each cluster that is told.
+        more, and ten for each cluster that is told, unless the graph does not have that number.
     max_clusters : int, optional
-        Largest number that ``auto`` may find, >= 2. Default: 20 for k-means, and no bound for a graph.
+        Largest number that ``auto`` may find in one `fit` or `partial_fit`, >= 2. Default: 20 for k-means, and no bound
+        for a graph.
     slots_per_cluster : int, optional
         Slots a cluster, >= 1, so that it need not be round. Default: half the square root of the mean cluster size, at
         most 30.
     min_cluster_size : int, default 5
-        Unmatched rows within one radius that make a new cluster in `partial_fit`, >= 1.
+        Unmatched rows within one radius that make a new cluster in `partial_fit`, and rows that a community of a graph
+        has at least, >= 1.
     scaling : {"auto", "standard", "common", "none"}, default "auto"
         How features are centred and scaled before anything else (`slots.estimators.projection.SphereProjection`). Where
         a graph is learned and features spread differently, ``auto`` tries both ways and takes the one whose clusters
@@ -85,8 +88,8 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     Notes
     -----
     `fit` is k-means or a slot graph on the lifted rows, which are unit vectors; each cluster then becomes slots as a
-    class would. A row
-    that a slot matched keeps its cluster through every later `partial_fit`.
+    class would. A graph is learned of the rows that differ. A row that a slot matched keeps its cluster through every
+    later `partial_fit`.
 
     Examples
     --------
@@ -250,9 +253,12 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """Number of its group for each strange row: one group where they lie as close as a cluster does."""
         if _usual_radius(lifted, np.zeros(len(lifted), np.int64)) <= _ONE * self.radius_:
             return np.zeros(len(lifted), np.int64)
-        if self._by_graph(len(lifted), None):
-            return by_size(self._graph(lifted, None).placement.communities.cpu().numpy())
-        return self._numbered(lifted, self._best_number(lifted, len(np.unique(lifted, axis=0))))
+        rounded = self._numbered(lifted, self._best_number(lifted, len(np.unique(lifted, axis=0))))
+        if self.merge == "none" or len(lifted) < _ENOUGH:
+            return rounded
+        # A graph finds any number, but no group of fewer rows than it links; k-means finds few groups of any size.
+        shaped = by_size(self._graph(lifted, None).placement.communities.cpu().numpy())
+        return max(rounded, shaped, key=lambda it: _silhouette(lifted, it))
 
     def _found(self, rows: npt.NDArray[np.float64]) -> tuple[UnitRows, Ids]:
         """The rows as the slots see them, and their clusters, the largest first."""
@@ -260,10 +266,10 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self.__dict__.pop("graph_", None)  # of an earlier fit
         lifted = self._learn_projection(rows)(rows)
         if self._by_graph(len(rows), told):
-            lift, graph = self._better_graph(rows, lifted, told)
+            lift, graph, place = self._better_graph(rows, told)
             if self.merge == "graph" or told in (None, graph.n_communities):
                 self.lift_, self.graph_ = lift, graph
-                return lift(rows), by_size(graph.placement.communities.cpu().numpy())
+                return lift(rows), by_size(graph.placement.communities.cpu().numpy()[place])
         n_different = len(np.unique(lifted, axis=0))
         k = self._best_number(lifted, n_different) if told is None else min(told, n_different)
         return lifted, self._numbered(lifted, k)
@@ -274,21 +280,28 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return self.merge == "graph" or (self.merge == "auto" and told != 1 and n_rows >= enough)
 
     def _better_graph(
-        self, rows: npt.NDArray[np.float64], lifted: UnitRows, told: int | None
-    ) -> tuple[SphereProjection, SlotGraph]:
-        """Of features on one scale, and of each on its own where they spread differently, what has more evidence."""
-        first = self.lift_, self._graph(lifted, told)
-        if self.scaling != "auto" or np.ptp(self.lift_.scale) > 0 or not spread_differently(rows, _UNEVEN):
-            return first
-        geometry = cast("Geometry", self.geometry)
-        lift = SphereProjection.of(rows, scaling="standard", geometry=geometry, height=self.height)
-        other = lift, self._graph(lift(rows), told)
-        return max(first, other, key=lambda it: _evidence(it[1]))
+        self, rows: npt.NDArray[np.float64], told: int | None
+    ) -> tuple[SphereProjection, SlotGraph, npt.NDArray[np.int64]]:
+        """A graph of the rows that differ, and the place of each row among them.
+
+        Where features spread differently, they are tried on one scale and each on its own. The number that is told
+        decides, then the evidence.
+        """
+        different, place = np.unique(rows, axis=0, return_inverse=True)
+        if len(different) == len(rows) or len(different) < _ENOUGH:  # no twins, or little else
+            different, place = rows, np.arange(len(rows))
+        lifts = [self.lift_]
+        if self.scaling == "auto" and np.ptp(self.lift_.scale) == 0 and spread_differently(rows, _UNEVEN):
+            geometry = cast("Geometry", self.geometry)
+            lifts.append(SphereProjection.of(rows, scaling="standard", geometry=geometry, height=self.height))
+        found = [(lift, self._graph(lift(different), told)) for lift in lifts]
+        lift, graph = max(found, key=lambda it: (told in (None, it[1].n_communities), _evidence(it[1])))
+        return lift, graph, place.ravel()
 
     def _graph(self, lifted: UnitRows, told: int | None) -> SlotGraph:
         """A slot graph of as many communities as were told, or of no more than may be found."""
         rows = torch.from_numpy(lifted)
-        graph = learn_graph(rows, GraphConfig(n_communities=told, seed=self._seed))
+        graph = learn_graph(rows, GraphConfig(n_communities=told, min_size=self.min_cluster_size, seed=self._seed))
         if told is not None or self.max_clusters is None or graph.n_communities <= self.max_clusters:
             return graph
         fewer = [i for i, it in enumerate(graph.levels) if it.n_communities <= self.max_clusters]
@@ -315,9 +328,17 @@ def _angles(lifted: UnitRows, middles: npt.NDArray[np.float64]) -> npt.NDArray[n
     return np.asarray(np.arccos(np.clip((lifted.astype(np.float64) @ middles.T).max(1, initial=-1.0), -1, 1)))
 
 
+def _silhouette(lifted: UnitRows, groups: Ids) -> float:
+    """Mean silhouette of groups; 0 where there is one group or each row is one."""
+    few = np.linspace(0, len(lifted) - 1, min(_LOOKED_AT, len(lifted))).astype(np.int64)
+    n_groups = len(np.unique(groups[few]))
+    return float(silhouette_score(lifted[few], groups[few])) if 1 < n_groups < len(few) else 0.0
+
+
 def _evidence(graph: SlotGraph) -> float:
-    """What speaks for the clusters of a graph."""
-    return max((it.evidence for it in graph.levels), default=0.0)
+    """What speaks for the number of clusters that a graph answers with; 0 where it is no level's."""
+    n = graph.n_communities
+    return max((it.evidence for it in graph.levels if abs(it.n_communities - n) <= _NEAR * n), default=0.0)
 
 
 def _usual_radius(lifted: UnitRows, ids: Ids) -> float:

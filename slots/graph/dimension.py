@@ -35,8 +35,9 @@ def intrinsic_dimension(unit: Unit, near: npt.NDArray[np.integer]) -> float:
     -----
     The maximum likelihood estimate of Levina and Bickel ("Maximum likelihood estimation of intrinsic dimension", 2004,
     eq. 8): the inverse of the mean of ``log(T_k / T_j)`` over the neighbours nearer than the k-th, whose distance is
-    ``T_k``. Over the inputs, the inverses are averaged (MacKay and Ghahramani 2005). Of at most 1,024 inputs, evenly
-    taken. Above ten dimensions it says too little: 12 for 15, 16 for 20, 32 for 60.
+    ``T_k``. Over the inputs, the inverses are averaged (MacKay and Ghahramani 2005). Neighbours in the same place are
+    left out. Of at most 1,024 inputs, evenly taken. Above ten dimensions it says too little: 12 for 15, 16 for 20, 32
+    for 60.
 
     Examples
     --------
@@ -54,10 +55,13 @@ def intrinsic_dimension(unit: Unit, near: npt.NDArray[np.integer]) -> float:
         rows = asked[some]
         here = unit[torch.from_numpy(rows).to(unit.device)].double()
         others = unit[torch.from_numpy(near[rows].astype(np.int64).ravel()).to(unit.device)].double()
-        far = (others.reshape(len(rows), near.shape[1], -1) - here[:, None]).norm(dim=2).clamp_min(_SAME)
-        slowness.append((far.amax(1, keepdim=True) / far).log().sum(1).cpu() / (near.shape[1] - 1))
-    mean = float(torch.cat(slowness).mean())
-    return max(1.0, 1 / mean) if mean > 0 else math.inf
+        far = (others.reshape(len(rows), near.shape[1], -1) - here[:, None]).norm(dim=2)
+        apart = far > _SAME  # a twin says nothing about how neighbourhoods grow
+        logs = torch.where(apart, far.amax(1, keepdim=True) / far.clamp_min(_SAME), 1.0).log().sum(1)
+        several = apart.sum(1) > 1
+        slowness.append((logs / (apart.sum(1) - 1))[several].cpu())
+    found = torch.cat(slowness)
+    return max(1.0, 1 / float(found.mean())) if bool((found > 0).any()) else math.inf
 
 
 def silhouette_without_groups(dimension: float) -> float:

@@ -35,7 +35,7 @@ class FoundGroups:
     chosen : Grouping
         The level that is answered with.
     levels : tuple of Grouping
-        The peaks of the evidence in all graphs, from coarse to fine.
+        The peaks of the evidence in all graphs, and the chosen one, from coarse to fine.
     round : bool
         Whether spherical k-means from the groups' means cuts hardly more of the graph than the communities did; then
         the groups are those.
@@ -93,7 +93,10 @@ def find_groups(
     *_, best, edges = found[0]
     rounder = spherical_groups(unit, best.groups)
     is_round = cut(edges, rounder) <= _ROUND * cut(edges, best.groups)
-    return FoundGroups(replace(best, groups=rounder) if is_round else best, tuple(peaks(every)), is_round)
+    levels = peaks(every)
+    if all((it.resolution, it.evidence) != (best.resolution, best.evidence) for it in levels):
+        levels = sorted([*levels, best], key=lambda it: it.n_groups)  # a number that was told need be no peak
+    return FoundGroups(replace(best, groups=rounder) if is_round else best, tuple(levels), is_round)
 
 
 def spherical_groups(unit: Unit, groups: Ids, fixed: Ids | None = None) -> Ids:

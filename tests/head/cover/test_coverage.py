@@ -205,3 +205,8 @@ def test_arrays_are_covered_as_tensors_are(floats, ints):
     found, expected = class_cover(x, y), class_cover(torch.from_numpy(x), torch.from_numpy(y).long())
     assert torch.equal(found.picked, expected.picked)
     assert torch.equal(found.covered, expected.covered)
+
+
+def test_labels_that_are_no_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"`labels` must be whole numbers, got torch.float64. Number the classes"):
+        class_cover(torch.eye(2), torch.tensor([0.5, 1.0], dtype=torch.float64))

@@ -462,6 +462,37 @@ def test_no_more_clusters_are_found_than_may_be(most):
     assert homogeneity_score(clusterer.labels_[clusterer.labels_ >= 0], y[clusterer.labels_ >= 0]) > 0.9
 
 
+@pytest.mark.parametrize("merge", ["auto", "graph", "none"])
+@pytest.mark.parametrize("sizes", [(100, 6, 6, 6), (30, 6, 5, 8)])
+def test_small_new_clusters_stay_apart(merge, sizes):
+    x, _ = make_blobs(200, centers=3, n_features=4, center_box=(-10, 10), random_state=0)
+    clusterer, rng = SlotClusterer(merge=merge, random_state=0).fit(x), np.random.default_rng(0)
+    y = np.repeat(range(4), sizes)
+    new = 40 * np.array([1, -1, 1, -1])[y, None] * np.eye(4)[y] + rng.normal(size=(len(y), 4))
+    labels = clusterer.partial_fit(new).labels_
+    found = [set(labels[(y == it) & (labels >= 0)]) for it in range(4)]
+    assert all(found)
+    assert not any(found[i] & found[j] for i in range(4) for j in range(i))
+
+
+def test_twins_are_no_clusters_of_their_own():
+    x, y = make_blobs(240, centers=6, n_features=10, center_box=(-5, 5), random_state=0)
+    once = SlotClusterer(random_state=0).fit(x)
+    twice = SlotClusterer(random_state=0).fit(np.repeat(x, 2, 0))
+    assert once.n_clusters_ == twice.n_clusters_ == 6
+    assert adjusted_rand_score(np.repeat(y, 2), twice.labels_) > 0.9
+
+
+@pytest.mark.parametrize("options", [{"n_clusters": 2}, {"max_clusters": 2}])
+def test_the_scaling_is_that_of_the_number_of_clusters_that_is_wanted(options):
+    """Two clear groups in one wide feature, and twelve small ones in the others."""
+    rng = np.random.default_rng(0)
+    wide, small = rng.integers(0, 2, 400), rng.integers(0, 12, 400)
+    others = 4 * rng.normal(size=(12, 6))[small] + 0.3 * rng.normal(size=(400, 6))
+    x = np.c_[16 * wide + 2 * rng.normal(size=400), others / 4]
+    assert adjusted_rand_score(wide, SlotClusterer(**options, random_state=0).fit_predict(x)) > 0.9
+
+
 def test_few_rows_are_clustered_by_k_means():
     x, _ = make_blobs(150, centers=3, random_state=0)
     clusterer = SlotClusterer(random_state=0).fit(x)
