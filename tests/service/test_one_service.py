@@ -139,3 +139,16 @@ def test_while_the_server_is_away_the_lock_is_only_waited_for(postgresql):
     assert hold.look()
     hold.close()
     ServerHold(url, wait=0).close()
+
+
+def test_services_of_tests_may_end_in_any_order(small, tmp_path):
+    """The routes of one that has ended are taken by the next, and not those of one that still answers."""
+    first, second, third, fourth = (running(small, tmp_path / name) for name in "abcd")
+    first.__enter__()
+    with second as kept:
+        first.__exit__(None, None, None)
+        with third, fourth:
+            pass
+        assert kept.get("/api/v1/models").status_code == 200
+        body = {"inputs": [{"name": "input", "shape": [1, 6], "datatype": "FP32", "data": [0.0] * 6}]}
+        assert kept.post("/v2/models/small/infer?ordinary", json=body).status_code == 200

@@ -62,32 +62,34 @@ def running(folder, data, *, warm=True, **changes):
     """
     if not warm:
         end_idle()
-    with lightened(WarmChildren if warm else Children), patch.object(application, "described", _described):
-        apps = len(_begun)
+    mine = []  # services need not end in the order in which they began
+
+    def described(routers):
+        mine.append(_described(routers))
+        return mine[-1]
+
+    with lightened(WarmChildren if warm else Children), patch.object(application, "described", described):
         try:
             yield from _running(folder, data, changes)
         finally:
-            while len(_begun) > apps:
-                _ended.append(_begun.pop())
+            _ended.extend(mine)
 
 
 def _leave_alone(*, first=False):
     del first
 
 
-_begun, _ended = [], []
+_ended = []
 
 
 def _described(routers):
     """The routes of a service that has ended, or new ones: the first request that comes to them takes a second."""
     if not _ended:
-        found = description.described(routers)
-    else:
-        found = _ended.pop()
-        found.state, found.middleware_stack = State(), None
-        found._document, found._text, found._writing = None, b"", asyncio.Lock()
-        found.user_middleware.clear()
-    _begun.append(found)
+        return description.described(routers)
+    found = _ended.pop()
+    found.state, found.middleware_stack = State(), None
+    found._document, found._text, found._writing = None, b"", asyncio.Lock()
+    found.user_middleware.clear()
     return found
 
 
