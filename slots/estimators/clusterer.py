@@ -287,8 +287,10 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         Where features spread differently, they are tried on one scale and each on its own. The number that is told
         decides, then the evidence.
         """
-        different, place = np.unique(rows, axis=0, return_inverse=True)
-        if len(different) == len(rows) or len(different) < _ENOUGH:  # no twins, or little else
+        _, first, place = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # as they came
+        different, place = rows[first[order]], np.argsort(order)[place.ravel()]
+        if len(different) < _ENOUGH:  # there is little else than twins
             different, place = rows, np.arange(len(rows))
         lifts = [self.lift_]
         if self.scaling == "auto" and np.ptp(self.lift_.scale) == 0 and spread_differently(rows, _UNEVEN):
@@ -296,7 +298,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             lifts.append(SphereProjection.of(rows, scaling="standard", geometry=geometry, height=self.height))
         found = [(lift, self._graph(lift(different), told)) for lift in lifts]
         lift, graph = max(found, key=lambda it: (told in (None, it[1].n_communities), _evidence(it[1])))
-        return lift, graph, place.ravel()
+        return lift, graph, place
 
     def _graph(self, lifted: UnitRows, told: int | None) -> SlotGraph:
         """A slot graph of as many communities as were told, or of no more than may be found."""
