@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Literal, Self, cast
 
 import numpy as np
@@ -225,7 +226,7 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return self.n_clusters_
 
     def _check_numbers(self) -> None:
-        if self.n_clusters != "auto" and (isinstance(self.n_clusters, str) or self.n_clusters < 1):
+        if self.n_clusters != "auto" and (not isinstance(self.n_clusters, Integral) or self.n_clusters < 1):
             raise UsageError(f"`n_clusters` must be 'auto' or >= 1, got {self.n_clusters!r}. Try 'auto'.")
         if self.merge not in ("auto", "none", "graph"):
             raise UsageError(f"`merge` must be 'auto', 'none' or 'graph', got {self.merge!r}. Choose one of them.")
@@ -233,8 +234,8 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             ("max_clusters", self.max_clusters, 2),
             ("min_cluster_size", self.min_cluster_size, 1),
         ):
-            if value is not None and value < low:
-                raise UsageError(f"`{name}` must be >= {low}, got {value}. Pass a larger number.")
+            if value is not None and (not isinstance(value, Integral) or value < low):
+                raise UsageError(f"`{name}` must be >= {low}, got {value}. Pass a larger whole number.")
 
     def _answers(self, lifted: UnitRows) -> Ids:
         answers = self.model_.predict(lifted)

@@ -544,6 +544,9 @@ def test_angles_to_clusters_go_on_in_a_pipeline_with_names():
     [
         ({"n_clusters": 0}, "`n_clusters` must be 'auto' or >= 1, got 0"),
         ({"n_clusters": "many"}, "`n_clusters` must be 'auto' or >= 1, got 'many'"),
+        ({"n_clusters": None}, "`n_clusters` must be 'auto' or >= 1, got None"),
+        ({"n_clusters": 2.5}, "`n_clusters` must be 'auto' or >= 1, got 2.5"),
+        ({"max_clusters": 2.5}, "`max_clusters` must be >= 2, got 2.5. Pass a larger whole number"),
         ({"max_clusters": 1}, "`max_clusters` must be >= 2, got 1"),
         ({"min_cluster_size": 0}, "`min_cluster_size` must be >= 1, got 0"),
     ],
