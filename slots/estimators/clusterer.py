@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral
 from typing import Literal, Self, cast
 
@@ -269,8 +270,9 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         if self._by_graph(len(rows), told):
             lift, graph, place = self._better_graph(rows, told)
             if self.merge == "graph" or told in (None, graph.n_communities):
-                self.lift_, self.graph_ = lift, graph
-                return lift(rows), by_size(graph.placement.communities.cpu().numpy()[place])
+                ids = by_size(graph.placement.communities.cpu().numpy()[place])
+                self.lift_, self.graph_ = lift, _renumbered(graph, ids, place)
+                return lift(rows), ids
         n_different = len(np.unique(lifted, axis=0))
         k = self._best_number(lifted, n_different) if told is None else min(told, n_different)
         return lifted, self._numbered(lifted, k)
@@ -329,6 +331,17 @@ class SlotClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 def _angles(lifted: UnitRows, middles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Angle of each row to the nearest of some directions, radians; pi where there are none."""
     return np.asarray(np.arccos(np.clip((lifted.astype(np.float64) @ middles.T).max(1, initial=-1.0), -1, 1)))
+
+
+def _renumbered(graph: SlotGraph, ids: Ids, place: npt.NDArray[np.int64]) -> SlotGraph:
+    """The same graph whose communities have the numbers of the clusters; those without a row come last."""
+    former = graph.placement.communities
+    numbers = torch.full((graph.n_communities,), -1, device=former.device)
+    numbers[former[torch.from_numpy(place).to(former.device)]] = torch.from_numpy(ids).to(former.device)
+    empty = numbers < 0
+    numbers[empty] = torch.arange(graph.n_communities - int(empty.sum()), graph.n_communities, device=former.device)
+    placement = replace(graph.placement, communities=numbers[former])
+    return replace(graph, communities=numbers[graph.communities], placement=placement)
 
 
 def _silhouette(lifted: UnitRows, groups: Ids) -> float:

@@ -483,6 +483,17 @@ def test_twins_are_no_clusters_of_their_own():
     assert adjusted_rand_score(np.repeat(y, 2), twice.labels_) > 0.9
 
 
+def test_clusters_have_the_numbers_by_which_the_graph_explains_them():
+    """The cluster of fewest different rows has most rows, and so is number 0."""
+    x, y = make_blobs([90, 70, 50], n_features=4, centers=20 * np.eye(4)[:3], random_state=0)
+    often = np.repeat(np.arange(len(x)), np.array([1, 2, 4])[y])
+    clusterer = SlotClusterer(random_state=0).fit(x[often])
+    assert (clusterer.labels_ == 2 - y[often]).all()
+    placed = clusterer.graph_.place(clusterer.lift_(x)).communities
+    assert (placed.numpy() == 2 - y).all()
+    assert [clusterer.graph_.explain(it).size for it in range(3)] == [50, 70, 90]
+
+
 @pytest.mark.parametrize("options", [{"n_clusters": 2}, {"max_clusters": 2}])
 def test_the_scaling_is_that_of_the_number_of_clusters_that_is_wanted(options):
     """Two clear groups in one wide feature, and twelve small ones in the others."""
