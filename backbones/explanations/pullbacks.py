@@ -5,8 +5,11 @@ that makes pictures of noise. Within `pullback` the backward pass uses soft gate
 
 =================== ===========================================================================
 ReLU                ``g * Phi(z / 0.6)``, or ``g * sigmoid(z / 0.3)``
+clamp, ReLU6        a gate as ReLU's at either bound: ``g * Phi((z - a) / 0.6) * Phi((b - z) / 0.6)``
+leaky ReLU, PReLU   ``g * (a + (1 - a) Phi(z / 0.6))`` with the slope ``a`` below 0
 GELU, SiLU          ``g * Phi(z)``, ``g * sigmoid(z / 1.6)``
-MaxPool2d           the gradient of softmax pooling with temperature 0.3 whose weights are given
+hard-swish          ``g * relu6(z / 1.6 + 3) / 6``
+max pooling         the gradient of softmax pooling with temperature 0.3 whose weights are given
 LayerNorm           mean and variance are given
 attention           its weights are given, and twice as soft; the gradient goes through the values
 =================== ===========================================================================
@@ -28,18 +31,12 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from backbones.checks import check_choice
-from backbones.explanations.soft_gates import attention, gated, layer_norm, openness, pooled
+from backbones.explanations import soft_activations, soft_pooling
+from backbones.explanations.soft_gates import attention, gated, layer_norm
 from backbones.grp import detached_gates
 
 KINDS: Final = ("soft", "held", "plain")
 GATES: Final = ("normal", "logistic")
-
-RELU: Final = {"normal": 0.6, "logistic": 0.3}
-"""Width of ReLU's gate, in units of its input, for either form."""
-
-GELU: Final = 1.0
-SILU: Final = 1.6
-POOLING: Final = 0.3
 
 ATTENTION: Final = 2.0
 """What attention scores are divided by for the gradient (ours; the published rule only says that they are softened)."""
@@ -60,8 +57,9 @@ def pullback(model: nn.Module, kind: str = "soft", *, gate: str = "normal", soft
     gate : {"normal", "logistic"}
         Form of ReLU's gate: ``Phi(z / 0.6)`` or ``sigmoid(z / 0.3)``.
     softness : float
-        Multiplies all widths and temperatures (> 0); attention scores are divided by ``1 + softness``. Towards 0 ReLU
-        and max pooling get their ordinary gradient. Towards infinity ReLU's gradient becomes 1/2 everywhere and max
+        Multiplies all widths and temperatures (> 0); attention scores are divided by ``1 + softness``. Towards 0 ReLU,
+        leaky ReLU, clamps and max pooling get their ordinary gradient. Towards infinity ReLU's gradient becomes 1/2
+        everywhere (hard-swish's too, a clamp's with two bounds 1/4, a leaky ReLU's the mean of its slopes) and max
         pooling's that of average pooling, so that the network is linear.
 
     Raises
@@ -72,10 +70,13 @@ def pullback(model: nn.Module, kind: str = "soft", *, gate: str = "normal", soft
     Notes
     -----
     The gates are laid down in the forward pass, so it must be inside the block; the backward pass may come later.
-    Everything that this thread computes in the block is concerned, your loss included. Other functions keep their
-    ordinary gradient: ReLU6, leaky ReLU, ``clamp``, adaptive and 1-D pooling, `torch.amax`, and attention that is
-    written out as products and a softmax. So do scripted and compiled modules. Without gradients torch has a shortcut
-    for attention that rounds differently; no block changes what is computed with gradients.
+    Everything that this thread computes in the block is concerned, your loss included. `torch.max` and `torch.amax`
+    are poolings along axes after the second of three or more, (batch, channel, place, ...). A clamp keeps its ordinary
+    gradient where a bound is a tensor, and where the lower one is above 0 and at most 0.001: that guards a quotient.
+    So do all other functions: ELU, Mish, hard-sigmoid, `torch.maximum`, products of two maps, and attention that is
+    written out as products and a softmax; and scripted and compiled modules. Average pooling is linear and needs
+    nothing. Without gradients torch has a shortcut for attention that rounds differently; no block changes what is
+    computed with gradients.
 
     Examples
     --------
@@ -114,55 +115,6 @@ class _SoftGates(TorchFunctionMode):
         if rule is None or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         return rule(self, func, *args, **kwargs)
-
-    def relu(self, func: Callable[..., Any], input: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002 torch's name
-        """A gate as wide as asked for."""
-        width = RELU[self.gate] * self.softness
-        in_place = func in _IN_PLACE or bool(args and args[0]) or bool(kwargs.get("inplace"))
-        return self._gated(func, input, self.gate, width, in_place, *args, **kwargs)
-
-    def gelu(self, func: Callable[..., Any], input: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
-        """The exact form's factor, for the approximate form too."""
-        return self._gated(func, input, "normal", GELU * self.softness, False, *args, **kwargs)
-
-    def silu(self, func: Callable[..., Any], input: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
-        """The function's factor, a little wider."""
-        in_place = bool(args and args[0]) or bool(kwargs.get("inplace"))
-        return self._gated(func, input, "logistic", SILU * self.softness, in_place, *args, **kwargs)
-
-    def _gated(
-        self, func: Callable[..., Any], x: Tensor, form: str, width: float, in_place: bool, *args: Any, **kwargs: Any
-    ) -> Any:
-        if not x.requires_grad:
-            return func(x, *args, **kwargs)
-        opened = openness(x.detach(), form, width)
-        with torch.no_grad():
-            value = func(x.detach().clone() if in_place else x.detach(), *args, **kwargs)
-        result = gated(x, value, opened)
-        # Whoever else holds `x` must see its new values, and their gradient.
-        return x.copy_(result) if in_place else result
-
-    def max_pool(  # noqa: PLR0917 as torch passes them
-        self,
-        func: Callable[..., Any],
-        input: Tensor,  # noqa: A002 torch's name
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
-        dilation: Any = 1,
-        ceil_mode: bool = False,
-        return_indices: bool = False,
-    ) -> Any:
-        """Softmax over each window."""
-        window = (kernel_size, stride or kernel_size, padding, dilation)
-        more = {"return_indices": True} if return_indices else {}
-        with torch.no_grad():
-            found = func(input.detach(), *window, ceil_mode=ceil_mode, **more)
-        value = found[0] if isinstance(found, tuple) else found
-        if not input.requires_grad:
-            return found
-        result = pooled(input, value, window, POOLING * self.softness)
-        return (result, *found[1:]) if isinstance(found, tuple) else result
 
     def layer_norm(  # noqa: PLR0917
         self,
@@ -209,13 +161,9 @@ def _without_override(function: Callable[..., Any]) -> Callable[..., Any]:
     return copy
 
 
-_IN_PLACE: Final = {torch.relu_, Tensor.relu_}
-
 _RULES: Final[dict[Any, Callable[..., Any]]] = {
-    **dict.fromkeys((functional.relu, torch.relu, Tensor.relu, *_IN_PLACE), _SoftGates.relu),
-    functional.gelu: _SoftGates.gelu,
-    functional.silu: _SoftGates.silu,
-    **dict.fromkeys((functional.max_pool2d, torch.max_pool2d, functional.max_pool2d_with_indices), _SoftGates.max_pool),
+    **soft_activations.RULES,
+    **soft_pooling.RULES,
     **dict.fromkeys((functional.layer_norm, torch.layer_norm), _SoftGates.layer_norm),
     functional.scaled_dot_product_attention: _SoftGates.attention,
     functional.multi_head_attention_forward: _SoftGates.multi_head,

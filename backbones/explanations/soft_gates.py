@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
+
+
+class Softness(Protocol):
+    """How softly gates open.
+
+    Attributes
+    ----------
+    gate : str
+        Form of ReLU's gate: ``"normal"`` or ``"logistic"``.
+    softness : float
+        What all widths and temperatures are multiplied by (> 0).
+    """
+
+    gate: str
+    softness: float
 
 
 def openness(z: Tensor, form: str, width: float) -> Tensor:
@@ -46,65 +60,6 @@ def gated(x: Tensor, value: Tensor, gate: Tensor | None) -> Tensor:
     """
     result: Tensor = _Gated.apply(x, [value], gate)
     return result
-
-
-class _Pooled(torch.autograd.Function):
-    """Gives a value that was computed before; the gradient is shared out over each window."""
-
-    @staticmethod
-    def forward(  # noqa: PLR0917
-        ctx: Any, x: Tensor, value: list[Tensor], shares: Tensor, window: tuple[Any, ...], pads: tuple[int, ...]
-    ) -> Tensor:
-        ctx.save_for_backward(shares)
-        ctx.window, ctx.pads, ctx.shape = window, pads, x.shape
-        return value[0]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (gradient,) = gradients
-        (shares,) = ctx.saved_tensors
-        kernel, stride, _, dilation = ctx.window
-        left, right, top, bottom = ctx.pads
-        height, width = ctx.shape[-2] + top + bottom, ctx.shape[-1] + left + right
-        parts = shares * gradient.reshape(len(shares), 1, -1)
-        padded = functional.fold(parts, (height, width), kernel, dilation, 0, stride)
-        inner = functional.pad(padded, (-left, -right, -top, -bottom))  # without the border, with what was cut off
-        return inner.reshape(ctx.shape), None, None, None, None
-
-
-def pooled(x: Tensor, value: Tensor, window: tuple[Any, ...], temperature: float) -> Tensor:
-    """The largest of each window, with the gradient of the softmax-weighted sum whose weights are given.
-
-    Parameters
-    ----------
-    x : tensor of shape (batch, channel, height, width) or (channel, height, width)
-        Maps before the pooling, which the gradient goes to.
-    value : tensor
-        The pooled maps, without gradient; their size tells where the last windows end.
-    window : tuple
-        Kernel, stride, padding and dilation, each an int or two.
-    temperature : float
-        Of the softmax, in units of ``x`` (> 0).
-    """
-    kernel, stride, padding, dilation = (_pair(entry) for entry in window)
-    reach = [
-        (n - 1) * step + d * (k - 1) + 1
-        for n, step, d, k in zip(value.shape[-2:], stride, dilation, kernel, strict=True)
-    ]
-    after = [total - side - before for total, side, before in zip(reach, x.shape[-2:], padding, strict=True)]
-    pads = (padding[1], after[1], padding[0], after[0])  # negative: what no window reaches is cut off
-    maps = x.detach().reshape(-1, 1, *x.shape[-2:])
-    padded = functional.pad(maps, pads, value=-math.inf)
-    windows = functional.unfold(padded, kernel, dilation, 0, stride)  # (map, place in the window, window)
-    shares = torch.softmax(windows / temperature, 1).nan_to_num(0.0)  # a window may lie in the border alone
-    result: Tensor = _Pooled.apply(x, [value], shares, (kernel, stride, padding, dilation), pads)
-    return result
-
-
-def _pair(entry: Any) -> tuple[int, int]:
-    """An int or a sequence of one or two, as two."""
-    both = tuple(entry) if isinstance(entry, (tuple, list)) else (entry,)
-    return (int(both[0]), int(both[-1]))
 
 
 def layer_norm(  # noqa: PLR0917 as torch passes them
