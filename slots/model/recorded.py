@@ -19,6 +19,7 @@ BuildBackbone = Callable[..., nn.Module]
 """``build(name, *, input_shape, **options)``, for example `backbones.build`."""
 
 _OURS = "backbones.building"  # where `backbones.build` is from, which does nothing but build
+_OWN = "own"  # the network that `backbones.nets.pretrained.Pretrained` records for a module it was given
 _DIGEST = re.compile(r"[0-9a-f]{16}")
 _MOST_NUMBER = 1 << 16  # widths, kernels, counts; no network of ours or of a library's comes near
 _MOST_SIDE = 4096  # of the picture that a network is tried on
@@ -50,10 +51,17 @@ def build_recorded(
     Raises
     ------
     ModelError
-        If weights lie elsewhere, or are not those of the network.
+        If weights lie elsewhere, or are not those of the network; or if it is a module of the user's own, and ``build``
+        does not know it.
     """
     check_recorded(name, options, input_shape)
-    if getattr(build, "__module__", "") == _OURS and name != "text":
+    is_ours = getattr(build, "__module__", "") == _OURS
+    if is_ours and name == "pretrained" and options.get("network") == _OWN:
+        raise ModelError(
+            "The model's network is a module of your own, which only your code can make again. Load the model in "
+            "Python: SlotModel.load(folder, build=...), with a function that returns the backbone."
+        )
+    if is_ours and name != "text":
         with torch.device("meta"):  # without memory, so that sizes are compared before any is taken
             outline = build(name, input_shape=input_shape, **options)
         _compare(outline.state_dict(), weights)

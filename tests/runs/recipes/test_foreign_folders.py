@@ -127,6 +127,21 @@ def test_only_networks_of_the_libraries_lists_are_built(folder, network):
     refused(folder, "network|backbone")
 
 
+def test_a_module_of_ones_own_opens_in_python_alone(tmp_path):
+    torch.manual_seed(0)
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.ReLU6())
+    model = fitted("pretrained", network=body)
+    model.save(tmp_path / "model")
+    refused(tmp_path / "model", r"is a module of your own, .* SlotModel\.load\(folder, build=\.\.\.\), with a function")
+
+    def build(name, *, input_shape, **options):
+        net = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.ReLU6())
+        return backbones.build(name, input_shape=input_shape, **{**options, "network": net})
+
+    again = slots.SlotModel.load(tmp_path / "model", build=build)
+    assert np.array_equal(again.predict(IMAGES).margins, model.predict(IMAGES).margins)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
