@@ -16,6 +16,7 @@ from backbones.nets.pixels import Pixels
 from backbones.nets.positive import Positive
 from backbones.nets.pretrained import Pretrained
 from backbones.nets.unfolding import Unfolding
+from backbones.parts.net import Parts
 from backbones.text.encoder import PREFIX, TextBackbone, is_text_name
 
 BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
@@ -28,6 +29,7 @@ BACKBONES: Final[dict[str, type[AbstractBackbone]]] = {
     "directional": Directional,
     "gumbel": Gumbel,
     "lipschitz": Lipschitz,
+    "parts": Parts,
     "pretrained": Pretrained,
 }
 """Every backbone of pictures by its name."""

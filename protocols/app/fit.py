@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from slots.closing.vouching import Vouching
 from slots.distributed import ALONE, Ranks
 from slots.errors import DataError, StorageError
 from slots.model.slot_model import SlotModel
+from slots.parts.fitting import fit_parts
 from slots.progress import Progress
 from slots.storage.generations import Generation, generation_of
 from slots.storage.store import check_target, read_headers
@@ -84,13 +86,10 @@ def fit_and_save(
     config = recipe.train
     check_target(out)  # not after hours of training
     _refuse_learned(out)
-    model, result = fit(
-        data.x_train,
-        data.y_train,
-        backbone=build_backbone(name, data, recipe, config.seed),
-        config=recipe.config,
-        class_names=data.class_names,
-        regularizer=_regularizer(recipe),
+    model, result = _fit(
+        data,
+        build_backbone(name, data, recipe, config.seed),
+        recipe,
         checkpoint=checkpoint_path(out),
         resume=resume,
         keep_checkpoint=True,
@@ -116,6 +115,23 @@ def fit_and_save(
     write_figures(model, data, out / "figures")
     remove_checkpoint(checkpoint_path(out), saved=out)
     return model, summary
+
+
+def _fit(data: Dataset, backbone: nn.Module | None, recipe: Recipe, **how: Any) -> tuple[SlotModel, FitResult]:
+    """Fit as the recipe says; with parts their training counts too."""
+    x, y, names = data.x_train, data.y_train, data.class_names
+    if recipe.parts is None or backbone is None:
+        regularizer = _regularizer(recipe)
+        return fit(x, y, backbone=backbone, config=recipe.config, class_names=names, regularizer=regularizer, **how)
+    model, found = fit_parts(x, y, backbone=backbone, config=recipe.train, parts=recipe.parts, class_names=names, **how)
+    losses = found.training.losses + found.fit.losses
+    return model, replace(
+        found.fit,
+        epochs=len(losses),
+        losses=losses,
+        elapsed_s=found.elapsed_s,
+        interrupted=found.training.interrupted or found.fit.interrupted,
+    )
 
 
 def _regularizer(recipe: Recipe) -> Regularizer | None:

@@ -118,6 +118,13 @@ def fit(
             "largest entry.",
         ),
     ] = None,
+    features_per_slot: Annotated[
+        int | None,
+        typer.Option(min=0, help="Features that a slot may use, none below 0: parts at places for --backbone parts."),
+    ] = None,
+    max_parts: Annotated[
+        int | None, typer.Option(min=1, help="With --backbone parts: most training patches that become parts.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of a fit that was killed.")] = False,
     image_size: Annotated[
         int | None,
@@ -175,6 +182,7 @@ def fit(
         "seed": seed,
     }
     changes |= {"reconstruction": reconstruction, "detach": detach, "robust": parse_robust(robust)}
+    changes |= {"features_per_slot": features_per_slot, "max_parts": max_parts}
     chosen, recipe = plan(loaded, backbone, options, pretrained=pretrained, fine_tune=fine_tune, **changes)
     target = out or Path("runs") / f"{loaded.name}-{Path(chosen).name.replace(':', '-')}"
     with progress_bar(shown=ranks.is_first) as progress, stop_on_signal(among=ranks.size) as stop:

@@ -16,6 +16,7 @@ from protocols.data.loading import NAMES
 from protocols.recipes.recipes import Recipe, find_recipe, for_certificates, from_trained
 from protocols.recipes.weights import load_trained
 from slots.errors import UsageError
+from slots.parts.choosing import PartConfig
 from slots.robust.config import RobustConfig
 
 _OF_CLOSING = ("reach", "vouch", "open_share")  # options that are fields of the closing, under their own names
@@ -121,6 +122,7 @@ def plan(
     fine_tune: bool = False,
     reconstruction: float = 0.0,
     detach: bool = False,
+    max_parts: int | None = None,
     **changes: Any,
 ) -> tuple[str, Recipe]:
     """The hyperparameters for a data set, with the user's changes.
@@ -141,6 +143,8 @@ def plan(
         With ``pretrained``: train the backbone further too.
     reconstruction, detach
         See `Recipe`.
+    max_parts : int, optional
+        Most parts that are chosen, for a backbone that has them. Default: the recipe's.
     **changes
         Fields of `TrainConfig`; None leaves the recipe's value. ``closing`` (the mode), ``reach``, ``vouch`` and
         ``open_share`` are fields of its `ClosingConfig`; the vouch ``"none"`` stands for its None.
@@ -190,8 +194,18 @@ def plan(
     if reconstruction and not (learns and (name != "pretrained" or chosen.get("frozen") is False)):
         raise UsageError("`reconstruction` must come with a backbone that learns, got none. Choose another backbone.")
     recipe = replace(_changed(recipe, changes), reconstruction=reconstruction, detach=detach)
-    reads_data = recipe.reads_data and chosen.get("frozen", True)
+    recipe = replace(recipe, parts=_parts(recipe.parts, max_parts))
+    reads_data = recipe.reads_data and chosen.get("frozen", True) and not recipe.train.features_per_slot
     return name, replace(recipe, backbone={**recipe.backbone, **chosen}, reads_data=reads_data)
+
+
+def _parts(parts: PartConfig | None, most: int | None) -> PartConfig | None:
+    """How parts are chosen, at most so many."""
+    if most is None:
+        return parts
+    if parts is None:
+        raise UsageError(f"`max_parts` must come with the backbone parts, got {most}. Add --backbone parts.")
+    return replace(parts, max_parts=most)
 
 
 def _of_library(network: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from protocols.recipes.weights import TrainedBackbone
 from slots.closing.config import ClosingConfig
+from slots.parts.choosing import PartConfig
 from slots.training.config import TrainConfig
 from slots.training.defaults import AutoConfig
 
@@ -29,6 +30,8 @@ class Recipe:
         Weight of the loss that makes the winning units' gradients look like the inputs (>= 0).
     detach : bool, default False
         With ``reconstruction``: the backbone learns from that loss alone, without labels.
+    parts : PartConfig, optional
+        How parts are chosen, for a backbone that has them (`slots.parts.fit_parts`).
     reads_data : bool, default False
         Whether a look at the data chooses how to train, where nothing changes the features: of ``train`` only what the
         user chose counts then.
@@ -42,6 +45,7 @@ class Recipe:
     fine_tune: bool = False
     reconstruction: float = 0.0
     detach: bool = False
+    parts: PartConfig | None = None
     reads_data: bool = False
     given: frozenset[str] = frozenset()
 
@@ -88,6 +92,20 @@ _DIGITS = replace(_PART_STROKES, epochs=40, batch_size=50, augment="shift1")
 
 _SHORT = replace(_STROKES, margin=0.2, augment="shift1", autocast=False, weight_decay=0.0)
 """For nets of a known constant: inputs as they are, one view, and a margin, which becomes a radius."""
+
+_FEW = TrainConfig(
+    epochs=8,
+    batch_size=250,
+    slots_per_class=10,
+    scale=30.0,
+    beta=30.0,
+    slot_lr=6e-3,
+    backbone_lr=6e-3,
+    weight_decay=1e-2,
+    augment="shift1",
+    features_per_slot=5,
+)
+"""For slots of few parts, each at a place of its own."""
 
 _NETWORK = TrainConfig(epochs=20, slots_per_class=20, scale=40.0, slot_lr=2e-3, views="flip")
 
@@ -162,6 +180,16 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("gumbel", "mnist"): Recipe({"units": 120}, _PART_STROKES),
     ("lipschitz", ""): Recipe(train=_SHORT),
     ("lipschitz", "digits"): Recipe(train=replace(_SHORT, epochs=40, batch_size=50, augment="shift1")),
+    ("parts", ""): Recipe(
+        train=replace(_FEW, augment="flip*shift2", standardize=True), parts=PartConfig(max_parts=200)
+    ),
+    ("parts", "digits"): Recipe(
+        {"channels": 60, "width": 32, "receptive_field": 5},
+        replace(_FEW, epochs=40, batch_size=50),
+        parts=PartConfig(),
+    ),
+    ("parts", "mnist"): Recipe(train=_FEW, parts=PartConfig()),
+    ("parts", "fashion_mnist"): Recipe(train=replace(_FEW, augment="flip*shift1"), parts=PartConfig()),
     ("pretrained", ""): Recipe({"network": "cifar_resnet20"}, _NETWORK, reads_data=True),
     ("pretrained", "cifar10"): Recipe({"network": "cifar_resnet20"}, _NETWORK),
 }

@@ -66,6 +66,11 @@ class TrainConfig:
         Train the certified radius of answers instead of the cross-entropy (`slots.robust`), where features are the
         inputs themselves: pixels, or feature rows. Inputs that no slot matches then get the label of their nearest
         slot, and ``beta``, ``scale`` and ``margin`` are not used. Default: none.
+    features_per_slot : int, default 0
+        Features that a slot may use, >= 1; the others are dropped in the course of the training, and no weight is below
+        0, so that a score is a sum of so many shares. For features that mean something each, such as those of the
+        backbone ``parts``. 0: all features, of either sign. Slots that the closing pass or an update adds use what
+        their examples show.
     closing : ClosingConfig
         How the closing pass turns trained weights into exact caps.
     seed : int, default 0
@@ -97,6 +102,7 @@ class TrainConfig:
     whitening_by: By = "covariance"
     lift: float = 0.0
     robust: RobustConfig | None = None
+    features_per_slot: int = 0
     closing: ClosingConfig = field(default_factory=ClosingConfig)
     seed: int = 0
     device: str = "cpu"
@@ -108,6 +114,7 @@ class TrainConfig:
             ("slots_per_class", 0),
             ("grow_epochs", 1),
             ("sampled_views", 1),
+            ("features_per_slot", 0),
         ]:
             if getattr(self, name) < low:
                 raise UsageError(f"`{name}` must be >= {low}, got {getattr(self, name)}. Pass a larger number.")
@@ -124,6 +131,11 @@ class TrainConfig:
         if self.lift < 0 or (self.lift > 0 and self.whitening is None):
             raise UsageError(
                 f"`lift` must be >= 0, and 0 without a whitening, got {self.lift}. whitening=1.0 only centres."
+            )
+        if self.features_per_slot and (self.whitening is not None or self.robust is not None):
+            raise UsageError(
+                "`features_per_slot` must be 0 with `whitening` and `robust`: the one mixes the features, the other "
+                "trains all of them. Leave one of them out."
             )
         rates = self.backbone_lr, self.matrix_lr
         if self.scale <= 0 or self.slot_lr <= 0 or min(self.beta, self.margin, *rates) < 0:

@@ -178,7 +178,7 @@ def fit(
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
     source = _fixed_features(model, x, config, progress, ranks)
     rows = None
-    if isinstance(auto, AutoConfig) and _is_fixed(model, config) and config.robust is None:
+    if isinstance(auto, AutoConfig) and _is_fixed(model, config) and not _trains_otherwise(config):
         rows = _rows(model, x, source)
         look = look_at(rows, labels, auto, among=fitted, progress=progress)
     if look is not None:
@@ -278,6 +278,11 @@ def _is_fixed(model: SlotModel, config: TrainConfig) -> bool:
     return config.augment == "none" and not learns(model.backbone)
 
 
+def _trains_otherwise(config: TrainConfig) -> bool:
+    """Whether slots are trained in a way that the look at the data does not know."""
+    return config.robust is not None or config.features_per_slot > 0
+
+
 def _closing(closing: ClosingConfig, look: Look | None, model: SlotModel) -> ClosingConfig:
     """A fifth of the held-out matches is given up where a network that we know nothing of may have made the features.
 
@@ -291,7 +296,7 @@ def _closing(closing: ClosingConfig, look: Look | None, model: SlotModel) -> Clo
 
 def _wants_cross_fit(model: SlotModel, config: TrainConfig, *, n_held_out: int) -> bool:
     """Whether more examples should be asked how far slots may vouch than are held out, and can be."""
-    if config.robust is not None:  # cross-fitted slots are trained otherwise
+    if _trains_otherwise(config):  # than slots are that are cross-fitted
         return False
     asks = config.closing.vouch is not None and config.closing.mode != "full" and n_held_out < ENOUGH
     return asks and _is_fixed(model, config) and model.views.n_views == 1 and config.slots_per_class > 0

@@ -29,6 +29,7 @@ from slots.training.checkpoint import Checkpoint, shared_checkpoint, write_check
 from slots.training.config import TrainConfig
 from slots.training.distributed.class_shard import ClassShard, divides_exactly
 from slots.training.optimizers import Optimizer, follow, make_optimizers, set_rates
+from slots.training.steps.sparse import allowed_features, keep_largest_
 
 Regularizer = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 """``regularizer(backbone, inputs)``: features of a batch of inputs, and what is added to the loss."""
@@ -183,6 +184,7 @@ class FitLoop:
                 head.step_(10 * config.slot_lr)  # and the optimiser, without a gradient, leaves the slots alone
             for optimizer in optimizers:
                 optimizer.step()
+            self._keep_few(done + len(batch) / len(self.fitted) / config.epochs)
             head.renormalize_()
             constrain(model.backbone)
             tally.add(loss.detach(), len(batch))
@@ -196,11 +198,18 @@ class FitLoop:
             follow(optimizers, head)
         return tally.mean()
 
+    def _keep_few(self, progress: float) -> None:
+        """Leave the slots as many features as they may have at this point of the training."""
+        if self.config.features_per_slot:
+            weights = self.model.head.weights.data
+            keep_largest_(weights, allowed_features(weights.shape[1], self.config.features_per_slot, progress))
+
     @cached_property
     def _divides(self) -> bool:
         """Whether the slots can be divided among processes without a change of any bit."""
         head, batch, n = self.model.head, self.config.batch_size, len(self.fitted)
-        if self.regularizer is not None or self.config.autocast or not self._all_known():
+        config = self.config
+        if self.regularizer is not None or config.autocast or config.features_per_slot or not self._all_known():
             return False
         views = min(self.model.views.n_views, self.config.sampled_views)
         sizes = {min(batch, n), n % batch} - {0, *([] if n == 1 else [1])}

@@ -232,3 +232,22 @@ def test_trained_weights_come_back_in_half_precision_and_stay_frozen(tmp_path, m
     with pytest.raises(UsageError, match="`backbone` must have weights below 65,504, got a larger one"):
         write_trained(backbone, "digits", {}, tmp_path)
     assert list_trained() == ["explor-digits"]
+
+
+def tiny(kind):
+    shape, dtype = ((4, 8, 8, 1), np.uint8) if kind == "images" else ((4, 8), np.float32)
+    part = np.zeros(shape, dtype), np.array([0, 1, 0, 1])
+    return Dataset("mine", *part, *part, ("a", "b"), "")
+
+
+def test_parts_are_planned_for_their_backbone_alone():
+    name, recipe = plan(tiny("images"), "parts", {"channels": 9}, max_parts=7, features_per_slot=3)
+    assert (name, recipe.backbone["channels"], recipe.parts.max_parts) == ("parts", 9, 7)
+    assert recipe.train.features_per_slot == 3
+    with pytest.raises(UsageError, match="`max_parts` must come with the backbone parts, got 7"):
+        plan(tiny("images"), "pixels", max_parts=7)
+
+
+def test_few_features_leave_nothing_to_a_look_at_the_data():
+    assert plan(tiny("features"), None)[1].reads_data
+    assert not plan(tiny("features"), None, features_per_slot=2)[1].reads_data

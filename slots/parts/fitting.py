@@ -1,0 +1,137 @@
+"""A slot model of parts: train, choose the parts, and train the slots on them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from slots.distributed import ALONE, Ranks
+from slots.errors import UsageError
+from slots.features.training_data import training_data
+from slots.model.slot_model import SlotModel
+from slots.parts.backbone import check_parts_backbone
+from slots.parts.choosing import ChosenParts, PartConfig, choose_parts
+from slots.progress import Log, Progress, part, silent
+from slots.shapes import RawInputs
+from slots.training.config import TrainConfig
+from slots.training.fitting import FitResult, fit, hold_out
+
+_FINAL_EPOCHS = 12
+_TRAINING = 0.8  # of the progress that is shown
+
+
+@dataclass(frozen=True)
+class PartsResult:
+    """What a fit with parts did.
+
+    Parameters
+    ----------
+    training : FitResult
+        Of backbone and slots together, before the choice.
+    parts : ChosenParts
+        The patches that became parts.
+    fit : FitResult
+        Of the slots on the chosen parts.
+    elapsed_s : float
+        Seconds of all three.
+    """
+
+    training: FitResult
+    parts: ChosenParts
+    fit: FitResult
+    elapsed_s: float
+
+
+def fit_parts(
+    x: RawInputs,
+    y: npt.ArrayLike | None = None,
+    *,
+    backbone: nn.Module,
+    config: TrainConfig,
+    parts: PartConfig | None = None,
+    class_names: tuple[str, ...] = (),
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    keep_checkpoint: bool = False,
+    progress: Progress | None = None,
+    log: Log | None = None,
+    stop: Callable[[], bool] | None = None,
+    ranks: Ranks = ALONE,
+) -> tuple[SlotModel, PartsResult]:
+    """Fit slots of a few parts each, every part a patch of a training image.
+
+    Parameters
+    ----------
+    x : uint8 array of shape (example, height, width[, channel])
+        Images, or a data set of them (`slots.sources.read_source`).
+    y : array of shape (example,), optional
+        Labels, as `slots.fit` takes them.
+    backbone : PartsBackbone
+        ``backbones.build("parts", input_shape=...)``; it is trained, then frozen.
+    config : TrainConfig
+        Of the training. ``features_per_slot`` says how many parts a slot may have, each with a place.
+    parts : PartConfig, optional
+        How the parts are chosen.
+    class_names, checkpoint, resume, keep_checkpoint, progress, log, stop, ranks
+        See `slots.fit`; the checkpoint is that of the training.
+
+    Returns
+    -------
+    model : SlotModel
+    result : PartsResult
+
+    Raises
+    ------
+    DataError, UsageError
+        As `slots.fit` and `choose_parts`; and if the backbone has no parts, or views are asked for.
+
+    Notes
+    -----
+    Three steps: backbone and slots are trained together on channels that compete; the fewest training patches that
+    show every image are put in the channels' place (`choose_parts`); the slots are trained anew on these, with the
+    backbone frozen, and closed as always. Chosen parts need no projection onto patches, after which accuracy drops:
+    they are patches when the slots are trained.
+    """
+    started = time.monotonic()
+    progress = progress or silent
+    net = check_parts_backbone(backbone)
+    if config.views != "none":
+        raise UsageError(f"`views` must be none with parts, got {config.views!r}: a part has one place. Leave it out.")
+    x, y, class_names = training_data(x, y, class_names)
+    first, training = fit(
+        x,
+        y,
+        backbone=backbone,
+        config=config,
+        class_names=class_names,
+        checkpoint=checkpoint,
+        resume=resume,
+        keep_checkpoint=keep_checkpoint,
+        progress=part(progress, 0.0, _TRAINING),
+        log=log,
+        stop=stop,
+        ranks=ranks,
+    )
+
+    def inputs(ids: npt.NDArray[np.int64]) -> Tensor:
+        return first.preprocessing(x[ids], first.device)
+
+    labels = np.asarray(y, np.int64)
+    fitted = np.setdiff1d(np.arange(len(labels)), hold_out(labels, config.held_out, config.seed))
+    late = part(progress, _TRAINING, 1.0)
+    chosen = choose_parts(net, inputs, labels, parts, among=fitted, progress=late)
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+    torch.manual_seed(config.seed)
+    final = replace(config, augment="none", epochs=max(config.epochs, _FINAL_EPOCHS))
+    model, result = fit(
+        x, y, backbone=backbone, config=final, class_names=class_names, progress=late, stop=stop, ranks=ranks
+    )
+    return model, PartsResult(training, chosen, result, time.monotonic() - started)

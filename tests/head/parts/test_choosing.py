@@ -1,0 +1,130 @@
+"""Parts are training patches, chosen as the slow way would choose them."""
+
+import numpy as np
+import pytest
+import torch
+from support.reference_parts import slow_multi_cover
+
+import backbones
+from slots.errors import DataError, UsageError
+from slots.parts import PartConfig, choose_parts, fit_parts
+from slots.parts.backbone import check_parts_backbone
+from slots.training.config import TrainConfig
+
+
+@pytest.fixture
+def pictures():
+    """Images with one of three patches each, at a place of chance; a patch says the class."""
+    rng = np.random.default_rng(0)
+    stamps = rng.random((3, 4, 4)).astype(np.float32)
+    labels = np.repeat(np.arange(3), 12)
+    images = 0.02 * rng.random((36, 1, 12, 12)).astype(np.float32)
+    for image, label in zip(images, labels, strict=True):
+        top, left = rng.integers(0, 8, 2)
+        image[0, top : top + 4, left : left + 4] += stamps[label]
+    return torch.from_numpy(images), labels
+
+
+@pytest.fixture
+def net(pictures):
+    torch.manual_seed(0)
+    net = backbones.build("parts", input_shape=(1, 12, 12), channels=8, width=12, receptive_field=5)
+    for _ in range(20):
+        net.train()(pictures[0])  # statistics of their own
+    return net.eval()
+
+
+def choose(net, pictures, config, **more):
+    images, labels = pictures
+    return choose_parts(net, lambda ids: images[ids], labels, config, **more)
+
+
+@pytest.mark.parametrize("elsewhere", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("times", [1, 3])
+def test_the_choice_is_that_of_the_slow_way(net, pictures, elsewhere, times):
+    images, labels = pictures
+    config = PartConfig(elsewhere=elsewhere, times=times, likeness=0.7, candidates=60, quiet=0.3)
+    with torch.no_grad():
+        maps = net.locations(images).double()
+    chosen = choose(net, pictures, config)
+    lengths = maps.norm(dim=1)[torch.from_numpy(chosen.examples)]
+    floor = np.quantile(lengths.float().numpy(), config.quiet)
+    loud = [(b, p) for b in range(36) for p in range(64) if lengths[b].flatten()[p] >= floor]
+    drawn = torch.randperm(len(loud), generator=torch.Generator().manual_seed(0))[:60]
+    fires = np.zeros((60, 36, 9), bool)
+    for k, at in enumerate(drawn.tolist()):
+        example, place = loud[at]
+        vector = maps[chosen.examples[example], :, place // 8, place % 8]
+        for b in range(36):
+            image = maps[chosen.examples[b]]
+            cosines = (image * vector[:, None, None]).sum(0) / image.norm(dim=0) / vector.norm()
+            cosines[lengths[b] < floor] = 0
+            for cell in range(9):
+                row, column = divmod(cell, 3)
+                fires[k, b, cell] = cosines[2 * row : 2 * row + 4, 2 * column : 2 * column + 4].max() >= 0.7
+    of = labels[chosen.examples]
+    shares = np.stack([fires[:, of != label].mean(1) for label in range(3)], 1)
+    speaks = fires & (shares[:, of] <= elsewhere)
+    picks, covered = slow_multi_cover(speaks, times, 100, 1)
+    sources = [loud[drawn[pick]] for pick in picks]
+    assert [tuple(row) for row in chosen.sources.tolist()] == [
+        (int(chosen.examples[b]), place // 8, place % 8) for b, place in sources
+    ]
+    assert chosen.covered.tolist() == covered
+    assert chosen.served == np.mean(np.array(covered) >= times)
+
+
+def test_parts_are_patches_of_training_images(net, pictures):
+    images, _ = pictures
+    with torch.no_grad():
+        maps = net.locations(images)
+    chosen = choose(net, pictures, PartConfig(max_parts=5, likeness=0.6, elsewhere=1.0))
+    assert 1 <= net.n_parts == len(chosen.sources) <= 5
+    for vector, patch, (example, row, column) in zip(net.vectors, net.patches, chosen.sources.tolist(), strict=True):
+        assert torch.equal(patch, images[example, :, row : row + 5, column : column + 5])
+        there = maps[example, :, row, column]
+        assert torch.allclose(vector, there / there.norm(), atol=1e-6)
+        assert vector.norm().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_only_the_examples_that_may_be_looked_at_are(net, pictures):
+    among = np.arange(0, 36, 3)
+    chosen = choose(net, pictures, PartConfig(likeness=0.6, elsewhere=1.0), among=among)
+    assert sorted(chosen.examples) == among.tolist()
+    assert set(chosen.sources[:, 0]) <= set(among)
+
+
+def test_the_same_seed_chooses_the_same_parts(net, pictures):
+    config = PartConfig(candidates=20, examples=30, likeness=0.6, elsewhere=1.0)
+    first = choose(net, pictures, config).sources
+    assert np.array_equal(first, choose(net, pictures, config).sources)
+
+
+def test_what_shows_nothing_has_no_parts(net, pictures):
+    with pytest.raises(DataError, match="must show something"):
+        choose(net, (torch.zeros(36, 1, 12, 12), pictures[1]), PartConfig())
+    with pytest.raises(DataError, match="must speak for a class"):
+        choose(net, (pictures[0][:1].expand(36, -1, -1, -1), pictures[1]), PartConfig(elsewhere=0.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_parts": 0}, "`max_parts` must be >= 1"),
+        ({"times": 0}, "`times` must be >= 1"),
+        ({"likeness": 1.0}, "`likeness` must lie in"),
+        ({"elsewhere": -0.1}, "`elsewhere` must lie in"),
+        ({"quiet": 1.0}, "`quiet` in"),
+    ],
+)
+def test_settings_out_of_range_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        PartConfig(**options)
+
+
+def test_other_backbones_and_views_are_refused():
+    with pytest.raises(UsageError, match="`backbone` must have parts, got Pixels"):
+        check_parts_backbone(backbones.build("pixels", input_shape=(1, 8, 8)))
+    net = backbones.build("parts", input_shape=(1, 8, 8), channels=4, width=4)
+    with pytest.raises(UsageError, match="`views` must be none"):
+        fit_parts(np.zeros((4, 8, 8), np.uint8), [0, 0, 1, 1], backbone=net, config=TrainConfig(views="flip"))

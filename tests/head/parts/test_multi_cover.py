@@ -1,0 +1,53 @@
+"""The multi-cover: picks of a slow greedy, and what it says when asked for nonsense."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.reference_parts import slow_multi_cover
+
+from slots.errors import UsageError
+from slots.parts.multi_cover import greedy_multi_cover, packed_cells
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.tuples(st.integers(0, 12), st.integers(0, 20), st.integers(1, 64)),
+    times=st.integers(1, 5),
+    max_picks=st.integers(1, 12),
+    min_gain=st.integers(1, 4),
+    density=st.floats(0.0, 0.5),
+)
+def test_picks_are_those_of_the_slow_greedy(seed, sizes, times, max_picks, min_gain, density):
+    fires = np.random.default_rng(seed).random(sizes) < density
+    picks, covered = greedy_multi_cover(packed_cells(fires), times=times, max_picks=max_picks, min_gain=min_gain)
+    assert (picks.tolist(), covered.tolist()) == slow_multi_cover(fires, times, max_picks, min_gain)
+
+
+def test_the_same_cell_twice_does_not_count():
+    fires = np.zeros((3, 2, 4), bool)
+    fires[0, :, 1] = fires[1, :, 1] = True
+    fires[2, 0, 3] = True
+    picks, covered = greedy_multi_cover(packed_cells(fires), times=2)
+    assert picks.tolist() == [0, 2]
+    assert covered.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "message"),
+    [
+        (np.zeros((2, 2), np.int64), {"times": 1}, "must be a uint64 matrix"),
+        (np.zeros(2, np.uint64), {"times": 1}, "of shape \\(2,\\)"),
+        (np.zeros((2, 2), np.uint64), {"times": 0}, "`times` must be >= 1, got 0"),
+        (np.zeros((2, 2), np.uint64), {"times": 1, "max_picks": 0}, "`max_picks` must be >= 1"),
+        (np.zeros((2, 2), np.uint64), {"times": 1, "min_gain": 0}, "`min_gain` must be >= 1"),
+    ],
+)
+def test_nonsense_is_refused(cells, options, message):
+    with pytest.raises(UsageError, match=message):
+        greedy_multi_cover(cells, **options)
+
+
+def test_more_cells_than_a_word_has_bits_are_refused():
+    with pytest.raises(UsageError, match="at most 64 cells, got 65"):
+        packed_cells(np.zeros((1, 1, 65), bool))
