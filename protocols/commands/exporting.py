@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,14 @@ from protocols.commands.options import (
     usage,
 )
 from protocols.commands.terminal import print_json, print_table, say, say_next
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from protocols.data.dataset import Dataset
+    from slots.model.slot_model import SlotModel
+
+_EXPLAINED, _MEASURED = 10, 500  # inputs
 
 
 def report(
@@ -66,18 +74,27 @@ def report(
 
 def explain(
     model: Model,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="Image files whose answers are explained; without --unit.")
+    ] = None,
     unit: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="LAYER:INDEX, or LAYER for up to 40 of its units, drawn at random; may be given again. Layers are "
             "those of the backbone, by their names in PyTorch, and slots."
         ),
-    ],
+    ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help=f"Inputs to measure on: {DATA} Default: the named set of the fit, where it is here."),
+        typer.Option(
+            help=f"Inputs to measure units on, or without --unit to explain: {DATA} Default: the named set of the fit, "
+            "where it is here."
+        ),
     ] = None,
-    images: Annotated[int, typer.Option(min=64, help="Most inputs, drawn at random.")] = 500,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most inputs of the data, drawn at random. Default: 500 for units, 10 to explain."),
+    ] = None,
     permutations: Annotated[int, typer.Option(min=1, help="Draws of each null.")] = 199,
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
     out: Annotated[Path | None, typer.Option(help="The page. Default: explain.html in the model folder.")] = None,
@@ -85,26 +102,72 @@ def explain(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Test what units of a model stand for, each argument beside its null, and write a page of it."""
+    """Write a page that says why a model answers as it does, or test what its units stand for (--unit)."""
     from dataclasses import asdict
 
-    from protocols.app.reporting.explaining import explain_and_save
     from protocols.app.reporting.report import data_of_fit
     from protocols.recipes.building import load_model
-    from protocols.summaries.units import Asked
 
+    if inputs and (unit or data):
+        raise usage("Image files must come without --unit and --data. Units are measured on data.")
     loaded = load_model(model, device=device)
+    page = out or model / "explain.html"
+    if inputs:
+        _explain_answers(loaded, inputs, None, folder=model, out=page, as_json=as_json)
+        return
     given = data_of_fit(loaded, data_dir) if data is None else load(data, data_dir, loaded)
     if given is None:
         raise usage("`--data` must be given: the data of the fit has no name, or is not on this machine.")
-    asked = Asked(images, permutations, seed)
-    done = explain_and_save(loaded, given, unit, folder=model, out=out or model / "explain.html", asked=asked)
+    if not unit:
+        _explain_answers(loaded, [], _drawn(given, images or _EXPLAINED, seed), folder=model, out=page, as_json=as_json)
+        return
+    from protocols.app.reporting.explaining import explain_and_save
+    from protocols.summaries.units import Asked
+
+    asked = Asked(_MEASURED if images is None else images, permutations, seed)
+    done = explain_and_save(loaded, given, unit, folder=model, out=page, asked=asked)
     if as_json:
         print_json(asdict(done))
         return
     heads = ("unit", *(row.name for row in next(iter(done.units.values()))))
     lines = [(name, *(_argument(row.statistic, row.p_value) for row in rows)) for name, rows in done.units.items()]
     print_table(f"{done.data}, {done.n_images} inputs: statistic (p-value)", [heads, *lines])
+    say(f"Page: {done.page}")
+
+
+def _drawn(data: Dataset, count: int, seed: int) -> tuple[list[str], npt.NDArray[Any]]:
+    """Some inputs of a data set, of its test part where it has one, and what they are called."""
+    import numpy as np
+
+    part, x = ("test", data.x_test) if len(data.x_test) else ("train", data.x_train)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:count])
+    return [f"{data.name} {part} {row}" for row in rows], x[rows]
+
+
+def _explain_answers(
+    model: SlotModel,
+    words: list[str],
+    drawn: tuple[list[str], npt.NDArray[Any]] | None,
+    *,
+    folder: Path,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Explain the answers to image files, or to inputs that were drawn."""
+    from dataclasses import asdict
+
+    from protocols.app.answers import load_inputs
+    from protocols.app.reporting.answering import explain_answers
+
+    names, x = load_inputs(model, words, None) if drawn is None else drawn
+    done = explain_answers(model, names, x, folder=folder, out=out)
+    if as_json:
+        print_json(asdict(done))
+        return
+    rows = [("input", "answer", "", "slot", "next", "parts")]
+    for it in done.answers:
+        rows.append((it.name, it.label, it.answer, str(it.slot), it.rival or "–", str(len(it.parts) or "–")))
+    print_table("", rows)
     say(f"Page: {done.page}")
 
 

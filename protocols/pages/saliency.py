@@ -84,7 +84,7 @@ def gradient_rows(model: SlotModel, data: Dataset, *, seed: int = 0) -> Grid:
             rows.append((f"class, {kind}{words}", _coloured(draw(model.backbone, inputs, directions))))
         slots = best_slots(model, inputs, labels)
         weights = model.featurizer.directions(model.head.weights.detach()[slots])
-        rows.append((f"slot, gates held{words}", _coloured(_held(model.backbone, inputs, weights))))
+        rows.append((f"slot, gates held{words}", _coloured(held_gradient(model.backbone, inputs, weights))))
     return rows
 
 
@@ -136,7 +136,7 @@ def _own_scores(model: SlotModel, x: Tensor, labels: Tensor) -> Tensor:
     return scores.masked_fill(labels[:, None] != model.head.labels, -torch.inf)
 
 
-def _held(backbone: nn.Module, x: Tensor, directions: Tensor) -> Tensor:
+def held_gradient(backbone: nn.Module, x: Tensor, directions: Tensor) -> Tensor:
     """The backbone's own template where it has one: it explains the whole value."""
     if isinstance(backbone, AbstractBackbone):
         return backbone.template(x, directions)
@@ -145,7 +145,7 @@ def _held(backbone: nn.Module, x: Tensor, directions: Tensor) -> Tensor:
 
 _WAYS: Final[dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]]] = {
     "gradient": partial(gradient, kind="plain"),
-    "gates held": _held,
+    "gates held": held_gradient,
     "pullback": gradient,
 }
 """Ways to send a direction back to the input."""

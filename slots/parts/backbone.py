@@ -23,6 +23,8 @@ class PartsBackbone(Protocol):
     """Unit vectors of the parts, shape (part, channels)."""
     sources: Tensor
     """Training example, row and column of each part's patch; -1 where it is none."""
+    patches: Tensor
+    """The patches, shape (part, channel, height, width), as the network saw them."""
 
     def locations(self, x: Tensor, /) -> Tensor:
         """Vectors of all patches, shape (batch, channels, row, column)."""
