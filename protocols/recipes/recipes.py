@@ -103,7 +103,7 @@ _FEW = TrainConfig(
     backbone_lr=6e-3,
     weight_decay=1e-2,
     augment="shift1",
-    features_per_slot=5,
+    features_per_slot=10,
 )
 """For slots of few parts, each at a place of its own."""
 
@@ -185,7 +185,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     ("parts", "digits"): Recipe(
         {"channels": 60, "width": 32, "receptive_field": 5},
-        replace(_FEW, epochs=40, batch_size=50),
+        replace(_FEW, epochs=40, batch_size=50, features_per_slot=5),
         parts=PartConfig(),
     ),
     ("parts", "mnist"): Recipe(train=_FEW, parts=PartConfig()),

@@ -41,8 +41,10 @@ class ExplainedAnswer:
         Training example nearest to the slot; -1 where it remembers none.
     rival, rival_slot : str or None, int
         The class that came next, and its slot; None and -1 where there is none.
+    parts_of : int
+        The slot that is taken apart: a trained one of the same label where a single example answered.
     cosine : float or None
-        Of slot and input, which the shares of the parts add up to; None where the model has no parts.
+        Of that slot and the input, which the shares of the parts add up to; None where the model has no parts.
     parts : tuple of ExplainedPart
         Largest share first; empty where the model has no parts.
     """
@@ -54,6 +56,7 @@ class ExplainedAnswer:
     exemplar: int
     rival: str | None
     rival_slot: int
+    parts_of: int
     cosine: float | None
     parts: tuple[ExplainedPart, ...]
 

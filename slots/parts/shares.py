@@ -49,8 +49,12 @@ class PartsOfAnswer:
 
     Parameters
     ----------
-    label, slot : int
-        As `Prediction` has them.
+    label, answered_by : int
+        Label and slot, as `Prediction` has them.
+    slot : int
+        The slot that is taken apart: the one that answered, if it was trained. Else the trained slot of the same label
+        that scores highest, if there is one: what the closing pass or an update adds are single examples with all
+        their features.
     cosine : float
         Of the slot's weights and the input's features.
     shares : tuple of PartShare
@@ -58,6 +62,7 @@ class PartsOfAnswer:
     """
 
     label: int
+    answered_by: int
     slot: int
     cosine: float
     shares: tuple[PartShare, ...]
@@ -99,11 +104,20 @@ def explain_by_parts(model: SlotModel, x: RawInputs) -> list[PartsOfAnswer]:
         inputs = model.preprocessing(x[start : start + _BATCH], model.device)
         unit = functional.normalize(model.backbone(inputs).double(), dim=1)
         for row in range(len(inputs)):
-            label, slot = int(answers.labels[start + row]), int(answers.slots[start + row])
+            label, answered_by = int(answers.labels[start + row]), int(answers.slots[start + row])
+            slot = _trained(model, weights @ unit[row], label, answered_by)
             shares = weights[slot] * unit[row]
             merged = _merged(backbone, inputs[row : row + 1], shares)
-            found.append(PartsOfAnswer(label, slot, float(shares.sum()), merged))
+            found.append(PartsOfAnswer(label, answered_by, slot, float(shares.sum()), merged))
     return found
+
+
+def _trained(model: SlotModel, cosines: Float[Tensor, " slot"], label: int, answered_by: int) -> int:
+    """The slot to take apart."""
+    trained = model.head.pooled & (model.head.labels == label)
+    if bool(model.head.pooled[answered_by]) or not bool(trained.any()):
+        return answered_by
+    return int(cosines.masked_fill(~trained, -torch.inf).argmax())
 
 
 def _merged(

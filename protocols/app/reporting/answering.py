@@ -76,6 +76,7 @@ def _explained(
         exemplar=int(model.head.exemplars[slot, 0]),
         rival=model.class_name(int(model.head.labels[rival])) if rival >= 0 else None,
         rival_slot=rival,
+        parts_of=slot if parts is None else parts.slot,
         cosine=None if parts is None else parts.cosine,
         parts=()
         if parts is None

@@ -53,7 +53,13 @@ def test_shares_add_up_to_the_score(fitted, digits):
         features = model.featurizer.features(x)[:, 0]
         cosines = model.head.scores(features)
     for row, answer in enumerate(explain_by_parts(model, x)):
-        assert (answer.label, answer.slot) == (answers.labels[row], answers.slots[row])
+        assert (answer.label, answer.answered_by) == (answers.labels[row], answers.slots[row])
+        trained = model.head.pooled & (model.head.labels == answer.label)
+        assert trained[answer.slot]
+        if not trained[answer.answered_by]:
+            best = cosines[row].masked_fill(~trained, -1).argmax()
+        assert answer.slot == (answer.answered_by if trained[answer.answered_by] else best)
+        assert len(answer.shares) <= 5
         assert sum(share.share for share in answer.shares) == pytest.approx(answer.cosine, abs=1e-12)
         assert answer.cosine == pytest.approx(cosines[row, answer.slot].item(), abs=1e-5)
         assert all(share.share > 0 for share in answer.shares)

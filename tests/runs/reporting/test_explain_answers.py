@@ -60,7 +60,8 @@ def test_an_answer_of_parts_is_a_sum(with_parts, files):
     assert model.backbone.n_parts <= 12
     for place, (said, expected) in enumerate(zip(record["answers"], explain_by_parts(model, pictures), strict=True)):
         assert said["name"] == str(paths[place])
-        assert (said["slot"], said["label"]) == (expected.slot, model.class_name(expected.label))
+        assert (said["slot"], said["parts_of"]) == (expected.answered_by, expected.slot)
+        assert said["label"] == model.class_name(expected.label)
         assert said["cosine"] == pytest.approx(sum(part["share"] for part in said["parts"]))
         assert [tuple(part["box"]) for part in said["parts"]] == [share.box for share in expected.shares]
         section = page.by_id(f"input-{place}")
