@@ -13,7 +13,7 @@ from slots.parts import PartConfig, explain_by_parts, fit_parts
 from slots.training.config import TrainConfig
 
 CONFIG = TrainConfig(
-    epochs=12, batch_size=50, slots_per_class=4, scale=30.0, beta=30.0, slot_lr=6e-3, backbone_lr=6e-3,
+    epochs=16, batch_size=40, slots_per_class=4, scale=30.0, beta=30.0, slot_lr=6e-3, backbone_lr=6e-3,
     weight_decay=1e-2, features_per_slot=5,
 )  # fmt: skip
 
