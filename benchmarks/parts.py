@@ -5,13 +5,15 @@
 
 For a fitted model and the test part of its data: accuracy; parts, and pairs of parts that are alike; different patches
 of a decision; how many answers change when the named patches are blanked, beside as many boxes of the same size at
-random places, and beside such boxes that hold as much light; how often the largest part stays the same under noise.
+random places, and beside such boxes that hold as much light; the same for the largest patch alone; how often the
+largest part stays the same under noise.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ import torch
 from torch.nn import functional
 
 from protocols.data.loading import load_data
-from protocols.provenance import command_line, versions
+from protocols.provenance import versions
 from protocols.recipes.building import load_model
 from slots.parts import explain_by_parts
 
@@ -85,6 +87,10 @@ def measured(model, x, y, rng):
         "changed_without_equal_light": changed(
             [blanked(image, elsewhere(image, at, rng, equal=True)) for image, at in zip(x, boxes, strict=True)]
         ),
+        "changed_without_largest": changed([blanked(image, at[:1]) for image, at in zip(x, boxes, strict=True)]),
+        "changed_without_one_of_equal_light": changed(
+            [blanked(image, elsewhere(image, at[:1], rng, equal=True)) for image, at in zip(x, boxes, strict=True)]
+        ),
         "largest_part_stays_under_noise": float(np.mean([a == b for a, b in first])),
     }
 
@@ -122,7 +128,7 @@ def main():
         "slots": model.head.n_slots,
         **measured(model, data.x_test[rows], data.y_test[rows], rng),
         "threads": torch.get_num_threads(),
-        "command": command_line(),
+        "command": " ".join(["python benchmarks/parts.py", *sys.argv[1:]]),
         "versions": versions(),
     }
     print(json.dumps(record, indent=1))

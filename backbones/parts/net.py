@@ -26,7 +26,8 @@ class Parts(AbstractBackbone):
 
     Bias-free convolutions without padding, each with `SiLUBatchNorm`, and a `Competition` of the last channels make a
     vector ``f`` of each patch, without negative entries and often with one that is large. Part ``k`` is a unit vector
-    ``v_k`` and responds by ``<f, v_k>``: at first a channel, later a patch of a training example (`take_parts`). The
+    ``v_k`` and responds by ``<f, v_k>``: at first a channel, later a patch of a training example (`take_parts`), which
+    responds only where the patch is like it: by ``max(0, <f, v_k> - t |f|) / (1 - t)``, from a cosine of ``t`` on. The
     picture is cut into cells that overlap, and a feature is the largest response of one part in one cell:
     ``parts x rows x columns`` of them. A slot of a few features is then a drawing of a few parts at their places, with
     some room to move.
@@ -48,6 +49,8 @@ class Parts(AbstractBackbone):
         Channels below the last layer (count, >= 1); the first two layers have three eighths and three quarters of it.
     sharpness : float
         Of the competition (>= 0).
+    threshold : float
+        The cosine ``t`` from which on a part responds, in [0, 1).
 
     Attributes
     ----------
@@ -87,6 +90,7 @@ class Parts(AbstractBackbone):
         step: int | None = None,
         width: int = 64,
         sharpness: float = 2.0,
+        threshold: float = 0.0,
     ) -> None:
         colours, height, columns = check_input_shape(input_shape)
         side = min(height, columns)
@@ -104,7 +108,8 @@ class Parts(AbstractBackbone):
         stride = max(1, (sides[0] - window[0]) // 2), max(1, (sides[1] - window[1]) // 2)
         cells = tuple((s - w) // d + 1 for s, w, d in zip(sides, window, stride, strict=True))
         sizes = {"channels": channels, "parts": parts, "receptive_field": size, "step": step, "width": width}
-        options = {**sizes, "sharpness": sharpness}
+        _check_threshold(threshold)
+        options = {**sizes, "sharpness": sharpness, "threshold": threshold}
         super().__init__(input_shape, feature_dim=parts * math.prod(cells), options=options, claims_grp=True)
         self.cells, self.window, self.stride = (cells[0], cells[1]), window, stride
         self.encoder = nn.Sequential(
@@ -126,7 +131,13 @@ class Parts(AbstractBackbone):
 
     def responses(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch part row column"]:
         """Response of every part to every patch, >= 0."""
-        return functional.conv2d(self.locations(x), self.vectors[:, :, None, None])
+        vectors = self.locations(x)
+        alike = functional.conv2d(vectors, self.vectors[:, :, None, None])
+        threshold: float = self.options["threshold"]
+        if not threshold:
+            return alike
+        lengths: Tensor = vectors.norm(dim=1, keepdim=True)
+        return functional.relu(alike - threshold * lengths) / (1 - threshold)
 
     def features(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
         """Largest response of each part in each cell."""
@@ -173,6 +184,8 @@ class Parts(AbstractBackbone):
         vectors: Float[Tensor, "part channels"],
         sources: Int[Tensor, "part 3"],
         patches: Float[Tensor, "part channel side side"],
+        *,
+        threshold: float = 0.0,
     ) -> None:
         """Put patches of training examples in place of the parts, as many as there are.
 
@@ -184,12 +197,15 @@ class Parts(AbstractBackbone):
             Example, row and column of the patch in `locations`.
         patches : float tensor of shape (part, channel, receptive_field, receptive_field)
             The patches.
+        threshold : float
+            Cosine from which on they respond, in [0, 1).
 
         Raises
         ------
         ValueError
-            If the shapes disagree, or a vector is zero.
+            If the shapes disagree, a vector is zero, or the threshold is out of its range.
         """
+        _check_threshold(threshold)
         size, width, count = self.options["receptive_field"], self.options["channels"], len(vectors)
         shape = (count, self.input_shape[0], size, size)
         if not count or vectors.shape != (count, width) or sources.shape != (count, 3) or patches.shape != shape:
@@ -202,8 +218,14 @@ class Parts(AbstractBackbone):
             raise ValueError("`vectors` must have no zero row, got one. Leave out patches that show nothing.")
         self.vectors = functional.normalize(vectors.to(self.vectors), dim=1)
         self.sources, self.patches = sources.to(self.sources), patches.to(self.patches)
-        self.options = {**self.options, "parts": count}
+        self.options = {**self.options, "parts": count, "threshold": threshold}
         self.feature_dim = count * math.prod(self.cells)
+
+
+def _check_threshold(threshold: object) -> None:
+    """Raise a ValueError unless it is a number in [0, 1)."""
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < 1:
+        raise ValueError(f"`threshold` must lie in [0, 1), got {threshold!r}. 0.6 asks for patches that look alike.")
 
 
 def _encoder(channels: int, kernels: list[int], step: int, width: int) -> nn.Sequential:

@@ -35,8 +35,8 @@ class PartsBackbone(Protocol):
     def found_at(self, x: Tensor, feature: int, /) -> Tensor:
         """Where the part of a feature responds most within its cell, shape (batch, 2)."""
 
-    def take_parts(self, vectors: Tensor, sources: Tensor, patches: Tensor, /) -> None:
-        """Use these patches as parts."""
+    def take_parts(self, vectors: Tensor, sources: Tensor, patches: Tensor, /, *, threshold: float) -> None:
+        """Use these patches as parts, which respond from a cosine of ``threshold`` on."""
 
 
 def check_parts_backbone(backbone: nn.Module | None) -> PartsBackbone:

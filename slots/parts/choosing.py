@@ -33,10 +33,13 @@ class PartConfig:
     ----------
     max_parts : int, default 100
         Most parts (count, >= 1).
-    times : int, default 5
+    times : int, default 8
         Cells in which an image should show a part that speaks for its class (count, >= 1).
     likeness : float, default 0.8
         Cosine from which on a patch shows a part, in (0, 1).
+    threshold : float, default 0.6
+        Cosine from which on a part responds once it is chosen, in [0, 1). Larger ones make patches that are found look
+        more like the part, and cost accuracy.
     elsewhere : float, default 0.1
         A part speaks for a class in a cell if at most this share of the other classes' images shows it there; in
         [0, 1]. With 0 a part belongs to one class, above it classes share parts.
@@ -56,8 +59,9 @@ class PartConfig:
     """
 
     max_parts: int = 100
-    times: int = 5
+    times: int = 8
     likeness: float = 0.8
+    threshold: float = 0.6
     elsewhere: float = 0.1
     examples: int = 3000
     candidates: int = 3000
@@ -70,6 +74,8 @@ class PartConfig:
                 raise UsageError(f"`{name}` must be >= 1, got {getattr(self, name)}. Pass a larger number.")
         if not 0 < self.likeness < 1:
             raise UsageError(f"`likeness` must lie in (0, 1), got {self.likeness}. 0.8 is a cosine that parts share.")
+        if not 0 <= self.threshold < 1:
+            raise UsageError(f"`threshold` must lie in [0, 1), got {self.threshold}. 0 lets every patch respond.")
         if not 0 <= self.elsewhere <= 1 or not 0 <= self.quiet < 1:
             raise UsageError(
                 f"`elsewhere` must lie in [0, 1] and `quiet` in [0, 1), got {self.elsewhere} and {self.quiet}. Try 0.1 "
@@ -164,7 +170,8 @@ def choose_parts(
     columns = seen.columns
     places = torch.stack([drawn[:, 1] // columns, drawn[:, 1] % columns], 1)[chosen]
     sources = torch.cat([torch.from_numpy(ids)[drawn[chosen, 0]][:, None], places], 1)
-    backbone.take_parts(vectors[chosen], sources, _patches(backbone, inputs, sources))
+    patches = _patches(backbone, inputs, sources)
+    backbone.take_parts(vectors[chosen], sources, patches, threshold=config.threshold)
     return ChosenParts(sources.numpy(), ids, covered, float((covered >= config.times).mean()))
 
 

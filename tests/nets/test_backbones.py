@@ -35,7 +35,7 @@ VARIANTS = [
     ("directional", {"activation": "silu", "parts": 24, "units": 20, "kernel": 5, "room": 2}),
     ("gumbel", {"parts": 24, "units": 20}),
     ("gumbel", {"activation": "silu", "parts": 24, "units": 20, "kernel": 5, "top": 2}),
-    ("parts", {"channels": 6, "width": 8, "receptive_field": 5, "parts": 9}),
+    ("parts", {"channels": 6, "width": 8, "receptive_field": 5, "parts": 9, "threshold": 0.3}),
     ("parts", {"channels": 12, "width": 16, "sharpness": 4.0}),
     ("lipschitz", {"widths": [8, 16], "depth": 1, "hidden": 20}),
     ("pretrained", {"frozen": False}),  # frozen: tests/nets/nets/test_pretrained.py

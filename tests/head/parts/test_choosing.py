@@ -80,6 +80,7 @@ def test_parts_are_patches_of_training_images(net, pictures):
         maps = net.locations(images)
     chosen = choose(net, pictures, PartConfig(max_parts=5, likeness=0.6, elsewhere=1.0))
     assert 1 <= net.n_parts == len(chosen.sources) <= 5
+    assert net.options["threshold"] == PartConfig().threshold
     for vector, patch, (example, row, column) in zip(net.vectors, net.patches, chosen.sources.tolist(), strict=True):
         assert torch.equal(patch, images[example, :, row : row + 5, column : column + 5])
         there = maps[example, :, row, column]
@@ -112,6 +113,7 @@ def test_what_shows_nothing_has_no_parts(net, pictures):
     [
         ({"max_parts": 0}, "`max_parts` must be >= 1"),
         ({"times": 0}, "`times` must be >= 1"),
+        ({"threshold": 1.0}, "`threshold` must lie in"),
         ({"likeness": 1.0}, "`likeness` must lie in"),
         ({"elsewhere": -0.1}, "`elsewhere` must lie in"),
         ({"quiet": 1.0}, "`quiet` in"),

@@ -94,6 +94,26 @@ def test_patches_take_the_place_of_channels(net):
     assert torch.equal(again.patches, patches)
 
 
+def test_patches_respond_from_a_cosine_on(net):
+    x = torch.randn(3, 2, 12, 15)
+    with torch.no_grad():
+        maps = net.locations(x).double()
+        vectors = maps[[0, 2], :, [1, 3], [2, 0]]
+        net.take_parts(vectors.float(), torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 2, 5, 5), threshold=0.7)
+        found = net.responses(x)
+    for part, vector in enumerate(vectors):
+        for place in [(0, 1, 2), (1, 4, 5), (2, 0, 0)]:
+            patch = maps[place[0], :, place[1], place[2]]
+            cosine = (patch @ vector / patch.norm() / vector.norm()).item()
+            expected = patch.norm().item() * max(0.0, cosine - 0.7) / 0.3
+            assert found[place[0], part, place[1], place[2]].item() == pytest.approx(expected, abs=1e-5)
+    assert (found == 0).any()
+    again = backbones.build("parts", input_shape=(2, 12, 15), **net.options).eval()
+    again.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.responses(x), found)
+
+
 def test_patches_that_do_not_fit_are_refused(net):
     vectors, sources, patches = torch.ones(2, 6), torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 2, 5, 5)
     for wrong in [
@@ -116,6 +136,8 @@ def test_patches_that_do_not_fit_are_refused(net):
         ({"receptive_field": 0}, "`receptive_field` must be a positive integer"),
         ({"channels": 0}, "`channels` must be a positive integer"),
         ({"step": 0}, "`step` must be a positive integer"),
+        ({"threshold": 1.0}, "`threshold` must lie in"),
+        ({"threshold": True}, "`threshold` must lie in"),
         ({"sharpness": -1.0}, "`sharpness` must be a finite number"),
     ],
 )
