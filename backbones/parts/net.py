@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -57,7 +58,7 @@ class Parts(AbstractBackbone):
     vectors : buffer of shape (part, channels)
         The parts, unit vectors without negative entries.
     sources : int64 buffer of shape (part, 3)
-        Training example, row and column of the top left pixel of the patch that a part is. -1: a part that is a
+        Training example of the patch that a part is, and its row and column in `locations`. -1: a part that is a
         channel, and no patch.
     patches : buffer of shape (part, channel, receptive_field, receptive_field)
         Those patches, as the network saw them.
@@ -156,27 +157,34 @@ class Parts(AbstractBackbone):
         return Field(top, left, top + size, left + size)
 
     @torch.no_grad()
-    def found_at(self, x: Float[Tensor, "batch channel height width"], feature: int) -> Int[Tensor, "batch 2"]:
-        """Where a feature's part responds most within the feature's cell.
+    def found_at(
+        self, x: Float[Tensor, "batch channel height width"], features: Sequence[int]
+    ) -> Int[Tensor, "batch feature 2"]:
+        """Where the parts of some features respond most within the features' cells.
 
         Parameters
         ----------
         x : float tensor of shape (batch, channel, height, width)
             Inputs, already scaled.
-        feature : int
-            Place in the feature vector.
+        features : sequence of int
+            Places in the feature vector.
 
         Returns
         -------
-        int64 tensor of shape (batch, 2)
+        int64 tensor of shape (batch, feature, 2)
             Row and column in `locations`, the first of equal ones; `field` tells the pixels.
         """
-        part, cell = divmod(feature, math.prod(self.cells))
-        row, column = divmod(cell, self.cells[1])
+        responses = self.responses(x)
         (height, width), (down, across) = self.window, self.stride
-        maps = self.responses(x)[:, part, row * down :, column * across :][:, :height, :width]
-        best = maps.flatten(1).argmax(1)
-        return torch.stack([best // maps.shape[2] + row * down, best % maps.shape[2] + column * across], 1)
+        found = torch.zeros(len(x), len(features), 2, dtype=torch.long, device=responses.device)
+        for at, feature in enumerate(features):
+            part, cell = divmod(feature, math.prod(self.cells))
+            row, column = divmod(cell, self.cells[1])
+            maps = responses[:, part, row * down :, column * across :][:, :height, :width]
+            best = maps.flatten(1).argmax(1)
+            found[:, at, 0] = best // maps.shape[2] + row * down
+            found[:, at, 1] = best % maps.shape[2] + column * across
+        return found
 
     @torch.no_grad()
     def take_parts(

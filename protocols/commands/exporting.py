@@ -23,7 +23,6 @@ from protocols.commands.terminal import print_json, print_table, say, say_next
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from protocols.data.dataset import Dataset
     from slots.model.slot_model import SlotModel
 
 _EXPLAINED, _MEASURED = 10, 500  # inputs
@@ -105,6 +104,8 @@ def explain(
     """Write a page that says why a model answers as it does, or test what its units stand for (--unit)."""
     from dataclasses import asdict
 
+    from protocols.app.answers import load_inputs
+    from protocols.app.reporting.answering import some_inputs
     from protocols.app.reporting.report import data_of_fit
     from protocols.recipes.building import load_model
 
@@ -113,13 +114,14 @@ def explain(
     loaded = load_model(model, device=device)
     page = out or model / "explain.html"
     if inputs:
-        _explain_answers(loaded, inputs, None, folder=model, out=page, as_json=as_json)
+        _explain_answers(loaded, load_inputs(loaded, inputs, None), folder=model, out=page, as_json=as_json)
         return
     given = data_of_fit(loaded, data_dir) if data is None else load(data, data_dir, loaded)
     if given is None:
         raise usage("`--data` must be given: the data of the fit has no name, or is not on this machine.")
     if not unit:
-        _explain_answers(loaded, [], _drawn(given, images or _EXPLAINED, seed), folder=model, out=page, as_json=as_json)
+        drawn = some_inputs(given, images or _EXPLAINED, seed=seed)
+        _explain_answers(loaded, drawn, folder=model, out=page, as_json=as_json)
         return
     from protocols.app.reporting.explaining import explain_and_save
     from protocols.summaries.units import Asked
@@ -135,32 +137,20 @@ def explain(
     say(f"Page: {done.page}")
 
 
-def _drawn(data: Dataset, count: int, seed: int) -> tuple[list[str], npt.NDArray[Any]]:
-    """Some inputs of a data set, of its test part where it has one, and what they are called."""
-    import numpy as np
-
-    part, x = ("test", data.x_test) if len(data.x_test) else ("train", data.x_train)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:count])
-    return [f"{data.name} {part} {row}" for row in rows], x[rows]
-
-
 def _explain_answers(
     model: SlotModel,
-    words: list[str],
-    drawn: tuple[list[str], npt.NDArray[Any]] | None,
+    inputs: tuple[list[str], npt.NDArray[Any]],
     *,
     folder: Path,
     out: Path,
     as_json: bool,
 ) -> None:
-    """Explain the answers to image files, or to inputs that were drawn."""
+    """Explain the answers to named inputs."""
     from dataclasses import asdict
 
-    from protocols.app.answers import load_inputs
     from protocols.app.reporting.answering import explain_answers
 
-    names, x = load_inputs(model, words, None) if drawn is None else drawn
-    done = explain_answers(model, names, x, folder=folder, out=out)
+    done = explain_answers(model, *inputs, folder=folder, out=out)
     if as_json:
         print_json(asdict(done))
         return

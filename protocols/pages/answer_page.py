@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,13 +36,10 @@ class AnswerView:
         As the model sees it.
     explained : ExplainedAnswer
         What is said of it.
-    margin : float
-        How deep it lies inside the slot's caps (radians), negative outside.
     """
 
     image: npt.NDArray[Any]
     explained: ExplainedAnswer
-    margin: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,6 @@ def answer_page(model: SlotModel, views: Sequence[AnswerView], *, title: str) ->
                 "template": None if it.parts else _template(model, view),
                 "exemplar": exemplar_picture(model, it.slot),
                 "rival": exemplar_picture(model, it.rival_slot) if it.rival_slot >= 0 else None,
-                "degrees": math.degrees(view.margin) if math.isfinite(view.margin) else None,
             }
         )
     return render_page("answers.html", answers=shown, title=title, has_parts=isinstance(model.backbone, PartsBackbone))

@@ -194,13 +194,15 @@ def plan(
     if reconstruction and not (learns and (name != "pretrained" or chosen.get("frozen") is False)):
         raise UsageError("`reconstruction` must come with a backbone that learns, got none. Choose another backbone.")
     recipe = replace(_changed(recipe, changes), reconstruction=reconstruction, detach=detach)
-    recipe = replace(recipe, parts=_parts(recipe.parts, max_parts))
+    recipe = replace(recipe, parts=_parts(recipe.parts, max_parts, reconstruction=reconstruction))
     reads_data = recipe.reads_data and chosen.get("frozen", True) and not recipe.train.features_per_slot
     return name, replace(recipe, backbone={**recipe.backbone, **chosen}, reads_data=reads_data)
 
 
-def _parts(parts: PartConfig | None, most: int | None) -> PartConfig | None:
+def _parts(parts: PartConfig | None, most: int | None, *, reconstruction: float) -> PartConfig | None:
     """How parts are chosen, at most so many."""
+    if parts is not None and reconstruction:
+        raise UsageError("`reconstruction` must be left out with the backbone parts: its channels become patches.")
     if most is None:
         return parts
     if parts is None:

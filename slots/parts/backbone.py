@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -32,8 +33,8 @@ class PartsBackbone(Protocol):
     def field(self, place: tuple[int, int], /) -> Any:
         """Pixels of a patch: ``top``, ``left``, ``bottom``, ``right``."""
 
-    def found_at(self, x: Tensor, feature: int, /) -> Tensor:
-        """Where the part of a feature responds most within its cell, shape (batch, 2)."""
+    def found_at(self, x: Tensor, features: Sequence[int], /) -> Tensor:
+        """Where the parts of features respond most within their cells, shape (batch, feature, 2)."""
 
     def take_parts(self, vectors: Tensor, sources: Tensor, patches: Tensor, /, *, threshold: float) -> None:
         """Use these patches as parts, which respond from a cosine of ``threshold`` on."""

@@ -125,9 +125,9 @@ def _merged(
 ) -> tuple[PartShare, ...]:
     """The shares by part and place, largest first: a place in several cells is one."""
     groups: dict[tuple[int, int, int], list[tuple[tuple[int, int], float]]] = {}
-    for feature in shares.nonzero()[:, 0].tolist():
+    features = shares.nonzero()[:, 0].tolist()
+    for feature, (row, column) in zip(features, backbone.found_at(one, features)[0].tolist(), strict=True):
         part, cell = divmod(feature, math.prod(backbone.cells))
-        row, column = backbone.found_at(one, feature)[0].tolist()
         groups.setdefault((part, row, column), []).append((divmod(cell, backbone.cells[1]), float(shares[feature])))
     parts = [
         PartShare(

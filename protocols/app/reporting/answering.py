@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
+from protocols.data.dataset import Dataset
 from protocols.pages.answer_page import AnswerView, answer_page
 from protocols.summaries.answers import AnswersSummary, ExplainedAnswer, ExplainedPart
 from slots.errors import UsageError
@@ -19,6 +21,13 @@ from slots.storage.atomic import write_text
 
 MOST: Final = 60
 """Inputs of one page."""
+
+
+def some_inputs(data: Dataset, count: int, *, seed: int = 0) -> tuple[list[str], npt.NDArray[Any]]:
+    """Inputs of a data set drawn at random, of its test part where it has one, and what they are called."""
+    part, x = ("test", data.x_test) if len(data.x_test) else ("train", data.x_train)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:count])
+    return [f"{data.name} {part} {row}" for row in rows], x[rows]
 
 
 def explain_answers(
@@ -59,7 +68,7 @@ def explain_answers(
     has_parts = isinstance(model.backbone, PartsBackbone) and model.views.n_views == 1
     parts = explain_by_parts(model, x) if has_parts else [None] * len(x)
     explained = [_explained(model, name, answers, row, parts[row]) for row, name in enumerate(names)]
-    views = [AnswerView(x[row], it, float(answers.margins[row])) for row, it in enumerate(explained)]
+    views = [AnswerView(x[row], it) for row, it in enumerate(explained)]
     write_text(out, answer_page(model, views, title=folder.resolve().name))
     return AnswersSummary(1, str(folder), str(out), tuple(explained))
 

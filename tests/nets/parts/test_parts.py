@@ -57,10 +57,10 @@ def test_parts_are_found_where_they_respond_most(net):
     x = torch.randn(4, 2, 12, 15)
     with torch.no_grad():
         features, responses = net(x), net.responses(x)
-    for feature in range(0, net.feature_dim, 5):
-        part = feature // 9
-        for image, (row, column) in enumerate(net.found_at(x, feature).tolist()):
-            assert responses[image, part, row, column] == features[image, feature]
+    asked = range(0, net.feature_dim, 5)
+    for image, places in enumerate(net.found_at(x, asked).tolist()):
+        for feature, (row, column) in zip(asked, places, strict=True):
+            assert responses[image, feature // 9, row, column] == features[image, feature]
 
 
 def test_a_share_is_the_template_of_its_patch(net):
@@ -70,7 +70,7 @@ def test_a_share_is_the_template_of_its_patch(net):
         features = net(x)[0]
     for feature in features.topk(5).indices.tolist():
         template = net.template(x, torch.eye(net.feature_dim)[feature])[0]
-        top, left, bottom, right = net.field(tuple(net.found_at(x, feature)[0].tolist()))
+        top, left, bottom, right = net.field(tuple(net.found_at(x, [feature])[0, 0].tolist()))
         inside = torch.zeros(12, 15, dtype=torch.bool)
         inside[top:bottom, left:right] = True
         assert (template[:, ~inside] == 0).all()

@@ -246,6 +246,8 @@ def test_parts_are_planned_for_their_backbone_alone():
     assert recipe.train.features_per_slot == 3
     with pytest.raises(UsageError, match="`max_parts` must come with the backbone parts, got 7"):
         plan(tiny("images"), "pixels", max_parts=7)
+    with pytest.raises(UsageError, match="`reconstruction` must be left out with the backbone parts"):
+        plan(tiny("images"), "parts", reconstruction=1.0)
 
 
 def test_few_features_leave_nothing_to_a_look_at_the_data():
