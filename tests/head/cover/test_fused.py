@@ -80,9 +80,11 @@ def examples(draw, most=70):
     """Features with ties, zero rows, opposite rows and copies under other labels, and their labels."""
     n, d = draw(st.integers(1, most)), draw(st.integers(1, 40))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    x = rng.normal(size=(n, d)) * 10 ** rng.uniform(-3, 3, size=(n, 1))
-    if draw(st.booleans()):
+    rounded = draw(st.booleans())
+    x = rng.normal(size=(n, d)) * 10 ** rng.uniform(-0.5 if rounded else -3, 3, size=(n, 1))
+    if rounded:
         x = x.round()
+        x[rng.random(n) < 0.1] = 0  # a tenth: such a row is as near to any other, and each of these pairs is computed
     if draw(st.booleans()):
         copies = rng.integers(0, n, n // 3)
         x[rng.integers(0, n, n // 3)] = x[copies] * rng.choice([-1, 1, 2])
