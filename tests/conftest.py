@@ -6,9 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 
 LONGEST = (
@@ -27,6 +25,12 @@ compiled twice."""
 
 settings.register_profile("slots", deadline=None)  # what else runs on the machine decides how long an example takes
 settings.load_profile("slots")
+
+
+def pytest_configure(config):
+    """Name the run, for what its workers have together: see `support.nursery`."""
+    if not hasattr(config, "workerinput"):
+        os.environ["SLOTS_TEST_RUN"] = str(os.getpid())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -58,6 +62,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _repeatable():
+    import numpy as np  # late, as torch: the process that only hands the tests out needs neither
+    import torch
+
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.set_num_threads(1)

@@ -83,6 +83,18 @@ def test_signals_reach_it_and_it_can_be_waited_for(tmp_path):
         process.stdout.close()
 
 
+def test_one_server_forks_for_all_that_ask(looks):
+    assert nursery.run(["0"], script=looks).returncode == 0
+    other = nursery.Nursery()
+    assert other._server is None  # it found one
+    with open(os.devnull, "r+b") as nothing:
+        line = other.fork((["5"], str(looks), os.getcwd(), nursery.BASE), [nothing.fileno()] * 3)
+    begun = nursery.Begun(line, None)
+    assert begun.wait(60) == 5
+    other.close()
+    assert nursery.run(["0"], script=looks).returncode == 0
+
+
 def test_what_an_import_sets_itself_does_not_keep_from_forking():
     set_by_torch = {"TORCHINDUCTOR_CACHE_DIR": "there", "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR": "1"}
     assert nursery.can_fork({**nursery.BASE, **set_by_torch, "KMP_INIT_AT_FORK": "FALSE"})

@@ -3,12 +3,17 @@
 An interpreter that imports torch and the web framework takes seconds of a processor, a fork a moment. So the first
 `begin` of a process starts a server, `nursery_server.py`, which imports all of it and from then on only forks.
 
+All workers of pytest-xdist have one server together: the first that needs it starts it, and it ends with the pytest
+that started them.
+
 How a command starts, and what it imports by itself, is not to be learnt here: `support.command.SLOTS` is the installed
 one. It is taken here too where there are no forks of this kind, or where the environment is read before `main`.
 """
 
 import atexit
 import contextlib
+import errno
+import hashlib
 import os
 import pickle
 import select
@@ -101,14 +106,27 @@ class Nursery:
     """The server, and the way to it."""
 
     def __init__(self):
-        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            number = theirs.fileno()
-            self._server = subprocess.Popen(
-                [sys.executable, "-P", Path(__file__).with_name("nursery_server.py"), str(number)],
+        self._run = int(os.environ.get("SLOTS_TEST_RUN", os.getpid()))
+        kept = sorted(it for it in BASE.items() if not _read_late(it[0]))
+        name = f"\0slots-nursery-{self._run}-{hashlib.sha256(repr(kept).encode()).hexdigest()}"
+        self._server, self._ready = self._started(name), False
+        self._ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        while self._ours.connect_ex(name) == errno.ECONNREFUSED:
+            time.sleep(0.001)  # another has the name, and does not listen yet
+
+    def _started(self, name):
+        """The server, where nobody else has started it."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            try:
+                listening.bind(name)
+            except OSError:
+                return None
+            listening.listen()
+            number = listening.fileno()
+            return subprocess.Popen(
+                [sys.executable, "-P", Path(__file__).with_name("nursery_server.py"), str(number), str(self._run)],
                 pass_fds=[number], env=BASE | THREADLESS, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             )  # fmt: skip
-        self._ready = False
 
     def is_ready(self):
         """Whether it has imported everything; does not wait."""
@@ -124,9 +142,11 @@ class Nursery:
         return line
 
     def close(self):
-        """Let the server end; what it has forked goes on."""
+        """Let the server end, unless others have it too; what it has forked goes on."""
         self._ours.close()
-        self._server.wait()
+        if self._server is not None and self._run == os.getpid():
+            self._server.terminate()
+            self._server.wait()
 
 
 _there = []  # the server, once somebody has asked for it
@@ -202,8 +222,11 @@ def can_fork(environment=None):
     """Whether nothing that may be read at an import differs from what the server is started with."""
     names = {name for name, _ in (os.environ if environment is None else environment).items() ^ BASE.items()}
     names -= {"OMP_NUM_THREADS"} if environment is None else set()
-    late = all(name in LATE or name.startswith(_LATE_TOO) for name in names)
-    return late and hasattr(os, "pidfd_open")
+    return all(map(_read_late, names)) and hasattr(os, "pidfd_open")
+
+
+def _read_late(name):
+    return name in LATE or name.startswith(_LATE_TOO)
 
 
 def _told(line):

@@ -34,8 +34,11 @@ PRELOADED = (
 _MOST = 1 << 17  # bytes of what is asked for
 
 
-def serve(asking):
-    """Fork what is asked for, and tell how each ended; returns only in what was forked, with its script."""
+def serve(listening, run):
+    """Fork what is asked for, and tell how each ended; returns only in what was forked, with its script.
+
+    It ends with the process of the number ``run``, or when it is told to.
+    """
     for name in PRELOADED:
         importlib.import_module(name)
     importlib.import_module("protocols.commands.app").parser()
@@ -44,21 +47,35 @@ def serve(asking):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for pytest
     gc.collect()
     gc.freeze()  # so that no collection of what is forked looks at, and copies, all that was imported
-    asking.send(b"ready")
-    children, poll = {}, select.poll()
-    poll.register(asking, select.POLLIN)
+    children, asking, poll, over = {}, {}, select.poll(), os.pidfd_open(run)
+    for it in (over, listening.fileno()):
+        poll.register(it, select.POLLIN)
     while True:
         for number, _ in poll.poll():
+            if number == over:
+                os._exit(0)
+            if number == listening.fileno():
+                line, _ = listening.accept()
+                asking[line.fileno()] = line
+                poll.register(line, select.POLLIN)
+                with contextlib.suppress(OSError):
+                    line.send(b"ready")
+                continue
             if number in children:
                 poll.unregister(number)
                 _bury(number, *children.pop(number))
                 continue
-            said, given, _, _ = socket.recv_fds(asking, _MOST, 8)
+            try:
+                said, given, _, _ = socket.recv_fds(asking[number], _MOST, 8)
+            except ConnectionResetError:  # it ended without having read that all is ready
+                said = b""
             if not said:
-                os._exit(0)
+                poll.unregister(number)
+                asking.pop(number).close()
+                continue
             child = os.fork()
             if child == 0:
-                for it in (asking, *(line for _, line in children.values())):
+                for it in (listening, *asking.values(), *(line for _, line in children.values())):
                     it.detach()  # `_settle` closes them all
                 return _settle(*pickle.loads(said), given[1:])
             line = socket.socket(fileno=given[0])
@@ -105,7 +122,7 @@ def _settle(words, script, folder, environment, streams):
 
 def main():
     """Serve, and be the command or the script where that returns."""
-    script = serve(socket.socket(fileno=int(sys.argv[1])))
+    script = serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
     if script is None:
         from protocols.commands import main as run
     else:
