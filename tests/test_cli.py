@@ -13,9 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from support.command import SLOTS, told
-from support.nursery import begin
-
-from protocols.commands import main
+from support.nursery import begin, run
 
 CHECKOUT = Path(__file__).parent.parent
 FIT_KEYS = [
@@ -46,10 +44,8 @@ FIT_KEYS = [
 def digits(tmp_path_factory):
     """A model of the bundled digits, fitted once, with the JSON that the fit printed."""
     folder = tmp_path_factory.mktemp("models") / "digits"
-    done = subprocess.run(
-        [*SLOTS, "fit", "--data", "digits", "--out", str(folder), "--json", "--device", "cpu"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run(["fit", "--data", "digits", "--out", folder, "--json", "--device", "cpu"])
+    assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
 
@@ -154,14 +150,6 @@ def test_rows_are_looked_at_before_a_fit(capsys, tmp_path):
     assert trusted["n_matched"] == printed["vouching"]["n_matched"] + n_open
     tuned = told(capsys, "fit", "--data", "digits", "--epochs", 1, "--json", "--out", tmp_path / "n").out
     assert json.loads(tuned)["look"] is None  # has a recipe of its own
-
-
-def test_doctor_finds_this_installation_in_order_or_says_what_to_do(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["doctor", "--json"])
-    document = json.loads(capsys.readouterr().out)
-    assert end.value.code == (0 if document["ok"] else 1)
-    assert {"python", "packages", "torch", "faiss"} <= {finding["name"] for finding in document["findings"]}
 
 
 def test_a_command_that_ends_spares_the_last_passes_of_the_garbage_collector():

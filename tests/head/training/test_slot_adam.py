@@ -1,12 +1,10 @@
 """Fits without a learning backbone take torch's steps, store torch's state, and import no compiler for it."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.nursery import run
 from torch import nn
 
 from slots.head.hashing import IncrementalNeuralHashing
@@ -65,14 +63,15 @@ def test_a_backbone_that_learns_has_an_optimiser_of_torch(backbone):
     assert isinstance(optimizers[0], SlotAdam)
 
 
-def test_a_fit_of_pictures_imports_no_compiler():
-    code = """
+def test_a_fit_of_pictures_imports_no_compiler(tmp_path):
+    script = tmp_path / "fits.py"
+    script.write_text("""
 import sys, numpy as np, backbones, slots
 x = np.random.default_rng(0).integers(0, 255, (60, 8, 8, 1)).astype(np.uint8)
 y = np.arange(60) % 2
 net = backbones.build("pixels", input_shape=(1, 8, 8))
 slots.fit(x, y, backbone=net, config=slots.TrainConfig(epochs=1, slots_per_class=2))
 assert "torch._dynamo" not in sys.modules
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+""")
+    done = run([], script=script)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import pytest
 import slots
 from protocols.app import doctor
 from protocols.app.doctor import Finding
+from protocols.commands import main
 
 
 def install(folder, name, version="1.0", files=()):
@@ -298,6 +299,24 @@ def test_a_full_disk(tmp_path, monkeypatch):
 # All of it
 
 
+@pytest.fixture(scope="module")
+def asked_once():
+    """What is tried in processes of their own says the same of this installation each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doctor, "_try", functools.cache(doctor._try))
+        yield
+
+
+@pytest.mark.usefixtures("asked_once")
+def test_the_command_finds_this_installation_in_order_or_says_what_to_do(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert end.value.code == (0 if document["ok"] else 1)
+    assert {"python", "packages", "torch", "faiss"} <= {finding["name"] for finding in document["findings"]}
+
+
+@pytest.mark.usefixtures("asked_once")
 def test_diagnose_this_installation(tmp_path):
     findings = doctor.diagnose(data_dir=tmp_path)
     assert [f.name for f in findings] == ["python", "packages", "torch", "cuda", "faiss", "numba", "folder", "disk"]
