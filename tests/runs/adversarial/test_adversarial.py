@@ -339,7 +339,7 @@ SMALL = {"examples": 30, "steps": 7, "eps": [0.1, 0.3], "train": 600, "slots": 6
 
 
 @pytest.fixture(scope="module")
-def outcome():
+def outcome(brief_training):
     told = []
     chosen = Setting(DIGITS, "cnn", peers=PROTOCOL.peers, options=SMALL)
     return chosen, PROTOCOL.run_seed(chosen, 0, lambda _, share: told.append(share)), told

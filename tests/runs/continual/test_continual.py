@@ -287,6 +287,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found.rows) == 2
 
 
+@pytest.mark.usefixtures("brief_training")
 def test_features_of_a_network_that_saw_the_first_part_only() -> None:
     data = load_data("digits")
     few = Dataset(**{**vars(data), "x_train": data.x_train[:400], "y_train": data.y_train[:400]})

@@ -22,6 +22,7 @@ def digits():
     return load_data("digits")
 
 
+@pytest.mark.usefixtures("brief_training")
 def test_a_network_learns_what_it_may_see_and_is_kept(tmp_path, digits):
     some = only_classes(digits, "0-7")
     setting, steps = Setting(digits, "cnn", cache=tmp_path), []
@@ -45,6 +46,7 @@ def test_a_network_learns_what_it_may_see_and_is_kept(tmp_path, digits):
     assert not np.array_equal(other(some.x_test), features)
 
 
+@pytest.mark.usefixtures("brief_training")
 def test_labels_with_gaps_are_numbered(digits):
     some = only_classes(digits, "3,8")
     encoder = make_encoder(Setting(digits, "cnn"), some.x_train, some.y_train, 0)

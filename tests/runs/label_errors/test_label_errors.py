@@ -192,6 +192,7 @@ def test_equal_arguments_give_equal_rows_and_peers_are_chosen(rows, outcome):
     assert {row.group for row in found.rows} == {"pairs noise"}
 
 
+@pytest.mark.usefixtures("brief_training")
 def test_a_network_is_trained_on_images_and_folds_follow_the_option(monkeypatch):
     made = []
     original = label_errors_methods.make_encoder
