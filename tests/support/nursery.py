@@ -27,11 +27,11 @@ import time
 from pathlib import Path
 
 SLOTS = str(Path(sys.executable).with_name("slots"))
-LATE = {"COLUMNS", "HOME", "NO_COLOR", "OLDPWD", "PATH", "PWD", "TMPDIR", "XDG_CACHE_HOME"}
+LATE = {"COLUMNS", "HOME", "NO_COLOR", "OLDPWD", "PATH", "PWD", "SHLVL", "TMPDIR", "XDG_CACHE_HOME", "_"}
 """Variables that are read when they are needed; others may be read at an import."""
 
-_LATE_TOO = ("SLOTS_", "PYTEST_", "KMP_", "TORCHINDUCTOR_", "_TORCHINDUCTOR_")
-"""So are those of slots and of pytest, and what scikit-learn and torch set themselves once they are imported."""
+_LATE_TOO = ("SLOTS_", "SLURM_", "PYTEST_", "KMP_", "TORCHINDUCTOR_", "_TORCHINDUCTOR_")
+"""So are those of slots, Slurm and pytest, and what scikit-learn and torch set themselves once they are imported."""
 
 BASE = {**os.environ, "OMP_NUM_THREADS": "1"}
 THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}

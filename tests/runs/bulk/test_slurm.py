@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import nursery
 from support.small_models import three_animals
 
 from protocols.bulk.engines import answer_shards
@@ -17,11 +18,23 @@ SCRIPT = Path(__file__).parents[3] / "deploy" / "bulk.slurm"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Slurm's scripts are for bash")
 
 
+FORKED = f"""#!{sys.executable} -P
+import sys
+sys.path.insert(0, {os.fspath(Path(nursery.__file__).parents[1])!r})
+from support.nursery import run
+done = run(sys.argv[1:])
+sys.stdout.write(done.stdout)
+sys.stderr.write(done.stderr)
+sys.exit(done.returncode)
+"""
+
+
 def task(folder, number, *words):
-    """One task of the array, begun; `slots` is the command of this interpreter."""
+    """One task of the array, begun; `slots` is what the nursery forks."""
     command = folder / "bin" / "slots"
     command.parent.mkdir(exist_ok=True)
-    command.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m protocols.commands "$@"\n')
+    command.write_text(FORKED)
+    nursery.is_ready()  # begun here, it does not keep what the task says open
     command.chmod(0o755)
     env = {**os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}", "SLURM_CPUS_PER_TASK": "1"}
     env.pop("SLURM_ARRAY_TASK_ID", None)
