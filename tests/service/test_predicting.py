@@ -30,7 +30,7 @@ def test_an_answer_is_the_models_own(client, small):
 
 
 def test_many_at_once_get_the_answers_they_would_get_alone(client, small):
-    x, _ = rows(600, 2, classes=4)
+    x, _ = rows(240, 2, classes=4)
     told = load_model(small).examine(x)
 
     async def all_of_them():

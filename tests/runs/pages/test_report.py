@@ -339,7 +339,7 @@ class TestTemplates:
         assert page.by_id("classes").all("tbody")[0].all("tr")[0].all("td")[5].text == "60.0°"
 
     def test_large_images_are_stored_small(self):
-        data = toy(side=100, n=30)
+        data = toy(side=60, n=30)
         page = page_of(fitted(data), data)
         assert {max(p.pixels().shape[:2]) for p in page.all("img") if "more of its" not in p.attributes["alt"]} == {48}
 
