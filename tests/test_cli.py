@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.command import SLOTS, told
+from support.command import told
 from support.nursery import begin, run
 
 CHECKOUT = Path(__file__).parent.parent
@@ -384,16 +384,17 @@ def test_a_checkpoint_of_other_options_is_refused(capsys, tmp_path):
 
 
 def test_a_full_disk_keeps_the_old_model(digits, capsys, tmp_path):
-    import resource
     import shutil
 
     folder = shutil.copytree(digits[0], tmp_path / "model")
     before = told(capsys, "show", folder, "--json").out
-    done = subprocess.run(
-        [*SLOTS, "fit", "--data", "digits", "--epochs", "1", "--out", str(folder), "--device", "cpu"],
-        capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )  # fmt: skip
+    script = tmp_path / "full.py"
+    script.write_text(
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "from protocols.commands import main\nmain()\n"
+    )
+    done = run(["fit", "--data", "digits", "--epochs", "1", "--out", folder, "--device", "cpu"], script=script)
+    script.unlink()
     assert done.returncode == 5
     assert "must be writable" in done.stderr
     assert len(done.stderr.splitlines()) == 1

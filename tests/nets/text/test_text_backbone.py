@@ -2,13 +2,13 @@
 
 import shutil
 import socket
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
 from support.encoders import WORDS, tiny_encoder
+from support.nursery import run
 
 import backbones
 from backbones.text.finding import WeightsError, find_model_folder
@@ -144,6 +144,8 @@ def test_without_the_extra(folder, monkeypatch):
         backbones.build(f"text:{folder}")
 
 
-def test_nothing_is_imported_before_it_is_needed():
-    code = "import sys, backbones; assert not {'sentence_transformers', 'transformers'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_nothing_is_imported_before_it_is_needed(tmp_path):
+    script = tmp_path / "looks.py"
+    script.write_text("import sys, backbones; assert not {'sentence_transformers', 'transformers'} & set(sys.modules)")
+    done = run([], script=script)
+    assert done.returncode == 0, done.stderr
