@@ -15,3 +15,4 @@ from backbones.explanations.metrics import perturb as perturb
 from backbones.explanations.metrics import stability as stability
 from backbones.explanations.pullbacks import pullback as pullback
 from backbones.explanations.reconstruction import reconstruct as reconstruct
+from backbones.explanations.stabilization import stabilize as stabilize

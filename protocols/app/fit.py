@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.explanations.reconstruction import reconstruct
+from backbones.explanations.stabilization import stabilize
 from protocols.data.dataset import Dataset
 from protocols.pages.fit_report import write_report
 from protocols.pages.saliency import write_figures
@@ -135,15 +136,17 @@ def _fit(data: Dataset, backbone: nn.Module | None, recipe: Recipe, **how: Any) 
 
 
 def _regularizer(recipe: Recipe) -> Regularizer | None:
-    """The reconstruction regulariser of a recipe that asks for it."""
-    if not recipe.reconstruction:
-        return None
+    """The regulariser that a recipe asks for."""
 
-    def regularize(backbone: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(backbone: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
         found = reconstruct(backbone, inputs, balanced=True, detach=recipe.detach)
         return found.features, recipe.reconstruction * found.loss
 
-    return regularize
+    def steady(backbone: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        found = stabilize(backbone, inputs)
+        return found.features, recipe.stabilize * found.loss
+
+    return draw if recipe.reconstruction else steady if recipe.stabilize else None
 
 
 def _refuse_learned(out: Path) -> None:

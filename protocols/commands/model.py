@@ -76,6 +76,18 @@ def fit(
     detach: Annotated[
         bool, typer.Option("--detach", help="With --reconstruction: the backbone learns from that loss alone.")
     ] = False,
+    stabilize: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Weight of the loss that makes a slot's template the same for all inputs."),
+    ] = None,
+    readable: Annotated[
+        bool,
+        typer.Option(
+            "--readable",
+            help="A backbone of few levels and soft gates, whose slots show the same template for any input; it costs "
+            "accuracy.",
+        ),
+    ] = False,
     epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training part.")] = None,
     slots_per_class: Annotated[
         int | None, typer.Option(min=0, help="Slots a class to start with; 0 grows them from the data.")
@@ -181,7 +193,9 @@ def fit(
         "device": pick_device(device),
         "seed": seed,
     }
-    changes |= {"reconstruction": reconstruction, "detach": detach, "robust": parse_robust(robust)}
+    changes |= {"reconstruction": reconstruction, "detach": detach, "stabilize": stabilize}
+    changes |= {"readable": readable}
+    changes |= {"robust": parse_robust(robust)}
     changes |= {"features_per_slot": features_per_slot, "max_parts": max_parts}
     chosen, recipe = plan(loaded, backbone, options, pretrained=pretrained, fine_tune=fine_tune, **changes)
     target = out or Path("runs") / f"{loaded.name}-{Path(chosen).name.replace(':', '-')}"

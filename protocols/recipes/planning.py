@@ -13,7 +13,7 @@ import backbones
 from backbones.nets.pretrained import PublishedInput, published_input
 from protocols.data.dataset import Dataset
 from protocols.data.loading import NAMES
-from protocols.recipes.recipes import Recipe, find_recipe, for_certificates, from_trained
+from protocols.recipes.recipes import Recipe, find_readable, find_recipe, for_certificates, from_trained
 from protocols.recipes.weights import load_trained
 from slots.errors import UsageError
 from slots.parts.choosing import PartConfig
@@ -122,6 +122,8 @@ def plan(
     fine_tune: bool = False,
     reconstruction: float = 0.0,
     detach: bool = False,
+    stabilize: float | None = None,
+    readable: bool = False,
     max_parts: int | None = None,
     **changes: Any,
 ) -> tuple[str, Recipe]:
@@ -141,8 +143,10 @@ def plan(
         Start from the weights that come with the project, and train the head only.
     fine_tune : bool, default False
         With ``pretrained``: train the backbone further too.
-    reconstruction, detach
-        See `Recipe`.
+    reconstruction, detach, stabilize
+        See `Recipe`; None leaves its value.
+    readable : bool, default False
+        Take the recipe of a backbone whose slots show the same template for any input (`find_readable`).
     max_parts : int, optional
         Most parts that are chosen, for a backbone that has them. Default: the recipe's.
     **changes
@@ -160,8 +164,13 @@ def plan(
         If the backbone does not fit the kind of data, or there are no trained weights of it.
     """
     if data.kind == "text" or backbones.is_text_name(backbone or ""):
-        return _plan_text(data, backbone, given=pretrained or fine_tune or bool(reconstruction or options), **changes)
-    name = backbone or ("pixels" if data.kind == "images" else "none")
+        return _plan_text(
+            data,
+            backbone,
+            given=pretrained or fine_tune or bool(reconstruction or stabilize or readable or options),
+            **changes,
+        )
+    name = backbone or ("none" if data.kind == "features" else "unfolding" if readable else "pixels")
     if (data.kind == "images") == (name == "none"):
         choice = "a backbone such as pixels" if name == "none" else "none"
         raise UsageError(f"`backbone` must be {choice} for {data.kind}, got {name!r}. Change --backbone.")
@@ -171,7 +180,7 @@ def plan(
         if _of_library(chosen["network"]) and data.shape[:2] != (side := _published(chosen["network"]).size,) * 2:
             chosen.setdefault("size", side)
     device = str(changes.get("device") or "cpu")
-    recipe = find_recipe(name, data.name, device)
+    recipe = find_readable(name, data.name) if readable else find_recipe(name, data.name, device)
     if changes.get("robust") is not None:
         recipe = for_certificates(recipe, images=data.kind == "images")
     if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
@@ -179,6 +188,8 @@ def plan(
     if chosen and name == "none":
         raise UsageError(f"`option` must be left out for feature rows, got {', '.join(chosen)}. They have no backbone.")
     if pretrained:
+        if readable:
+            raise UsageError("`readable` must be left out with pretrained. Fine-tune the weights with --stabilize 1.")
         if chosen:
             raise UsageError(
                 f"`option` must be left out with pretrained, got {', '.join(chosen)}. The weights fix them."
@@ -186,23 +197,35 @@ def plan(
         recipe = from_trained(recipe, load_trained(name, data.name, device), fine_tune=fine_tune)
     elif fine_tune:
         raise UsageError("`fine_tune` must come with pretrained, got it alone. Pass --pretrained too.")
-    if reconstruction < 0 or (detach and not reconstruction):
-        raise UsageError(
-            f"`reconstruction` must be >= 0, and above it with detach, got {reconstruction}. Pass --reconstruction 1."
-        )
     learns = name not in ("none", "pixels") and (fine_tune or not pretrained)
-    if reconstruction and not (learns and (name != "pretrained" or chosen.get("frozen") is False)):
-        raise UsageError("`reconstruction` must come with a backbone that learns, got none. Choose another backbone.")
+    learns = learns and (name != "pretrained" or chosen.get("frozen") is False)
     recipe = replace(_changed(recipe, changes), reconstruction=reconstruction, detach=detach)
-    recipe = replace(recipe, parts=_parts(recipe.parts, max_parts, reconstruction=reconstruction))
+    recipe = recipe if stabilize is None else replace(recipe, stabilize=stabilize)
+    _check_regularizers(recipe, learns=learns)
+    recipe = replace(recipe, parts=_parts(recipe.parts, max_parts))
     reads_data = recipe.reads_data and chosen.get("frozen", True) and not recipe.train.features_per_slot
     return name, replace(recipe, backbone={**recipe.backbone, **chosen}, reads_data=reads_data)
 
 
-def _parts(parts: PartConfig | None, most: int | None, *, reconstruction: float) -> PartConfig | None:
+def _check_regularizers(recipe: Recipe, *, learns: bool) -> None:
+    """Refuse losses on templates that contradict each other, or that nothing could follow."""
+    for name, weight in (("reconstruction", recipe.reconstruction), ("stabilize", recipe.stabilize)):
+        if not (math.isfinite(weight) and weight >= 0):
+            raise UsageError(f"`{name}` must be finite and >= 0, got {weight}. Pass --{name} 1.")
+        if weight and not learns:
+            raise UsageError(
+                f"`{name}` must come with a backbone that learns, got none. Choose another, such as --backbone explor."
+            )
+        if weight and recipe.parts is not None:
+            raise UsageError(f"`{name}` must be left out with the backbone parts: its channels become patches.")
+    if recipe.detach and not recipe.reconstruction:
+        raise UsageError("`reconstruction` must be above 0 with detach, got 0. Pass --reconstruction 1.")
+    if recipe.reconstruction and recipe.stabilize:
+        raise UsageError("`stabilize` must be left out with reconstruction, got both. Drop one.")
+
+
+def _parts(parts: PartConfig | None, most: int | None) -> PartConfig | None:
     """How parts are chosen, at most so many."""
-    if parts is not None and reconstruction:
-        raise UsageError("`reconstruction` must be left out with the backbone parts: its channels become patches.")
     if most is None:
         return parts
     if parts is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from protocols.recipes.weights import TrainedBackbone
 from slots.closing.config import ClosingConfig
+from slots.errors import UsageError
 from slots.parts.choosing import PartConfig
 from slots.training.config import TrainConfig
 from slots.training.defaults import AutoConfig
@@ -30,6 +31,8 @@ class Recipe:
         Weight of the loss that makes the winning units' gradients look like the inputs (>= 0).
     detach : bool, default False
         With ``reconstruction``: the backbone learns from that loss alone, without labels.
+    stabilize : float, default 0.0
+        Weight of the loss that makes a slot's template the same for all inputs (>= 0).
     parts : PartConfig, optional
         How parts are chosen, for a backbone that has them (`slots.parts.fit_parts`).
     reads_data : bool, default False
@@ -45,6 +48,7 @@ class Recipe:
     fine_tune: bool = False
     reconstruction: float = 0.0
     detach: bool = False
+    stabilize: float = 0.0
     parts: PartConfig | None = None
     reads_data: bool = False
     given: frozenset[str] = frozenset()
@@ -195,6 +199,22 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 }
 """By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
 
+_STILL: dict[str, Any] = {"gate": "silu", "pooling": "mean"}
+
+READABLE: dict[str, Recipe] = {
+    "": Recipe(_UNFOLDING | {"gate": "silu"}, replace(_IMAGES, matrix_lr=0.24), stabilize=1.0),
+    "digits": Recipe(
+        _STILL | {"widths": [32, 64, 64], "windows": [3, 3, 4], "strides": [1, 2, 4]},
+        replace(_STROKES, epochs=40, batch_size=50, augment="shift1", matrix_lr=0.1),
+    ),
+    "mnist": Recipe(
+        _STILL | {"widths": [32, 64, 64], "windows": [7, 3, 7], "strides": [2, 2, 7]},
+        replace(_STROKES, matrix_lr=0.24),
+    ),
+}
+"""Of `unfolding`, by data set: what makes the template of a slot the same for any input, by measurement
+(``benchmarks/readable.py``)."""
+
 _LONG = replace(_IMAGES, epochs=30, batch_size=500, matrix_lr=0.24, label_smoothing=0.1)
 
 GPU_RECIPES: dict[tuple[str, str], Recipe] = {
@@ -244,6 +264,29 @@ def from_trained(recipe: Recipe, trained: TrainedBackbone, *, fine_tune: bool) -
         return replace(recipe, backbone=trained.options, trained=trained, train=gentle, fine_tune=True)
     head_only = replace(train, epochs=10, augment="none", autocast=False)
     return replace(recipe, backbone=trained.options, trained=trained, train=head_only)
+
+
+def find_readable(backbone: str, data: str) -> Recipe:
+    """Recipe for slots whose templates hold for any input.
+
+    Parameters
+    ----------
+    backbone : str
+        Only ``"unfolding"`` has such recipes.
+    data : str
+        Name of the data set.
+
+    Raises
+    ------
+    UsageError
+        If it is another backbone.
+    """
+    if backbone != "unfolding":
+        raise UsageError(
+            f"`readable` must come with images and the backbone unfolding, got {backbone}. Leave it out, or add "
+            "--stabilize 1 to the backbone of your choice."
+        )
+    return READABLE.get(data) or READABLE[""]
 
 
 def find_recipe(backbone: str, data: str, device: str = "cpu") -> Recipe:

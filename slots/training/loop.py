@@ -92,6 +92,8 @@ class FitLoop:
         if stored is not None:
             stored.restore(optimizers)
         for epoch in range(len(losses), config.epochs):
+            if trainable:  # a backbone or a regulariser may draw: after a resume it draws the same
+                torch.manual_seed(int(np.random.default_rng([config.seed, epoch, 1]).integers(1 << 62)))
             grows = config.slots_per_class == 0 and epoch < config.grow_epochs
             if self.ranks.size > 1 and not grows and self._divides:
                 loss = self._epoch_by_class(epoch, optimizers)

@@ -8,6 +8,7 @@ import torch
 from support.nets import TinyNet, blobs, build_tiny, same_state, strokes
 from torch import nn
 
+from backbones.explanations import stabilize
 from slots.closing.caps import slack_for
 from slots.closing.config import ClosingConfig
 from slots.errors import DataError, EmptyHeadError, ModelError, UsageError
@@ -260,15 +261,21 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(start):
     assert fits[0].backbone.constrained == 4 * 2
 
 
-@pytest.mark.parametrize("start", [3, 0])
-def test_a_killed_fit_goes_on_to_the_same_bits(start, tmp_path):
+def steady(backbone, inputs):
+    """A regulariser that draws at random."""
+    found = stabilize(backbone, inputs)
+    return found.features, found.loss
+
+
+@pytest.mark.parametrize(("start", "regularizer"), [(3, None), (0, None), (3, steady)])
+def test_a_killed_fit_goes_on_to_the_same_bits(start, regularizer, tmp_path):
     x, y = strokes()
     config = replace(QUICK, slots_per_class=start, augment="shift1", views="cross1")
     path = tmp_path / "checkpoint"
 
     def run(**options):
         torch.manual_seed(7)
-        return fit(x, y, backbone=TinyNet(), config=config, checkpoint=path, **options)
+        return fit(x, y, backbone=TinyNet(), config=config, checkpoint=path, regularizer=regularizer, **options)
 
     class Killed(Exception):
         """Stands for a kill between two batches of the third epoch."""

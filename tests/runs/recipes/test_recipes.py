@@ -8,6 +8,7 @@ import torch
 from support.nets import strokes
 
 import backbones
+from backbones.explanations.metrics import stability
 from backbones.explanations.reconstruction import reconstruct
 from protocols.app.fit import fit_and_save
 from protocols.data.dataset import Dataset
@@ -181,6 +182,22 @@ def test_a_detached_backbone_learns_from_reconstruction_alone(tmp_path):
         assert loss(model.backbone) < 0.9 * loss(fresh)  # measured: 0.88 before, 0.76 after
 
 
+def test_a_stabilized_backbone_has_templates_that_stay(tmp_path):
+    x, y = strokes(120)
+    source = Dataset("bars", x[..., None], y, x[..., None], y, ("across", "down"), "digest")
+    noise = torch.randn(12, 1, *x.shape[1:], generator=torch.Generator().manual_seed(0))
+    found = {}
+    for weight in (0.0, 3.0):
+        name, recipe = plan(source, "cnn", stabilize=weight, epochs=20)
+        train = replace(recipe.train, slots_per_class=2, batch_size=20, augment="none", autocast=False)
+        model, summary = fit_and_save(
+            source, name, replace(recipe, train=train), out=tmp_path / f"{weight}", command=""
+        )
+        assert summary.test_accuracy > 0.9
+        found[weight] = np.mean([stability(model.backbone.template(noise, w)) for w in model.head.weights.detach()])
+    assert found[3.0] > found[0.0] + 0.3
+
+
 @pytest.mark.parametrize("pair", list_trained())
 def test_the_weights_that_come_with_the_project_load(pair):
     name, data, *larger = pair.split("-")
@@ -248,6 +265,32 @@ def test_parts_are_planned_for_their_backbone_alone():
         plan(tiny("images"), "pixels", max_parts=7)
     with pytest.raises(UsageError, match="`reconstruction` must be left out with the backbone parts"):
         plan(tiny("images"), "parts", reconstruction=1.0)
+
+
+def test_readable_chooses_the_backbone_and_how_to_train_it():
+    name, recipe = plan(images("mnist", (28, 28, 1)), None, readable=True, epochs=3)
+    assert (name, recipe.backbone["gate"], recipe.stabilize, recipe.train.epochs) == ("unfolding", "silu", 0.0, 3)
+    name, recipe = plan(images("mine", (64, 64, 3)), "unfolding", {"widths": [8, 8, 8]}, readable=True)
+    assert (name, recipe.backbone["widths"], recipe.stabilize) == ("unfolding", [8, 8, 8], 1.0)
+    assert plan(tiny("images"), None, readable=True, stabilize=0.2)[1].stabilize == 0.2
+    for source, backbone in ((tiny("images"), "explor"), (tiny("features"), None)):
+        with pytest.raises(UsageError, match="`readable` must come with images and the backbone unfolding, got"):
+            plan(source, backbone, readable=True)
+    with pytest.raises(UsageError, match="`readable` must be left out with pretrained"):
+        plan(images("cifar10", (32, 32, 3)), None, readable=True, pretrained=True)
+
+
+def test_what_losses_on_templates_contradict():
+    with pytest.raises(UsageError, match="`stabilize` must come with a backbone that learns, got none"):
+        plan(tiny("images"), "pixels", stabilize=1.0)
+    with pytest.raises(UsageError, match="`stabilize` must come with a backbone that learns, got none"):
+        plan(tiny("features"), None, stabilize=1.0)
+    with pytest.raises(UsageError, match="`stabilize` must be left out with the backbone parts"):
+        plan(tiny("images"), "parts", stabilize=1.0)
+    with pytest.raises(UsageError, match="`stabilize` must be left out with reconstruction, got both"):
+        plan(tiny("images"), "cnn", stabilize=1.0, reconstruction=1.0)
+    with pytest.raises(UsageError, match="`stabilize` must be finite and >= 0, got nan"):
+        plan(tiny("images"), "cnn", stabilize=float("nan"))
 
 
 def test_few_features_leave_nothing_to_a_look_at_the_data():

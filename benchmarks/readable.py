@@ -1,0 +1,189 @@
+"""Whose slots show the same template for any input, by which ingredient, and what it costs.
+
+    python benchmarks/readable.py --data mnist --images 10000 --epochs 4 --output benchmarks/results/readable-mnist.json
+
+Each row is a fit of one backbone: as it comes, and with one ingredient changed. The template of a slot is the gradient
+of the features along it (`AbstractBackbone.template`). Stability is the mean cosine of a slot's templates for 16
+inputs: Gaussian noise as large as the images in each channel, or test images. Beside it stand the cosine of templates
+of slots of different classes, which is high where a net draws one picture for all, and the alignment on noise: the
+cosine with the class's mean image minus the mean of all. ± is twice the standard error over the slots. ``--rows``
+chooses some.
+
+    python benchmarks/readable.py --data mnist --figure docs/readable.png
+
+draws the templates of one slot a net, from what the run left in ``--models``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from backbones.explanations.metrics import alignment, stability
+from protocols.app.fit import fit_and_save
+from protocols.data.loading import load_data
+from protocols.recipes import find_recipe, load_model, plan
+from protocols.summaries.evaluation import evaluate
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from support.recorded import keep, made_with
+
+INPUTS, SLOTS = 16, 60
+WHOLE = {"widths": [32, 64, 64], "windows": [7, 3, 7], "strides": [2, 2, 7]}
+TALL = {"widths": [32, 64, 64], "windows": [3, 3, 7], "strides": [2, 2, 7]}
+ROWS = {  # backbone, its options beside the recipe's, changes of the plan
+    "pixels": ("pixels", {}, {}),
+    "cnn": ("cnn", {}, {}),
+    "cnn, stabilized": ("cnn", {}, {"stabilize": 1.0}),
+    "explor": ("explor", {}, {}),
+    "explor, stabilized": ("explor", {}, {"stabilize": 1.0}),
+    "positive": ("positive", {"activation": "silu"}, {}),
+    "positive, mean": ("positive", {"activation": "silu", "pooling": "mean"}, {}),
+    "directional": ("directional", {}, {}),
+    "directional, soft gates": ("directional", {"activation": "silu"}, {}),
+    "directional, soft gates, stabilized": ("directional", {"activation": "silu"}, {"stabilize": 1.0}),
+    "unfolding": ("unfolding", {}, {}),
+    "unfolding, reconstruction": ("unfolding", {}, {"reconstruction": 1.0}),
+    "unfolding, stabilized 0.1": ("unfolding", {}, {"stabilize": 0.1}),
+    "unfolding, stabilized 0.3": ("unfolding", {}, {"stabilize": 0.3}),
+    "unfolding, stabilized": ("unfolding", {}, {"stabilize": 1.0}),
+    "unfolding, stabilized 3": ("unfolding", {}, {"stabilize": 3.0}),
+    "unfolding, soft gates": ("unfolding", {"gate": "silu"}, {}),
+    "unfolding, soft gates, stabilized": ("unfolding", {"gate": "silu"}, {"stabilize": 1.0}),
+    "no pooling": ("unfolding", {**WHOLE, "residual": 0, "pooling": "mean"}, {}),
+    "no pooling, small filters": ("unfolding", {**TALL, "residual": 0, "pooling": "mean"}, {}),
+    "no pooling, soft gates": ("unfolding", {**WHOLE, "residual": 0, "pooling": "mean", "gate": "silu"}, {}),
+    "no pooling, soft gates, stabilized": (
+        "unfolding",
+        {**WHOLE, "residual": 0, "pooling": "mean", "gate": "silu"},
+        {"stabilize": 1.0},
+    ),
+    "no pooling, soft gates, weights of at least 0": (
+        "unfolding",
+        {**WHOLE, "residual": 0, "pooling": "mean", "gate": "silu", "signs": "nonnegative"},
+        {},
+    ),
+}
+
+
+def inputs_of(model, images, rng):
+    """Noise inputs and test inputs, as the backbone sees them."""
+    seen = model.preprocessing(images, model.device)
+    size = seen.square().mean((0, 2, 3), keepdim=True).sqrt()
+    noise = torch.from_numpy(rng.normal(size=(INPUTS, *seen.shape[1:])).astype(np.float32)) * size
+    return noise, seen[:INPUTS]
+
+
+def templates_of(model, slots, inputs):
+    """Templates of shape (slot, input, pixel)."""
+    weights = model.head.weights.detach()[slots]
+    if not hasattr(model.backbone, "template"):  # pixels: the slot itself, whatever the input
+        return weights[:, None].expand(-1, len(inputs), -1)
+    return torch.stack([model.backbone.template(inputs, weight).flatten(1) for weight in weights])
+
+
+def measured(model, data, seed):
+    """All figures of one fitted model."""
+    rng = np.random.default_rng(seed)
+    answers = evaluate(model.predict(data.x_test), data.y_test)
+    noise, images = inputs_of(model, data.x_test[rng.permutation(len(data.x_test))[:2000]], rng)
+    slots = torch.from_numpy(np.sort(rng.permutation(model.head.n_slots)[:SLOTS]))
+    labels = model.head.labels[slots]
+    mean = model.preprocessing(data.x_train[:5000], model.device).flatten(1).mean(0)
+    found = {"accuracy": answers.accuracy, "matched": answers.matched, "slots": model.head.n_slots}
+    for name, inputs in (("noise", noise), ("images", images)):
+        templates = templates_of(model, slots, inputs)
+        each = np.array([stability(rows) for rows in templates])
+        found[f"stability on {name}"] = [each.mean(), 2 * each.std() / len(each) ** 0.5]
+        unit = functional.normalize(templates.flatten(2), dim=2).mean(1)
+        found[f"different classes on {name}"] = float((unit @ unit.T)[labels[:, None] != labels].mean())
+        if name == "noise":
+            wanted = torch.stack([_mean_image(model, data, int(label)) - mean for label in labels])
+            near = alignment(templates.mean(1), wanted)
+            found["alignment on noise"] = [float(near.mean()), 2 * float(near.std()) / len(near) ** 0.5]
+    return found
+
+
+def _mean_image(model, data, label):
+    return model.preprocessing(data.x_train[data.y_train == label][:500], model.device).flatten(1).mean(0)
+
+
+def fitted(row, data, args):
+    """The model of one row, and the seconds of its fit."""
+    backbone, options, changes = ROWS[row]
+    standing = find_recipe(backbone, data.name).backbone if backbone == "unfolding" else {}
+    keeps = {} if "widths" in options else standing
+    name, recipe = plan(data, backbone, {**keeps, **options}, seed=args.seed, **changes)
+    if args.epochs and name != "pixels":
+        recipe = replace(recipe, train=replace(recipe.train, epochs=args.epochs))
+    began = time.process_time()
+    model, _ = fit_and_save(data, name, recipe, out=args.models / row.replace(" ", "-").replace(",", ""), command="")
+    return model, time.process_time() - began
+
+
+def draw(args, data):
+    """A sheet: one row a net, with the templates of one slot for three noise inputs and three images."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in args.rows if (args.models / row.replace(" ", "-").replace(",", "")).is_dir()]
+    figure = Figure(figsize=(7.2, 1.2 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 6, squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        model = load_model(args.models / row.replace(" ", "-").replace(",", ""), device="cpu")
+        rng = np.random.default_rng(args.seed)
+        noise, images = inputs_of(model, data.x_test[rng.permutation(len(data.x_test))[:2000]], rng)
+        slot = torch.tensor([int((model.head.labels == args.label).nonzero()[0, 0])])
+        templates = templates_of(model, slot, torch.cat([noise[:3], images[:3]]))[0]
+        for axis, template in zip(line, templates, strict=True):
+            picture = template.reshape(noise.shape[1:])
+            size = float(picture.abs().quantile(0.995).clamp_min(1e-12))
+            if len(picture) == 1:
+                axis.imshow(picture[0], cmap="RdBu_r", vmin=-size, vmax=size)
+            else:
+                axis.imshow((picture / size / 2 + 0.5).clamp(0, 1).permute(1, 2, 0))
+            axis.set(xticks=[], yticks=[])
+        line[0].set_ylabel(row.replace(", ", ",\n"), fontsize=7, rotation=0, ha="right", va="center")
+    for axis, title in zip(axes[0], ["noise"] * 3 + ["test image"] * 3, strict=True):
+        axis.set_title(title, fontsize=8)
+    figure.savefig(args.figure, dpi=110)
+
+
+def main():
+    """Fit and measure the rows, or draw them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--images", type=int, help="training images; default: all")
+    parser.add_argument("--epochs", type=int, help="default: the recipe's")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", type=Path, default=Path("runs/readable"))
+    parser.add_argument("--label", type=int, default=3, help="with --figure: label of the slots that are drawn")
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    data = load_data(args.data)
+    if args.figure:
+        draw(args, data)
+        return
+    if args.images:
+        chosen = np.sort(np.random.default_rng(args.seed).permutation(len(data.x_train))[: args.images])
+        data = replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
+    found = made_with(__file__, args.seed, ["torch", "numpy"]) | {"rows": {}}
+    for row in args.rows:
+        model, seconds = fitted(row, data, args)
+        found["rows"][row] = measured(model, data, args.seed) | {"fit_s": seconds}
+        print(row, json.dumps(found["rows"][row]), flush=True)
+        keep(found, args.output)
+
+
+if __name__ == "__main__":
+    main()
