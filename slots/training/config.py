@@ -46,7 +46,8 @@ class TrainConfig:
     margin : float, default 0.0
         Cosine by which the own class must lead in the loss: wider precision caps, so more is matched.
     autocast : bool, default False
-        Run the backbone in bfloat16 during training; scores and thresholds stay float32.
+        Run the backbone in bfloat16 during training, on a GPU and on a CPU with instructions for it (AVX512-BF16 or
+        AMX); others take float32, which is several times as fast there. Scores and thresholds stay float32.
     held_out : float, default 0.05
         Share of the training data kept aside: it sets the reach of support caps and measures each slot's precision.
     precision : float in (0, 1], default 1.0

@@ -159,8 +159,9 @@ def fit(
 
     Notes
     -----
-    On the CPU the result depends on data, config and number of threads only. One class is allowed: its slots are then
-    limited by their support caps alone. Equal inputs with different labels are allowed: no slot will match them.
+    On CPUs of one kind the result depends on data, config and number of threads only. One class is allowed: its slots
+    are then limited by their support caps alone. Equal inputs with different labels are allowed: no slot will match
+    them.
     """
     started = time.monotonic()
     auto = AutoConfig() if config is None else config

@@ -23,6 +23,7 @@ from slots.features.views import Views, parse_views
 from slots.head.similarities import normalize
 from slots.model.slot_model import SlotModel
 from slots.progress import Log, Progress, unlogged
+from slots.rounding import multiplies_bfloat16
 from slots.shapes import RawInputs
 from slots.training.backbone_hooks import constrain, prepare, schedule
 from slots.training.checkpoint import Checkpoint, shared_checkpoint, write_checkpoint
@@ -58,6 +59,11 @@ class FitLoop:
     """Processes that all run this loop on the same data, and divide the slots where the features do not change."""
     log: Log = unlogged
     """Told the loss and the number of slots after each epoch."""
+
+    @cached_property
+    def _halves(self) -> bool:
+        """Whether the backbone runs in bfloat16."""
+        return self.config.autocast and multiplies_bfloat16(self.y.device)
 
     @cached_property
     def n_labels(self) -> int:
@@ -161,7 +167,7 @@ class FitLoop:
             schedule(model.backbone, done)
             with (
                 torch.set_grad_enabled(bool(trainable)),
-                torch.autocast(self.y.device.type, torch.bfloat16, enabled=config.autocast),
+                torch.autocast(self.y.device.type, torch.bfloat16, enabled=self._halves),
             ):
                 features, extra = self._features(views)
             if growing:

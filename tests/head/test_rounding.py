@@ -15,7 +15,15 @@ from slots.head.decision import decide, matching_pairs
 from slots.head.exact_thresholds import precision_thresholds_over
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
-from slots.rounding import add_by_owner_, full_precision, full_product, product_error, strictly_above, strictly_below
+from slots.rounding import (
+    add_by_owner_,
+    full_precision,
+    full_product,
+    multiplies_bfloat16,
+    product_error,
+    strictly_above,
+    strictly_below,
+)
 from slots.training.config import TrainConfig
 from slots.training.fitting import fit
 
@@ -170,3 +178,27 @@ def test_sums_by_owner_are_the_literal_ones(seed, n, n_owners):
     sums = before.clone()
     assert add_by_owner_(sums, owners, rows) is sums
     np.testing.assert_array_equal(sums.numpy(), wanted)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True}, False),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": False, "amx_bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_for_processors_with_instructions_for_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert multiplies_bfloat16(torch.device("cpu")) is expected
+    assert multiplies_bfloat16(torch.device("cuda"))
+
+
+def test_an_older_torch_is_asked_in_its_own_way(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert multiplies_bfloat16(torch.device("cpu"))
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert not multiplies_bfloat16(torch.device("cpu"))

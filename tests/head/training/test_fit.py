@@ -57,6 +57,23 @@ def test_gradients_reach_features_and_slots_also_in_half_precision():
     assert torch.isfinite(head.weights.grad).all()
 
 
+@pytest.mark.parametrize("has_instructions", [False, True])
+def test_autocast_takes_what_the_processor_multiplies(has_instructions, monkeypatch):
+    monkeypatch.setattr("slots.training.loop.multiplies_bfloat16", lambda device: has_instructions)
+    seen = set()
+
+    class Watched(TinyNet):
+        def forward(self, x):
+            found = super().forward(x)
+            seen.add(found.dtype)
+            return found
+
+    x, y = strokes()
+    model, _ = fit(x, y, backbone=Watched(), config=replace(QUICK, epochs=1, autocast=True))
+    assert (torch.bfloat16 in seen) is has_instructions
+    assert model.head.weights.dtype == torch.float32
+
+
 def test_growing_matches_every_example_that_can_be():
     x, y = blobs(200, spread=1.2)
     x[5], x[6] = x[7], 0  # a contradiction and a zero vector
