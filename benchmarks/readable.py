@@ -4,10 +4,11 @@
 
 Each row is a fit of one backbone: as it comes, and with one ingredient changed. The template of a slot is the gradient
 of the features along it (`AbstractBackbone.template`). Stability is the mean cosine of a slot's templates for 16
-inputs: Gaussian noise as large as the images in each channel, or test images. Beside it stand the cosine of templates
-of slots of different classes, which is high where a net draws one picture for all, and the alignment on noise: the
-cosine with the class's mean image minus the mean of all. ± is twice the standard error over the slots. ``--rows``
-chooses some.
+inputs: Gaussian noise as large as the images in each channel, or test images. Contrast is the same for what a slot has
+more than the mean of all slots, which is what decides. Beside them stand the cosine of templates of slots of different
+classes, which is high where a net draws one picture for all, and the alignment on noise: the cosine of the contrast
+with the class's mean image minus the mean of all. ± is twice the standard error over the slots. ``--rows`` chooses
+some.
 
     python benchmarks/readable.py --data mnist --figure docs/readable.png
 
@@ -83,9 +84,10 @@ def inputs_of(model, images, rng):
     return noise, seen[:INPUTS]
 
 
-def templates_of(model, slots, inputs):
-    """Templates of shape (slot, input, pixel)."""
-    weights = model.head.weights.detach()[slots]
+def templates_of(model, slots, inputs, *, contrast=False):
+    """Templates of shape (slot, input, pixel); with ``contrast`` of what a slot has more than the mean of all slots."""
+    weights = model.head.weights.detach()
+    weights = (weights - weights.mean(0) if contrast else weights)[slots]
     if not hasattr(model.backbone, "template"):  # pixels: the slot itself, whatever the input
         return weights[:, None].expand(-1, len(inputs), -1)
     return torch.stack([model.backbone.template(inputs, weight).flatten(1) for weight in weights])
@@ -101,14 +103,15 @@ def measured(model, data, seed):
     mean = model.preprocessing(data.x_train[:5000], model.device).flatten(1).mean(0)
     found = {"accuracy": answers.accuracy, "matched": answers.matched, "slots": model.head.n_slots}
     for name, inputs in (("noise", noise), ("images", images)):
-        templates = templates_of(model, slots, inputs)
-        each = np.array([stability(rows) for rows in templates])
-        found[f"stability on {name}"] = [each.mean(), 2 * each.std() / len(each) ** 0.5]
-        unit = functional.normalize(templates.flatten(2), dim=2).mean(1)
+        raw, own = (templates_of(model, slots, inputs, contrast=contrast) for contrast in (False, True))
+        for kind, templates in (("stability", raw), ("contrast", own)):
+            each = np.array([stability(rows) for rows in templates])
+            found[f"{kind} on {name}"] = [each.mean(), 2 * each.std() / len(each) ** 0.5]
+        unit = functional.normalize(raw.flatten(2), dim=2).mean(1)
         found[f"different classes on {name}"] = float((unit @ unit.T)[labels[:, None] != labels].mean())
         if name == "noise":
             wanted = torch.stack([_mean_image(model, data, int(label)) - mean for label in labels])
-            near = alignment(templates.mean(1), wanted)
+            near = alignment(own.mean(1), wanted)
             found["alignment on noise"] = [float(near.mean()), 2 * float(near.std()) / len(near) ** 0.5]
     return found
 
@@ -142,7 +145,7 @@ def draw(args, data):
         rng = np.random.default_rng(args.seed)
         noise, images = inputs_of(model, data.x_test[rng.permutation(len(data.x_test))[:2000]], rng)
         slot = torch.tensor([int((model.head.labels == args.label).nonzero()[0, 0])])
-        templates = templates_of(model, slot, torch.cat([noise[:3], images[:3]]))[0]
+        templates = templates_of(model, slot, torch.cat([noise[:3], images[:3]]), contrast=True)[0]
         for axis, template in zip(line, templates, strict=True):
             picture = template.reshape(noise.shape[1:])
             size = float(picture.abs().quantile(0.995).clamp_min(1e-12))

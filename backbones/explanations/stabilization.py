@@ -3,7 +3,9 @@
 A slot's template is the gradient of its score in the input. In an ordinary network each input opens other gates, and
 the template changes with it; where it is the same for noise and for any picture, the template can be shown once and
 holds for all inputs. No label is needed: the loss compares the templates of one direction for two inputs, and its
-gradient in the weights is taken through both (double backpropagation).
+gradient in the weights is taken through both (double backpropagation). Two templates are alike where they say the same
+of the images: patterns that no image contains, such as a fine chequerboard, count for nothing. A plain cosine of
+templates rewards them; networks then learn one that drowns all else.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Stabilization:
     features : float tensor of shape (batch, feature)
         For your head.
     agreement : float tensor of shape (pair,)
-        Cosine of the two templates of each direction, in [-1, 1], without gradient.
+        Of the two templates of each direction, in [-1, 1], without gradient.
     """
 
     loss: Float[Tensor, ""]
@@ -47,9 +49,11 @@ def stabilize(
 ) -> Stabilization:
     """Compute features, and how far templates change from one input to another.
 
-    The directions are the features of the first ``pairs`` examples, which is where slots will lie. The template of each
-    is the gradient of the features along it; once for Gaussian noise, with each channel's root mean square in the batch
-    as its deviation, and once for another example.
+    The directions are the features of the first ``pairs`` examples less the mean of the batch: slots will lie there,
+    and what all slots have in common decides nothing. The template of each is the gradient of the features along it;
+    once for Gaussian noise, with each channel's root mean square in the batch as its deviation, and once for another
+    example. Their agreement is the correlation, over the batch, of their inner products with the inputs: a cosine of
+    the templates in the metric of the inputs' covariance.
 
     Parameters
     ----------
@@ -97,15 +101,25 @@ def stabilize(
                 f"`backbone` must give (batch, feature) with gradients, got {tuple(features.shape)}"
                 f"{'' if features.requires_grad else ' without any'}. Remove no_grad from it."
             )
-        directions = nn.functional.normalize(features.detach()[:pairs], dim=1)
+        directions = _apart(features.detach())[:pairs]
         others = x.detach().roll(-1, 0)[: len(directions)]
         inputs = torch.cat([_noise_like(x.detach(), len(directions), generator), others]).requires_grad_()
         with evaluating(backbone), detached_gates(backbone):
             along = (backbone(inputs) * directions.repeat(2, 1)).sum()
         (templates,) = torch.autograd.grad(along, inputs, create_graph=True)
-        on_noise, on_others = templates.flatten(1).float().chunk(2)
+        seen = x.detach().flatten(1).float()
+        said = templates.flatten(1).float() @ (seen - seen.mean(0)).T
+        on_noise, on_others = said.chunk(2)
         agreement = nn.functional.cosine_similarity(on_noise, on_others, dim=1)
     return Stabilization((1 - agreement).mean(), features, agreement.detach())
+
+
+def _apart(features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch feature"]:
+    """What each example has more than the mean, as unit vectors; 0 where that is only rounding."""
+    apart = features - features.mean(0)
+    size, rounding = apart.norm(dim=1, keepdim=True), 16 * torch.finfo(features.dtype).eps
+    has_length = size > rounding * features.norm(dim=1, keepdim=True)
+    return torch.where(has_length, apart / torch.where(has_length, size, 1.0), 0.0)
 
 
 def _noise_like(x: Float[Tensor, "batch ..."], count: int, generator: torch.Generator | None) -> Float[Tensor, ...]:

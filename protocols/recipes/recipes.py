@@ -200,16 +200,23 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 """By backbone and data set; the empty data set is for all others. ``none`` is for feature rows."""
 
 _STILL: dict[str, Any] = {"gate": "silu", "pooling": "mean"}
+"""Soft gates; the top window takes all places, so that nothing is looked for elsewhere from input to input."""
 
 READABLE: dict[str, Recipe] = {
-    "": Recipe(_UNFOLDING | {"gate": "silu"}, replace(_IMAGES, matrix_lr=0.24), stabilize=1.0),
+    "": Recipe(
+        _STILL | {"widths": [48, 96, 128, 128], "windows": [5, 3, 3, 4], "strides": [2, 2, 2, 4]},
+        replace(_IMAGES, matrix_lr=0.24),
+        stabilize=1.0,
+    ),
     "digits": Recipe(
         _STILL | {"widths": [32, 64, 64], "windows": [3, 3, 4], "strides": [1, 2, 4]},
         replace(_STROKES, epochs=40, batch_size=50, augment="shift1", matrix_lr=0.1),
+        stabilize=1.0,
     ),
     "mnist": Recipe(
         _STILL | {"widths": [32, 64, 64], "windows": [7, 3, 7], "strides": [2, 2, 7]},
         replace(_STROKES, matrix_lr=0.24),
+        stabilize=1.0,
     ),
 }
 """Of `unfolding`, by data set: what makes the template of a slot the same for any input, by measurement

@@ -8,7 +8,6 @@ from torch import nn
 
 import backbones
 from backbones.explanations import stabilize
-from backbones.explanations.metrics import stability
 
 
 def mlp():
@@ -21,19 +20,21 @@ def draws(seed=3):
 
 
 def literal(net, x, pairs, seed):
-    """Cosines of the templates of each direction for a noise input and for the next example, by loops."""
+    """What the templates of each direction, for noise and for the next example, say of the inputs: cosines by loops."""
+    centred = [[v - m for v, m in zip(row, x.mean(0).tolist(), strict=True)] for row in x.tolist()]
     size = [math.sqrt(sum(v * v for v in column) / len(column)) for column in x.T.tolist()]
     noise = torch.randn((min(pairs, len(x)), 6), generator=draws(seed), dtype=torch.float64).tolist()
     found = []
+    features = net(x).detach()
     for i, row in enumerate(noise):
-        along = net(x[i][None])[0].detach()
+        along = features[i] - features.mean(0)
         inputs = [torch.tensor([v * s for v, s in zip(row, size, strict=True)]).double(), x[(i + 1) % len(x)]]
         templates = []
         for z in inputs:
             leaf = z.clone().requires_grad_()
             (net(leaf[None])[0] * along).sum().backward()
             templates.append(leaf.grad.tolist())
-        a, b = templates
+        a, b = ([sum(t * v for t, v in zip(template, row, strict=True)) for row in centred] for template in templates)
         dot = sum(p * q for p, q in zip(a, b, strict=True))
         found.append(dot / math.sqrt(sum(p * p for p in a) * sum(q * q for q in b)))
     return found
@@ -125,13 +126,10 @@ def test_templates_are_those_of_evaluation_and_modes_stay():
 def test_training_by_it_makes_templates_stable(name, options):
     torch.manual_seed(0)
     net = backbones.build(name, input_shape=(1, 8, 8), **options)
-    x, noise = torch.randn(16, 1, 8, 8), torch.randn(12, 1, 8, 8)
+    x = torch.randn(16, 1, 8, 8)
 
     def measured():
-        with torch.no_grad():
-            direction = nn.functional.normalize(net.eval()(x[:1]), dim=1)
-        leaf = noise.clone().requires_grad_()
-        return stability(torch.autograd.grad((net(leaf) * direction).sum(), leaf)[0])
+        return stabilize(net.eval(), x, generator=draws()).agreement.mean()
 
     with torch.no_grad():
         for _ in range(20):
@@ -146,14 +144,48 @@ def test_training_by_it_makes_templates_stable(name, options):
     assert measured() > before + 0.15
 
 
+def test_what_no_input_contains_does_not_count():
+    class Hidden(nn.Module):
+        """Gates on the first half of the input open the way for the second, which is the same in every input."""
+
+        def forward(self, x):
+            first, second = x.chunk(2, 1)
+            return torch.stack([first[:, 0] + 100 * (first[:, 1] > 0) * second[:, 0], first[:, 2]], 1)
+
+    x = torch.randn(9, 6, dtype=torch.float64)
+    x[:, 3:] = 0
+    found = stabilize(Hidden(), x.requires_grad_(), generator=draws())
+    assert found.agreement.tolist() == pytest.approx([1.0] * 9)
+
+
+def test_what_all_directions_share_does_not_count():
+    class Shared(nn.Module):
+        """One unit that is the same for every input and large, and others whose gates the input opens."""
+
+        def __init__(self):
+            super().__init__()
+            self.own = mlp()
+
+        def forward(self, x):
+            return torch.cat([1e4 * x.sum(1, keepdim=True), self.own(x)], 1)
+
+    x = torch.randn(7, 6, dtype=torch.float64)
+    x -= x.mean(1, keepdim=True)  # so that the shared unit tells no two examples apart
+    net = Shared()
+    found, alone = (stabilize(each, x, generator=draws()) for each in (net, net.own))
+    there = alone.agreement != 0  # of one example's units none is open
+    assert there.sum() == 6
+    assert found.agreement[there].tolist() == pytest.approx(alone.agreement[there].tolist(), abs=1e-4)
+
+
 def test_a_direction_without_length_is_left_as_it_is():
     net = mlp()
-    x = torch.randn(3, 6, dtype=torch.float64)
-    x[1] = 0
+    x = torch.randn(1, 6, dtype=torch.float64).repeat(3, 1)
     found = stabilize(net, x)
-    assert found.agreement[1] == 0
+    assert found.agreement.tolist() == [0, 0, 0]
     found.loss.backward()
     assert torch.isfinite(net[0].weight.grad).all()
+    assert stabilize(net, x[:1]).agreement == 0  # one example differs from nothing
 
 
 def test_what_it_cannot_take_is_refused():

@@ -269,7 +269,7 @@ def test_parts_are_planned_for_their_backbone_alone():
 
 def test_readable_chooses_the_backbone_and_how_to_train_it():
     name, recipe = plan(images("mnist", (28, 28, 1)), None, readable=True, epochs=3)
-    assert (name, recipe.backbone["gate"], recipe.stabilize, recipe.train.epochs) == ("unfolding", "silu", 0.0, 3)
+    assert (name, recipe.backbone["gate"], recipe.stabilize, recipe.train.epochs) == ("unfolding", "silu", 1.0, 3)
     name, recipe = plan(images("mine", (64, 64, 3)), "unfolding", {"widths": [8, 8, 8]}, readable=True)
     assert (name, recipe.backbone["widths"], recipe.stabilize) == ("unfolding", [8, 8, 8], 1.0)
     assert plan(tiny("images"), None, readable=True, stabilize=0.2)[1].stabilize == 0.2
