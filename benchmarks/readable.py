@@ -169,6 +169,7 @@ def main():
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", type=Path, default=Path("runs/readable"))
+    parser.add_argument("--model", type=Path, help="measure this model folder alone")
     parser.add_argument("--label", type=int, default=3, help="with --figure: label of the slots that are drawn")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--output", type=Path)
@@ -176,6 +177,9 @@ def main():
     data = load_data(args.data)
     if args.figure:
         draw(args, data)
+        return
+    if args.model:
+        print(json.dumps(measured(load_model(args.model, device="cpu"), data, args.seed), indent=1))
         return
     if args.images:
         chosen = np.sort(np.random.default_rng(args.seed).permutation(len(data.x_train))[: args.images])
