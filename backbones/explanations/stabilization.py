@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from backbones.base import evaluating
 from backbones.checks import check_count
 from backbones.grp import detached_gates
+from backbones.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ def stabilize(
     x : float tensor of shape (batch, ...)
         Inputs in random order; the second axis is the channel.
     pairs : int
-        Templates compared, at most one an example (count, >= 1). A template costs about three times what the features
-        of an example do.
+        Templates compared, at most one an example (count, >= 1).
     generator : torch.Generator, optional
         Draws the noise. Default: the global one of the CPU.
 
@@ -101,16 +101,17 @@ def stabilize(
                 f"`backbone` must give (batch, feature) with gradients, got {tuple(features.shape)}"
                 f"{'' if features.requires_grad else ' without any'}. Remove no_grad from it."
             )
-        directions = _apart(features.detach())[:pairs]
+        with full_precision(features.detach()) as known:
+            directions = _apart(known)[:pairs]
         others = x.detach().roll(-1, 0)[: len(directions)]
         inputs = torch.cat([_noise_like(x.detach(), len(directions), generator), others]).requires_grad_()
         with evaluating(backbone), detached_gates(backbone):
             along = (backbone(inputs) * directions.repeat(2, 1)).sum()
         (templates,) = torch.autograd.grad(along, inputs, create_graph=True)
-        seen = x.detach().flatten(1).float()
-        said = templates.flatten(1).float() @ (seen - seen.mean(0)).T
-        on_noise, on_others = said.chunk(2)
-        agreement = nn.functional.cosine_similarity(on_noise, on_others, dim=1)
+        with full_precision(templates.flatten(1)) as drawn:
+            seen = x.detach().flatten(1).to(drawn.dtype)
+            on_noise, on_others = (drawn @ (seen - seen.mean(0)).T).chunk(2)
+            agreement = nn.functional.cosine_similarity(on_noise, on_others, dim=1)
     return Stabilization((1 - agreement).mean(), features, agreement.detach())
 
 

@@ -178,6 +178,18 @@ def test_what_all_directions_share_does_not_count():
     assert found.agreement[there].tolist() == pytest.approx(alone.agreement[there].tolist(), abs=1e-4)
 
 
+def test_half_precision_keeps_what_tells_examples_apart():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    net[2].bias.data += 40  # of all examples alike: what is left of it is less than sixteen roundings in bfloat16
+    x = torch.randn(16, 6)
+    exact = stabilize(net, x, generator=draws()).agreement
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = stabilize(net, x, generator=draws()).agreement
+    assert (exact != 0).sum() > 12
+    assert (coarse != 0).sum() > 12
+
+
 def test_a_direction_without_length_is_left_as_it_is():
     net = mlp()
     x = torch.randn(1, 6, dtype=torch.float64).repeat(3, 1)
