@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise a ValueError unless the value is one of the choices."""
@@ -63,6 +65,21 @@ def check_widths(widths: object, *, side: int) -> list[int]:
             "Each after the first halves the picture."
         )
     return chosen
+
+
+def check_inputs(x: Tensor) -> None:
+    """Raise a ValueError if the batch is empty."""
+    if len(x) == 0:
+        raise ValueError(f"`x` must hold at least one input, got shape {tuple(x.shape)}. Leave empty batches out.")
+
+
+def check_learnable(features: Tensor) -> None:
+    """Raise a ValueError unless a loss on these features would reach what made them."""
+    if features.ndim != 2 or not features.requires_grad:
+        raise ValueError(
+            f"`backbone` must give (batch, feature) with gradients, got {tuple(features.shape)}"
+            f"{'' if features.requires_grad else ' without any'}. Remove no_grad from it."
+        )
 
 
 def _is_count(value: object, least: int = 1) -> bool:

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from backbones.checks import check_inputs
+
 
 class AbstractGatedLayer(nn.Module):
     """A layer ``y = A(x) x`` whose gradient can treat ``A`` as given.
@@ -101,8 +103,7 @@ def grp_gap(
     ValueError
         If the batch is empty or `max_units` is below 1.
     """
-    if len(x) == 0:
-        raise ValueError(f"`x` must hold at least one input, got shape {tuple(x.shape)}. Pass a batch of inputs.")
+    check_inputs(x)
     if max_units is not None and max_units < 1:
         raise ValueError(f"`max_units` must be at least 1, got {max_units}. Leave it out to look at all units.")
     with torch.enable_grad():

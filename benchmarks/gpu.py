@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --device cpu --tiny --data-dir FOLDER     # the same code on small data, in two minutes
 
 FOLDER (or SLOTS_DATA_DIR) holds NAME.npz in the layout of mnist.npz. ``--steps`` are env, products, cover, tilings,
-large, match, mnist, graph, novelty, explor. One that fails is recorded and the next goes on; after ``--deadline``
-seconds none begins. Times are on the clock between two waits for the device, the median of several.
+large, match, mnist, graph, novelty, agreement, commands, explor. One that fails is recorded and the next goes on; after
+``--deadline`` seconds none begins. Times are on the clock between two waits for the device, the median of several.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_agreement import agreement, commands
 from gpu_bench import Bench
 from gpu_cover import cover, large, products, tilings
 from gpu_fits import explor, graph, mnist, novelty
@@ -35,7 +36,12 @@ def env(bench: Bench) -> Any:
     return found | {"fused": has_fused_kernels(torch.device(bench.device))}
 
 
-STEPS = {step.__name__: step for step in (env, products, cover, tilings, large, match, mnist, graph, novelty, explor)}
+STEPS = {
+    step.__name__: step
+    for step in (
+        env, products, cover, tilings, large, match, mnist, graph, novelty, agreement, commands, explor,
+    )
+}  # fmt: skip
 
 
 def main() -> None:

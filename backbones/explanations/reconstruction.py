@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from backbones.checks import check_count
+from backbones.checks import check_count, check_inputs, check_learnable
 
 _ROUNDING: Final = 16
 
@@ -90,18 +90,16 @@ def reconstruct(
     >>> found.loss.backward()
     """
     check_count("top", top)
-    if len(x) == 0:
-        raise ValueError(f"`x` must hold at least one input, got shape {tuple(x.shape)}. Leave empty batches out.")
+    check_inputs(x)
     leaf = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         features = backbone(leaf)
-        if features.ndim != 2 or top > features.shape[1]:
+        check_learnable(features)
+        if top > features.shape[1]:
             raise ValueError(
                 f"`top` must be at most the number of features, got {top} for features {tuple(features.shape)}. "
-                "The backbone must give (batch, feature)."
+                "Pass less."
             )
-        if not features.requires_grad:
-            raise ValueError("`backbone` must let gradients through, got features without any. Remove no_grad from it.")
         rivals = features.detach()
         if balanced:
             deviation = rivals.std(0, correction=0).clamp_min(torch.finfo(rivals.dtype).tiny)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from backbones.base import evaluating
-from backbones.checks import check_count
+from backbones.checks import check_count, check_inputs, check_learnable
 from backbones.grp import detached_gates
 from backbones.precision import full_precision
 
@@ -92,15 +92,10 @@ def stabilize(
     torch.Size([5])
     """
     check_count("pairs", pairs)
-    if len(x) == 0:
-        raise ValueError(f"`x` must hold at least one input, got shape {tuple(x.shape)}. Leave empty batches out.")
+    check_inputs(x)
     with torch.enable_grad():
         features = backbone(x)
-        if features.ndim != 2 or not features.requires_grad:
-            raise ValueError(
-                f"`backbone` must give (batch, feature) with gradients, got {tuple(features.shape)}"
-                f"{'' if features.requires_grad else ' without any'}. Remove no_grad from it."
-            )
+        check_learnable(features)
         with full_precision(features.detach()) as known:
             directions = _apart(known)[:pairs]
         others = x.detach().roll(-1, 0)[: len(directions)]

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from backbones.base import evaluating
+from backbones.checks import check_inputs
 from backbones.explanations.pullbacks import pullback
 
 BATCH: Final = 128
@@ -239,8 +240,7 @@ def record(model: nn.Module, layer: str, x: Float[Tensor, "sample ..."], *, seed
     >>> tuple(found.peaks.shape), found.grid, (found.field.height, found.field.tops)
     ((5, 4), (6, 6), (3, (0, 1, 2, 3, 4, 5)))
     """
-    if not len(x):
-        raise ValueError("`x` must hold at least one input, got none. Give the images that the unit is tested on.")
+    check_inputs(x)
     generator = torch.Generator().manual_seed(seed)
     parts = []
     with evaluating(model), torch.no_grad():
