@@ -41,7 +41,8 @@ from slots.update.new_caps import Caps, make_caps
 from slots.update.planned import NewSlots, PlannedUpdate
 from slots.update.queries import Proposal, propose
 from slots.update.recalled_update import plan_recalled, told_examples
-from slots.update.refinement import RefinementData, matched_examples, refine
+from slots.update.refining.refinement import matched_examples, refine
+from slots.update.refining.rehearsal_batches import RefinementData
 from slots.update.report import UpdateReport, contradictions, figures
 from slots.update.self_training import Pool, make_pool
 from slots.update.snapshot import Snapshot
@@ -98,7 +99,7 @@ def plan_update(
     unmatched (`slots.update.drafting.seeded_slots.select_pooled`) move to the mean of the examples nearest to them, the
     others remember their example as it is. Each unmatched example takes the label of the nearest slot, old or new; on
     these labels, on matched new examples and on the old slots' support examples the new weights are refined
-    (`slots.update.refinement`); last come the caps. A cluster answers for what it matches, and guesses about nothing
+    (`slots.update.refining`); last come the caps. A cluster answers for what it matches, and guesses about nothing
     else until it has a name. Where at least half of the unmatched are labelled, the seeds are thinned by set cover.
     Time and memory grow with the new data and the number of slots, not with the old training data.
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import slots
-from slots.update import refinement
-from slots.update.refinement import epoch_rows
+from slots.update.refining import refinement
+from slots.update.refining.refinement import epoch_rows
 
 
 @given(

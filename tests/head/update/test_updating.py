@@ -22,7 +22,8 @@ from slots.update.config import UpdateConfig
 from slots.update.drafting.draft import Prototypes
 from slots.update.drafting.seeded_slots import constrained_kmeans, cover_labelled, select_pooled
 from slots.update.new_caps import make_caps
-from slots.update.refinement import RefinementData, refine
+from slots.update.refining.refinement import refine
+from slots.update.refining.rehearsal_batches import RefinementData
 from slots.update.report import Contradiction
 
 

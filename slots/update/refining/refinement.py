@@ -3,56 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from slots.adam import Adam
-from slots.features.source import FeatureSource
-from slots.features.views import Views
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.pooling import class_groups, softmax_pool
 from slots.head.similarities import normalize
 from slots.progress import Progress
 from slots.shapes import Ids, SlotLabels, SlotVectors
 from slots.update.queries import Proposal
-
-_KEPT_VIEWS = 9  # drawn once; more teach little and cost memory
-_STEP_VIEWS = 4  # of them, in one step: the input itself and three drawn anew
+from slots.update.refining.rehearsal_batches import RefinementData, RehearsalBatches
+from slots.update.refining.rehearsal_gradient import RehearsalGradient
 
 MOST_ROWS = 30_000
 """Rows of an epoch: a few hundred labels teach no more on ten times as many, in ten times the time."""
 
-_KEPT_FLOATS = 1 << 28  # 1 GiB of features is kept; beyond that they are computed for each batch
 
-
-@dataclass(frozen=True)
-class RefinementData:
-    """Training data of the refinement: new inputs, and remembered ones for rehearsal.
-
-    Parameters
-    ----------
-    source : FeatureSource
-        New inputs.
-    labels : int64 tensor of shape (example,)
-        Their labels: asked, answered by an old slot, or taken from the nearest new one.
-    memory : float tensor of shape (memory, feature)
-        Unit features of the old slots' support examples.
-    memory_labels : int64 tensor of shape (memory,)
-        The labels of those slots.
-    """
-
-    source: FeatureSource
-    labels: Tensor
-    memory: Tensor
-    memory_labels: Tensor
-
-
-@torch.enable_grad()
+@torch.no_grad()
 def refine(
     head: IncrementalNeuralHashing,
     weights: SlotVectors,
@@ -105,17 +73,19 @@ def refine(
     (MNIST pixels, 5,000 images of 0-7, 200 labels of all ten: -0.63 in place of -1.08 points, +10.4 in place of +10.2;
     one seed). Of more than `MOST_ROWS` rows each epoch sees so many (`epoch_rows`).
     """
-    batches = _RehearsalBatches(data, seed)
+    batches = RehearsalBatches(data, seed)
     old = head.weights.detach()[head.pooled] if bool(head.pooled.any()) else head.weights.detach()
     old_labels = head.labels[head.pooled] if bool(head.pooled.any()) else head.labels
-    every = torch.cat([old_labels, labels])
-    classes = every.unique()
+    classes = torch.cat([old_labels, labels]).unique()
     targets = torch.cat([data.labels, data.memory_labels])
     usable = torch.isin(targets, classes).nonzero()[:, 0].cpu().numpy()
+    moving = normalize(weights).clone()
     if len(classes) < 2 or len(usable) == 0 or epochs == 0:
-        return normalize(weights)
-    groups, columns = class_groups(every, classes), torch.searchsorted(classes, targets)
-    moving = nn.Parameter(normalize(weights).clone())
+        return moving
+    gradient = RehearsalGradient.of(old, old_labels, labels, scale=head.scale, beta=head.beta)
+    wanted = torch.searchsorted(classes, targets)
+    lead = moving.new_full((len(targets),), memory_margin)
+    lead[: len(data.source)] = margin
     optimizer = Adam(moving)
     rng, size = np.random.default_rng(seed), min(250, len(usable))
     starts = range(0, min(len(usable), MOST_ROWS), size)
@@ -123,19 +93,12 @@ def refine(
         order = epoch_rows(usable, len(data.source), rng)
         for place, start in enumerate(starts):
             rows = order[start : start + size]
-            unit = batches(rows, rng)
-            viewed = torch.cat([unit @ old.T, unit @ normalize(moving).T], -1)
-            scores = viewed.amax(1) if viewed.shape[1] > 1 else viewed[:, 0]
-            wanted = columns[torch.from_numpy(rows).to(columns.device)]
-            pooled = softmax_pool(scores, groups, beta=head.beta)
-            lead = torch.where(torch.from_numpy(rows >= len(data.source)), memory_margin, margin)[:, None].to(pooled)
-            pooled = pooled - lead * functional.one_hot(wanted, len(classes))
-            loss = functional.cross_entropy(head.scale * pooled, wanted)
-            (gradient,) = torch.autograd.grad(loss, moving)
+            ids = torch.from_numpy(rows).to(moving.device)
+            slope = gradient(batches(rows, rng), moving, wanted[ids], lead[ids])
             done = (epoch + place / len(starts)) / epochs
-            optimizer.step(gradient, lr * 0.5 * (1 + math.cos(math.pi * done)))
+            optimizer.step(slope, lr * 0.5 * (1 + math.cos(math.pi * done)))
             progress("refining", done)
-    return normalize(moving.detach())
+    return normalize(moving)
 
 
 def epoch_rows(usable: Ids, n_inputs: int, rng: np.random.Generator) -> Ids:
@@ -160,45 +123,6 @@ def epoch_rows(usable: Ids, n_inputs: int, rng: np.random.Generator) -> Ids:
     remembered, inputs = usable[usable >= n_inputs][:MOST_ROWS], usable[usable < n_inputs]
     drawn = rng.choice(inputs, MOST_ROWS - len(remembered), replace=False)
     return rng.permutation(np.concatenate([drawn, remembered]))
-
-
-class _RehearsalBatches:
-    """Unit features of a few views of any rows of the data: inputs first, then the memory."""
-
-    def __init__(self, data: RefinementData, seed: int) -> None:
-        self.data, self.featurizer = data, data.source.featurizer
-        views, n, dim = self.featurizer.views, len(data.source), self.featurizer.feature_dim
-        drawn = np.random.default_rng([seed, 1]).permutation(views.n_views - 1)[: _KEPT_VIEWS - 1] + 1
-        self.places = [0, *np.sort(drawn).tolist()]
-        self.views = Views(views.spec, tuple(views.steps[i] for i in self.places))
-        self.kept: Tensor | None = None
-        if n * len(self.places) * dim <= _KEPT_FLOATS:
-            parts = [self._features(rows) for rows in data.source.blocks()]
-            self.kept = torch.cat(parts) if parts else data.memory.new_zeros(0, len(self.places), dim)
-
-    def __call__(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """Shape (row, view, feature)."""
-        few = [0, *(rng.permutation(len(self.places) - 1)[: _STEP_VIEWS - 1] + 1).tolist()]
-        n = len(self.data.source)
-        inputs = np.flatnonzero(rows < n)
-        out = self.data.memory.new_zeros(len(rows), len(few), self.featurizer.feature_dim)
-        if len(inputs):
-            ids = rows[inputs]
-            features = self._features(ids) if self.kept is None else self.kept[torch.from_numpy(ids)]
-            out[torch.from_numpy(inputs)] = features[:, few]
-        remembered = np.flatnonzero(rows >= n)
-        if len(remembered):
-            out[torch.from_numpy(remembered)] = self.data.memory[torch.from_numpy(rows[remembered] - n)][:, None]
-        return out
-
-    @torch.no_grad()
-    def _features(self, rows: slice | npt.NDArray[np.int64]) -> Tensor:
-        source = self.data.source
-        if source.keeps:
-            return normalize(source(rows)[:, self.places].float())
-        inputs = self.featurizer.preprocessing(source.x[rows], self.featurizer.device)
-        viewed = self.views(inputs) if inputs.ndim == 4 else inputs[:, None]
-        return normalize(self.featurizer.featurize(viewed).float())
 
 
 def matched_examples(proposal: Proposal, given: Ids, *, most: int) -> Ids:

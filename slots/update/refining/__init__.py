@@ -1,0 +1,1 @@
+"""New slots trained beside old ones that stay as they are."""
