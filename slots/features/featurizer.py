@@ -104,7 +104,8 @@ class Featurizer(nn.Module):
     def featurize(self, views: Tensor) -> Float[Tensor, "example view feature"]:
         """Features of inputs that are already scaled and viewed, shape (example, view, ...)."""
         inputs = views.flatten(0, 1)
-        if views.device.type == "cpu" and not torch.is_grad_enabled():
+        whole = views.shape[1] > 1 and getattr(self.backbone, "keeps_inputs", False)  # a copy would be all the work
+        if views.device.type == "cpu" and not torch.is_grad_enabled() and not whole:
             # The maps of a small batch stay in the cache: a convolutional net is twice as fast on it.
             features = torch.cat([self.backbone(part) for part in inputs.split(_CPU_INPUTS)])
         else:

@@ -34,6 +34,7 @@ TOLERANCE = 1e-5
 """Largest difference, in cosine, between a float32 product and the exact score (4e-6 seen at 2,048 features)."""
 
 _PAIR_ELEMENTS = 1 << 15  # float64 numbers held at once while pairs are recomputed: 256 KB, still in a cache
+_TIMES_DEARER = 64  # a product of one pair alone, beside its share of the product of all
 _PAIR_ELEMENTS_ON_DEVICE = 1 << 22  # the same off the CPU, where every step costs launches, however small: 32 MB
 _BLOCK_ELEMENTS = 1 << 24  # float64 scores held at once where a device makes all of them: 128 MB
 
@@ -113,14 +114,42 @@ def exact_margins(
 
 
 def candidate_pairs(features: ViewFeatures, caps: SlotCaps) -> CandidatePairs:
-    """Triples that may match, from float32 products with every slot (`slots.index` finds them with fewer)."""
-    unit = normalize(features.float())
-    weight_scores, centre_scores = full_product(unit, caps.weights.T), full_product(unit, caps.centres.T)
-    near = (weight_scores > caps.precision - TOLERANCE) & (centre_scores > caps.support - TOLERANCE)
-    example, view, slot = near.nonzero(as_tuple=True)
-    place = (example * near.shape[1] + view) * near.shape[2] + slot  # a mask would be searched once more for each
-    by_weight, by_centre = (it.flatten().index_select(0, place).double() for it in (weight_scores, centre_scores))
-    return CandidatePairs(example, view, slot, by_weight, by_centre)
+    """Triples that may match, from float32 products with every slot (`slots.index` finds them with fewer).
+
+    On a CPU the centres are looked at only where the precision cap fires, where that is seldom.
+    """
+    unit, n_slots = normalize(features.float()), len(caps.labels)
+    weight_scores = full_product(unit, caps.weights.T)
+    fires = weight_scores > caps.precision - TOLERANCE
+    if unit.device.type == "cpu":
+        place = fires.flatten().nonzero()[:, 0]
+        if len(place) * _TIMES_DEARER < fires.numel():
+            slot, rows = place % n_slots, unit.flatten(0, 1)
+            centre_scores = _scores_of(rows, place // n_slots, caps.centres, slot)
+            near = (centre_scores > caps.support[slot] - TOLERANCE).nonzero()[:, 0]
+            return _candidates(weight_scores, place[near], centre_scores[near])
+    centre_scores = full_product(unit, caps.centres.T)
+    near = fires & (centre_scores > caps.support - TOLERANCE)
+    place = near.flatten().nonzero()[:, 0]
+    return _candidates(weight_scores, place, centre_scores.flatten().index_select(0, place))
+
+
+def _candidates(weight_scores: Tensor, place: Tensor, centre_scores: Tensor) -> CandidatePairs:
+    """Candidates at places of the flattened scores."""
+    _, n_views, n_slots = weight_scores.shape
+    row = place // n_slots
+    by_weight = weight_scores.flatten().index_select(0, place).double()
+    return CandidatePairs(row // n_views, row % n_views, place % n_slots, by_weight, centre_scores.double())
+
+
+def _scores_of(rows: Tensor, of_row: Tensor, vectors: SlotVectors, of_vector: Tensor) -> Tensor:
+    """Float32 products of single pairs of rows and vectors."""
+    step = max(1, _PAIR_ELEMENTS // max(1, rows.shape[1]))
+    found = [
+        torch.linalg.vecdot(rows.index_select(0, a), vectors.index_select(0, b))
+        for a, b in zip(of_row.split(step), of_vector.split(step), strict=True)
+    ]
+    return torch.cat([rows[:0, 0], *found])
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support import reference_head as literal
 
 from slots.head.caps import SlotCaps, margins
-from slots.head.decision import decide, matching_pairs
+from slots.head.decision import TOLERANCE, candidate_pairs, decide, matching_pairs
 from slots.head.pooling import class_groups, max_pool, softmax_pool
 from slots.head.prediction import Answer, Prediction
 from slots.head.similarities import best_view, normalize, similarity
@@ -201,3 +201,29 @@ def test_nothing_in_nothing_out():
 def test_class_groups_list_each_class_in_order():
     groups = class_groups(torch.tensor([2, 0, 2, 2]), torch.tensor([0, 1, 2]))
     assert groups.tolist() == [[1, -1, -1], [-1, -1, -1], [0, 2, 3]]
+
+
+@pytest.mark.parametrize("precision", [0.9, -1.0], ids=["seldom", "always"])
+def test_candidates_are_all_that_may_match_however_often_slots_fire(precision):
+    generator = torch.Generator().manual_seed(0)
+    weights = normalize(torch.randn(200, 12, generator=generator))
+    near = weights[torch.randint(200, (300, 3), generator=generator)]
+    features = near + 0.1 * torch.randn(near.shape, generator=generator)
+    centres = normalize(weights + 0.1 * torch.randn(200, 12, generator=generator))
+    caps = SlotCaps(
+        weights, centres, torch.full((200,), precision), torch.full((200,), 0.93), torch.zeros(200, dtype=torch.long),
+        torch.zeros(200, dtype=torch.long), torch.ones(200, dtype=torch.bool), 20.0,
+    )  # fmt: skip
+    found = candidate_pairs(features, caps)
+    unit = normalize(features.double())
+    by_weight, by_centre = unit @ normalize(weights.double()).T, unit @ normalize(centres.double()).T
+    places = set(zip(found.examples.tolist(), found.views.tolist(), found.slots.tolist(), strict=True))
+    surely = ((by_weight > precision) & (by_centre > 0.93)).nonzero().tolist()
+    assert {tuple(it) for it in surely} <= places
+    at = (found.examples, found.views, found.slots)
+    assert float((by_weight[at] - found.weight_scores).abs().max()) < TOLERANCE
+    assert float((by_centre[at] - found.centre_scores).abs().max()) < TOLERANCE
+    assert float(by_centre[at].min()) > 0.93 - 2 * TOLERANCE
+    assert float(by_weight[at].min()) > precision - 2 * TOLERANCE
+    seldom = float((by_weight > precision).double().mean()) < 1 / 64
+    assert seldom == (precision > 0)  # both ways were taken
