@@ -93,7 +93,7 @@ class SlotClasses:
         tails = Tails(np.array(values["knots"]), np.array(values["excess"]))
         total = Tails(np.array(values["total_knots"]), np.array(values["total_excess"]))
         combine = WeightedScore(tails, np.array(values["weights"]), total)
-        return SlotClasses(ClassGaussians(mean, None, whitening, 0.0, places, between), combine)
+        return SlotClasses(_of_state(mean, whitening, places, between), combine)
 
 
 def slot_metric(
@@ -185,11 +185,12 @@ def learn_classes(
     For the weights a quarter of the classes is left out at a time, their slots with them, as
     `slots.novelty.class_detector` does; the examples of ``scaling`` of the other classes are familiar.
     """
-    gaussians = class_gaussians(source, y, fitted)
     rng, parts = np.random.default_rng(0), list[Kinds]()
-    for known in _known_classes(y[fitted], rng):
-        kept = scaling[np.isin(y[scaling], known)]
-        parts.append(without_classes(source, head, metric, y, known, fitted=fitted, kept=kept, rng=rng))
+    folds = _known_classes(y[fitted], rng)
+    gaussians, of_folds = class_gaussians(source, y, fitted, folds)
+    for fold, made in zip(folds, of_folds, strict=True):
+        kept = scaling[np.isin(y[scaling], fold)]
+        parts.append(without_classes(source, head, metric, y, (fold, made), fitted=fitted, kept=kept, rng=rng))
     own = measures_of(source, scaling, head.centres, metric, gaussians)
     weights = Kinds.joined(parts).weights()
     return SlotClasses(gaussians, fit_score(own) if weights is None else weighted(own, weights))
@@ -200,7 +201,7 @@ def without_classes(
     head: IncrementalNeuralHashing,
     metric: NoveltyMetric,
     y: Ids,
-    known: Ids,
+    known: tuple[Ids, ClassGaussians | None],
     *,
     fitted: Ids,
     kept: Ids,
@@ -212,8 +213,8 @@ def without_classes(
     ----------
     source, head, metric, y
         As in `learn_classes`.
-    known : int64 array of shape (class,)
-        The classes that are not left out.
+    known : tuple of int64 array of shape (class,), and ClassGaussians or None
+        The classes that are not left out, and what separates them (`class_gaussians`).
     fitted, kept : int64 arrays
         Examples that training saw, and those of the known classes that it did not see.
     rng : numpy Generator
@@ -224,12 +225,12 @@ def without_classes(
     Kinds
         Of no examples where there are too few.
     """
-    few = _some(fitted, _FOLD_EXAMPLES)
-    slots = torch.isin(head.labels, torch.from_numpy(known).to(head.labels.device))
-    learned, left = few[np.isin(y[few], known)], fitted[~np.isin(y[fitted], known)]
-    if len(kept) < 2 or not bool(slots.any()) or len(np.unique(y[learned])) < 1 or len(left) == 0:
+    classes, made = known
+    slots = torch.isin(head.labels, torch.from_numpy(classes).to(head.labels.device))
+    left = fitted[~np.isin(y[fitted], classes)]
+    if len(kept) < 2 or not bool(slots.any()) or made is None or len(left) == 0:
         return Kinds.none()
-    made, centres = _gaussians(source, y, learned).separating(), head.centres[slots]
+    centres = head.centres[slots]
     familiar = measures_of(source, kept, centres, metric, made)
     new = measures_of(source, rng.permutation(left)[:_FOREIGN], centres, metric, made)
     middle = halfway(source(kept), y[kept], rng)
@@ -243,9 +244,29 @@ def _known_classes(labels: Ids, rng: np.random.Generator) -> list[Ids]:
     return [classes[fold != number] for number in range(min(FOLDS, len(classes)))] if len(classes) > 1 else []
 
 
-def class_gaussians(source: FeatureSource, y: Ids, fitted: Ids) -> ClassGaussians:
-    """What separates the classes of a fit, from the examples that it saw."""
-    return _gaussians(source, y, _some(fitted, _EXAMPLES)).separating()
+def class_gaussians(
+    source: FeatureSource, y: Ids, fitted: Ids, folds: Sequence[Ids] = ()
+) -> tuple[ClassGaussians, list[ClassGaussians | None]]:
+    """What separates the classes of a fit, from the examples that it saw; and what separates the classes of each fold.
+
+    Several processes share the work. None stands for a fold of which the fit saw no example.
+    """
+    few = _some(fitted, _FOLD_EXAMPLES)
+    learned = [_some(fitted, _EXAMPLES), *(few[np.isin(y[few], fold)] for fold in folds)]
+
+    def work(ids: Ids) -> tuple[Tensor, ...]:
+        made = _gaussians(source, y, ids).separating()
+        return made.mean, made.whitening, made.places, made.between
+
+    found = iter(source.ranks.each([ids for ids in learned if len(ids)], work))
+    made = [_of_state(*next(found)) if len(ids) else None for ids in learned]
+    assert made[0] is not None  # a fit has examples
+    return made[0], made[1:]
+
+
+def _of_state(mean: Tensor, whitening: Tensor, places: Tensor, between: Tensor) -> ClassGaussians:
+    """As `ClassGaussians.separating` made it."""
+    return ClassGaussians(mean, None, whitening, 0.0, places, between)
 
 
 def _gaussians(source: FeatureSource, y: Ids, ids: Ids) -> ClassGaussians:
@@ -258,11 +279,13 @@ def measures_of(
     source: FeatureSource, ids: Ids, centres: Tensor, metric: NoveltyMetric, gaussians: ClassGaussians
 ) -> Values:
     """The measures named by `MEASURES` of some examples, of shape (example, measure)."""
-    parts = [np.zeros((0, len(MEASURES)))]
-    for rows in source.blocks(len(ids), columns=len(centres)):
+
+    def work(rows: slice) -> tuple[Tensor]:
         features = source(ids[rows])
-        parts.append(measured(features, distances(features, centres, metric), gaussians))
-    return np.concatenate(parts)
+        return (torch.from_numpy(measured(features, distances(features, centres, metric), gaussians)),)
+
+    found = source.each_block(len(ids), work, columns=len(centres))
+    return np.concatenate([np.zeros((0, len(MEASURES))), *(values.numpy() for (values,) in found)])
 
 
 def _some(ids: Ids, most: int) -> Ids:

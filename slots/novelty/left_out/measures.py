@@ -87,11 +87,11 @@ def measure_left_out(
     CrossMeasures
     """
     metric = slot_metric(source, head, fitted, silent)
-    gaussians = class_gaussians(source, y, fitted)
-    known, kinds = fold_of_classes(y[fitted], number), Kinds.none()
-    if known is not None:
-        kept, rng = left[np.isin(y[left], known)], np.random.default_rng(number)
-        kinds = without_classes(source, head, metric, y, known, fitted=fitted, kept=kept, rng=rng)
+    fold, kinds = fold_of_classes(y[fitted], number), Kinds.none()
+    gaussians, of_fold = class_gaussians(source, y, fitted, [] if fold is None else [fold])
+    if fold is not None:
+        kept, rng = left[np.isin(y[left], fold)], np.random.default_rng(number)
+        kinds = without_classes(source, head, metric, y, (fold, of_fold[0]), fitted=fitted, kept=kept, rng=rng)
     return CrossMeasures(measures_of(source, left, head.centres, metric, gaussians), kinds)
 
 
@@ -140,5 +140,5 @@ def learn_from_left_out(
         weights = fit_score(found.values).weights
     values = torch.from_numpy(found.values[:, :3])
     metric = fit_tails(metric, Distances(values, torch.zeros(len(values), dtype=torch.long)), SHARES)
-    classes = SlotClasses(class_gaussians(source, y, fitted), weighted(found.values, weights))
+    classes = SlotClasses(class_gaussians(source, y, fitted)[0], weighted(found.values, weights))
     return ModelNovelty(metric, found.scores(weights), classes)
