@@ -43,6 +43,8 @@ class PartConfig:
     elsewhere : float, default 0.1
         A part speaks for a class in a cell if at most this share of the other classes' images shows it there; in
         [0, 1]. With 0 a part belongs to one class, above it classes share parts.
+    apart : float, default 0.95
+        Two patches of larger cosine are one part: only one of them is chosen; in (0, 1].
     examples : int, default 3000
         Images to cover, the same number of each class (count, >= 1).
     candidates : int, default 3000
@@ -63,6 +65,7 @@ class PartConfig:
     likeness: float = 0.8
     threshold: float = 0.6
     elsewhere: float = 0.1
+    apart: float = 0.95
     examples: int = 3000
     candidates: int = 3000
     quiet: float = 0.5
@@ -74,6 +77,8 @@ class PartConfig:
                 raise UsageError(f"`{name}` must be >= 1, got {getattr(self, name)}. Pass a larger number.")
         if not 0 < self.likeness < 1:
             raise UsageError(f"`likeness` must lie in (0, 1), got {self.likeness}. 0.8 is a cosine that parts share.")
+        if not 0 < self.apart <= 1:
+            raise UsageError(f"`apart` must lie in (0, 1], got {self.apart}. 0.95 keeps parts that look different.")
         if not 0 <= self.threshold < 1:
             raise UsageError(f"`threshold` must lie in [0, 1), got {self.threshold}. 0 lets every patch respond.")
         if not 0 <= self.elsewhere <= 1 or not 0 <= self.quiet < 1:
@@ -161,7 +166,9 @@ def choose_parts(
     drawn = loud[torch.randperm(len(loud), generator=generator)[: config.candidates]]
     vectors = seen.unit[drawn[:, 0], drawn[:, 1]]
     fires = _fires(seen, vectors, torch.from_numpy(labels[ids]), backbone, config, progress=progress)
-    picks, covered = greedy_multi_cover(fires, times=config.times, max_picks=config.max_parts)
+    picks, covered = greedy_multi_cover(
+        fires, times=config.times, max_picks=config.max_parts, vectors=vectors.numpy(), apart=config.apart
+    )
     if not len(picks):
         raise DataError(
             "Some patches must speak for a class to become parts, got none. Allow parts elsewhere, or less likeness."

@@ -9,12 +9,20 @@ from slots.cover.kernels import Ints, Words, count_bits
 from slots.errors import UsageError
 from slots.jit import compiled
 
+Row = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.float32]
 MOST_CELLS = 64
 """Cells that fit into one word."""
 
 
 def greedy_multi_cover(
-    cells: Words, *, times: int, max_picks: int | None = None, min_gain: int = 1
+    cells: Words,
+    *,
+    times: int,
+    max_picks: int | None = None,
+    min_gain: int = 1,
+    vectors: Rows | None = None,
+    apart: float = 1.0,
 ) -> tuple[Ints, Ints]:
     """Pick few candidates so that each example is covered in several cells, as far as it can be.
 
@@ -31,6 +39,10 @@ def greedy_multi_cover(
         Upper bound on the number of picks (count, >= 1). Default: no bound.
     min_gain : int, default 1
         Lacking cells, summed over the examples, that a pick must add (count, >= 1).
+    vectors : float32 array of shape (candidate, feature), optional
+        Unit vectors of the candidates. Default: none is like another.
+    apart : float, default 1.0
+        Candidates whose cosine to a pick is larger are not picked any more, in (0, 1].
 
     Returns
     -------
@@ -48,7 +60,8 @@ def greedy_multi_cover(
     -----
     ``sum over examples of min(times, cells covered)`` is monotone and submodular, so the greedy needs at most
     ``1 + ln(d)`` times as many picks as an optimal choice that serves as much, ``d`` the most that one candidate adds
-    [1]_. With one cell and ``times=1`` it is the set cover of `slots.cover`.
+    [1]_. With one cell and ``times=1`` it is the set cover of `slots.cover`. Among candidates that must lie apart the
+    bound does not hold.
 
     References
     ----------
@@ -70,7 +83,12 @@ def greedy_multi_cover(
     for name, value in (("times", times), ("max_picks", 1 if max_picks is None else max_picks), ("min_gain", min_gain)):
         if value < 1:
             raise UsageError(f"`{name}` must be >= 1, got {value}. Pass a larger number.")
-    return _greedy(words, times, len(words) if max_picks is None else max_picks, min_gain)
+    if not 0 < apart <= 1:
+        raise UsageError(f"`apart` must lie in (0, 1], got {apart}. 0.95 takes only one of two that look the same.")
+    unit = np.zeros((len(words), 0), np.float32) if vectors is None else np.ascontiguousarray(vectors, np.float32)
+    if unit.ndim != 2 or len(unit) != len(words):
+        raise UsageError(f"`vectors` must have {len(words)} rows, one a candidate, got shape {unit.shape}. Give all.")
+    return _greedy(words, unit, len(words) if max_picks is None else max_picks, (times, min_gain, apart))
 
 
 def packed_cells(fires: npt.NDArray[np.bool_]) -> Words:
@@ -88,8 +106,9 @@ def packed_cells(fires: npt.NDArray[np.bool_]) -> Words:
 
 
 @compiled
-def _greedy(cells: Words, times: int, max_picks: int, min_gain: int) -> tuple[Ints, Ints]:
+def _greedy(cells: Words, unit: Rows, max_picks: int, rule: tuple[int, int, float]) -> tuple[Ints, Ints]:
     """Gains only fall, so an old gain is an upper bound: candidates below the best new one are not looked at."""
+    times, min_gain, apart = rule
     n, width = cells.shape
     have = np.zeros(width, np.uint64)
     bounds = np.zeros(n, np.int64)
@@ -110,10 +129,22 @@ def _greedy(cells: Words, times: int, max_picks: int, min_gain: int) -> tuple[In
         count += 1
         for j in range(width):
             have[j] |= cells[at, j]
+        for i in range(n):
+            if bounds[i] > 0 and _cosine(unit[i], unit[at]) > apart:
+                bounds[i] = 0
     covered = np.zeros(width, np.int64)
     for j in range(width):
         covered[j] = count_bits(have[j])
     return picks[:count], covered
+
+
+@compiled
+def _cosine(first: Row, second: Row) -> float:
+    """Inner product in float64; 0 of vectors without entries."""
+    total = 0.0
+    for j in range(len(first)):
+        total += float(first[j]) * float(second[j])
+    return total
 
 
 @compiled

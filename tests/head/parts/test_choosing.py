@@ -65,7 +65,9 @@ def test_the_choice_is_that_of_the_slow_way(net, pictures, elsewhere, times):
     of = labels[chosen.examples]
     shares = np.stack([fires[:, of != label].mean(1) for label in range(3)], 1)
     speaks = fires & (shares[:, of] <= elsewhere)
-    picks, covered = slow_multi_cover(speaks, times, 100, 1)
+    vectors = np.stack([maps[chosen.examples[b], :, p // 8, p % 8].numpy() for b, p in (loud[i] for i in drawn)])
+    vectors = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True)
+    picks, covered = slow_multi_cover(speaks, times, 100, 1, vectors @ vectors.T, config.apart)
     sources = [loud[drawn[pick]] for pick in picks]
     assert [tuple(row) for row in chosen.sources.tolist()] == [
         (int(chosen.examples[b]), place // 8, place % 8) for b, place in sources
@@ -86,6 +88,16 @@ def test_parts_are_patches_of_training_images(net, pictures):
         there = maps[example, :, row, column]
         assert torch.allclose(vector, there / there.norm(), atol=1e-6)
         assert vector.norm().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_no_two_parts_look_the_same(net, pictures):
+    nearest = {}
+    for apart in (1.0, 0.95, 0.6):
+        many = PartConfig(times=9, likeness=0.97, elsewhere=1.0, apart=apart)
+        choose(net, pictures, many)
+        assert net.n_parts > 1
+        nearest[apart] = float((net.vectors @ net.vectors.T).fill_diagonal_(0.0).max())
+    assert nearest[1.0] > 0.95 >= nearest[0.95] > 0.6 >= nearest[0.6]
 
 
 def test_only_the_examples_that_may_be_looked_at_are(net, pictures):

@@ -24,6 +24,18 @@ def test_picks_are_those_of_the_slow_greedy(seed, sizes, times, max_picks, min_g
     assert (picks.tolist(), covered.tolist()) == slow_multi_cover(fires, times, max_picks, min_gain)
 
 
+@given(seed=st.integers(0, 2**31), n=st.integers(1, 14), apart=st.sampled_from([0.1, 0.5, 0.9]))
+def test_picks_lie_apart(seed, n, apart):
+    rng = np.random.default_rng(seed)
+    fires, vectors = rng.random((n, 12, 5)) < 0.2, rng.normal(size=(n, 3)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = vectors.astype(np.float64) @ vectors.astype(np.float64).T
+    picks, covered = greedy_multi_cover(packed_cells(fires), times=2, vectors=vectors, apart=apart)
+    assert (picks.tolist(), covered.tolist()) == slow_multi_cover(fires, 2, n, 1, cosines, apart)
+    chosen = cosines[np.ix_(picks, picks)]
+    assert (chosen[~np.eye(len(picks), dtype=bool)] <= apart).all()
+
+
 def test_the_same_cell_twice_does_not_count():
     fires = np.zeros((3, 2, 4), bool)
     fires[0, :, 1] = fires[1, :, 1] = True
@@ -41,6 +53,8 @@ def test_the_same_cell_twice_does_not_count():
         (np.zeros((2, 2), np.uint64), {"times": 0}, "`times` must be >= 1, got 0"),
         (np.zeros((2, 2), np.uint64), {"times": 1, "max_picks": 0}, "`max_picks` must be >= 1"),
         (np.zeros((2, 2), np.uint64), {"times": 1, "min_gain": 0}, "`min_gain` must be >= 1"),
+        (np.zeros((2, 2), np.uint64), {"times": 1, "apart": 0.0}, "`apart` must lie in"),
+        (np.zeros((2, 2), np.uint64), {"times": 1, "vectors": np.zeros((3, 2))}, "`vectors` must have 2 rows"),
     ],
 )
 def test_nonsense_is_refused(cells, options, message):
