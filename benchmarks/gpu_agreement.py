@@ -56,7 +56,7 @@ def _compared(call: Callable[[torch.device], list[Any]], there: torch.device) ->
         if a.shape != b.shape:
             found.append(f"shapes {tuple(a.shape)} and {tuple(b.shape)}")
         else:
-            off = torch.where(a.isnan() & b.isnan(), 0.0, (a - b).abs())
+            off = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs())
             found.append("equal" if not off.any() else f"off by {off.max():.1e} in {(off > 0).double().mean():.2%}")
     return found
 
