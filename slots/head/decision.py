@@ -33,9 +33,9 @@ Rows = npt.NDArray[np.int64]
 TOLERANCE = 1e-5
 """Largest difference, in cosine, between a float32 product and the exact score (4e-6 seen at 2,048 features)."""
 
-_PAIR_ELEMENTS = 1 << 15  # float64 numbers held at once while pairs are recomputed: 256 KB, still in a cache
-_TIMES_DEARER = 64  # a product of one pair alone, beside its share of the product of all
+_PAIR_ELEMENTS = 1 << 15  # numbers held at once while single pairs are computed: 256 KB in float64, still in a cache
 _PAIR_ELEMENTS_ON_DEVICE = 1 << 22  # the same off the CPU, where every step costs launches, however small: 32 MB
+_TIMES_DEARER = 64  # a product of one pair alone, beside its share of the product of all on a CPU: roughly
 _BLOCK_ELEMENTS = 1 << 24  # float64 scores held at once where a device makes all of them: 128 MB
 
 

@@ -190,7 +190,7 @@ def learn_classes(
     gaussians, of_folds = class_gaussians(source, y, fitted, folds)
     for fold, made in zip(folds, of_folds, strict=True):
         kept = scaling[np.isin(y[scaling], fold)]
-        parts.append(without_classes(source, head, metric, y, (fold, made), fitted=fitted, kept=kept, rng=rng))
+        parts.append(without_classes(source, head, metric, y, fold, made=made, fitted=fitted, kept=kept, rng=rng))
     own = measures_of(source, scaling, head.centres, metric, gaussians)
     weights = Kinds.joined(parts).weights()
     return SlotClasses(gaussians, fit_score(own) if weights is None else weighted(own, weights))
@@ -201,8 +201,9 @@ def without_classes(
     head: IncrementalNeuralHashing,
     metric: NoveltyMetric,
     y: Ids,
-    known: tuple[Ids, ClassGaussians | None],
+    known: Ids,
     *,
+    made: ClassGaussians | None,
     fitted: Ids,
     kept: Ids,
     rng: np.random.Generator,
@@ -213,8 +214,10 @@ def without_classes(
     ----------
     source, head, metric, y
         As in `learn_classes`.
-    known : tuple of int64 array of shape (class,), and ClassGaussians or None
-        The classes that are not left out, and what separates them (`class_gaussians`).
+    known : int64 array of shape (class,)
+        The classes that are not left out.
+    made : ClassGaussians or None
+        What separates them (`class_gaussians`).
     fitted, kept : int64 arrays
         Examples that training saw, and those of the known classes that it did not see.
     rng : numpy Generator
@@ -225,9 +228,8 @@ def without_classes(
     Kinds
         Of no examples where there are too few.
     """
-    classes, made = known
-    slots = torch.isin(head.labels, torch.from_numpy(classes).to(head.labels.device))
-    left = fitted[~np.isin(y[fitted], classes)]
+    slots = torch.isin(head.labels, torch.from_numpy(known).to(head.labels.device))
+    left = fitted[~np.isin(y[fitted], known)]
     if len(kept) < 2 or not bool(slots.any()) or made is None or len(left) == 0:
         return Kinds.none()
     centres = head.centres[slots]
@@ -247,9 +249,24 @@ def _known_classes(labels: Ids, rng: np.random.Generator) -> list[Ids]:
 def class_gaussians(
     source: FeatureSource, y: Ids, fitted: Ids, folds: Sequence[Ids] = ()
 ) -> tuple[ClassGaussians, list[ClassGaussians | None]]:
-    """What separates the classes of a fit, from the examples that it saw; and what separates the classes of each fold.
+    """What separates the classes of a fit, and the classes of each fold; several processes share the work.
 
-    Several processes share the work. None stands for a fold of which the fit saw no example.
+    Parameters
+    ----------
+    source : FeatureSource
+        The training data.
+    y : int64 array of shape (example,)
+        Labels of the training data.
+    fitted : int64 array
+        Examples that training saw.
+    folds : sequence of int64 arrays of shape (class,)
+        Some of the classes each.
+
+    Returns
+    -------
+    all : ClassGaussians
+    folds : list of ClassGaussians or None
+        None for a fold of which training saw no example.
     """
     few = _some(fitted, _FOLD_EXAMPLES)
     learned = [_some(fitted, _EXAMPLES), *(few[np.isin(y[few], fold)] for fold in folds)]

@@ -9,7 +9,6 @@ from slots.cover.kernels import Ints, Words, count_bits
 from slots.errors import UsageError
 from slots.jit import compiled
 
-Row = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.float32]
 MOST_CELLS = 64
 """Cells that fit into one word."""
@@ -42,7 +41,7 @@ def greedy_multi_cover(
     vectors : float32 array of shape (candidate, feature), optional
         Unit vectors of the candidates. Default: none is like another.
     apart : float, default 1.0
-        Candidates whose cosine to a pick is larger are not picked any more, in (0, 1].
+        Candidates whose cosine to a pick is larger are not picked any more, in (0, 1]; 1 allows all.
 
     Returns
     -------
@@ -86,6 +85,7 @@ def greedy_multi_cover(
     if not 0 < apart <= 1:
         raise UsageError(f"`apart` must lie in (0, 1], got {apart}. 0.95 takes only one of two that look the same.")
     unit = np.zeros((len(words), 0), np.float32) if vectors is None else np.ascontiguousarray(vectors, np.float32)
+    unit = unit[:, :0] if apart == 1 and unit.ndim == 2 else unit  # rounding takes a cosine above 1
     if unit.ndim != 2 or len(unit) != len(words):
         raise UsageError(f"`vectors` must have {len(words)} rows, one a candidate, got shape {unit.shape}. Give all.")
     return _greedy(words, unit, len(words) if max_picks is None else max_picks, (times, min_gain, apart))
@@ -139,7 +139,7 @@ def _greedy(cells: Words, unit: Rows, max_picks: int, rule: tuple[int, int, floa
 
 
 @compiled
-def _cosine(first: Row, second: Row) -> float:
+def _cosine(first: Rows, second: Rows) -> float:
     """Inner product in float64; 0 of vectors without entries."""
     total = 0.0
     for j in range(len(first)):

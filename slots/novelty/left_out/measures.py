@@ -91,7 +91,7 @@ def measure_left_out(
     gaussians, of_fold = class_gaussians(source, y, fitted, [] if fold is None else [fold])
     if fold is not None:
         kept, rng = left[np.isin(y[left], fold)], np.random.default_rng(number)
-        kinds = without_classes(source, head, metric, y, (fold, of_fold[0]), fitted=fitted, kept=kept, rng=rng)
+        kinds = without_classes(source, head, metric, y, fold, made=of_fold[0], fitted=fitted, kept=kept, rng=rng)
     return CrossMeasures(measures_of(source, left, head.centres, metric, gaussians), kinds)
 
 

@@ -57,18 +57,15 @@ class RehearsalBatches:
         drawn = np.random.default_rng([seed, 1]).permutation(views.n_views - 1)[: _KEPT_VIEWS - 1] + 1
         self.places = [0, *np.sort(drawn).tolist()]
         self.views = Views(views.spec, tuple(views.steps[i] for i in self.places))
-        self.kept: Tensor | None = None
+        self.kept: Tensor | None = None  # of the inputs; where there is one view also of what is remembered
         if n * len(self.places) * dim <= _KEPT_FLOATS:
-            parts = [self._features(rows) for rows in data.source.blocks()]
-            self.kept = torch.cat(parts) if parts else data.memory.new_zeros(0, len(self.places), dim)
-        self.whole: Tensor | None = None  # where there is one view: a batch is then one look-up
-        if self.kept is not None and len(self.places) == 1:
-            self.whole = torch.cat([self.kept, data.memory[:, None].to(self.kept)])
+            parts = [data.memory.new_zeros(0, len(self.places), dim), *map(self._features, data.source.blocks())]
+            self.kept = torch.cat([*parts, data.memory[:, None]] if len(self.places) == 1 else parts)
 
     def __call__(self, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Shape (row, view, feature)."""
-        if self.whole is not None:
-            return self.whole[torch.from_numpy(rows).to(self.whole.device)]
+        if self.kept is not None and len(self.places) == 1:
+            return self.kept[torch.from_numpy(rows).to(self.kept.device)]
         few = [0, *(rng.permutation(len(self.places) - 1)[: _STEP_VIEWS - 1] + 1).tolist()]
         n = len(self.data.source)
         inputs = np.flatnonzero(rows < n)

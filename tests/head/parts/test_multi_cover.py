@@ -36,6 +36,14 @@ def test_picks_lie_apart(seed, n, apart):
     assert (chosen[~np.eye(len(picks), dtype=bool)] <= apart).all()
 
 
+def test_at_one_the_same_patch_may_be_picked_twice():
+    fires, vectors = np.zeros((2, 2, 3), bool), np.full((2, 7), 7**-0.5, np.float32)
+    fires[0, 0, 0] = fires[1, 1, 1] = True
+    vectors[:] = np.nextafter(vectors, 1, dtype=np.float32)  # the square is above 1
+    assert greedy_multi_cover(packed_cells(fires), times=1, vectors=vectors)[0].tolist() == [0, 1]
+    assert greedy_multi_cover(packed_cells(fires), times=1, vectors=vectors, apart=0.9)[0].tolist() == [0]
+
+
 def test_the_same_cell_twice_does_not_count():
     fires = np.zeros((3, 2, 4), bool)
     fires[0, :, 1] = fires[1, :, 1] = True
