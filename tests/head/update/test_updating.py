@@ -378,6 +378,18 @@ def test_refinement_lowers_the_loss_and_moves_new_slots_only():
     assert torch.equal(found, refine(model.head, start, labels, taught, epochs=10, lr=1e-2, progress=quiet))
 
 
+def test_only_what_is_remembered_has_the_margin_of_the_memory():
+    model, taught = lesson()
+    start, labels = normalize(torch.eye(8)[6:] + 0.8 * torch.eye(8)[[0, 2]]), torch.tensor([3, 4])
+    alone = RefinementData(taught.source, taught.labels, taught.memory[:0], taught.memory_labels[:0])
+
+    def refined(data, wide):
+        return refine(model.head, start, labels, data, epochs=3, margin=0.01, memory_margin=wide, progress=quiet)
+
+    assert torch.equal(refined(alone, 0.4), refined(alone, 0.01))
+    assert not torch.allclose(refined(taught, 0.4), refined(taught, 0.01))
+
+
 def test_refinement_has_nothing_to_do():
     model, taught = lesson()
     start, labels = 2 * torch.eye(8)[6:], torch.tensor([3, 4])
