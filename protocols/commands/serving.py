@@ -128,10 +128,13 @@ def serve(
     It needs nothing but a model folder. What comes in and what is labelled lies in the data folder; new generations go
     into the model folder, where `slots log`, `slots diff` and `slots undo` see them.
     """
+    from slots.importing import lasting
+
     try:
-        from protocols.service.gate.first_key import given_key
-        from protocols.service.running import run
-        from protocols.service.settings import Keeping, Limits, Policy, Settings
+        with lasting():
+            from protocols.service.gate.first_key import given_key
+            from protocols.service.running import run
+            from protocols.service.settings import Keeping, Limits, Policy, Settings
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     if openapi:

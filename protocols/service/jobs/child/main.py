@@ -13,6 +13,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 
 from protocols.service.jobs.child.tasks import Told
+from slots.importing import lasting
 
 _NICE = 5  # answers come before jobs
 
@@ -23,7 +24,8 @@ def main(pipe: Connection) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.nice(_NICE)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from protocols.service.jobs.child.work import work  # torch and the library: while the first task is made ready
+    with lasting():
+        from protocols.service.jobs.child.work import work  # torch and the library: while the first task is made ready
 
     while True:
         try:
