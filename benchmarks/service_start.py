@@ -78,6 +78,12 @@ def answers(port):
         return False
 
 
+def commit_of(checkout):
+    """Its short name."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def of(times):
     """Figures of some seconds."""
     return {"median": round(median(times), 2), "least": round(min(times), 2), "most": round(max(times), 2)}
@@ -90,7 +96,8 @@ def main():
     parser.add_argument("--before", type=Path, help="Another checkout, to be started beside this one.")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    checkouts = {"now": HERE} | ({"before": arguments.before.resolve()} if arguments.before else {})
+    before = arguments.before and arguments.before.resolve()
+    checkouts = {"now": HERE} | ({"before": before} if before else {})
     data, loads = load_data("digits"), [os.getloadavg()[0]]
     torch_alone, found = [], {name: [] for name in checkouts}
     with tempfile.TemporaryDirectory() as folder:
@@ -108,8 +115,10 @@ def main():
     result = {
         "schema": 1,
         "what": "seconds from the command slots serve to the first 200 of /v2/health/ready",
-        "command": " ".join(["python", "benchmarks/service_start.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/service_start.py --rounds {arguments.rounds}"
+        + (" --before CHECKOUT" if before else ""),
         "commit": commit(),
+        "before": before and commit_of(before),
         "machine": {"processor": processor(), "system": platform.platform(), "cores": os.cpu_count()},
         "versions": versions("torch", "fastapi", "sqlalchemy", "numba"),
         "load_average_1min": [round(it, 1) for it in loads],
