@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,8 @@ from backbones.base import evaluating
 from backbones.checks import check_inputs
 from backbones.explanations.pullbacks import pullback
 
+Span: TypeAlias = tuple[int, int]
+Spans: TypeAlias = list[Span | None]
 BATCH: Final = 128
 _NAMED: Final = 12
 
@@ -270,14 +272,45 @@ def field_of(model: nn.Module, layer: str, x: Float[Tensor, "one ..."], grid: tu
     """
     if x.ndim != 4:
         return Field((0,), (0,), 0, 0)
+    rows, columns = _spans(model, layer, x, grid)
+    if _all_are_cut(rows, x.shape[2]) or _all_are_cut(columns, x.shape[3]):
+        rows, columns = _spans_beyond(model, layer, x, grid, (rows, columns))
+    (tops, height), (lefts, width) = _starts(rows), _starts(columns)
+    return Field(tops, lefts, height, width)
+
+
+def _spans(model: nn.Module, layer: str, x: Float[Tensor, "one ..."], grid: tuple[int, int]) -> tuple[Spans, Spans]:
+    """Which rows each row of places sees, and which columns each column."""
     middle = (grid[0] // 2, grid[1] // 2)
     asked = [(row, middle[1]) for row in range(grid[0])] + [(middle[0], column) for column in range(grid[1])]
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     seen = torch.cat([_seen(model, layer, noise, asked[at : at + BATCH]) for at in range(0, len(asked), BATCH)])
-    rows = [_span(it.any(1)) for it in seen[: grid[0]]]
-    columns = [_span(it.any(0)) for it in seen[grid[0] :]]
-    (tops, height), (lefts, width) = _starts(rows), _starts(columns)
-    return Field(tops, lefts, height, width)
+    return [_span(it.any(1)) for it in seen[: grid[0]]], [_span(it.any(0)) for it in seen[grid[0] :]]
+
+
+def _all_are_cut(spans: Spans, side: int) -> bool:
+    """Whether the border cuts all fields off, though none sees the whole side: how large they are is not seen then."""
+    found = [it for it in spans if it is not None]
+    return all(start == 0 or end == side for start, end in found) and (0, side) not in found
+
+
+def _spans_beyond(
+    model: nn.Module, layer: str, x: Float[Tensor, "one ..."], grid: tuple[int, int], spans: tuple[Spans, Spans]
+) -> tuple[Spans, Spans]:
+    """The same places on an input with as much again below and to the right, where a network takes one.
+
+    The spans as they were where it does not, or where its places then see something else.
+    """
+    height, width = x.shape[2:]
+    try:
+        found = _spans(model, layer, x.new_zeros(*x.shape[:2], 2 * height, 2 * width), grid)
+    except Exception:  # noqa: BLE001  # whatever a network says to inputs of another size
+        return spans
+    return found if (_within(found[0], height), _within(found[1], width)) == spans else spans
+
+
+def _within(spans: Spans, side: int) -> Spans:
+    return [it and (it[0], min(it[1], side)) for it in spans]
 
 
 def _seen(
@@ -293,13 +326,13 @@ def _seen(
     return found.abs().sum(1) > 0
 
 
-def _span(seen: Tensor) -> tuple[int, int] | None:
+def _span(seen: Tensor) -> Span | None:
     """First, and one past the last; None for a place that sees the padding alone."""
     found = seen.nonzero().flatten()
     return (int(found[0]), int(found[-1]) + 1) if len(found) else None
 
 
-def _starts(spans: list[tuple[int, int] | None]) -> tuple[tuple[int, ...], int]:
+def _starts(spans: Spans) -> tuple[tuple[int, ...], int]:
     """Where fields of one size begin, in equal steps; those that the border cuts off begin beyond it."""
     seen = {at: span for at, span in enumerate(spans) if span is not None}
     if not seen:

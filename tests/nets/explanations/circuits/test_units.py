@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,6 +19,7 @@ def test_names_of_units():
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 2), st.booleans(), st.integers(0, 99))
+@example(kernel=5, stride=3, padding=1, pools=True, seed=0)  # two columns of places, and the border cuts both off
 def test_a_place_says_what_its_field_alone_says(kernel, stride, padding, pools, seed):
     torch.manual_seed(seed)
     layers = [nn.Conv2d(2, 5, kernel, stride=stride, padding=padding), nn.ReLU()]
@@ -37,6 +38,17 @@ def test_a_place_says_what_its_field_alone_says(kernel, stride, padding, pools, 
     assert torch.allclose(alone, found.sampled, atol=1e-5)
     assert torch.equal(found.peaks, whole.amax((2, 3)))
     assert torch.equal(whole.flatten(2).gather(2, found.places[..., None])[..., 0], found.peaks)
+
+
+def test_where_the_network_takes_no_larger_input_a_field_is_what_is_seen():
+    class Narrow(nn.Sequential):
+        def forward(self, x):
+            assert x.shape[-1] == 12, "one width only"
+            return super().forward(x)
+
+    net = Narrow(nn.Conv2d(1, 3, 5, stride=3, padding=1), nn.MaxPool2d(2))
+    found = record(nn.Sequential(net), "0.1", torch.randn(3, 1, 13, 12))
+    assert (found.field.height, found.field.width) == (8, 7)
 
 
 def test_a_unit_of_a_linear_layer_sees_all():
