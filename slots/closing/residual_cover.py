@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,13 @@ from slots.distributed import Ranks
 from slots.features.exemplars import nearest_members
 from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps
-from slots.head.decision import matching_pairs
+from slots.head.decision import CandidatePairs, candidate_pairs, matching_pairs
 from slots.head.exact_thresholds import PrecisionAccumulator
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.similarities import best_view, normalize
+from slots.head.similarities import normalize
 from slots.head.slot_table import N_EXEMPLARS
 from slots.progress import Progress
-from slots.rounding import FLOAT32_GAP, full_product, strictly_below
+from slots.rounding import FLOAT32_GAP, strictly_below
 
 _CHUNK = 2048
 """Candidates whose thresholds are found in one pass over the data; it bounds the memory."""
@@ -112,7 +113,7 @@ def _candidates(
     """Candidates with exact precision thresholds over the examples ``among``."""
     device = source.featurizer.device
     targets = torch.from_numpy(y).to(device)
-    unit = torch.cat([normalize(source(ids[rows])[:, 0].float()) for rows in source.blocks(len(ids))])
+    unit = torch.cat([normalize(source.plain(ids[rows]).float()) for rows in source.blocks(len(ids))])
     labels = targets[torch.from_numpy(ids).to(device)]
     parts = []
     for i in range(0, len(ids), _CHUNK):
@@ -128,6 +129,15 @@ def _candidates(
         source.each_block(len(among), work, columns=max(head.n_slots, min(_CHUNK, len(ids))))
         parts.append(accumulator.thresholds(source.ranks))
     return _Candidates(ids, unit, labels, torch.cat(parts))
+
+
+def _best_scores(triples: CandidatePairs, example: Tensor, slot: Tensor, n_slots: int) -> Tensor:
+    """Float32 score of the best view of some (example, slot) pairs, in order, each of which is among the triples."""
+    keys, of_triple = example * n_slots + slot, triples.examples * n_slots + triples.slots
+    place = torch.searchsorted(keys, of_triple).clamp(max=max(0, len(keys) - 1))
+    among = (keys[place] == of_triple).nonzero()[:, 0] if len(keys) else place[:0]
+    best = torch.full((len(keys),), -math.inf, dtype=torch.float64, device=keys.device)
+    return best.scatter_reduce_(0, place[among], triples.weight_scores[among], "amax").float()
 
 
 def _pairs(
@@ -155,11 +165,11 @@ def _pairs(
     def work(rows: slice) -> tuple[Tensor, ...]:
         progress("cover", rows.stop / len(open_ids))
         features = source(open_ids[rows])
-        example, candidate = matching_pairs(features, caps)
+        triples = candidate_pairs(features, caps)
+        example, candidate = matching_pairs(features, caps, candidates=triples)
         own = targets[rows][example] == tried.labels[candidate]
-        scores = best_view(full_product(normalize(features.float()), tried.unit.T))[0]
         example, candidate = example[own], candidate[own]
-        return candidate, example + rows.start, scores[example, candidate]
+        return candidate, example + rows.start, _best_scores(triples, example, candidate, len(tried.ids))
 
     found = source.each_block(len(open_ids), work, columns=max(head.n_slots, len(tried.ids)))
     candidates, places, values = (torch.cat(column).cpu().numpy() for column in zip(*found, strict=True))

@@ -17,6 +17,7 @@ from slots.shapes import RawInputs
 _CPU_INPUTS = 128
 _BLOCK_TEXTS = 2048
 _BLOCK_FLOATS = 1 << 24  # numbers in the largest intermediate of a block: 64 MB in float32
+_BLOCK_FLOATS_OF_VIEWS = 1 << 22  # on a CPU: what is made of several views then stays in the cache
 
 
 def settle(module: nn.Module) -> None:
@@ -101,6 +102,23 @@ class Featurizer(nn.Module):
             self.views(inputs) if (inputs := self.preprocessing(x, self.device)).ndim == 4 else inputs[:, None]
         )
 
+    @property
+    def sees_each_view_alone(self) -> bool:
+        """Whether features of a view have the same bits whatever views lie beside it; a network may round otherwise."""
+        several = self.views.n_views > 1 and self.whitening is None and self.preprocessing.kind == "images"
+        return several and bool(getattr(self.backbone, "keeps_inputs", False))
+
+    @torch.no_grad()
+    def plain(self, x: RawInputs) -> Float[Tensor, "example feature"]:
+        """Raw features of raw inputs as they are, without views (not checked).
+
+        Parameters
+        ----------
+        x : array of shape (example, ...)
+            Raw inputs that were checked.
+        """
+        return self.featurize(self.preprocessing(x, self.device)[:, None])[:, 0]
+
     def featurize(self, views: Tensor) -> Float[Tensor, "example view feature"]:
         """Features of inputs that are already scaled and viewed, shape (example, view, ...)."""
         inputs = views.flatten(0, 1)
@@ -122,7 +140,7 @@ class Featurizer(nn.Module):
         return weights if self.whitening is None else self.whitening.directions(weights)
 
     def blocks(self, n: int, *, columns: int = 0) -> Iterator[slice]:
-        """Slices of examples whose intermediates stay near 64 MB.
+        """Slices of examples whose intermediates stay near 64 MB; near 16 MB on a CPU where inputs have several views.
 
         Parameters
         ----------
@@ -136,7 +154,9 @@ class Featurizer(nn.Module):
         slice
         """
         row = max(math.prod(self.preprocessing.shape) * 4, self.feature_dim, columns, 1)
-        step = max(1, _BLOCK_FLOATS // (row * self.views.n_views))
+        in_cache = self.views.n_views > 1 and self.device.type == "cpu"
+        most = _BLOCK_FLOATS_OF_VIEWS if in_cache else _BLOCK_FLOATS
+        step = max(1, most // (row * self.views.n_views))
         if self.preprocessing.kind == "text":
             step = min(step, _BLOCK_TEXTS)  # reading them takes long, and somebody waits for the progress
         for i in range(0, n, step):

@@ -60,6 +60,12 @@ class FeatureSource:
         places = self._learn(rows)
         return self._memory.take(rows if self._ids is None else places)
 
+    def plain(self, rows: Rows) -> Float[Tensor, "example feature"]:
+        """Features of some examples as they are, their first view; other views are not made where they are not kept."""
+        if self._memory is None and self.featurizer.sees_each_view_alone:
+            return self.featurizer.plain(self.x[rows])
+        return self(rows)[:, 0]
+
     def projected(self) -> FeatureSource:
         """The same inputs after a whitening was put into the featurizer: what is kept is mapped, not computed anew."""
         after = FeatureSource(self.featurizer, self.x, keep=self.keeps, ranks=self.ranks)
@@ -187,7 +193,7 @@ def first_views(source: FeatureSource, ids: Ids | None = None) -> Float[Tensor, 
     n, device = len(source) if ids is None else len(ids), source.featurizer.device
     found = torch.empty(n, source.featurizer.feature_dim, device=device)  # one copy, however many blocks
     for rows in source.blocks(n):
-        found[rows] = source(rows if ids is None else ids[rows])[:, 0].float()
+        found[rows] = source.plain(rows if ids is None else ids[rows]).float()
     return found
 
 

@@ -60,7 +60,7 @@ class SlotModel(ModelState):
     """
 
     def blocks(self, n: int, *, columns: int = 0) -> Iterator[slice]:
-        """Slices of ``n`` examples whose intermediates stay near 64 MB; ``columns`` when there are more than slots."""
+        """`Featurizer.blocks` of ``n`` examples; ``columns`` when there are more than slots."""
         return self.featurizer.blocks(n, columns=max(columns, self.head.n_slots))
 
     @torch.no_grad()

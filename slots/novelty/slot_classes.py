@@ -287,7 +287,7 @@ def _of_state(mean: Tensor, whitening: Tensor, places: Tensor, between: Tensor) 
 
 
 def _gaussians(source: FeatureSource, y: Ids, ids: Ids) -> ClassGaussians:
-    first = torch.cat([source(ids[rows])[:, 0].float() for rows in source.blocks(len(ids))])
+    first = torch.cat([source.plain(ids[rows]).float() for rows in source.blocks(len(ids))])
     known = torch.from_numpy(np.unique(y[ids], return_inverse=True)[1].astype(np.int64))
     return fit_gaussians(first, known.to(first.device))
 

@@ -141,7 +141,7 @@ class FitLoop:
     def _plain_features(self, ids: npt.NDArray[np.int64]) -> Tensor:
         """Features of inputs as they are."""
         if self.source is not None:
-            return self.source(ids)[:, 0]
+            return self.source.plain(ids)
         inputs = self.model.preprocessing(self.x[ids], self.model.device)
         return self.model.featurizer.project(self.model.backbone(inputs))
 

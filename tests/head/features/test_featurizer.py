@@ -58,8 +58,13 @@ def test_a_model_without_weights_knows_where_it_is():
 
 
 def test_blocks_grow_smaller_with_slots_and_columns(model, monkeypatch):
-    monkeypatch.setattr("slots.features.featurizer._BLOCK_FLOATS", 4096)
+    monkeypatch.setattr("slots.features.featurizer._BLOCK_FLOATS", 1024)
+    monkeypatch.setattr("slots.features.featurizer._BLOCK_FLOATS_OF_VIEWS", 4096)
     assert [rows.stop - rows.start for rows in model.blocks(20)] == [8, 8, 4], "4 x 64 floats a view, two views"
     assert [rows.stop for rows in model.blocks(3, columns=2048)] == [1, 2, 3]
     assert list(model.featurizer.blocks(0)) == []
     assert np.concatenate([np.arange(20)[rows] for rows in model.blocks(20)]).tolist() == list(range(20))
+    model.views = parse_views("none")
+    assert [rows.stop - rows.start for rows in model.blocks(8)] == [4, 4], "nothing is shared by the views of one"
+    model.views = parse_views("flip")
+    assert [rows.stop - rows.start for rows in model.to("meta").blocks(4)] == [2, 2], "there is no cache to stay in"
