@@ -27,7 +27,7 @@ import torch
 
 import slots
 from protocols.data.loading import load_data
-from protocols.provenance import versions
+from protocols.provenance import commit, versions
 from protocols.recipes.building import build_backbone
 from protocols.recipes.planning import plan
 from slots.distributed import ALONE, join
@@ -73,7 +73,7 @@ def main() -> None:
     }
     digests = {row["digest"] for row in rows}
     document = {
-        "command": " ".join(["python", *sys.argv]), "versions": versions(), "cores": os.cpu_count(),
+        "command": " ".join(["python", *sys.argv]), "commit": commit(), "versions": versions(), "cores": os.cpu_count(),
         "rows": rows, "times_sooner": ratios, "at_most": at_most, "same_model": len(digests) == 1,
     }  # fmt: skip
     found = {key: document[key] for key in ("times_sooner", "at_most", "same_model")}
