@@ -23,11 +23,9 @@ import urllib.request
 from pathlib import Path
 from statistics import median
 
-import numpy as np
+from service import commit_of, models
 
-from protocols.data import load_data
 from protocols.provenance import commit, processor, versions
-from slots.training import TrainConfig, fit
 
 HERE = Path(__file__).parent.parent
 TORCH = (
@@ -78,12 +76,6 @@ def answers(port):
         return False
 
 
-def commit_of(checkout):
-    """Its short name."""
-    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def of(times):
     """Figures of some seconds."""
     return {"median": round(median(times), 2), "least": round(min(times), 2), "most": round(max(times), 2)}
@@ -98,14 +90,10 @@ def main():
     arguments = parser.parse_args()
     before = arguments.before and arguments.before.resolve()
     checkouts = {"now": HERE} | ({"before": before} if before else {})
-    data, loads = load_data("digits"), [os.getloadavg()[0]]
-    torch_alone, found = [], {name: [] for name in checkouts}
+    loads, torch_alone, found = [os.getloadavg()[0]], [], {name: [] for name in checkouts}
     with tempfile.TemporaryDirectory() as folder:
+        models(Path(folder))
         model = Path(folder) / "digits"
-        rows = data.x_train.reshape(len(data.x_train), -1).astype(np.float32)
-        fit(rows, data.y_train, config=TrainConfig(epochs=10, batch_size=100, slots_per_class=8, held_out=0.2))[0].save(
-            model
-        )
         for place in range(arguments.rounds + 1):
             for name in list(checkouts)[:: -1 if place % 2 else 1]:
                 found[name].append(start(checkouts[name], model))

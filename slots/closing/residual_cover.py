@@ -14,12 +14,11 @@ from slots.cover.greedy import greedy_set_cover
 from slots.cover.refined import refined_set_cover
 from slots.distributed import Ranks
 from slots.features.exemplars import nearest_members
-from slots.features.source import FeatureSource
+from slots.features.source import FeatureSource, unit_features
 from slots.head.caps import SlotCaps
 from slots.head.decision import CandidatePairs, candidate_pairs, matching_pairs
 from slots.head.exact_thresholds import PrecisionAccumulator
 from slots.head.hashing import IncrementalNeuralHashing
-from slots.head.similarities import normalize
 from slots.head.slot_table import N_EXEMPLARS
 from slots.progress import Progress
 from slots.rounding import FLOAT32_GAP, strictly_below
@@ -113,7 +112,7 @@ def _candidates(
     """Candidates with exact precision thresholds over the examples ``among``."""
     device = source.featurizer.device
     targets = torch.from_numpy(y).to(device)
-    unit = torch.cat([normalize(source.plain(ids[rows]).float()) for rows in source.blocks(len(ids))])
+    unit = unit_features(source, ids)
     labels = targets[torch.from_numpy(ids).to(device)]
     parts = []
     for i in range(0, len(ids), _CHUNK):

@@ -116,6 +116,10 @@ class Featurizer(nn.Module):
         ----------
         x : array of shape (example, ...)
             Raw inputs that were checked.
+
+        Returns
+        -------
+        float tensor of shape (example, feature)
         """
         return self.featurize(self.preprocessing(x, self.device)[:, None])[:, 0]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slots.features.source import FeatureSource
+from slots.features.source import FeatureSource, first_views
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import feature_lengths, normalize
 from slots.novelty.classes_left_out import FOLDS, Kinds, halfway
@@ -287,7 +287,7 @@ def _of_state(mean: Tensor, whitening: Tensor, places: Tensor, between: Tensor) 
 
 
 def _gaussians(source: FeatureSource, y: Ids, ids: Ids) -> ClassGaussians:
-    first = torch.cat([source.plain(ids[rows]).float() for rows in source.blocks(len(ids))])
+    first = first_views(source, ids)
     known = torch.from_numpy(np.unique(y[ids], return_inverse=True)[1].astype(np.int64))
     return fit_gaussians(first, known.to(first.device))
 

@@ -221,7 +221,8 @@ def freeze(*, first: bool = False) -> None:
     Parameters
     ----------
     first : bool, default False
-        Whether this process has not done so before: what is out of reach already, it inherited, and it may stay there.
+        Whether this process has not done so before: what is out of reach already, it inherited or
+        imported, and it may stay there.
     """
     if not first:
         gc.unfreeze()  # the generation before should go
