@@ -26,8 +26,8 @@ from slots.cover.kernels import (
     sparse_coverage,
     sparse_rows,
 )
-from slots.cover.local_search import search_components
 from slots.cover.reductions import Component, reduce_cover
+from slots.cover.search import ComponentSearch, search_components
 from slots.shapes import Covers
 
 
@@ -69,15 +69,18 @@ def refined_set_cover(
 
     Notes
     -----
-    The search is row weighting [1]_. It ends before the budget does when every part is proved smallest, or has gone
-    100,000 steps and 1,000 for each of its candidates without progress, or ``max_steps`` in all; then the picks depend
-    on the input and the seed alone. When the clock ends it they depend on the machine's speed too: for picks that
-    repeat pass ``max_steps`` and ``time_budget_s=math.inf``. It runs on the CPU wherever ``covers`` is.
+    The search is row weighting [1]_, or by swaps [2]_ in parts where candidates and examples meet rarely. It ends
+    before the budget does when every part is proved smallest, or has gone 100,000 steps and 1,000 for each of its
+    candidates without progress, or ``max_steps`` in all; then the picks depend on the input and the seed alone. When
+    the clock ends it they depend on the machine's speed too: for picks that repeat pass ``max_steps`` and
+    ``time_budget_s=math.inf``. It runs on the CPU wherever ``covers`` is.
 
     References
     ----------
     .. [1] C. Gao, T. Weise, J. Li, "An efficient local search heuristic with row weighting for the unicost set covering
        problem", European Journal of Operational Research 246, 2015.
+    .. [2] W. Lin, F. Ma, Z. Su, Q. Zhang, C. Li, Z. Lü, "Weighting-based parallel local search for optimal camera
+       placement and unicost set covering", GECCO Companion, 2020; here in one thread.
 
     Examples
     --------
@@ -146,7 +149,9 @@ def compile_search() -> None:
     )
     cover = odd_cycle.constructed()
     _, components = odd_cycle.reduced(math.inf)
-    search_components(components, deadline=math.inf, seed=0, max_steps=1)
+    search_components(components, deadline=math.inf, seed=0, max_steps=0)
+    for by_swaps in (False, True):
+        ComponentSearch.of(components[0], 0, by_swaps=by_swaps).advance(1)
     _most_useful_first([odd_cycle], [cover])
 
 

@@ -33,10 +33,13 @@ def searched(covers, seed=0, max_steps=2000):
     return refined_set_cover(covers, time_budget_s=math.inf, seed=seed, max_steps=max_steps)
 
 
+@pytest.mark.parametrize("looked_at", [-1, math.inf], ids=["row weighting", "swaps"])
 @settings(deadline=None, max_examples=150)
 @given(covers=matrices())
-def test_small_covers_are_smallest(covers):
-    picks = searched(covers).numpy()
+def test_small_covers_are_smallest(looked_at, covers):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("slots.cover.search.components.MOST_LOOKED_AT", looked_at)
+        picks = searched(covers).numpy()
     assert np.array_equal(covers[picks].any(0), covers.any(0))
     assert len(picks) == len(set(picks.tolist())) == smallest_cover_size(covers)
 
@@ -149,7 +152,7 @@ def test_reductions_that_are_cut_short_leave_a_whole_problem(covers, rounds):
 def test_a_deadline_anywhere_leaves_a_cover_no_larger_than_greedy(covers, asked):
     clock = Clock(asked)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("refined", "reductions", "local_search"):
+        for module in ("refined", "reductions", "search.components"):
             patch.setattr(f"slots.cover.{module}.time", clock)
         picks = refined_set_cover(covers, time_budget_s=1.0).numpy()
     assert np.array_equal(covers[picks].any(0), covers.any(0))
@@ -158,11 +161,12 @@ def test_a_deadline_anywhere_leaves_a_cover_no_larger_than_greedy(covers, asked)
 
 _NOTHING_NEW = """
 import math, numpy as np
-from slots.cover import kernels, local_search, reductions, refined
+from slots.cover import kernels, reductions, refined
+from slots.cover.search import components, row_weighting, state, swaps
 
 def compiled():
     found = {}
-    for module in (kernels, reductions, local_search):
+    for module in (kernels, reductions, components, row_weighting, state, swaps):
         found |= {f"{module.__name__}.{n}": f.signatures for n, f in vars(module).items() if hasattr(f, "signatures")}
     return {name: len(signatures) for name, signatures in found.items()}
 
@@ -171,7 +175,8 @@ before = compiled()
 rng = np.random.default_rng(0)
 refined.refined_set_cover(rng.random((90, 120)) < 0.06, time_budget_s=math.inf, max_steps=500)
 assert compiled() == before, (before, compiled())
-assert before["slots.cover.local_search.search"] == 1, before
+assert before["slots.cover.search.row_weighting.search"] == 1, before
+assert before["slots.cover.search.swaps.search_by_swaps"] == 1, before
 """
 
 
