@@ -22,6 +22,7 @@ from slots.cover.parallel import greedy_rounds
 from slots.shapes import Covers
 
 NO_LIMIT = np.iinfo(np.int64).max
+_ALL = np.uint64(np.iinfo(np.uint64).max)
 
 
 def greedy_set_cover(
@@ -106,14 +107,8 @@ def greedy_set_cover_packed(
     target = _target(coverage, sum(len(block.examples) for block in blocks))
     limit = NO_LIMIT if max_slots is None else max_slots
     if _on_cpu(blocks):
-        only = len(blocks) == 1
-        found = [
-            _greedy_block(block, min_gain=min_gain, max_slots=limit, target=target if only else NO_LIMIT)
-            for block in blocks
-        ]
-        picks, gains = (torch.cat(column) for column in zip(*found, strict=True))
-    else:
-        picks, gains = _greedy_blocks_rounds(blocks, min_gain)
+        return _greedy_blocks_on_cpu(blocks, min_gain, limit, target)
+    picks, gains = _greedy_blocks_rounds(blocks, min_gain)
     order = greedy_order(picks, gains)
     picks, gains = picks[order][:limit], gains[order][:limit]
     return picks[gains.cumsum(0) - gains < target]
@@ -127,7 +122,7 @@ def greedy_order(picks: Tensor, gains: Tensor) -> Tensor:
 
 def all_open(rows: Words) -> Words:
     """Words for which no example is covered yet."""
-    return np.full(rows.shape[1], np.iinfo(np.uint64).max, np.uint64)
+    return np.full(rows.shape[1], _ALL, np.uint64)
 
 
 def whole_block(matrix: Tensor) -> CoverBlock:
@@ -145,11 +140,18 @@ def _on_cpu(blocks: Sequence[CoverBlock]) -> bool:
     return blocks[0].words.device.type == "cpu"
 
 
-def _greedy_block(block: CoverBlock, *, min_gain: int, max_slots: int, target: int) -> tuple[Tensor, Tensor]:
-    """Picks (places in the whole set) and gains of one class, on the CPU."""
-    rows = as_words(block.words)
-    picks, gains = greedy_rows(rows, all_open(rows), min_gain, max_slots, target)
-    return block.candidates[torch.from_numpy(picks)], torch.from_numpy(gains)
+def _greedy_blocks_on_cpu(blocks: Sequence[CoverBlock], min_gain: int, limit: int, target: int) -> Tensor:
+    """The picks of all classes in order. In numpy: of small classes a call of torch takes longer than the greedy."""
+    first_target = target if len(blocks) == 1 else NO_LIMIT
+    found = []
+    for block in blocks:
+        rows = as_words(block.words)
+        places, gains = greedy_rows(rows, all_open(rows), min_gain, limit, first_target)
+        found.append((block.candidates.numpy()[places], gains))
+    picks, gains = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.lexsort((picks, -gains))[:limit]
+    gains = gains[order]
+    return torch.from_numpy(picks[order][gains.cumsum() - gains < target])
 
 
 def _greedy_blocks_rounds(blocks: Sequence[CoverBlock], min_gain: int) -> tuple[Tensor, Tensor]:
