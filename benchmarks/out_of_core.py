@@ -1,6 +1,6 @@
 """Two million rows in four gigabytes: fit, answer, judge novelty, propose and update, none of which may take more.
 
-    python benchmarks/out_of_core.py --output benchmarks/results/out_of_core.json
+    python benchmarks/out_of_core.py --rows 200000 2000000 --output benchmarks/results/out_of_core.json
     python benchmarks/out_of_core.py --graph 200000 500000 2000000 --output benchmarks/results/out_of_core_graph.json
 
 Rows of a mixture of Gaussians lie on the disk as ``.npy`` and are mapped, not read. A model learns all but the last of
@@ -9,8 +9,8 @@ its classes; then come as many new rows of all classes. Each step runs in a proc
 error, and with it the measurement. Peaks are of the process's own memory (``RssAnon``), sampled; the pages of mapped
 files, which the system may drop at any time, are not in them. Linux.
 
-With ``--graph`` groups without labels (`slots.learn_graph`) are found among rows of ``--classes`` classes instead, for
-each number of rows, and the exponent of the processor time between the numbers is told.
+With ``--graph`` groups without labels (`slots.learn_graph`) are found instead. Of more numbers of rows than one the
+exponent of the processor time between each and the next is told.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def step(folder: Path, name: str) -> dict[str, float]:
     import slots
     from slots.model.slot_model import SlotModel
 
-    peak, started = Peak(), time.perf_counter()
+    peak, started, used = Peak(), time.perf_counter(), time.process_time()
     x = np.load(folder / ("old.npy" if name == "fit" else "new.npy"), mmap_mode="r")
     y = np.load(folder / ("old_labels.npy" if name == "fit" else "new_labels.npy"))
     found: dict[str, float] = {}
@@ -83,7 +84,8 @@ def step(folder: Path, name: str) -> dict[str, float]:
     else:
         model = SlotModel.load(folder / "m")
         found = _answered(model, name, x, y, folder)
-    return {**found, "seconds": round(time.perf_counter() - started, 1), "peak_mib": peak.bytes >> 20}
+    spent = time.perf_counter() - started, time.process_time() - used
+    return {**found, "seconds": round(spent[0], 1), "processor_s": round(spent[1], 1), "peak_mib": peak.bytes >> 20}
 
 
 def graph_step(folder: Path) -> dict[str, float]:
@@ -141,27 +143,34 @@ def limited(arguments: argparse.Namespace, place: str, name: str) -> dict[str, f
     return found
 
 
-def graph_sizes(arguments: argparse.Namespace, result: dict) -> None:
-    """Groups of each number of rows, and how the time grows from one to the next."""
-    result["rows"] = {}
-    for n in arguments.graph:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
-            write_rows(Path(place), "rows", n, arguments.features, arguments.classes, 1)
-            result["rows"][str(n)] = limited(arguments, place, GRAPH)
-        known = [(int(it), found["processor_s"]) for it, found in result["rows"].items()]
-        result["exponents"] = [
-            round(math.log(after / before) / math.log(more / fewer), 2)
-            for (fewer, before), (more, after) in itertools.pairwise(known)
-        ]
-        keep(result, arguments.output)
+def steps_of(arguments: argparse.Namespace, place: str, n: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Write ``n`` rows, take the steps, give what came of each."""
+    if arguments.graph:
+        write_rows(Path(place), "rows", n, arguments.features, arguments.classes, 1)
+        yield GRAPH, limited(arguments, place, GRAPH)
+        return
+    write_rows(Path(place), "old", n, arguments.features, arguments.classes - 1, 1)
+    write_rows(Path(place), "new", n, arguments.features, arguments.classes, 2)
+    for name in STEPS:
+        yield name, limited(arguments, place, name)
+
+
+def exponents(rows: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, float]]:
+    """By which power of the rows each step's processor time grows, from each number of rows to the next."""
+
+    def power(name: str, fewer: str, more: str) -> float:
+        taken = rows[more][name]["processor_s"] / rows[fewer][name]["processor_s"]
+        return round(math.log(taken) / math.log(int(more) / int(fewer)), 2)
+
+    return [{name: power(name, *pair) for name in rows[pair[0]]} for pair in itertools.pairwise(rows)]
 
 
 def main() -> None:
     """Write the rows, take the steps, keep what came of it after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--rows", type=int, nargs="+", default=[2_000_000])
     parser.add_argument("--features", type=int, default=128)
-    parser.add_argument("--classes", type=int, help="Default: 100; 1,000 with --graph.")
+    parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--graph", type=int, nargs="+", help="Numbers of rows among which groups are found instead.")
     parser.add_argument("--limit-gib", type=float, default=4.0)
     parser.add_argument("--folder", type=Path, help="Where the rows lie in the meantime.")
@@ -174,20 +183,16 @@ def main() -> None:
         graph = arguments.step == GRAPH
         print(json.dumps(graph_step(arguments.folder) if graph else step(arguments.folder, arguments.step)))
         return
-    arguments.classes = arguments.classes or (1000 if arguments.graph else 100)
     shape = {"features": arguments.features, "classes": arguments.classes, "limit_gib": arguments.limit_gib}
     what = "Groups among rows on the disk, in four gigabytes." if arguments.graph else __doc__.splitlines()[0]
     result = {"schema": 1, "what": what, **shape, **made_with(__file__, 0, ("torch", "numpy", "numba"))}
-    if arguments.graph:
-        graph_sizes(arguments, result)
-        return
-    result |= {"rows": arguments.rows, "rows_mib": arguments.rows * arguments.features * 4 >> 20, "steps": {}}
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
-        write_rows(Path(place), "old", arguments.rows, arguments.features, arguments.classes - 1, 1)
-        write_rows(Path(place), "new", arguments.rows, arguments.features, arguments.classes, 2)
-        for name in STEPS:
-            result["steps"][name] = limited(arguments, place, name)
-            keep(result, arguments.output)
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for n in arguments.graph or arguments.rows:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
+            for name, found in steps_of(arguments, place, n):
+                rows.setdefault(str(n), {})[name] = found
+                keep({**result, "rows": rows}, arguments.output)
+        keep({**result, "rows": rows, "exponents": exponents(rows)}, arguments.output)
 
 
 if __name__ == "__main__":
