@@ -1,13 +1,16 @@
 """The API's description: committed as it is, and no change of it breaks a client unseen."""
 
+import contextlib
 import copy
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from support.openapi_changes import breaking
 from typer.testing import CliRunner
 
+import protocols.service.running
 from protocols.commands.app import app
 from protocols.service.application import api_description
 
@@ -181,3 +184,20 @@ def test_the_command_prints_the_description(committed):
     done = CliRunner().invoke(app, ["serve", "--openapi"])
     assert done.exit_code == 0
     assert json.loads(done.stdout)["paths"].keys() == committed["paths"].keys()
+
+
+def test_what_serving_imports_is_left_out_by_the_garbage_collector(monkeypatch):
+    """Else a service starts a second and a half later (`benchmarks/service_start.py`)."""
+    opened = []
+
+    @contextlib.contextmanager
+    def lasting():
+        opened.append("protocols.service.running" in sys.modules)
+        yield
+        opened.append("protocols.service.running" in sys.modules)
+
+    monkeypatch.setattr("slots.importing.lasting", lasting)
+    monkeypatch.setattr(protocols.service, "running", protocols.service.running)  # to be put back as it was
+    monkeypatch.delitem(sys.modules, "protocols.service.running")
+    assert CliRunner().invoke(app, ["serve", "--openapi"]).exit_code == 0
+    assert opened == [False, True]
