@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.similarities import normalize
-from slots.update.refining.rehearsal_gradient import RehearsalGradient
+from slots.update.refining.rehearsal_gradient import RehearsalGradient, classes_by_size
 
 
 def by_autograd(unit, old, old_labels, moving, labels, wanted, lead, *, scale, beta):
@@ -40,6 +40,26 @@ def test_it_is_that_of_autograd(seed, views, old_labels, labels, scale, beta):
     wanted = torch.randint(n_classes, (7,), generator=generator)
     slope = RehearsalGradient.of(old, old_labels, labels, scale=scale, beta=beta)(unit, moving, wanted, lead)
     expected = by_autograd(unit, old, old_labels, moving, labels, wanted, lead, scale=scale, beta=beta)
+    assert torch.allclose(slope, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_classes_of_very_different_sizes_go_by_their_sizes():
+    """A table of all of them would be empty mostly; each class stands in one part, and each moving slot."""
+    generator = torch.Generator().manual_seed(0)
+    old_labels, labels = torch.cat([torch.arange(30), torch.full((12,), 3)]), torch.tensor([31] * 40 + [3, 5, 32, 5])
+    parts = classes_by_size(torch.cat([old_labels, labels]), len(old_labels))
+    assert len(parts) > 2
+    assert sum(part.groups.numel() for part in parts) < 3 * (len(old_labels) + len(labels))
+    assert torch.cat([part.classes for part in parts]).sort().values.tolist() == list(range(32))
+    assert torch.cat([part.moving for part in parts]).sort().values.tolist() == list(range(len(labels)))
+    unit, old, moving = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (50, 42, 44))
+    unit, wanted, lead = (
+        normalize(unit)[:, None],
+        torch.randint(32, (50,), generator=generator),
+        torch.full((50,), 0.02),
+    )
+    slope = RehearsalGradient.of(old, old_labels, labels, scale=30.0, beta=20.0)(unit, moving, wanted, lead)
+    expected = by_autograd(unit, old, old_labels, moving, labels, wanted, lead, scale=30.0, beta=20.0)
     assert torch.allclose(slope, expected, rtol=1e-9, atol=1e-12)
 
 
