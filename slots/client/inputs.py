@@ -14,6 +14,7 @@ import numpy as np
 from slots.errors import DataError
 
 _LINES, _LINE_BYTES = 64, 1 << 20  # of one request of a stream, at most; a single line may have more
+_FILES, _ROWS, _NUMBERS = 64, 1024, 500_000  # of one request, at most: half of what a service takes by default, or less
 
 
 def as_inputs(x: Any) -> list[Any]:
@@ -54,6 +55,24 @@ def as_inputs(x: Any) -> list[Any]:
     if rows.ndim != 2:
         raise DataError("`x` must be rows of numbers, texts, image files or uint8 images, got something else.")
     return list(rows.tolist())
+
+
+def in_requests(inputs: list[Any]) -> Iterator[list[Any]]:
+    """Inputs in lists as long as one request may be; no inputs are one empty list.
+
+    Parameters
+    ----------
+    inputs : list
+        Of `as_inputs`.
+
+    Yields
+    ------
+    list
+    """
+    row = inputs[0] if inputs else ""
+    most = _FILES if isinstance(row, str) else max(1, min(_ROWS, _NUMBERS // max(1, len(row))))
+    for start in range(0, max(1, len(inputs)), most):
+        yield inputs[start : start + most]
 
 
 def as_line(it: Any) -> bytes:

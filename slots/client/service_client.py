@@ -21,8 +21,8 @@ from slots.client.documents import (
     stream_receipt,
 )
 from slots.client.generations import Generations
-from slots.client.inputs import as_inputs, as_line, in_turns
-from slots.errors import UsageError
+from slots.client.inputs import as_inputs, as_line, in_requests, in_turns
+from slots.errors import OutdatedError, UsageError
 from slots.progress import Progress, silent
 
 
@@ -76,6 +76,8 @@ class Client(Generations):
     def predict(self, x: Any, *, false_alarm_rate: float | None = None) -> ServedAnswers:
         """Answer inputs, and say how foreign they are.
 
+        Many inputs go in several requests, of up to 64 images or texts or 1,024 rows. One generation answers all.
+
         Parameters
         ----------
         x : array or sequence
@@ -87,9 +89,24 @@ class Client(Generations):
         Returns
         -------
         ServedAnswers
+
+        Raises
+        ------
+        OutdatedError
+            If other generations answered again and again before the last answer came. Ask again.
         """
-        found = self._ask("POST", "/predict", body={"inputs": as_inputs(x)}, query={"rate": false_alarm_rate})
-        return ServedAnswers(found["model"], found["generation"], tuple(map(served_answer, found["answers"])))
+        query = {"rate": false_alarm_rate}
+        parts = list(in_requests(as_inputs(x)))
+        found: list[Any] = [self._ask("POST", "/predict", body={"inputs": part}, query=query) for part in parts]
+        newest = max(it["generation"] for it in found)
+        for place, part in enumerate(parts):
+            if found[place]["generation"] != newest:
+                found[place] = self._ask("POST", "/predict", body={"inputs": part}, query=query)
+        if any(it["generation"] != newest for it in found):
+            raise OutdatedError("Other generations answered before the last answer came. Ask again.")
+        return ServedAnswers(
+            found[0]["model"], newest, tuple(served_answer(it) for part in found for it in part["answers"])
+        )
 
     def novelty(self, x: Any, *, false_alarm_rate: float | None = None) -> list[ServedAnswer]:
         """How foreign inputs are: `ServedAnswer.p_value`, ``score``, ``novel`` and ``reason`` of each.

@@ -14,7 +14,7 @@ from support.service import rows, running
 
 import slots
 from protocols.recipes.building import load_model
-from slots.client.inputs import as_inputs, in_turns
+from slots.client.inputs import as_inputs, in_requests, in_turns
 from slots.client.service_client import Client
 from slots.errors import DataError, OutdatedError, ServiceError, UsageError
 
@@ -134,11 +134,53 @@ def test_requests_of_a_stream_are_bounded():
     assert list(in_turns([])) == []
 
 
+def test_inputs_of_a_request_are_bounded():
+    assert [len(it) for it in in_requests([""] * 130)] == [64, 64, 2]
+    assert [len(it) for it in in_requests([[0.0] * 6] * 2500)] == [1024, 1024, 452]
+    assert [len(it) for it in in_requests([[0.0] * 300_000] * 3)] == [1, 1, 1]
+    assert list(in_requests([])) == [[]]
+
+
+def test_many_inputs_are_answered_as_few_are(there, small):
+    x, _ = rows(2500, 6, classes=4)
+    found = there.predict(x)
+    model = load_model(small)
+    assert found.labels == [model.class_name(it) for it in model.predict(x).labels]
+    assert found.matched == model.predict(x).matched.tolist()
+
+
+@pytest.mark.parametrize(
+    ("answered_by", "given"),
+    [([3, 3, 3], 3), ([3, 4, 4, 4], 4), ([3, 3, 4, 4, 4], 4), ([3, 4, 4, 5], None), ([3, 3, 4, 4, 5], None)],
+)
+def test_one_generation_answers_all(monkeypatch, answered_by, given):
+    """An update between two requests: what came before it is asked again, once."""
+    asked = []
+
+    def ask(_method, _path, *, body, **_more):
+        asked.append(len(body["inputs"]))
+        number = answered_by[len(asked) - 1]
+        novelty = {"p_value": None, "novel": None, "score": None, "reason": None}
+        answer = {"label": "red", "label_id": 0, "answer": "matched", "slot": 0, "margin": 0.1, "novelty": novelty}
+        return {"model": "m", "generation": number, "answers": [answer] * len(body["inputs"])}
+
+    with slots.Client("http://127.0.0.1:1", model="m") as client:
+        monkeypatch.setattr(client, "_ask", ask)
+        if given is None:
+            with pytest.raises(OutdatedError, match="Ask again"):
+                client.predict(np.ones((2500, 6)))
+        else:
+            found = client.predict(np.ones((2500, 6)))
+            assert (found.generation, len(found.answers)) == (given, 2500)
+    assert len(asked) == len(answered_by)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
         (lambda it: it.predict([[1.0, 2.0]]), DataError, "shape"),
-        (lambda it: it.predict(np.ones((5000, 6))), DataError, "4096"),
+        (lambda it: it.predict([]), DataError, "at least 1"),
+        (lambda it: it.items(np.ones((5000, 6))), DataError, "4096"),
         (lambda it: it.predict(["text"]), DataError, "rows of 6"),
         (lambda it: it.predict([[1.0] * 6], false_alarm_rate=2), DataError, "rate"),
         (lambda it: it.predict("text"), DataError, "list"),
