@@ -7,12 +7,17 @@ of the features along it (`AbstractBackbone.template`). Stability is the mean co
 inputs: Gaussian noise as large as the images in each channel, or test images. Contrast is the same for what a slot has
 more than the mean of all slots, which is what decides. Beside them stand the cosine of templates of slots of different
 classes, which is high where a net draws one picture for all, and the alignment on noise: the cosine of the contrast
-with the class's mean image minus the mean of all. ± is twice the standard error over the slots. ``--rows`` chooses
-some.
+with the class's mean image minus the mean of all. ``--rows`` chooses some. Each fit is repeated for ``--seeds``; what
+stands in the file is the mean over them with the half-width of its 95 % interval (Student's t; 0 for one seed), and
+each seed's own figures, in which ± is twice the standard error over the slots.
 
     python benchmarks/readable.py --data mnist --figure docs/readable.png
 
-draws the templates of one slot a net, from what the run left in ``--models``.
+draws the templates of one slot a net, from what the run left in ``--models``, and
+
+    python benchmarks/readable.py --curve docs/readable-curve.png --output benchmarks/results/readable-mnist.json
+
+what accuracy and stability are for each weight of the loss, from that file.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 from torch.nn import functional
 
 from backbones.base import evaluating
@@ -43,8 +49,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from support.recorded import keep, made_with
 
 INPUTS, SLOTS = 16, 60
+WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 WHOLE = {"widths": [32, 64, 64], "windows": [7, 3, 7], "strides": [2, 2, 7]}
 TALL = {"widths": [32, 64, 64], "windows": [3, 3, 7], "strides": [2, 2, 7]}
+
+
+def _stabilized(weight):
+    """Name of the row with this weight of the loss."""
+    return "no pooling, soft gates, stabilized" + ("" if weight == 1 else f" {weight:g}")
+
+
 ROWS = {  # backbone, its options beside the recipe's, changes of the plan
     "pixels": ("pixels", {}, {}),
     "cnn": ("cnn", {}, {}),
@@ -67,16 +81,19 @@ ROWS = {  # backbone, its options beside the recipe's, changes of the plan
     "no pooling": ("unfolding", {**WHOLE, "residual": 0, "pooling": "mean"}, {}),
     "no pooling, small filters": ("unfolding", {**TALL, "residual": 0, "pooling": "mean"}, {}),
     "no pooling, soft gates": ("unfolding", {**WHOLE, "residual": 0, "pooling": "mean", "gate": "silu"}, {}),
-    "no pooling, soft gates, stabilized": (
-        "unfolding",
-        {**WHOLE, "residual": 0, "pooling": "mean", "gate": "silu"},
-        {"stabilize": 1.0},
-    ),
     "no pooling, soft gates, weights of at least 0": (
         "unfolding",
         {**WHOLE, "residual": 0, "pooling": "mean", "gate": "silu", "signs": "nonnegative"},
         {},
     ),
+    **{
+        _stabilized(weight): (
+            "unfolding",
+            {**WHOLE, "residual": 0, "pooling": "mean", "gate": "silu"},
+            {"stabilize": weight},
+        )
+        for weight in WEIGHTS
+    },
     "cheated, directions as they are": (
         "unfolding",
         {**WHOLE, "residual": 0, "pooling": "mean", "gate": "silu"},
@@ -156,37 +173,84 @@ def simpler(loss):
     return regularizer
 
 
-def fitted(row, data, args):
-    """The model of one row, and the seconds of its fit."""
+def folder_of(args, row, seed):
+    """Where the model of a row and seed lies; that of the first seed bears the row's name alone."""
+    name = row.replace(" ", "-").replace(",", "")
+    return args.models / (name if seed == args.seeds[0] else f"{name}-seed{seed}")
+
+
+def fitted(row, data, seed, args):
+    """The model of one row and seed, and the seconds of its fit."""
     backbone, options, changes = ROWS[row]
     changes = dict(changes)
     loss = changes.pop("loss", None)
     standing = find_recipe(backbone, data.name).backbone if backbone == "unfolding" else {}
     keeps = {} if "widths" in options else standing
-    name, recipe = plan(data, backbone, {**keeps, **options}, seed=args.seed, **changes)
+    name, recipe = plan(data, backbone, {**keeps, **options}, seed=seed, **changes)
     if args.epochs and name != "pixels":
         recipe = replace(recipe, train=replace(recipe.train, epochs=args.epochs))
     began = time.process_time()
-    out = args.models / row.replace(" ", "-").replace(",", "")
+    out = folder_of(args, row, seed)
     if loss is None:
         model, _ = fit_and_save(data, name, recipe, out=out, command="")
     else:
-        net = build_backbone(name, data, recipe, args.seed)
+        net = build_backbone(name, data, recipe, seed)
         model, _ = fit(data.x_train, data.y_train, backbone=net, config=recipe.train, regularizer=simpler(loss))
         model.save(out)
     return model, time.process_time() - began
+
+
+def part_of(data, n, seed):
+    """So many training images, chosen at random; all where it is None."""
+    if n is None:
+        return data
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(data.x_train))[:n])
+    return replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
+
+
+def over_seeds(each):
+    """Mean of every figure over the seeds, and the half-width of its interval."""
+
+    def told(name):
+        values = np.array([np.ravel(one[name])[0] for one in each])
+        if len(values) == 1:
+            return [float(values[0]), 0.0]
+        spread = values.std(ddof=1) / len(values) ** 0.5
+        return [float(values.mean()), float(student.ppf(0.975, len(values) - 1) * spread)]
+
+    return {name: told(name) for name in each[0]}
+
+
+def draw_curve(args):
+    """Accuracy against stability, one point a weight, with the intervals over the seeds."""
+    from matplotlib.figure import Figure
+
+    rows = json.loads(args.output.read_text())["rows"]
+    points = [("0", rows["no pooling, soft gates"]), *((f"{it:g}", rows[_stabilized(it)]) for it in WEIGHTS)]
+    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for on, color in (("noise", "C0"), ("images", "C1")):
+        x, y = ([point[name] for _, point in points] for name in (f"stability on {on}", "accuracy"))
+        (xs, xerr), (ys, yerr) = (np.array(it).T for it in (x, y))
+        axis.errorbar(xs, 100 * ys, 100 * yerr, xerr, fmt="o-", color=color, capsize=2, label=f"on {on}")
+        for (weight, _), *place in zip(points, xs, 100 * ys, strict=True):
+            axis.annotate(weight, place, xytext=(4, 5), textcoords="offset points", fontsize=8, color=color)
+    axis.set(xlabel="how far the templates of a slot agree (cosine)", ylabel="accuracy, per cent")
+    axis.legend(title="weight of the loss, and the inputs", fontsize=8, title_fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.savefig(args.curve, dpi=110)
 
 
 def draw(args, data):
     """A sheet: one row a net, with the templates of one slot for three noise inputs and three images."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in args.rows if (args.models / row.replace(" ", "-").replace(",", "")).is_dir()]
+    rows = [row for row in args.rows if folder_of(args, row, args.seeds[0]).is_dir()]
     figure = Figure(figsize=(7.2, 1.2 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 6, squeeze=False)
     for line, row in zip(axes, rows, strict=True):
-        model = load_model(args.models / row.replace(" ", "-").replace(",", ""), device="cpu")
-        rng = np.random.default_rng(args.seed)
+        model = load_model(folder_of(args, row, args.seeds[0]), device="cpu")
+        rng = np.random.default_rng(args.seeds[0])
         noise, images = inputs_of(model, data.x_test[rng.permutation(len(data.x_test))[:2000]], rng)
         slot = torch.tensor([int((model.head.labels == args.label).nonzero()[0, 0])])
         templates = templates_of(model, slot, torch.cat([noise[:3], images[:3]]), contrast=True)[0]
@@ -211,29 +275,34 @@ def main():
     parser.add_argument("--images", type=int, help="training images; default: all")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--models", type=Path, default=Path("runs/readable"))
     parser.add_argument("--model", type=Path, help="measure this model folder alone")
     parser.add_argument("--label", type=int, default=3, help="with --figure: label of the slots that are drawn")
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--curve", type=Path, help="draw accuracy and stability by the loss's weight from --output")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
+    if args.curve:
+        draw_curve(args)
+        return
     data = load_data(args.data)
     if args.figure:
         draw(args, data)
         return
     if args.model:
-        print(json.dumps(measured(load_model(args.model, device="cpu"), data, args.seed), indent=1))
+        print(json.dumps(measured(load_model(args.model, device="cpu"), data, args.seeds[0]), indent=1))
         return
-    if args.images:
-        chosen = np.sort(np.random.default_rng(args.seed).permutation(len(data.x_train))[: args.images])
-        data = replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
-    found = made_with(__file__, args.seed, ["torch", "numpy"]) | {"rows": {}}
+    found = made_with(__file__, args.seeds, ["torch", "numpy", "scipy"]) | {"rows": {}}
     for row in args.rows:
-        model, seconds = fitted(row, data, args)
-        found["rows"][row] = measured(model, data, args.seed) | {"fit_s": seconds}
-        print(row, json.dumps(found["rows"][row]), flush=True)
-        keep(found, args.output)
+        each = []
+        for seed in args.seeds:
+            some = part_of(data, args.images, seed)
+            model, seconds = fitted(row, some, seed, args)
+            each.append(measured(model, some, seed) | {"fit_s": round(seconds, 1)})
+            print(row, seed, json.dumps(each[-1]), flush=True)
+            found["rows"][row] = over_seeds(each) | {"each": each}
+            keep(found, args.output)
 
 
 if __name__ == "__main__":
