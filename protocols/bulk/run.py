@@ -65,6 +65,9 @@ class Options:
         Of ``ood``.
     text_column, id_column : str, optional
         Columns of tables.
+    half : bool, default False
+        See `slots.SlotModel.half_precision`. Processors with instructions for bfloat16 and others then answer a little
+        differently.
     budget, stop_below, radius, purity, max_candidates
         Of ``propose``, as `slots.update.propose` takes them.
     """
@@ -74,6 +77,7 @@ class Options:
     false_alarm_rate: float = 0.05
     text_column: str | None = None
     id_column: str | None = None
+    half: bool = False
     budget: int | None = None
     stop_below: int | None = None
     radius: float | None = None

@@ -60,7 +60,7 @@ def work(out: Path, *, device: str = "auto", threads: int | None = None, stop: C
 
         torch.set_num_threads(threads)
     run = read_run(out)
-    model = load_model(model_folder(root_of(out, run)), device=device)
+    model = load_model(model_folder(root_of(out, run)), device=device, half=run.options.half)
     make_folders(out / ASIDE / "leases")
     while todo := pending(out, run):
         answered = 0

@@ -14,6 +14,7 @@ from protocols.commands.options import (
     DataDir,
     Device,
     Engine,
+    Half,
     IdColumn,
     LabelColumn,
     Model,
@@ -52,6 +53,7 @@ def ood(
     label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
+    half: Half = False,
     as_json: AsJson = False,
 ) -> None:
     """Say of each input how novel it is: score, p-value, decision, nearest slot and reason, one line each."""
@@ -66,11 +68,11 @@ def ood(
             raise usage("--calibrate goes with --data, got --shards. Calibrate at the fit, or leave it out.")
         over_shards(
             model, "ood", shards, out, rows=rows, workers=workers, engine=engine, text_column=text_column,
-            id_column=id_column, false_alarm_rate=false_alarm_rate, device=device, as_json=as_json,
+            id_column=id_column, false_alarm_rate=false_alarm_rate, half=half, device=device, as_json=as_json,
         )  # fmt: skip
         return
     assert data is not None
-    loaded = load_model(model, device=device)
+    loaded = load_model(model, device=device, half=half)
     columns = text_column, label_column
     given = load(data, data_dir, loaded, columns=columns)
     x, files = part_of(given, part)[0], files_of(given, part)

@@ -15,6 +15,7 @@ from protocols.commands.options import (
     DataDir,
     Device,
     Engine,
+    Half,
     IdColumn,
     LabelColumn,
     Model,
@@ -239,6 +240,7 @@ def evaluate(
     label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
+    half: Half = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on labelled data."""
@@ -249,7 +251,7 @@ def evaluate(
     from protocols.summaries.evaluation import evaluate as measure
     from slots.errors import DataError
 
-    loaded_model = load_model(model, device=device)
+    loaded_model = load_model(model, device=device, half=half)
     loaded = load(data, data_dir, loaded_model, columns=(text_column, label_column))
     x, y = part_of(loaded, part)
     if len(x) == 0 or (y < 0).any():
@@ -291,6 +293,7 @@ def predict(
     label_column: LabelColumn = None,
     data_dir: DataDir = None,
     device: Device = "auto",
+    half: Half = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer inputs: label, kind of answer, slot, margin and runner-up, one CSV line or Parquet row each."""
@@ -306,10 +309,10 @@ def predict(
             raise usage("--certified must be left out with --shards. Give --data, part by part.")
         over_shards(
             model, "predict", shards, out, rows=rows, workers=workers, engine=engine, text_column=text_column,
-            id_column=id_column, device=device, as_json=as_json,
+            id_column=id_column, half=half, device=device, as_json=as_json,
         )  # fmt: skip
         return
-    loaded = load_model(model, device=device)
+    loaded = load_model(model, device=device, half=half)
     given, files = None, tuple[str, ...]()
     if data is not None:
         found = load(data, data_dir, loaded, columns=(text_column, label_column))

@@ -22,6 +22,14 @@ DataDir = Annotated[
     Path | None, typer.Option(help="Where named data sets lie. Default: $SLOTS_DATA_DIR, else a cache folder.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Half = Annotated[
+    bool,
+    typer.Option(
+        "--half",
+        help="Run the network in bfloat16, where the device has instructions for it: faster. Features then "
+        "differ a little, and a few answers with them.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait while another process is writing to the model.")]
 Shards = Annotated[

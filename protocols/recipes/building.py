@@ -64,7 +64,7 @@ def read_encoder(name: str) -> backbones.TextBackbone:
         raise UsageError(str(error)) from error
 
 
-def load_model(folder: str | Path, *, device: str = "auto") -> SlotModel:
+def load_model(folder: str | Path, *, device: str = "auto", half: bool = False) -> SlotModel:
     """Load a model folder with its backbone.
 
     Parameters
@@ -73,6 +73,8 @@ def load_model(folder: str | Path, *, device: str = "auto") -> SlotModel:
         As `slots.SlotModel.save` wrote it.
     device : str, default "auto"
         ``auto``, ``cpu`` or a CUDA device; ``auto`` takes the first GPU where there is one.
+    half : bool, default False
+        See `slots.SlotModel.half_precision`.
 
     Returns
     -------
@@ -83,4 +85,6 @@ def load_model(folder: str | Path, *, device: str = "auto") -> SlotModel:
     ModelError
         If the folder is no readable model.
     """
-    return SlotModel.load(folder, build=backbones.build, device=pick_device(device))
+    model = SlotModel.load(folder, build=backbones.build, device=pick_device(device))
+    model.half_precision = half
+    return model

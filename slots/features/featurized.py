@@ -62,6 +62,19 @@ class Featurized(nn.Module):
     def backbone(self, value: nn.Module) -> None:
         self.featurizer.backbone = value
 
+    @property
+    def half_precision(self) -> bool:
+        """Whether the network runs in bfloat16 where the device has instructions for it. Not saved with the model.
+
+        Features then differ in the third digit from those that the slots were learned from; what is decided of them is
+        as exact as ever. Training, and models without a network, are as they were.
+        """
+        return self.featurizer.half_precision
+
+    @half_precision.setter
+    def half_precision(self, value: bool) -> None:
+        self.featurizer.half_precision = value
+
     def features(self, x: RawInputs) -> Float[Tensor, "example view feature"]:
         """Raw features of every view of a block of raw inputs (not checked, gradients as the caller set them).
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from slots.features.preprocessing import Preprocessing
 from slots.features.views import Views
 from slots.features.whitening import Whitening
+from slots.rounding import multiplies_bfloat16
 from slots.shapes import RawInputs
 
 _CPU_INPUTS = 128
@@ -70,6 +71,8 @@ class Featurizer(nn.Module):
         super().__init__()
         self.preprocessing, self.views, self.backbone, self.feature_dim = preprocessing, views, backbone, feature_dim
         self.whitening = whitening
+        self.half_precision = False
+        """Whether the network runs in bfloat16 where the device has instructions for it; training has an own option."""
         self._place: Tensor
         # Moves along where the backbone has no tensor of its own, and is not stored.
         self.register_buffer("_place", torch.empty(0, device=device), persistent=False)
@@ -97,7 +100,7 @@ class Featurizer(nn.Module):
         float tensor of shape (example, view, feature)
         """
         if self.preprocessing.kind == "text":
-            return self.project(self.backbone(x))[:, None]
+            return self.project(self._network(x))[:, None]
         return self.featurize(
             self.views(inputs) if (inputs := self.preprocessing(x, self.device)).ndim == 4 else inputs[:, None]
         )
@@ -129,11 +132,19 @@ class Featurizer(nn.Module):
         whole = views.shape[1] > 1 and getattr(self.backbone, "keeps_inputs", False)  # a copy would be all the work
         if views.device.type == "cpu" and not torch.is_grad_enabled() and not whole:
             # The maps of a small batch stay in the cache: a convolutional net is twice as fast on it.
-            features = torch.cat([self.backbone(part) for part in inputs.split(_CPU_INPUTS)])
+            features = torch.cat([self._network(part) for part in inputs.split(_CPU_INPUTS)])
         else:
-            features = self.backbone(inputs)
+            features = self._network(inputs)
         features = self.project(features)
         return features.reshape(*views.shape[:2], features.shape[-1])
+
+    def _network(self, inputs: RawInputs | Tensor) -> Float[Tensor, "example feature"]:
+        """What the backbone gives, float32 where it ran in half precision."""
+        if not (self.half_precision and multiplies_bfloat16(self.device)):
+            return self.backbone(inputs)  # type: ignore[no-any-return]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            found: Tensor = self.backbone(inputs)
+        return found.float() if found.dtype == torch.bfloat16 else found
 
     def project(self, features: Float[Tensor, "example feature"]) -> Float[Tensor, "example feature"]:
         """What the head sees of the backbone's features: whitened where there is a whitening."""
