@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from slots.head.caps import SlotCaps, margins
-from slots.head.kernels import Answers, CapArrays, Scored, contenders, settle
+from slots.head.kernels import Answers, CapArrays, Scored, arrays_of, contenders, settle
 from slots.head.pooled_answers import PooledSlots, nearest_of_best_labels
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
@@ -287,15 +286,15 @@ def _answer_matched(features: ViewFeatures, caps: SlotCaps, found: CandidatePair
     """Fill in the inputs that some slot matches."""
     if len(found.examples) == 0:
         return
-    arrays = CapArrays(*(_array(v) for v in (caps.precision, caps.support, caps.labels, caps.generations)))
-    examples, slots, *scores = (
-        _array(v) for v in (found.examples, found.slots, found.weight_scores, found.centre_scores)
-    )
-    kept = contenders(Scored(examples, slots, scores[0], scores[1], found.tolerance), arrays, len(out))
+    of_slots = caps.precision, caps.support, caps.labels, caps.generations
+    of_pairs = found.examples, found.slots, found.weight_scores, found.centre_scores
+    *columns, examples, slots, weight_scores, centre_scores = arrays_of(*of_slots, *of_pairs)
+    arrays = CapArrays(*columns)
+    kept = contenders(Scored(examples, slots, weight_scores, centre_scores, found.tolerance), arrays, len(out))
     places = torch.from_numpy(kept).to(features.device)
-    example, view, slot = (v[places] for v in (found.examples, found.views, found.slots))
-    exact = exact_margins(features, caps, (example, view, slot))
-    settle(_array(example), _array(slot), _array(exact), arrays, Answers(**vars(out)))
+    exact = exact_margins(features, caps, (found.examples[places], found.views[places], found.slots[places]))
+    (depths,) = arrays_of(exact)
+    settle(examples[kept], slots[kept], depths, arrays, Answers(**vars(out)))
 
 
 def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, pooled: PooledSlots, rows: Rows, out: Prediction) -> None:
@@ -323,17 +322,19 @@ def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, pooled: PooledSlot
 
 def _answer_unmatched_anywhere(features: ViewFeatures, caps: SlotCaps, rows: Rows, out: Prediction) -> None:
     """The same on any device, in float64 throughout; answers stay there until all are known."""
-    pooled = caps.pooled if bool(caps.pooled.any()) else torch.ones_like(caps.pooled)
-    classes = caps.labels[pooled].unique()
-    members = class_groups(torch.where(pooled, caps.labels, caps.labels.min() - 1), classes)
+    labels, pooled = arrays_of(caps.labels, caps.pooled)
+    pooled = pooled if pooled.any() else np.ones_like(pooled)
+    classes = np.unique(labels[pooled])
+    of_class = torch.from_numpy(np.where(pooled, labels, labels.min() - 1))
+    members = class_groups(of_class, torch.from_numpy(classes)).to(features.device)
     weights = normalize(caps.weights.double())
     step = max(1, _BLOCK_ELEMENTS // max(1, features.shape[1] * len(weights)))
     found = [
         _nearest_of_ranked(features[places], caps, weights, members)
         for places in torch.from_numpy(rows).to(features.device).split(step)
     ]
-    ranked, slots, margin = (_array(torch.cat(parts)) for parts in zip(*found, strict=True))
-    out.labels[rows] = _array(classes)[ranked[:, 0]]
+    ranked, slots, margin = arrays_of(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    out.labels[rows] = classes[ranked[:, 0]]
     out.slots[rows], out.margins[rows] = slots[:, 0], margin[:, 0]
     if ranked.shape[1] > 1:
         out.runner_up_slots[rows], out.runner_up_margins[rows] = slots[:, 1], margin[:, 1]
@@ -346,11 +347,14 @@ def _answer_by_recall(features: ViewFeatures, caps: SlotCaps, recall: Recall, ro
     if found is None:
         return
     here = torch.arange(len(rows), device=features.device)
-    depths = [
-        _array(exact_margins(block, caps, (here, found.views[:, place], found.slots[:, place])))
-        for place in range(found.labels.shape[1])
-    ]
-    labels, slots = _array(found.labels), _array(found.slots)
+    labels, slots, *depths = arrays_of(
+        found.labels,
+        found.slots,
+        *(
+            exact_margins(block, caps, (here, found.views[:, place], found.slots[:, place]))
+            for place in range(found.labels.shape[1])
+        ),
+    )
     out.labels[rows], out.slots[rows], out.margins[rows] = labels[:, 0], slots[:, 0], depths[0]
     out.runner_up_slots[rows], out.runner_up_margins[rows] = -1, -np.inf
     if labels.shape[1] > 1:
@@ -371,8 +375,3 @@ def _nearest_of_ranked(
         slots.append(group[here, closest])
         depths.append(exact_margins(block, caps, (here, views[here, slots[-1]], slots[-1])))
     return ranked, torch.stack(slots, 1), torch.stack(depths, 1)
-
-
-def _array(tensor: Tensor) -> npt.NDArray[Any]:
-    """A contiguous array on the CPU, as the compiled loops want it."""
-    return np.ascontiguousarray(tensor.numpy(force=True))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from slots.jit import compiled
 
@@ -14,6 +16,25 @@ Indices = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 _NONE = np.iinfo(np.int64).max
+_NUMPY: Final = {torch.bool: np.bool_, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
+
+
+def arrays_of(*tensors: Tensor) -> tuple[npt.NDArray[Any], ...]:
+    """Contiguous arrays on the CPU, as the compiled loops want them; from a device all come in one copy.
+
+    Parameters
+    ----------
+    tensors : tensors of bools, int64, float32 or float64
+        On one device.
+    """
+    if all(it.device.type == "cpu" for it in tensors):
+        return tuple(np.ascontiguousarray(it.detach().numpy()) for it in tensors)
+    wide = [(it.double().view(torch.int64) if it.is_floating_point() else it.long()).flatten() for it in tensors]
+    parts = np.split(torch.cat(wide).numpy(force=True), np.cumsum([len(it) for it in wide])[:-1])
+    return tuple(
+        (part.view(np.float64) if it.is_floating_point() else part).astype(_NUMPY[it.dtype]).reshape(it.shape)
+        for part, it in zip(parts, tensors, strict=True)
+    )
 
 
 class CapArrays(NamedTuple):
