@@ -236,7 +236,7 @@ def draw_curve(args):
         for (weight, _), *place in zip(points, xs, 100 * ys, strict=True):
             axis.annotate(weight, place, xytext=(4, 5), textcoords="offset points", fontsize=8, color=color)
     axis.set(xlabel="how far the templates of a slot agree (cosine)", ylabel="accuracy, per cent")
-    axis.legend(title="weight of the loss, and the inputs", fontsize=8, title_fontsize=8)
+    axis.legend(title="weight of the loss, and the inputs", fontsize=8, title_fontsize=8, loc="lower left")
     axis.grid(alpha=0.3)
     figure.savefig(args.curve, dpi=110)
 

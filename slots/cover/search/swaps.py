@@ -42,11 +42,9 @@ class SwapState(NamedTuple):
 
 def swap_state(search: SearchState) -> SwapState:
     """Everything for swaps, the chosen of ``search`` in their places."""
-    n = len(search.score)
-    leaders = np.full(2 << max(n - 1, 0).bit_length(), NOBODY, np.int64)
+    leaders = np.full(2 << max(len(search.score) - 1, 0).bit_length(), NOBODY, np.int64)
     state = SwapState(search, leaders, relief=np.zeros_like(search.score), touched=np.zeros_like(search.weight))
-    for i in range(n):
-        place_of(state, i)
+    _play_all(state)
     return state
 
 
@@ -61,7 +59,7 @@ def _lighter(s: SearchState, a: int, b: int) -> bool:
 
 
 @compiled_in_place
-def place_of(s: SwapState, i: int) -> None:
+def _play(s: SwapState, i: int) -> None:
     """Let a candidate that changed play anew, as far up as that changes anything."""
     at = len(s.leaders) // 2 + i
     s.leaders[at] = i if s.search.chosen_place[i] >= 0 else NOBODY
@@ -73,6 +71,13 @@ def place_of(s: SwapState, i: int) -> None:
             return
         s.leaders[at] = leader
         at >>= 1
+
+
+@compiled_in_place
+def _play_all(s: SwapState) -> None:
+    """The whole tournament."""
+    for i in range(len(s.search.score)):
+        _play(s, i)
 
 
 @compiled_in_place
@@ -96,19 +101,19 @@ def enter(s: SwapState, i: int) -> None:
     for place in range(s.search.cover.starts[i], s.search.cover.starts[i + 1]):
         j = s.search.cover.lists[place]
         if s.search.n_covering[j] == 2:
-            place_of(s, s.search.covering_sum[j] - i)
-    place_of(s, i)
+            _play(s, s.search.covering_sum[j] - i)
+    _play(s, i)
 
 
 @compiled_in_place
 def leave(s: SwapState, i: int) -> None:
     """Remove a candidate from the chosen."""
     take_out(s.search, i)
-    place_of(s, i)
+    _play(s, i)
     for place in range(s.search.cover.starts[i], s.search.cover.starts[i + 1]):
         j = s.search.cover.lists[place]
         if s.search.n_covering[j] == 1:
-            place_of(s, s.search.covering_sum[j])
+            _play(s, s.search.covering_sum[j])
 
 
 @compiled_in_place
