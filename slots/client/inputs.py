@@ -14,7 +14,8 @@ import numpy as np
 from slots.errors import DataError
 
 _LINES, _LINE_BYTES = 64, 1 << 20  # of one request of a stream, at most; a single line may have more
-_FILES, _ROWS, _NUMBERS = 64, 1024, 500_000  # of one request, at most: half of what a service takes by default, or less
+_FILES, _ROWS, _BYTES = 64, 1024, 4 << 20  # of one request, at most: what a service takes by default, or less
+_NUMBER_BYTES = 26  # of a float64 in JSON and what parts it from the next
 
 
 def as_inputs(x: Any) -> list[Any]:
@@ -69,10 +70,24 @@ def in_requests(inputs: list[Any]) -> Iterator[list[Any]]:
     ------
     list
     """
-    row = inputs[0] if inputs else ""
-    most = _FILES if isinstance(row, str) else max(1, min(_ROWS, _NUMBERS // max(1, len(row))))
-    for start in range(0, max(1, len(inputs)), most):
-        yield inputs[start : start + most]
+    part: list[Any] = []
+    size = 0
+    for it in inputs:
+        more = _bytes(it)
+        if part and (len(part) == (_FILES if isinstance(it, str) else _ROWS) or size + more > _BYTES):
+            yield part
+            part, size = [], 0
+        part.append(it)
+        size += more
+    if part or not inputs:
+        yield part
+
+
+def _bytes(sent: Any) -> int:
+    """Most bytes that an input takes in JSON."""
+    if isinstance(sent, str):
+        return len(sent) if sent.isascii() else 6 * len(sent)
+    return _NUMBER_BYTES * len(sent)
 
 
 def as_line(it: Any) -> bytes:

@@ -76,7 +76,8 @@ class Client(Generations):
     def predict(self, x: Any, *, false_alarm_rate: float | None = None) -> ServedAnswers:
         """Answer inputs, and say how foreign they are.
 
-        Many inputs go in several requests, of up to 64 images or texts or 1,024 rows. One generation answers all.
+        Many inputs go in several requests, of up to 64 images or texts or 1,024 rows, and 4 MiB. One generation answers
+        all.
 
         Parameters
         ----------

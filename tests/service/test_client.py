@@ -2,6 +2,7 @@
 
 import doctest
 import io
+import json
 import socket
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ from support.service import rows, running
 
 import slots
 from protocols.recipes.building import load_model
+from protocols.service.settings import Limits
 from slots.client.inputs import as_inputs, in_requests, in_turns
 from slots.client.service_client import Client
 from slots.errors import DataError, OutdatedError, ServiceError, UsageError
@@ -138,6 +140,13 @@ def test_inputs_of_a_request_are_bounded():
     assert [len(it) for it in in_requests([""] * 130)] == [64, 64, 2]
     assert [len(it) for it in in_requests([[0.0] * 6] * 2500)] == [1024, 1024, 452]
     assert [len(it) for it in in_requests([[0.0] * 300_000] * 3)] == [1, 1, 1]
+    assert [len(it) for it in in_requests(["a" * 3_000_000, "b" * 1_000_000, "c" * 5_000_000, "d"])] == [2, 1, 1]
+    wide = np.random.default_rng(0).normal(size=(700, 784)).tolist()
+    for inputs in (wide, ["\N{SNOWMAN}" * 100_000] * 40, ["a" * 300_000] * 64):
+        parts = list(in_requests(inputs))
+        assert [it for part in parts for it in part] == inputs
+        assert len(parts) > 1
+        assert max(len(json.dumps({"inputs": part})) for part in parts) < Limits().body
     assert list(in_requests([])) == [[]]
 
 
