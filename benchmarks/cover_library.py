@@ -4,8 +4,9 @@
 
 FOLDER holds OR-Library's ``scp*.txt`` (J. E. Beasley's page "Set covering"; costs are ignored: a candidate is a
 candidate). Without it there are the six cyclic instances alone (which edges of a hypercube meet all its cycles of four;
-Grossman and Wool 1997), which are made here and are those of the files. Best known sizes: Gao, Weise, Li, European
-Journal of Operational Research 246, 2015, tables 3 to 6. OR-Tools stands beside where it is installed.
+Grossman and Wool 1997), which are made here and are those of the files. Best known sizes are those that the
+literature on row weighting gives (Gao, Weise, Li, European Journal of Operational Research 246, 2015, and after it);
+those of scpnre to scpnrh were not checked against it again. OR-Tools stands beside where it is installed.
 
 Budgets are seconds on the clock, processor seconds stand beside them. One seed, since the picks of a search that the
 clock ends differ from run to run as well.

@@ -147,12 +147,21 @@ def test_answers_are_the_cpus_and_a_block_waits_five_times(model, new, gpu):
     assert waits[0] == waits[1]
 
 
-def test_guesses_of_what_is_remembered_wait_no_more(new, gpu):
-    x, y = blobs(1500, **ROWS)
-    model = slots.fit(x, y)[0]
-    expected, moved = model.predict(new[0]), there(model)
+def test_where_all_is_matched_a_block_waits_three_times(model, new, gpu):
+    x, moved = new[0][model.predict(new[0]).matched], there(model)
     before = gpu.n_waits
-    found = moved.predict(new[0])
+    assert moved.predict(x).matched.all()
+    assert gpu.n_waits - before <= 3
+
+
+def test_guesses_of_what_is_remembered_are_the_cpus(model, new, gpu):
+    x, y = new
+    taught = copy.deepcopy(model)
+    taught.update(x, {int(it): 6 for it in np.flatnonzero(y == 6)[:6]}, config=slots.UpdateConfig(recall=True))
+    assert taught.head.recall is not None
+    expected, moved = taught.predict(x), there(taught)
+    before = gpu.n_waits
+    found = moved.predict(x)
     assert gpu.n_waits - before <= 12
     same(found, expected, "labels", "answers", "slots")
 

@@ -32,12 +32,15 @@ class ClassesOfASize:
         Which of all slots that move.
     places : int64 tensor of the same shape
         Where each of them stands in the flattened groups.
+    own : int64 tensor of the same shape
+        The class of each, among these.
     """
 
     classes: Tensor
     groups: Tensor
     moving: Tensor
     places: Tensor
+    own: Tensor
 
     @classmethod
     def of(cls, labels: SlotLabels, n_old: int, names: Labels, classes: Tensor) -> ClassesOfASize:
@@ -47,7 +50,8 @@ class ClassesOfASize:
         filled = (groups.flatten() >= 0).nonzero()[:, 0]
         places[groups.flatten()[filled]] = filled
         moving = (places[n_old:] >= 0).nonzero()[:, 0]
-        return cls(classes, groups, moving, places[n_old:][moving])
+        places = places[n_old:][moving]
+        return cls(classes, groups, moving, places, places % len(classes))
 
     def pooled(self, scores: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled scores of the classes, the share that each member has in them, and the members' scores."""
@@ -141,10 +145,9 @@ class RehearsalGradient:
         along = scores.new_empty(len(unit), len(moving))
         for part, (together, attention, members) in zip(self.parts, found, strict=True):
             if len(part.moving):
-                own = part.places % len(part.classes)
                 share, score = attention.flatten(1)[:, part.places], members.flatten(1)[:, part.places]
-                share *= 1 + self.beta * (score - together[:, own])
-                along[:, part.moving] = share * slope[:, part.classes[own]]
+                share *= 1 + self.beta * (score - together[:, part.own])
+                along[:, part.moving] = share * slope[:, part.classes[part.own]]
         if unit.shape[1] > 1:
             best = best[:, None, len(self.old) :]
             along = viewed.new_zeros(*unit.shape[:2], len(moving)).scatter_(1, best, along[:, None]).flatten(0, 1)
