@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+import slots
+
 CUDA = torch.device("cuda", 0)
 _MEMORY = 16 << 30
-_HERE = str(Path(__file__).parents[2])
+_HERE = str(Path(slots.__file__).parents[1])  # of the checkout, or of the wheel that is tested
 
 _LOOKS = {
     Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__,
