@@ -89,12 +89,14 @@ def full_precision() -> Iterator[None]:
                 backend.fp32_precision = was
 
 
-def full_product(rows: Float[Tensor, "*batch feature"], columns: Float[Tensor, "feature column"]) -> Tensor:
-    """``rows @ columns`` in `full_precision`."""
+def full_product(
+    rows: Float[Tensor, "*batch feature"], columns: Float[Tensor, "feature column"], *, out: Tensor | None = None
+) -> Tensor:
+    """``rows @ columns`` in `full_precision`, written into ``out`` where that is given."""
     if _PRODUCTS[rows.device.type == "cpu"].fp32_precision in {"ieee", "none"}:
-        return rows @ columns
+        return torch.matmul(rows, columns, out=out)
     with full_precision():
-        return rows @ columns
+        return torch.matmul(rows, columns, out=out)
 
 
 class ExactSums:

@@ -183,7 +183,7 @@ def _context() -> SpawnContext | ForkServerContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["protocols.bulk.engines"])
+    context.set_forkserver_preload(["protocols.bulk.preloaded"])
     return context
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from slots.clustering.agreement import adjusted_rand
 from slots.clustering.kmeans import nearest_slots
 from slots.clustering.unit_rows import ManyRows, Unit, stored_or_here, taken
 from slots.deprecation import renamed
@@ -116,10 +117,8 @@ def _worth(given: Ids) -> Worth:
 
     Where no level has evidence of its own, the labels decide.
     """
-    from sklearn.metrics import adjusted_rand_score
-
     known = given >= 0
-    return lambda it: max(1e-9, it.evidence) * max(0.0, float(adjusted_rand_score(given[known], it.groups[known])))
+    return lambda it: max(1e-9, it.evidence) * max(0.0, adjusted_rand(given[known], it.groups[known]))
 
 
 def _with_labels(unit: Unit, groups: Ids, given: Ids, n_known: int) -> Ids:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import repeat
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from slots.clustering.agreement import adjusted_rand
 from slots.clustering.kmeans import blocks, sums_by_owner
 from slots.clustering.unit_rows import Unit
 from slots.graph.louvain import Edges, local_moving, louvain_of_edges, numbered
 from slots.graph.neighbour_graph import part_of
 from slots.rounding import full_product
 from slots.shapes import Ids
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 _FIRST, _LAST = -7, 17  # powers of two between which resolutions lie: from the connected parts to single inputs
 _BETWEEN = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)  # powers tried around the best of the whole ones
@@ -24,6 +29,7 @@ _KEPT = 0.8  # share of the inputs in a resample
 _HOPELESS = 4  # levels in a row with less than half of the best evidence end the sweep
 _NODES = 8192  # inputs up to which each is a node; of more, groups of a few inputs are
 _TOGETHER = 1 << 24  # edges up to which whole and resamples are cut at once: more take too much memory
+_FEW_EDGES = 1 << 15  # edges up to which starting threads takes as long as the work
 _JUDGED = 8192  # inputs whose silhouette is computed; the means are those of all
 _ROUNDING = 1e-6  # 1 minus the cosine of rows in single precision: below this it is rounding
 
@@ -192,14 +198,14 @@ class _Sweep:
         def nodes(kept: Ids | None) -> tuple[Edges, Ids]:
             return _nodes(edges if kept is None else part_of(edges, kept), seed, many=many)
 
-        with ThreadPoolExecutor(3 if len(edges.nodes) <= _TOGETHER else 1) as pool:
-            (self.edges, self.of_input), *self.samples = pool.map(nodes, (None, *self.kept))
+        at_once = 3 if len(edges.nodes) <= _TOGETHER else 1
+        (self.edges, self.of_input), *self.samples = _mapped(nodes, (None, *self.kept), edges, at_once)
 
     def at(self, resolution: float) -> Grouping:
         """The communities, with their evidence."""
-        with ThreadPoolExecutor(len(self.samples) + 1) as pool:  # the loops are compiled, and let go of the interpreter
-            graphs = (self.edges, *(sample for sample, _ in self.samples))
-            whole, *parts = pool.map(self._communities, graphs, repeat(resolution))
+        graphs = self.edges, *(sample for sample, _ in self.samples)
+        find = partial(self._communities, resolution=resolution)
+        whole, *parts = _mapped(find, graphs, self.edges, len(graphs))
         groups = whole[self.of_input]
         shares = np.bincount(groups) / len(groups)
         entropy = -float((shares * np.log(shares)).sum())
@@ -211,13 +217,19 @@ class _Sweep:
         return louvain_of_edges(edges, resolution, np.random.default_rng(self.seed))
 
     def _stability(self, parts: Sequence[Ids]) -> float:
-        from sklearn.metrics import adjusted_rand_score
-
         found = np.full((2, len(self.unit)), -1)
         for i, (kept, (_, of_input), groups) in enumerate(zip(self.kept, self.samples, parts, strict=True)):
             found[i, kept] = groups[of_input]
         both = (found >= 0).all(0)
-        return float(adjusted_rand_score(found[0, both], found[1, both]))
+        return adjusted_rand(found[0, both], found[1, both])
+
+
+def _mapped(work: Callable[[_Given], _Made], given: Sequence[_Given], edges: Edges, at_once: int) -> list[_Made]:
+    """What some work makes of each, in threads where the graph is large: compiled loops let go of the interpreter."""
+    if at_once == 1 or len(edges.nodes) <= _FEW_EDGES:
+        return [work(it) for it in given]
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(work, given))
 
 
 def _nodes(edges: Edges, seed: int, *, many: bool) -> tuple[Edges, Ids]:

@@ -151,8 +151,7 @@ def margins(
     In float32 an angle near 0 is good to 3e-4 rad only; pass float64 scores where that matters.
     """
     inside = _angle(precision) - _angle(weight_scores)
-    support_inside = _angle(support) - _angle(centre_scores)
-    support_inside = torch.where(support > 1, torch.full_like(support_inside, -math.inf), support_inside)
+    support_inside = (_angle(support) - _angle(centre_scores)).masked_fill(support > 1, -math.inf)
     return torch.minimum(inside, support_inside)
 
 

@@ -85,9 +85,10 @@ def _exact_scores(
     rows, place = features.flatten(0, 1), example * features.shape[1] + view
     held = _PAIR_ELEMENTS if features.device.type == "cpu" else _PAIR_ELEMENTS_ON_DEVICE
     step = max(1, held // max(1, features.shape[-1]))
-    if 0 < len(slot) <= step:  # a few pairs of a few inputs, at once
-        u = normalize(rows.index_select(0, place).double())
-        return [(u * normalize(of_slots.index_select(0, slot).double())).sum(-1) for of_slots in vectors]
+    if 0 < len(slot) * (1 + len(vectors)) <= step:  # a few pairs of a few inputs, all sides at once
+        sides = [rows.index_select(0, place).double(), *(it.index_select(0, slot).double() for it in vectors)]
+        unit = normalize(torch.stack(sides))
+        return list((unit[0] * unit[1:]).sum(-1).unbind())
     found = [[torch.zeros(0, dtype=torch.float64, device=features.device)] for _ in vectors]
     for i in range(0, len(slot), step):
         u = normalize(rows.index_select(0, place[i : i + step]).double())
@@ -105,11 +106,10 @@ def exact_margins(
     """
     slot = pairs[2]
     weight_scores, centre_scores = _exact_scores(features, (caps.weights, caps.centres), pairs)
-    precision, support = caps.precision[slot].double(), caps.support[slot].double()
+    precision, support = caps.precision.index_select(0, slot).double(), caps.support.index_select(0, slot).double()
     depth = margins(weight_scores, centre_scores, precision, support)
     fires = (weight_scores > precision) & (centre_scores > support)
-    tiny = torch.full_like(depth, np.finfo(np.float64).tiny)
-    return torch.where(fires, torch.maximum(depth, tiny), torch.minimum(depth, torch.zeros_like(depth)))
+    return torch.where(fires, depth.clamp_min(np.finfo(np.float64).tiny), depth.clamp_max(0.0))
 
 
 def candidate_pairs(features: ViewFeatures, caps: SlotCaps) -> CandidatePairs:
@@ -122,6 +122,8 @@ def candidate_pairs(features: ViewFeatures, caps: SlotCaps) -> CandidatePairs:
     fires = weight_scores > caps.precision - TOLERANCE
     if unit.device.type == "cpu":
         place = fires.flatten().nonzero()[:, 0]
+        if len(place) == 0:
+            return CandidatePairs(place, place, place, none := weight_scores.new_zeros(0, dtype=torch.float64), none)
         if len(place) * _TIMES_DEARER < fires.numel():
             slot, rows = place % n_slots, unit.flatten(0, 1)
             centre_scores = _scores_of(rows, place // n_slots, caps.centres, slot)
@@ -263,12 +265,17 @@ def decide(
     if n == 0:
         return out
     found = candidate_pairs(features, caps) if candidates is None else candidates
-    _answer_matched(features, caps, found, out)
+    of_slots = caps.precision, caps.support, caps.labels, caps.generations, caps.pooled
+    of_pairs = found.examples, found.slots, found.weight_scores, found.centre_scores
+    *columns, pooling, examples, slots, by_weight, by_centre = arrays_of(*of_slots, *of_pairs)  # in one copy
+    if len(examples):
+        scored = Scored(examples, slots, by_weight, by_centre, found.tolerance)
+        _answer_matched(features, caps, found, scored, CapArrays(*columns), out)
     unmatched = np.flatnonzero(~out.matched)
     if len(unmatched) and features.device.type == "cpu":
         _answer_unmatched(features, caps, _pooled(caps) if pooled is None else pooled, unmatched, out)
     elif len(unmatched):
-        _answer_unmatched_anywhere(features, caps, unmatched, out)
+        _answer_unmatched_anywhere(features, caps, columns[2], pooling, unmatched, out)
     if len(unmatched) and caps.recall is not None:
         _answer_by_recall(features, caps, caps.recall, unmatched, out)
     return out
@@ -282,19 +289,15 @@ def _pooled(caps: SlotCaps) -> PooledSlots:
     return caps.kept(*columns, make=lambda: PooledSlots.of(*columns), shares=True)
 
 
-def _answer_matched(features: ViewFeatures, caps: SlotCaps, found: CandidatePairs, out: Prediction) -> None:
+def _answer_matched(  # noqa: PLR0917 - the pairs twice: there and here
+    features: ViewFeatures, caps: SlotCaps, found: CandidatePairs, scored: Scored, columns: CapArrays, out: Prediction
+) -> None:
     """Fill in the inputs that some slot matches."""
-    if len(found.examples) == 0:
-        return
-    of_slots = caps.precision, caps.support, caps.labels, caps.generations
-    of_pairs = found.examples, found.slots, found.weight_scores, found.centre_scores
-    *columns, examples, slots, weight_scores, centre_scores = arrays_of(*of_slots, *of_pairs)
-    arrays = CapArrays(*columns)
-    kept = contenders(Scored(examples, slots, weight_scores, centre_scores, found.tolerance), arrays, len(out))
+    kept = contenders(scored, columns, len(out))
     places = torch.from_numpy(kept).to(features.device)
     exact = exact_margins(features, caps, (found.examples[places], found.views[places], found.slots[places]))
     (depths,) = arrays_of(exact)
-    settle(examples[kept], slots[kept], depths, arrays, Answers(**vars(out)))
+    settle(scored.examples[kept], scored.slots[kept], depths, columns, Answers(**vars(out)))
 
 
 def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, pooled: PooledSlots, rows: Rows, out: Prediction) -> None:
@@ -320,9 +323,10 @@ def _answer_unmatched(features: ViewFeatures, caps: SlotCaps, pooled: PooledSlot
     out.runner_up_slots[with_second], out.runner_up_margins[with_second] = slots[second], margin[second]
 
 
-def _answer_unmatched_anywhere(features: ViewFeatures, caps: SlotCaps, rows: Rows, out: Prediction) -> None:
+def _answer_unmatched_anywhere(  # noqa: PLR0917 - two columns of the slots that are here already
+    features: ViewFeatures, caps: SlotCaps, labels: Rows, pooled: npt.NDArray[np.bool_], rows: Rows, out: Prediction
+) -> None:
     """The same on any device, in float64 throughout; answers stay there until all are known."""
-    labels, pooled = arrays_of(caps.labels, caps.pooled)
     pooled = pooled if pooled.any() else np.ones_like(pooled)
     classes = np.unique(labels[pooled])
     of_class = torch.from_numpy(np.where(pooled, labels, labels.min() - 1))

@@ -22,7 +22,7 @@ from slots.head.pooling_kernels import (
     pool_classes,
 )
 from slots.head.similarities import inverse_lengths, normalize
-from slots.rounding import full_precision, full_product, product_error
+from slots.rounding import full_product, product_error
 from slots.shapes import SlotLabels, SlotVectors
 
 Indices = npt.NDArray[np.int64]
@@ -87,8 +87,7 @@ class PooledSlots:
         """Float32 cosines, off by at most `error`, of float32 rows of length 1 (or 0); written into the room given."""
         scores = unit.new_empty(len(unit), len(self.slots)) if room is None else room[: len(unit)]
         if self._sorted is not None:
-            with full_precision():
-                return torch.mm(unit, self._sorted.T, out=scores)
+            return full_product(unit, self._sorted.T, out=scores)
         for part in torch.arange(len(self.slots)).split(_COLUMNS):
             scores[:, part[0] : part[-1] + 1] = full_product(unit, self.weights[self.slots[part]].float().T)
         return scores
@@ -151,6 +150,8 @@ def nearest_of_best_labels(
     # One room for all blocks: fresh memory costs a third of the product.
     room = torch.empty(max((some.stop - some.start) * n_views for some in blocks), len(pooled.slots))
     parts = [_nearest_in_block(features[torch.from_numpy(rows[some])], pooled, beta, room) for some in blocks]
+    if len(parts) == 1:
+        return parts[0]
     ends = np.cumsum([0, *(len(part.labels) for part in parts[:-1])])
     return Nearest(
         labels=np.concatenate([part.labels for part in parts]),

@@ -24,6 +24,9 @@ class Answer(IntEnum):
     MATCHED = 2
 
 
+_UNMATCHED, _AMBIGUOUS = int(Answer.UNMATCHED), int(Answer.AMBIGUOUS)  # an enumeration costs NumPy fifty times a number
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The answers for a batch of inputs; all arrays have shape (example,).
@@ -58,12 +61,12 @@ class Prediction:
     @property
     def matched(self) -> npt.NDArray[np.bool_]:
         """True where at least one slot fires (matched or ambiguous)."""
-        return np.not_equal(self.answers, Answer.UNMATCHED)
+        return np.not_equal(self.answers, _UNMATCHED)
 
     @property
     def ambiguous(self) -> npt.NDArray[np.bool_]:
         """True where slots of two or more labels fire."""
-        return np.equal(self.answers, Answer.AMBIGUOUS)
+        return np.equal(self.answers, _AMBIGUOUS)
 
     @staticmethod
     def concatenate(parts: list[Prediction]) -> Prediction:

@@ -14,6 +14,7 @@ from slots.deprecation import renamed
 from slots.errors import UsageError
 from slots.features.preprocessing import Preprocessing
 from slots.features.views import parse_views
+from slots.label_errors.one_cycle import OneCycleAdam
 from slots.progress import Progress
 from slots.shapes import RawInputs
 from slots.training.backbone_hooks import constrain, schedule
@@ -117,8 +118,7 @@ def record_training_dynamics(
     both = nn.Sequential(network, nn.Linear(width, int(y.max()) + 1).to(config.device))
     both.to(memory_format=torch.channels_last)  # convolutions of few channels: a third less time on a CPU
     trained = [parameter for parameter in both.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, config.learning_rate)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=epochs * batches)
+    optimizer = _optimizer(trained, config.learning_rate, epochs * batches)
     targets = torch.from_numpy(y).to(config.device)
     noted = torch.zeros(len(x), int(y.max()) + 1, dtype=torch.float64)
     draw = _Draw(config, preprocessing)
@@ -133,7 +133,6 @@ def record_training_dynamics(
             optimizer.zero_grad()
             functional.cross_entropy(logits, targets[torch.from_numpy(rows).to(targets.device)]).backward()
             optimizer.step()
-            rate.step()
             constrain(network)
             if place % 20 == 0:
                 progress("watching the training", (epoch + place / batches) / epochs)
@@ -154,6 +153,25 @@ def small_network(width: int, *, hidden: int = 256) -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.BatchNorm1d(width, affine=False), nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(0.2)
     )
+
+
+def _optimizer(trained: list[nn.Parameter], rate: float, total_steps: int) -> OneCycleAdam | _TorchOneCycle:
+    if all(it.device.type in {"cpu", "cuda"} for it in trained):
+        return OneCycleAdam(trained, rate, total_steps)
+    return _TorchOneCycle(trained, rate, total_steps)
+
+
+class _TorchOneCycle:
+    """The same by torch, for devices that have no such kernel."""
+
+    def __init__(self, trained: list[nn.Parameter], rate: float, total_steps: int) -> None:
+        self._adam = torch.optim.Adam(trained, rate)
+        self._rate = torch.optim.lr_scheduler.OneCycleLR(self._adam, rate, total_steps=total_steps)
+        self.zero_grad = self._adam.zero_grad
+
+    def step(self) -> None:
+        self._adam.step()
+        self._rate.step()
 
 
 class _Draw:

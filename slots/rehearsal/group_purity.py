@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from slots.jit import compiled
 from slots.rounding import full_product
 
 N_GROUPS = 20
@@ -75,11 +79,11 @@ def group_radius(
     if n < _LEAST or len(labels.unique()) < 2:
         return GroupRadius(most, None)
     known = full_product(features[:n], features[:n].T)
-    marks = labels[:n]
+    scores, marks = known.cpu().numpy(), labels[:n].cpu().numpy()
     tried = [most * (place + 1) / _RADII for place in range(_RADII)]
-    found = GroupRadius(tried[0], _purity(known, marks, tried[0]))
+    found = GroupRadius(tried[0], _purity(scores, marks, scores.dtype.type(math.cos(tried[0]))))
     for radius in tried:
-        measured = _purity(known, marks, radius)
+        measured = _purity(scores, marks, scores.dtype.type(math.cos(radius)))
         if measured < purity:
             break
         found = GroupRadius(radius, measured)
@@ -89,21 +93,30 @@ def group_radius(
     return GroupRadius(min(found.radius, _same_share(known, fresh, found.radius)), found.purity)
 
 
-def _purity(scores: Tensor, labels: Tensor, radius: float) -> float:
-    """Mean share of the label of its middle, of the first groups of greedy maximum coverage at a radius."""
-    inside = scores > math.cos(radius)
-    inside.fill_diagonal_(True)
-    gains, shares = inside.sum(1), []
-    covered = torch.zeros(len(labels), dtype=torch.bool)
-    for _ in range(N_GROUPS):
-        middle = int(gains.argmax())
+@compiled
+def _purity(scores: npt.NDArray[Any], labels: npt.NDArray[np.int64], least: float) -> float:
+    """Mean share of the label of its middle, of the first groups of greedy maximum coverage above a cosine."""
+    gains, covered = np.zeros(len(scores), np.int64), np.zeros(len(scores), np.bool_)
+    for row in range(len(scores)):
+        for other in range(len(scores)):
+            gains[row] += row == other or scores[row, other] > least
+    total, found = 0.0, 0
+    while found < N_GROUPS:
+        middle = int(np.argmax(gains))
         if gains[middle] <= 0:
             break
-        group = inside[middle] & ~covered
-        shares.append(float((labels[group] == labels[middle]).float().mean()))
-        covered |= group
-        gains = gains - inside[:, group].sum(1)
-    return sum(shares) / len(shares)
+        size, alike = 0, 0
+        for other in range(len(scores)):
+            if covered[other] or not (middle == other or scores[middle, other] > least):
+                continue
+            covered[other] = True
+            size += 1
+            alike += labels[other] == labels[middle]
+            for row in range(len(scores)):
+                gains[row] -= row == other or scores[row, other] > least
+        total += float(np.float32(alike) / np.float32(size))
+        found += 1
+    return total / found
 
 
 def _same_share(known: Tensor, fresh: Tensor, radius: float) -> float:

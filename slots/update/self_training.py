@@ -311,7 +311,19 @@ def _regress(
     rows = x[torch.from_numpy(used).to(x.device)]
     weights = torch.from_numpy(votes[used] / votes[used].mean()).to(x)[:, None]
     wanted = torch.nn.functional.one_hot(torch.from_numpy(targets[used]), n_classes).to(x)
-    gram = ((rows * weights).T @ rows).double()
-    gram.diagonal().add_(config.alpha * len(rows))
-    solved: Tensor = torch.linalg.solve(gram, ((rows * weights).T @ wanted).double())
-    return solved.to(x)
+    ridge = config.alpha * len(rows)
+    if len(rows) < rows.shape[1]:  # the same solution, by as many equations as there are rows
+        rows = (rows * weights.sqrt()).double()
+        return (rows.T @ _solved(rows @ rows.T, ridge, (wanted * weights.sqrt()).double())).to(x)
+    weighted = (rows * weights).T
+    return _solved((weighted @ rows).double(), ridge, (weighted @ wanted).double()).to(x)
+
+
+def _solved(gram: Tensor, ridge: float, wanted: Tensor) -> Tensor:
+    """Solution of the equations of a symmetric matrix with a ridge, which is added in place."""
+    gram.diagonal().add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if bool(failed):  # a ridge below what rounding does to the matrix
+        solved: Tensor = torch.linalg.solve(gram, wanted)
+        return solved
+    return torch.cholesky_solve(wanted, factor)

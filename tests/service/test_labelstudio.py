@@ -166,8 +166,29 @@ def test_annotations_that_cannot_be_labels_are_refused(client, told, status):
     assert client.post(f"{LS}/webhook", json=told).status_code == status
 
 
-def test_the_users_token_is_neither_logged_nor_kept(own, tmp_path, caplog, capfd):
-    caplog.set_level(logging.DEBUG)
+class Kept(logging.Handler):
+    """Everything that is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture
+def logged():
+    kept, root = Kept(), logging.getLogger()
+    level = root.level
+    root.addHandler(kept)
+    root.setLevel(logging.DEBUG)
+    yield kept.records
+    root.removeHandler(kept)
+    root.setLevel(level)
+
+
+def test_the_users_token_is_neither_logged_nor_kept(own, tmp_path, logged, capfd):
     with running(own, tmp_path / "data") as client:
         for path in ("setup", "predict", "webhook", "validate"):
             for more in ({"schema": "<View/>"}, {"schema": 3, "tasks": 3, "action": 3, "config": 3}):
@@ -179,7 +200,7 @@ def test_the_users_token_is_neither_logged_nor_kept(own, tmp_path, caplog, capfd
         assert client.post(f"{LS}/webhook", json=told).status_code == 200
         assert TOKEN not in client.get("/metrics").text
     said = capfd.readouterr()
-    records = [it for it in caplog.records if not it.name.startswith(("httpcore", "httpx", "asyncio"))]
+    records = [it for it in logged if not it.name.startswith(("httpcore", "httpx", "asyncio"))]
     assert TOKEN not in said.out + said.err + "".join(it.getMessage() for it in records)
     files = [it for it in tmp_path.rglob("*") if it.is_file()]
     assert any(it.name == "inbox.db" for it in files)

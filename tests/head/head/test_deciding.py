@@ -170,7 +170,8 @@ def test_the_way_for_other_devices_gives_the_same_answers(held, monkeypatch):
     wanted = decide(views, caps)
 
     def anywhere(features, caps, _pooled, rows, out):
-        decision._answer_unmatched_anywhere(features, caps, rows, out)
+        columns = caps.labels.numpy(), caps.pooled.numpy()
+        decision._answer_unmatched_anywhere(features, caps, *columns, rows, out)
 
     monkeypatch.setattr(decision, "_BLOCK_ELEMENTS", held)
     monkeypatch.setattr(decision, "_answer_unmatched", anywhere)
