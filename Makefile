@@ -44,9 +44,12 @@ demo: $(VENV)/.installed ## install, learn scikit-learn's digits, ask about new 
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 # One thread a process: several processes of several threads wait for each other on the same processors. Compiled tests
-# are kept even where the environment says no: to rewrite their assertions takes each worker a quarter of a minute.
-test: lint ## build the wheel, install it, check and test that
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# are kept even where the environment says no: to rewrite their assertions takes each worker a quarter of a minute. Style
+# and types are checked beside the tests, and what is wrong with them is said last.
+test: $(VENV)/.installed ## build the wheel, install it, check and test that
+	@$(MAKE) --no-print-directory lint > $(VENV)/lint.log 2>&1 & lint=$$!; \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder; \
+	tests=$$?; wait $$lint; lint=$$?; cat $(VENV)/lint.log; [ $$tests = 0 ] && [ $$lint = 0 ]
 
 lint: $(VENV)/.installed ## style, types and the direction of imports, on the checkout's files
 	$(BIN)/ruff check $(CODE)

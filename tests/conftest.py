@@ -3,11 +3,13 @@
 import atexit
 import gc
 import os
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support import worker_nursery
 
 LONGEST = (
     "head/estimators/test_estimators.py", "head/cover/test_fused.py", "nets/test_backbones.py", "test_readme.py",
@@ -31,6 +33,14 @@ def pytest_configure(config):
     """Name the run, for what its workers have together: see `support.nursery`."""
     if not hasattr(config, "workerinput"):
         os.environ["SLOTS_TEST_RUN"] = str(os.getpid())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config, specs):
+    """Let workers be forks of one process that has imported all tests: see `support.worker_nursery`."""
+    command = worker_nursery.start(config.invocation_params.args, f"slots-workers-{os.getpid()}")
+    if command is not None:
+        specs[:] = [type(spec)(f"{spec}//python={shlex.join(command)}") for spec in specs]
 
 
 @pytest.hookimpl(wrapper=True)

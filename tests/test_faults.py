@@ -15,10 +15,13 @@ pytestmark = pytest.mark.skipif(not faults.available(), reason="needs Linux and 
 
 BOTH = """
 import os, sys
+from pathlib import Path
 from support import kill_commands, power_loss
-for script, words in zip((kill_commands, power_loss), sys.argv[1:], strict=True):
+made, *passes = sys.argv[1:]
+kill_commands.base(Path(made))  # once, and here: what a fit imports, each fork of a fit would import again
+for script, words in zip((kill_commands, power_loss), passes, strict=True):
     if os.fork() == 0:
-        sys.argv = [script.__file__, *words.split()]
+        sys.argv = [script.__file__, "--made", made, *words.split()]
         sys.exit(script.main())
     if os.wait()[1]:
         sys.exit(1)
@@ -33,7 +36,7 @@ def counts(tmp_path_factory):
     losses = "--states 30 --only fit --only merge"
     environment = faults.environment(library)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), environment.get("PYTHONPATH")]))
-    command = [sys.executable, "-P", "-c", BOTH, kills, losses]
+    command = [sys.executable, "-P", "-c", BOTH, tmp_path_factory.mktemp("made"), kills, losses]
     done = subprocess.run(command, capture_output=True, env=environment, text=True, timeout=480, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,5 +1,6 @@
 """Every backbone keeps the contract, at every shape; and the sentences that name what is wrong."""
 
+import functools
 import os
 import shutil
 
@@ -46,12 +47,19 @@ OF_SIZE = (contract.check_shapes, contract.check_rebuild_and_load, contract.chec
 CASES = [(shape, check) for shape in SHAPES for check in (CHECKS if max(shape) < 20 else OF_SIZE)]
 
 
+@functools.cache
+def photograph_and_digits():
+    """A colour photograph and written digits, both from 0 to 1, read once."""
+    photograph = torch.tensor(load_sample_images().images[0] / 255.0, dtype=torch.float32).permute(2, 0, 1)
+    return photograph, torch.tensor(load_digits().images / 16.0, dtype=torch.float32)
+
+
 def natural(shape, count=4):
     """Patches of pictures: colour ones of a photograph, grey ones of written digits where they are large enough."""
     channels, height, width = shape
+    photograph, digits = photograph_and_digits()
     if shape == (1, 8, 8):
-        return torch.tensor(load_digits().images[:count] / 16.0, dtype=torch.float32)[:, None]
-    photograph = torch.tensor(load_sample_images().images[0] / 255.0, dtype=torch.float32).permute(2, 0, 1)
+        return digits[:count, None].clone()
     corners = torch.randint(0, 300, (count, 2)).tolist()
     patches = torch.stack([photograph[:channels, top : top + height, left : left + width] for top, left in corners])
     return (patches - photograph.mean()) / photograph.std()

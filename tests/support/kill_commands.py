@@ -152,12 +152,15 @@ def generations(folder):
 
 
 class Bench:
-    """Runs one command after another on a copy of the same folder."""
+    """Runs one command after another on a copy of the same folder: of ``made``, where `base` has been there already."""
 
-    def __init__(self, root):
+    def __init__(self, root, made=None):
         self.root, self.case, self.start = root, root / "case", root / "start"
-        self.start.mkdir()
-        base(self.start)
+        if made is None:
+            self.start.mkdir()
+            base(self.start)
+        else:
+            subprocess.run(["cp", "-a", made, self.start], check=True)
         (root / "aside").mkdir()
         self.library = os.environ["LD_PRELOAD"]  # the one that stands before the C library, no copy of it
         self.forked = faults.Forked(self.library, root / "aside")
@@ -324,11 +327,13 @@ def cases(bench, names):
     return [(name, fault, at) for name in names for at in range(bench.count[name]) for fault in faults.FAULTS]
 
 
-def attack(root, *, names=tuple(COMMANDS), most=None, seconds=float("inf"), seed=0, own=False, first=0, at_random=0):
+def attack(
+    root, *, names=tuple(COMMANDS), most=None, seconds=float("inf"), seed=0, own=False, first=0, at_random=0, made=None
+):
     """Try all cases in random order from one on, or as many as there is time for; first kills at random moments."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    found, started, bench = Found(), time.monotonic(), Bench(root)
+    found, started, bench = Found(), time.monotonic(), Bench(root, made)
     for name in names:
         bench.learn(name)
     found.operations = dict(bench.count)
@@ -356,6 +361,7 @@ def main():
     parser.add_argument("--own", action="store_true", help="An interpreter of its own for each: seconds a case.")
     parser.add_argument("--only", choices=COMMANDS, action="append", help="These commands.")
     parser.add_argument("--show", type=int, default=5)
+    parser.add_argument("--made", type=Path, help="A folder that `base` has made, for many passes.")
     arguments = parser.parse_args()
     memory = Path("/dev/shm")  # syncs cost nothing there; what they order, power_loss.py looks at
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
@@ -373,6 +379,7 @@ def main():
             own=arguments.own,
             first=arguments.first,
             at_random=arguments.at_random,
+            made=arguments.made,
         )
     for bad in found.bad[: arguments.show]:
         sys.stderr.write(json.dumps(bad, indent=1).replace("\\n", "\n") + "\n")

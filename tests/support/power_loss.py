@@ -247,11 +247,11 @@ class Found:
     bad: list = field(default_factory=list)
 
 
-def lose_power(root, *, names=tuple(COMMANDS), states=1000, draws=20, seconds=float("inf"), seed=0):
+def lose_power(root, *, names=tuple(COMMANDS), states=1000, draws=20, seconds=float("inf"), seed=0, made=None):
     """Look at so many different states of each command, or for so long."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    found, bench, started, rng = Found(), Bench(root), time.monotonic(), random.Random(seed)
+    found, bench, started, rng = Found(), Bench(root, made), time.monotonic(), random.Random(seed)
     for name in names:
         bench.learn(name)
         bench.fresh()
@@ -302,6 +302,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=COMMANDS, action="append", help="These commands.")
     parser.add_argument("--show", type=int, default=5)
+    parser.add_argument("--made", type=Path, help="A folder that `kill_commands.base` has made.")
     arguments = parser.parse_args()
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
@@ -316,6 +317,7 @@ def main():
             states=arguments.states,
             seconds=arguments.seconds,
             seed=arguments.seed,
+            made=arguments.made,
         )
     for bad in found.bad[: arguments.show]:
         sys.stderr.write(json.dumps(bad, indent=1).replace("\\n", "\n") + "\n")

@@ -1,6 +1,7 @@
 """What the sources of a package say about themselves: who imports whom, and what docstrings leave undescribed."""
 
 import ast
+import functools
 import re
 import sys
 import sysconfig
@@ -20,15 +21,26 @@ def module_names(root: Path, packages: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def imports(modules: dict[str, Path]) -> dict[str, set[str]]:
-    """Which modules each names in an import: at the top, in a function, or for the type checker alone."""
-    return {name: _imported(name, file, modules) - {name} for name, file in modules.items()}
+def imports(modules: dict[str, Path], among: dict[str, Path] | None = None) -> dict[str, set[str]]:
+    """Which modules each names in an import: at the top, in a function, or for the type checker alone.
+
+    Those ``among`` others; default: among themselves.
+    """
+    among = modules if among is None else among
+    return {name: _imported(name, file, among) - {name} for name, file in modules.items()}
+
+
+@functools.lru_cache(maxsize=1)  # who asks several things of a file asks them in a row; all trees at once are a lot
+def _parsed(source: str) -> tuple[ast.Module, list[ast.AST]]:
+    """The tree of a source, and every node in it."""
+    tree = ast.parse(source)
+    return tree, list(ast.walk(tree))
 
 
 def _imported(name: str, file: Path, modules: dict[str, Path]) -> set[str]:
     """Those of one file; of ``from a import b`` the module ``a.b`` where there is one, else ``a``."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _parsed(file.read_text(encoding="utf-8"))[1]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -80,7 +92,7 @@ def hiding(folder: Path) -> list[str]:
 
 def raised_again(source: str) -> list[str]:
     """Exceptions that a module makes once and raises: each raise adds its frames to them, for as long as it runs."""
-    tree = ast.parse(source)
+    tree, nodes = _parsed(source)
     made = {
         target.id
         for node in tree.body
@@ -88,7 +100,7 @@ def raised_again(source: str) -> list[str]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    raised = {node.exc.id for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Name)}
+    raised = {node.exc.id for node in nodes if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Name)}
     return sorted(made & raised)
 
 
@@ -96,10 +108,9 @@ def undescribed(source: str) -> list[str]:
     """Parameters that a public docstring lists and says nothing of: ``line name: parameter``."""
     if "Parameters" not in source:  # no such section: nothing to parse for
         return []
-    tree = ast.parse(source)
     return [
         f"{node.lineno} {node.name}: {parameter}"
-        for node in ast.walk(tree)
+        for node in _parsed(source)[1]
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
         for parameter, described in _entries(ast.get_docstring(node) or "").items()
         if not described

@@ -2,11 +2,13 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.cuda import device_count
 
 import slots
 from protocols.app import doctor
@@ -47,6 +49,36 @@ def executable(path, text):
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A folder with a `slots` that is another's, and that nothing may import."""
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "slots.py").write_text("raise ImportError('of the foreign package')\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(foreign):
+    """What is tried in processes of their own says the same of this installation each time: it is tried once.
+
+    Another's `slots` is first on their path, for what is tried needs nothing of ours.
+    """
+    really = doctor._try
+
+    @functools.cache
+    def once(code, _devices):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", f"{foreign}:{HOME}")
+            return really(code)
+
+    return lambda code: once(code, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+@pytest.fixture
+def asked_once(answers, monkeypatch):
+    monkeypatch.setattr(doctor, "_try", answers)
 
 
 @pytest.fixture
@@ -110,10 +142,18 @@ def test_a_checkout_that_is_not_installed(site):
     assert finding.fix == "pip install neural-slots"
 
 
-def command(foreign, monkeypatch, *arguments):
+COMMAND = "import sys; from protocols.commands import main; main(sys.argv[1:])"
+TOLD = """
+import json, sys
+from protocols.app import doctor
+really, told = doctor._try, json.loads(sys.argv.pop(1))
+doctor._try = lambda code: told if code == doctor._TRY_TORCH else really(code)
+"""
+
+
+def command(foreign, monkeypatch, *arguments, code=COMMAND):
     """The command with a folder before our packages on the path, as PYTHONPATH does it."""
     monkeypatch.setenv("PYTHONPATH", f"{foreign}:{HOME}")
-    code = "import sys; from protocols.commands import main; main(sys.argv[1:])"
     return subprocess.run([sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
@@ -133,12 +173,13 @@ def test_a_foreign_package_that_comes_first(tmp_path, monkeypatch, file):
     assert done.stdout == f"{Finding('packages', False, message, fix)}\n"
 
 
-def test_the_doctor_runs_where_slots_is_not_ours(tmp_path, monkeypatch):
-    (tmp_path / "slots.py").write_text("raise ImportError('of the foreign package')\n")
-    done = command(tmp_path, monkeypatch, "doctor", "--json")
+def test_the_doctor_runs_where_slots_is_not_ours(foreign, answers, monkeypatch):
+    """What torch says on such a path is asked once for the whole file, and told; the rest is tried here."""
+    torch = json.dumps(answers(doctor._TRY_TORCH))
+    done = command(foreign, monkeypatch, torch, "doctor", "--json", code=TOLD + COMMAND)
     assert done.returncode == 1, done.stderr
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
-    assert findings["packages"]["message"] == f"'slots' is taken from {tmp_path / 'slots.py'}, which is not ours"
+    assert findings["packages"]["message"] == f"'slots' is taken from {foreign / 'slots.py'}, which is not ours"
     assert findings["torch"]["ok"]
 
 
@@ -231,9 +272,10 @@ def test_a_torchvision_of_another_torch(tmp_path, monkeypatch):
     assert cuda.message == "unknown, since torch does not work"
 
 
+@pytest.mark.usefixtures("asked_once")
 def test_a_driver_that_torch_cannot_use(no_driver, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(doctor, "_try", functools.cache(doctor._try))  # torch itself says the same both times
+    if device_count():  # else torch says of this machine what it says with none to be seen
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     _torch, cuda = doctor.check_torch()
     assert cuda == Finding("cuda", True, "no NVIDIA device; everything runs on the CPU")
     executable(no_driver, "#!/bin/sh\nexit 0\n")
@@ -297,14 +339,6 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
 
 # All of it
-
-
-@pytest.fixture(scope="module")
-def asked_once():
-    """What is tried in processes of their own says the same of this installation each time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doctor, "_try", functools.cache(doctor._try))
-        yield
 
 
 @pytest.mark.usefixtures("asked_once")

@@ -5,12 +5,12 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from support import nursery
 from support.command import told
 from support.nets import strokes
 from support.processes import workers_of
@@ -283,13 +283,10 @@ def test_killed_workers_lose_nothing(model, tmp_path):
     options = Options("propose", 20, budget=12, max_candidates=100)
     answer_shards(model, str(tmp_path / "x.npy"), tmp_path / "whole", options)
     out = tmp_path / "killed"
-    command = [
-        sys.executable, "-m", "protocols.commands", "propose", str(model), "--shards", str(tmp_path / "x.npy"),
-        "--rows", "20", "--out", str(out), "--workers", "2", "--budget", "12", "--max-candidates", "100",
-    ]  # fmt: skip
-    said = tmp_path / "said"
-    with said.open("wb") as errors:
-        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=errors, stderr=errors)
+    process = nursery.begin([
+        "propose", model, "--shards", tmp_path / "x.npy", "--rows", "20", "--out", out, "--workers", "2",
+        "--budget", "12", "--max-candidates", "100",
+    ])  # fmt: skip
     rng, killed = random.Random(0), 0
     while process.poll() is None and killed < 4:
         time.sleep(rng.uniform(0, 0.3))
@@ -298,7 +295,8 @@ def test_killed_workers_lose_nothing(model, tmp_path):
             os.kill(rng.choice(workers), signal.SIGKILL)
             killed += 1
     assert answer_shards(model, str(tmp_path / "x.npy"), out, options).shards == 30
-    assert process.wait(120) == 0, said.read_text()
+    said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
     assert killed >= 3
     assert contents(out) == contents(tmp_path / "whole")
     assert not list(out.glob("**/.*.tmp"))

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from itertools import pairwise
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import nursery
 from support.command import told
 from support.processes import workers_of
 from support.small_models import mixture, new_animals, three_animals
@@ -362,14 +362,9 @@ def test_killed_workers_lose_and_double_nothing(model, tmp_path):
     expected = contents(out)
     other = tmp_path / "killed"
     begin(other, model, run.options, run.shards)
-    command = [
-        sys.executable, "-m", "protocols.commands", "predict", str(model), "--shards", str(tmp_path / "x.npy"),
-        "--rows", "20", "--out", str(other), "--workers", "2",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    said = tmp_path / "said"
-    with said.open("wb") as errors:
-        process = subprocess.Popen(command, env=environment, stdout=errors, stderr=errors)
+    process = nursery.begin(
+        ["predict", model, "--shards", tmp_path / "x.npy", "--rows", "20", "--out", other, "--workers", "2"]
+    )
     rng, killed = random.Random(0), 0
     while process.poll() is None and killed < 8:
         time.sleep(rng.uniform(0, 0.3))
@@ -378,7 +373,8 @@ def test_killed_workers_lose_and_double_nothing(model, tmp_path):
             os.kill(rng.choice(workers), signal.SIGKILL)
             killed += 1
     work(other)
-    assert process.wait(120) == 0, said.read_text()
+    said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
     assert killed >= 3
     assert contents(other) == expected
     assert not list(other.glob(".*.tmp"))

@@ -18,6 +18,7 @@ def run(capsys, *arguments, status=0):
     return printed
 
 
+@pytest.mark.usefixtures("brief_training")  # what is written and read again is the same for any network
 def test_files_and_tables(tmp_path, capsys):
     out = tmp_path / "r"
     printed = run(capsys, "ood", "--data", "digits", "--peers", "mahalanobis", "--seeds", 1, "--out", out)
