@@ -69,7 +69,7 @@ def serve(number, run, arguments):
                 return any(it in collection_path.read_text(encoding="utf-8") for it in THREADED) or None
             return None
 
-    collected = pytest.main([*arguments, "--collect-only", "-q", "-n0", "-p", "no:cacheprovider"], plugins=[Leave()])
+    collected = pytest.main([*arguments, "--collect-only", "-q", "-n0"], plugins=[Leave()])
     by_imports = dict(os.environ.items() - before.items())
     able = collected == pytest.ExitCode.OK and len(list(Path("/proc/self/task").iterdir())) == 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for pytest
