@@ -71,6 +71,8 @@ def serve(number, run, arguments):
 
     collected = pytest.main([*arguments, "--collect-only", "-q", "-n0"], plugins=[Leave()])
     by_imports = dict(os.environ.items() - before.items())
+    for variable in ("COLUMNS", "LINES"):  # of a terminal that the server does not have
+        by_imports.pop(variable, None)
     able = collected == pytest.ExitCode.OK and len(list(Path("/proc/self/task").iterdir())) == 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for pytest
     listening, over, poll, ending = socket.socket(fileno=number), os.pidfd_open(run), select.poll(), {}
