@@ -47,6 +47,15 @@ def test_a_worker_is_a_fork_that_has_collected_the_tests(begun, tmp_path):
         assert (done.stderr, done.returncode) == ("heard", 7)
 
 
+def test_what_a_terminal_is_told_to_be_is_that_of_the_server(begun, tmp_path, monkeypatch):
+    """Pytest tells what it starts, once it has read lines; workers would take it for another environment."""
+    monkeypatch.setenv("COLUMNS", "77")
+    monkeypatch.delenv("LINES", raising=False)
+    command = begun("def test_it(): pass\n")
+    code = "import os; print(os.environ.get('COLUMNS'), os.environ.get('LINES'), os.environ['TOLD'])"
+    assert said(command(code), tmp_path, COLUMNS="80", LINES="24", TOLD="one").stdout == "77 None one\n"
+
+
 def test_a_killed_fork_is_a_killed_worker(begun, tmp_path):
     command = begun("import sys\nsys.collected_here = True\ndef test_it(): pass\n")
     done = said(command(f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"), tmp_path)

@@ -27,6 +27,9 @@ THREADED = ("onnxruntime",)
 THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """What keeps Arrow from starting one."""
 
+OF_A_TERMINAL = ("COLUMNS", "LINES")
+"""What readline tells processes that pytest starts; `support.nursery` would take it for an environment of their own."""
+
 _MOST = 1 << 17  # bytes of what is asked for
 
 
@@ -71,8 +74,6 @@ def serve(number, run, arguments):
 
     collected = pytest.main([*arguments, "--collect-only", "-q", "-n0"], plugins=[Leave()])
     by_imports = dict(os.environ.items() - before.items())
-    for variable in ("COLUMNS", "LINES"):  # of a terminal that the server does not have
-        by_imports.pop(variable, None)
     able = collected == pytest.ExitCode.OK and len(list(Path("/proc/self/task").iterdir())) == 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for pytest
     listening, over, poll, ending = socket.socket(fileno=number), os.pidfd_open(run), select.poll(), {}
@@ -95,7 +96,8 @@ def serve(number, run, arguments):
                 for it in (over, *ending):
                     os.close(it)
                 words, folder, environment = pickle.loads(said)
-                _settle(folder, by_imports | environment, streams)
+                asked = by_imports | {it: value for it, value in environment.items() if it not in OF_A_TERMINAL}
+                _settle(folder, asked | {it: before[it] for it in OF_A_TERMINAL if it in before}, streams)
                 return words
             for it in streams:
                 os.close(it)
