@@ -96,7 +96,11 @@ def test_one_server_forks_for_all_that_ask(looks):
 
 
 def test_what_an_import_sets_itself_does_not_keep_from_forking():
-    set_by_torch = {"TORCHINDUCTOR_CACHE_DIR": "there", "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR": "1"}
+    set_by_torch = {
+        "TORCHINDUCTOR_CACHE_DIR": "there",
+        "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
     assert nursery.can_fork({**nursery.BASE, **set_by_torch, "KMP_INIT_AT_FORK": "FALSE"})
     assert not nursery.can_fork({**nursery.BASE, "PYTHONWARNINGS": "error"})
 

@@ -30,8 +30,11 @@ SLOTS = str(Path(sys.executable).with_name("slots"))
 LATE = {"COLUMNS", "HOME", "NO_COLOR", "OLDPWD", "PATH", "PWD", "SHLVL", "TMPDIR", "XDG_CACHE_HOME", "_"}
 """Variables that are read when they are needed; others may be read at an import."""
 
-_LATE_TOO = ("SLOTS_", "SLURM_", "PYTEST_", "KMP_", "TORCHINDUCTOR_", "_TORCHINDUCTOR_")
-"""So are those of slots, Slurm and pytest, and what scikit-learn and torch set themselves once they are imported."""
+_LATE_TOO = ("SLOTS_", "SLURM_", "PYTEST_", "KMP_", "TORCHINDUCTOR_", "_TORCHINDUCTOR_", "CUBLAS_")
+"""So are those of slots, Slurm and pytest, and what scikit-learn and torch set themselves once they are imported.
+
+The last comes with torch's compiler: without it here, no command was forked any more after a test that compiles.
+"""
 
 BASE = {**os.environ, "OMP_NUM_THREADS": "1"}
 THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
