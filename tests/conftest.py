@@ -40,7 +40,8 @@ def pytest_xdist_setupnodes(config, specs):
     """Let workers be forks of one process that has imported all tests: see `support.worker_nursery`."""
     command = worker_nursery.start(config.invocation_params.args, f"slots-workers-{os.getpid()}")
     if command is not None:
-        specs[:] = [type(spec)(f"{spec}//python={shlex.join(command)}") for spec in specs]
+        python = f"//python={shlex.join(command)}"
+        specs[:] = [type(spec)(f"{spec}{python}") if spec.popen else spec for spec in specs]
 
 
 @pytest.hookimpl(wrapper=True)
