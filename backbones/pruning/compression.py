@@ -250,7 +250,9 @@ def _describe(backbone: AbstractBackbone) -> None:
     """Let a `positive` say its new widths, so that it can be rebuilt and loaded."""
     if backbone.name != "positive":
         return
-    convolutions: Any = [backbone.first, *backbone.positive]  # type: ignore[misc]
+    convolutions: Any = [*backbone.positive]  # type: ignore[misc]
+    if backbone.options["first"] != "whitening":  # whose width the inputs set
+        convolutions.insert(0, backbone.first)
     widths = [getattr(layer, "out_channels", 0) for layer in convolutions]
     if all(widths):
         backbone.options = {**backbone.options, "widths": widths}

@@ -168,7 +168,9 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     ("unfolding", "cifar10"): Recipe(_UNFOLDING, replace(_IMAGES, epochs=14, matrix_lr=0.24)),
     ("positive", ""): Recipe({"widths": [32, 64, 128]}, train=replace(_IMAGES, backbone_lr=1e-2)),
-    ("positive", "cifar10"): Recipe({"widths": [32, 64, 128]}, replace(_IMAGES, epochs=8, backbone_lr=1e-2)),
+    ("positive", "cifar10"): Recipe(
+        {"widths": [48, 96, 192], "first": "whitening"}, replace(_IMAGES, epochs=14, matrix_lr=0.24)
+    ),
     ("positive", "digits"): Recipe(train=replace(_STROKES, epochs=40, batch_size=50, augment="shift1")),
     ("positive", "mnist"): Recipe(
         {"widths": [32, 64, 128]}, replace(_STROKES, scale=100.0, beta=20.0, backbone_lr=1e-2)

@@ -21,6 +21,7 @@ VARIANTS = [
     ("positive", {"activation": "silu", "pooling": "mean", "widths": [8, 12]}),
     ("positive", {"activation": "silu", "first": "perspective", "widths": [6, 8]}),
     ("positive", {"first": "l2", "inputs": "whitening", "widths": [6, 8]}),
+    ("positive", {"first": "whitening", "widths": [6, 8], "signs": "plus"}),
     ("explor", {}),
     ("explor", {"key": "detached", "gate": "detached", "logits": "dobble", "widths": [10, 14], "stem_kernel": 4}),
     ("explor", {"a_x": 8.0, "a_l": 0.5, "logits": "zeros", "stem_stride": 2, "key": "batchnorm"}),
@@ -37,7 +38,7 @@ VARIANTS = [
     ("gumbel", {"parts": 24, "units": 20}),
     ("gumbel", {"activation": "silu", "parts": 24, "units": 20, "kernel": 5, "top": 2}),
     ("parts", {"channels": 6, "width": 8, "receptive_field": 5, "parts": 9, "threshold": 0.3}),
-    ("parts", {"channels": 12, "width": 16, "sharpness": 4.0}),
+    ("parts", {"channels": 12, "width": 16, "sharpness": 4.0, "where": "anywhere"}),
     ("lipschitz", {"widths": [8, 16], "depth": 1, "hidden": 20}),
     ("pretrained", {"frozen": False}),  # frozen: tests/nets/nets/test_pretrained.py
 ]
@@ -146,7 +147,7 @@ def test_same_seed_same_weights():
             "positive",
             (1, 8, 8),
             {"depth": 3},
-            r"must be one of widths, pooling, activation, first, inputs, got depth\.",
+            r"must be one of widths, pooling, activation, first, inputs, signs, got depth\.",
         ),
         ("pixels", (8, 8), {}, r"`input_shape` must be three positive integers .*, got \(8, 8\)\."),
         ("explor", (1, 8, 0), {}, r"`input_shape` must be three positive integers .*, got \(1, 8, 0\)\."),
@@ -180,7 +181,7 @@ def test_sentences(name, shape, options, message):
 
 
 def test_positive_weights():
-    backbone = backbones.build("positive", input_shape=(3, 16, 16))
+    backbone = backbones.build("positive", input_shape=(3, 16, 16), signs="plus")
     weights = [layer.weight for layer in backbone.positive]
     assert all(weight.min() >= 0 and weight.max() <= 2 / weight[0].numel() for weight in weights)
     # The mean of a neuron's weights is 1 / fan_in: it starts as an average of its inputs.

@@ -145,9 +145,19 @@ def rectified_batchnorm(x: Tensor, gain: Tensor, offset: Tensor, *, eps: float =
     return out
 
 
-def positive_net(x: Tensor, kernels: list[Tensor], norms: list[tuple[Tensor, Tensor]], *, silu: bool, pool) -> Tensor:
-    """`positive` in training: 5x5, then 3x3 convolutions after halving, each normalised and gated; pooled places."""
+def positive_net(
+    x: Tensor, kernels: list[Tensor], norms: list[tuple[Tensor, Tensor]], *, silu: bool, pool, whitening: bool = False
+) -> Tensor:
+    """`positive` in training: 5x5, then 3x3 convolutions after halving, each normalised and gated; pooled places.
+
+    After a whitening stem and its ReLU: 3x3 convolutions, each halved, normalised and gated.
+    """
     gated = silu_batchnorm if silu else rectified_batchnorm
+    if whitening:
+        x = convolution(x, kernels[0], padding=0).clamp_min(0)
+        for kernel, (gain, offset) in zip(kernels[1:], norms, strict=True):
+            x = gated(halved(convolution(x, kernel, padding=1)), gain, offset)
+        return torch.stack([torch.stack([pool(maps.flatten()) for maps in row]) for row in x])
     for layer, (kernel, (gain, offset)) in enumerate(zip(kernels, norms, strict=True)):
         x = convolution(halved(x) if layer else x, kernel, padding=1 if layer else 2)
         x = gated(x, gain, offset)

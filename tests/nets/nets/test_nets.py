@@ -43,6 +43,37 @@ def test_positive_is_its_definition(activation, pooling, pool):
     torch.testing.assert_close(net(x).detach(), expected, **EXACT)
 
 
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_positive_behind_a_whitening_is_its_definition(activation):
+    net = built("positive", (2, 9, 6), widths=[3, 4], activation=activation, first="whitening")
+    x = torch.randn(40, 2, 9, 6, dtype=torch.float64)
+    net.prepare_(x)
+    kernels, norms, _ = parts(net)
+    assert [kernel.shape[0] for kernel in kernels] == [16, 3, 4]
+    expected = reference.positive_net(x[:3], kernels, norms, silu=activation == "silu", pool=torch.max, whitening=True)
+    torch.testing.assert_close(net(x[:3]).detach(), expected, **EXACT)
+
+
+@pytest.mark.parametrize("first", ["convolution", "whitening"])
+def test_positive_begins_with_both_signs(first):
+    torch.manual_seed(0)
+    net = backbones.build("positive", input_shape=(3, 16, 16), widths=[8, 10, 7], first=first)
+    scales = [layer.weight for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert [scale.tolist() for scale in scales] == [[1.0, -1.0] * 4, [1.0, -1.0] * 5, [1.0, -1.0] * 3 + [1.0]]
+    for weight in net.positive.parameters():
+        fan_in = weight[0].numel()
+        assert 0.05 < (weight > 0).float().mean() < 0.15
+        assert weight.min() == 0.0
+        assert 15 / fan_in < weight.max() <= 20 / fan_in
+        assert weight.flatten(1).sum(1).mean() == pytest.approx(1, abs=0.3)
+        assert (weight.flatten(1) > 0).any(1).all()
+    plain = backbones.build("positive", input_shape=(3, 16, 16), widths=[8, 10, 7], first=first, signs="plus")
+    assert all((layer.weight == 1).all() for layer in plain.modules() if isinstance(layer, nn.BatchNorm2d))
+    for weight in plain.positive.parameters():
+        assert (weight > 0).float().mean() > 0.99
+        assert weight.max() <= 2 / weight[0].numel()
+
+
 @pytest.mark.parametrize(
     ("shape", "options"),
     [

@@ -202,12 +202,15 @@ def test_a_compressed_mlp_gives_what_the_masked_one_gives(first, second, fill):
     assert net[0].out_features == 12
 
 
-@pytest.mark.parametrize("activation", ["relu", "silu"])
-def test_a_compressed_positive_backbone(activation):
+@pytest.mark.parametrize(
+    ("activation", "first"), [("relu", "convolution"), ("silu", "convolution"), ("relu", "whitening")]
+)
+def test_a_compressed_positive_backbone(activation, first):
     torch.manual_seed(0)
-    backbone = backbones.build("positive", input_shape=(1, 8, 8), widths=[6, 8, 5], activation=activation)
+    shape = (1, 8, 8) if first == "convolution" else (1, 16, 16)
+    backbone = backbones.build("positive", input_shape=shape, widths=[6, 8, 5], activation=activation, first=first)
     net = nn.Sequential(backbone, nn.Linear(5, 2))
-    x = torch.rand(20, 1, 8, 8)
+    x = torch.rand(20, *shape)
     net.train()(x)
     kept = {"0.activations.0": torch.tensor([4, 1]), "0.activations.1": torch.tensor([0, 3, 7])}
     kept["0.activations.2"] = torch.tensor([0, 2, 3])
@@ -216,7 +219,7 @@ def test_a_compressed_positive_backbone(activation):
     assert torch.allclose(found.model.eval()(x), masked_output(net, kept, x), atol=1e-5)
     smaller = found.model[0]
     assert smaller.options["widths"] == [2, 3, 3]
-    again = backbones.build("positive", input_shape=(1, 8, 8), **smaller.options)
+    again = backbones.build("positive", input_shape=shape, **smaller.options)
     again.load_state_dict(smaller.state_dict())
     assert torch.equal(again.eval()(x), smaller.eval()(x))
     assert smaller.feature_dim == 3
