@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from jaxtyping import Float, Int
@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.base import AbstractBackbone, check_input_shape
-from backbones.checks import check_count
+from backbones.checks import check_choice, check_count
 from backbones.layers.silu_batchnorm import SiLUBatchNorm
+from backbones.layers.whitening_stem import WhiteningStem
 from backbones.nets.sizes import sides_after
 from backbones.parts.competition import Competition
 from backbones.parts.receptive_field import Field
 
 _OF_SIDE = 0.4  # side of a part by default, of the shorter side of the picture
 _WIDE = 16  # pixels of the shorter side from which on a step of two pixels loses nothing
+FIRSTS: Final = ("convolution", "pooled")
+PLACES: Final = ("cells", "anywhere")
 
 
 class Parts(AbstractBackbone):
@@ -31,7 +34,8 @@ class Parts(AbstractBackbone):
     responds only where the patch is like it: by ``max(0, <f, v_k> - t |f|) / (1 - t)``, from a cosine of ``t`` on. The
     picture is cut into cells that overlap, and a feature is the largest response of one part in one cell:
     ``parts x rows x columns`` of them. A slot of a few features is then a drawing of a few parts at their places, with
-    some room to move.
+    some room to move. With ``where="anywhere"`` the whole picture is one cell, and a slot is a few parts wherever they
+    are: for photographs, whose objects stand anywhere.
 
     Parameters
     ----------
@@ -52,6 +56,12 @@ class Parts(AbstractBackbone):
         Of the competition (>= 0).
     threshold : float
         The cosine ``t`` from which on a part responds, in [0, 1).
+    where : {"cells", "anywhere"}
+        Whether the picture is cut into cells.
+    first : {"convolution", "pooled"}
+        What sees the first 1 + 2 ``step`` pixels: one convolution; or a `WhiteningStem` of 2x2 pixels, looked up in the
+        training images, with ReLU, a 3x3 convolution and the largest of 2x2 places. The second needs a step of 2 and a
+        field of at least 5 pixels, takes more time, and learns more of photographs.
 
     Attributes
     ----------
@@ -92,7 +102,11 @@ class Parts(AbstractBackbone):
         width: int = 64,
         sharpness: float = 2.0,
         threshold: float = 0.0,
+        where: str = "cells",
+        first: str = "convolution",
     ) -> None:
+        check_choice("where", where, PLACES)
+        check_choice("first", first, FIRSTS)
         colours, height, columns = check_input_shape(input_shape)
         side = min(height, columns)
         step = (1 + (side >= _WIDE)) if step is None else step
@@ -102,23 +116,35 @@ class Parts(AbstractBackbone):
             check_count(name, value)
         size = _field(receptive_field, step, side)
         kernels = _kernels(size, step)
+        if first == "pooled" and (step != 2 or size < 1 + 2 * step):
+            raise ValueError(
+                f"`first` must be convolution with a step of {step} and a field of {size}, got 'pooled'. It needs a "
+                "step of 2 and a field of at least 5."
+            )
         sides = (height, columns)
         for place, kernel in enumerate(kernels):
             sides = sides_after(sides, kernel, stride=step if place == 0 else 1)
-        window = (sides[0] + 1) // 2, (sides[1] + 1) // 2
-        stride = max(1, (sides[0] - window[0]) // 2), max(1, (sides[1] - window[1]) // 2)
-        cells = tuple((s - w) // d + 1 for s, w, d in zip(sides, window, stride, strict=True))
+        cells, window, stride = _cells(sides, where)
         sizes = {"channels": channels, "parts": parts, "receptive_field": size, "step": step, "width": width}
         _check_threshold(threshold)
-        options = {**sizes, "sharpness": sharpness, "threshold": threshold}
+        options = {**sizes, "sharpness": sharpness, "threshold": threshold, "where": where, "first": first}
         super().__init__(input_shape, feature_dim=parts * math.prod(cells), options=options, claims_grp=True)
-        self.cells, self.window, self.stride = (cells[0], cells[1]), window, stride
+        self.cells, self.window, self.stride = cells, window, stride
         self.encoder = nn.Sequential(
-            _encoder(colours, kernels, step, width), nn.Conv2d(width, channels, 1, bias=False), Competition(sharpness)
+            _encoder(colours, kernels, step, width, pooled=first == "pooled"),
+            nn.Conv2d(width, channels, 1, bias=False),
+            Competition(sharpness),
         ).to(memory_format=torch.channels_last)
         self.register_buffer("vectors", torch.eye(channels)[torch.arange(parts) % channels])
         self.register_buffer("sources", torch.full((parts, 3), -1, dtype=torch.long))
         self.register_buffer("patches", torch.zeros(parts, colours, size, size))
+
+    @torch.no_grad()
+    def prepare_(self, x: Float[Tensor, "batch channel height width"]) -> None:
+        """Take the filters of a whitening stem from training inputs."""
+        for layer in self.encoder.modules():
+            if isinstance(layer, WhiteningStem):
+                layer.learn_(x)
 
     @property
     def n_parts(self) -> int:
@@ -236,13 +262,27 @@ def _check_threshold(threshold: object) -> None:
         raise ValueError(f"`threshold` must lie in [0, 1), got {threshold!r}. 0.6 asks for patches that look alike.")
 
 
-def _encoder(channels: int, kernels: list[int], step: int, width: int) -> nn.Sequential:
+def _cells(sides: tuple[int, int], where: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Number of cells, their sides, and the steps between them, each down and across."""
+    if where == "anywhere":
+        return (1, 1), sides, (1, 1)
+    window = (sides[0] + 1) // 2, (sides[1] + 1) // 2
+    stride = max(1, (sides[0] - window[0]) // 2), max(1, (sides[1] - window[1]) // 2)
+    return ((sides[0] - window[0]) // stride[0] + 1, (sides[1] - window[1]) // stride[1] + 1), window, stride
+
+
+def _encoder(channels: int, kernels: list[int], step: int, width: int, *, pooled: bool) -> nn.Sequential:
     """Convolutions without padding, and one more of a single place."""
     layers: list[nn.Module] = []
     for place, kernel in enumerate([*kernels, 1]):
         wide = max(1, width * (3, 6, 8)[min(place, 2)] // 8)
-        stride = step if place == 0 else 1
-        layers += [nn.Conv2d(channels, wide, kernel, stride=stride, bias=False), SiLUBatchNorm(wide)]
+        if place == 0 and pooled:
+            stem = WhiteningStem(channels)
+            layers += [stem, nn.ReLU(), nn.Conv2d(stem.out_channels, wide, 3, bias=False), nn.MaxPool2d(2)]
+            layers += [SiLUBatchNorm(wide)]
+        else:
+            stride = step if place == 0 else 1
+            layers += [nn.Conv2d(channels, wide, kernel, stride=stride, bias=False), SiLUBatchNorm(wide)]
         channels = wide
     if channels != width:  # one layer only, where patches are no larger than its kernel
         layers += [nn.Conv2d(channels, width, 1, bias=False), SiLUBatchNorm(width)]

@@ -22,6 +22,7 @@ Inputs = Callable[[npt.NDArray[np.int64]], Tensor]
 
 _BATCH = 250  # images whose patches are looked at together
 _CHUNK = 1 << 24  # similarities held at once
+_GRID = math.isqrt(MOST_CELLS)  # places a side that are told apart where the whole picture is one cell
 _LEAST = 10  # images of a class that are looked at, where it has so many
 
 
@@ -34,7 +35,8 @@ class PartConfig:
     max_parts : int, default 100
         Most parts (count, >= 1).
     times : int, default 8
-        Cells in which an image should show a part that speaks for its class (count, >= 1).
+        Cells in which an image should show a part that speaks for its class (count, >= 1); places, where the whole
+        picture is one cell.
     likeness : float, default 0.8
         Cosine from which on a patch shows a part, in (0, 1).
     threshold : float, default 0.6
@@ -152,7 +154,8 @@ def choose_parts(
     -----
     A patch shows a part where the cosine of their vectors reaches ``likeness``. The parts are picked by
     `greedy_multi_cover`: an image is served when parts that speak for its class were found in ``times`` different
-    cells. So the number of parts is an outcome, with a bound on how far it is from the smallest.
+    cells. So the number of parts is an outcome, with a bound on how far it is from the smallest. Where the whole
+    picture is one cell, places count in place of cells: a part is at the place that looks most like it.
     """
     config, progress = config or PartConfig(), progress or silent
     if math.prod(backbone.cells) > MOST_CELLS:
@@ -234,9 +237,21 @@ def _fires(
         counts = torch.einsum("kbc,by->kyc", fires.float(), members)
         elsewhere = (counts.sum(1, keepdim=True) - counts) / others[None, :, None]
         speaks = (elsewhere <= config.elsewhere)[:, of_class]
-        words[start : start + step] = packed_cells((fires & speaks).numpy())
+        found = fires & speaks
+        if found.shape[2] == 1:
+            found = found & _best_places(maps).reshape(len(here), n, -1)
+        words[start : start + step] = packed_cells(found.numpy())
         progress("parts: candidates", start / len(vectors))
     return words
+
+
+def _best_places(maps: Tensor) -> Tensor:
+    """Which of a grid of at most 8 x 8 places has the largest value, the first of equal ones: bool (map, place)."""
+    rows, columns = maps.shape[2:]
+    best = maps.flatten(1).argmax(1)
+    down, across = min(rows, _GRID), min(columns, _GRID)
+    place = (best // columns) * down // rows * across + (best % columns) * across // columns
+    return functional.one_hot(place, down * across).bool()
 
 
 def _patches(backbone: PartsBackbone, inputs: Inputs, sources: Tensor) -> Tensor:

@@ -25,13 +25,17 @@ def pictures():
     return torch.from_numpy(images), labels
 
 
+def net_for(images, where="cells"):
+    torch.manual_seed(0)
+    net = backbones.build("parts", input_shape=(1, 12, 12), channels=8, width=12, receptive_field=5, where=where)
+    for _ in range(20):
+        net.train()(images)  # statistics of their own
+    return net.eval()
+
+
 @pytest.fixture
 def net(pictures):
-    torch.manual_seed(0)
-    net = backbones.build("parts", input_shape=(1, 12, 12), channels=8, width=12, receptive_field=5)
-    for _ in range(20):
-        net.train()(pictures[0])  # statistics of their own
-    return net.eval()
+    return net_for(pictures[0])
 
 
 def choose(net, pictures, config, **more):
@@ -39,10 +43,15 @@ def choose(net, pictures, config, **more):
     return choose_parts(net, lambda ids: images[ids], labels, config, **more)
 
 
-@pytest.mark.parametrize("elsewhere", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    ("where", "elsewhere"),
+    [("cells", 0.0), ("cells", 0.3), ("cells", 1.0), ("anywhere", 0.2), ("anywhere", 0.5), ("anywhere", 1.0)],
+)
 @pytest.mark.parametrize("times", [1, 3])
-def test_the_choice_is_that_of_the_slow_way(net, pictures, elsewhere, times):
+def test_the_choice_is_that_of_the_slow_way(pictures, where, elsewhere, times):
+    """In cells a part is found in each that shows it; in one picture it is found once, where it is most alike."""
     images, labels = pictures
+    net = net_for(images, where)
     config = PartConfig(elsewhere=elsewhere, times=times, likeness=0.7, candidates=60, quiet=0.3)
     with torch.no_grad():
         maps = net.locations(images).double()
@@ -51,7 +60,7 @@ def test_the_choice_is_that_of_the_slow_way(net, pictures, elsewhere, times):
     floor = np.quantile(lengths.float().numpy(), config.quiet)
     loud = [(b, p) for b in range(36) for p in range(64) if lengths[b].flatten()[p] >= floor]
     drawn = torch.randperm(len(loud), generator=torch.Generator().manual_seed(0))[:60]
-    fires = np.zeros((60, 36, 9), bool)
+    fires = np.zeros((60, 36, 9 if where == "cells" else 64), bool)
     for k, at in enumerate(drawn.tolist()):
         example, place = loud[at]
         vector = maps[chosen.examples[example], :, place // 8, place % 8]
@@ -59,11 +68,15 @@ def test_the_choice_is_that_of_the_slow_way(net, pictures, elsewhere, times):
             image = maps[chosen.examples[b]]
             cosines = (image * vector[:, None, None]).sum(0) / image.norm(dim=0) / vector.norm()
             cosines[lengths[b] < floor] = 0
+            if where == "anywhere":
+                fires[k, b, cosines.flatten().argmax()] = cosines.max() >= 0.7
+                continue
             for cell in range(9):
                 row, column = divmod(cell, 3)
                 fires[k, b, cell] = cosines[2 * row : 2 * row + 4, 2 * column : 2 * column + 4].max() >= 0.7
     of = labels[chosen.examples]
-    shares = np.stack([fires[:, of != label].mean(1) for label in range(3)], 1)
+    shown = fires if where == "cells" else fires.any(2, keepdims=True)
+    shares = np.stack([shown[:, of != label].mean(1) for label in range(3)], 1)
     speaks = fires & (shares[:, of] <= elsewhere)
     vectors = np.stack([maps[chosen.examples[b], :, p // 8, p % 8].numpy() for b, p in (loud[i] for i in drawn)])
     vectors = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 import backbones
+from backbones.layers.whitening_stem import WhiteningStem
 from backbones.parts.competition import Competition
 
 
@@ -51,6 +53,45 @@ def test_features_are_the_largest_responses_of_overlapping_cells(net):
         for column in range(3):
             window = responses[:, :, 2 * row : 2 * row + 4, 2 * column : 2 * column + 6]
             assert torch.equal(features[:, :, row, column], window.amax((2, 3)))
+
+
+def test_anywhere_is_one_cell():
+    torch.manual_seed(0)
+    net = backbones.build("parts", input_shape=(2, 12, 15), channels=6, width=8, receptive_field=5, where="anywhere")
+    x = torch.randn(3, 2, 12, 15)
+    with torch.no_grad():
+        features, responses = net.eval()(x), net.responses(x)
+        assert (net.cells, features.shape) == ((1, 1), (3, 6))
+        assert torch.equal(features, responses.amax((2, 3)))
+        for image, places in enumerate(net.found_at(x, range(6)).tolist()):
+            for part, (row, column) in enumerate(places):
+                assert responses[image, part, row, column] == features[image, part]
+        net.take_parts(torch.eye(6)[:3], torch.zeros(3, 3, dtype=torch.long), torch.zeros(3, 2, 5, 5))
+        assert torch.allclose(net(x), features[:, :3])
+
+
+def test_a_pooled_first_layer_is_what_its_words_say():
+    torch.manual_seed(0)
+    net = backbones.build("parts", input_shape=(2, 16, 18), channels=4, width=8, receptive_field=5, first="pooled")
+    x = torch.rand(30, 2, 16, 18)
+    net.prepare_(x)
+    stem, _, convolution, _, norm, *_ = net.eval().encoder[0]
+    rebuilt = WhiteningStem(2)
+    rebuilt.learn_(x)
+    assert torch.equal(stem.weight, rebuilt.weight)
+    with torch.no_grad():
+        seen = functional.conv2d(functional.relu(functional.conv2d(x[:2], stem.weight)), convolution.weight)
+        places = seen.unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))
+        torch.testing.assert_close(net.encoder[0][:5](x[:2]), norm(places))
+    # As many places as one convolution of 5x5 pixels in steps of two has.
+    plain = backbones.build("parts", input_shape=(2, 16, 18), channels=4, width=8, receptive_field=5).eval()
+    assert net.locations(x).shape == plain.locations(x).shape
+
+
+@pytest.mark.parametrize("options", [{"step": 1}, {"receptive_field": 4, "step": 2}])
+def test_a_pooled_first_layer_needs_a_step_of_two_and_five_pixels(options):
+    with pytest.raises(ValueError, match="`first` must be convolution with a step of"):
+        backbones.build("parts", input_shape=(1, 12, 12), first="pooled", **options)
 
 
 def test_parts_are_found_where_they_respond_most(net):

@@ -14,6 +14,9 @@ CASES = [
     ((1, 28, 28), {"receptive_field": 9, "step": 1}, 9),
     ((2, 20, 17), {"receptive_field": 17}, 17),
     ((1, 12, 9), {"receptive_field": 4, "step": 3}, 4),
+    ((3, 32, 32), {"receptive_field": 17, "first": "pooled", "where": "anywhere"}, 17),
+    ((1, 28, 29), {"first": "pooled"}, 11),
+    ((1, 16, 16), {"receptive_field": 5, "first": "pooled"}, 5),
 ]
 
 
