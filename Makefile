@@ -1,7 +1,7 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test lint dist docs notebooks gallery bench fuzz fuzz-api kills label-studio interfaces audit sbom hashes test-minimum clean
+.PHONY: help demo test test-slow lint dist docs notebooks gallery bench fuzz fuzz-api kills label-studio interfaces audit sbom hashes test-minimum clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -44,12 +44,17 @@ demo: $(VENV)/.installed ## install, learn scikit-learn's digits, ask about new 
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 # One thread a process: several processes of several threads wait for each other on the same processors. Compiled tests
-# are kept even where the environment says no: to rewrite their assertions takes each worker a quarter of a minute. Style
-# and types are checked beside the tests, and what is wrong with them is said last.
-test: $(VENV)/.installed ## build the wheel, install it, check and test that
+# are kept even where the environment says no: to rewrite their assertions takes each worker a quarter of a minute.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# Style and types are checked beside the tests, and what is wrong with them is said last.
+test: $(VENV)/.installed ## build the wheel, install it, check and test that; within 15 minutes on two cores
 	@$(MAKE) --no-print-directory lint > $(VENV)/lint.log 2>&1 & lint=$$!; \
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 SLOTS_TEST_WHEEL=1 $(BIN)/pytest --durations 25 --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder; \
+	$(PYTEST) -m "not slow"; \
 	tests=$$?; wait $$lint; lint=$$?; cat $(VENV)/lint.log; [ $$tests = 0 ] && [ $$lint = 0 ]
+
+test-slow: $(VENV)/.installed ## the tests that `make test` leaves out: kills, floods, a browser on every page, protocols on data
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed ## style, types and the direction of imports, on the checkout's files
 	$(BIN)/ruff check $(CODE)

@@ -351,6 +351,7 @@ def wait_for(path: Path, seconds: float = 120, *, newer_than: int = 0):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_fit_leaves_the_old_model_and_goes_on_with_resume(digits, capsys, tmp_path):
     import shutil
 
@@ -376,6 +377,7 @@ def test_a_killed_fit_leaves_the_old_model_and_goes_on_with_resume(digits, capsy
     assert not (tmp_path / ".model.checkpoint.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_options_is_refused(capsys, tmp_path):
     fit = start_fit(tmp_path / "model", "--epochs", "2000")
     wait_for(tmp_path / ".model.checkpoint.safetensors")
@@ -385,6 +387,7 @@ def test_a_checkpoint_of_other_options_is_refused(capsys, tmp_path):
     assert "belongs to a fit with other data or options" in printed.err
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_old_model(digits, capsys, tmp_path):
     import shutil
 

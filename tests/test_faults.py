@@ -10,7 +10,10 @@ import pytest
 from support import faults, power_loss
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.skipif(not faults.available(), reason="needs Linux and a C compiler")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not faults.available(), reason="needs Linux and a C compiler"),
+]
 
 
 BOTH = """

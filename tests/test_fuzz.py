@@ -1,6 +1,9 @@
 """A short pass of each fuzz target; `make fuzz` runs them for longer."""
 
+import pytest
 from support import fuzz_folders, fuzz_images
+
+pytestmark = pytest.mark.slow
 
 
 def test_mutated_model_folders_open_or_are_refused():

@@ -120,6 +120,13 @@ def test_the_installed_files_are_those_of_the_checkout():
             assert (Path(slots.__file__).parent.parent / relative).read_bytes() == file.read_bytes(), relative
 
 
+def test_what_one_target_leaves_out_the_other_runs():
+    rules = re.findall(r'\$\(PYTEST\) -m ("[^"]+"|\w+)', (CHECKOUT / "Makefile").read_text())
+    assert rules == ['"not slow"', "slow"]
+    lines = (CHECKOUT / ".ci" / "run").read_text().splitlines()
+    assert {"make test", "make test-slow"} <= set(lines)
+
+
 def test_one_version():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     assert project["version"] == slots.__version__

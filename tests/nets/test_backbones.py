@@ -96,6 +96,7 @@ def test_the_gpu_agrees():
         contract.the_gpu_agrees(backbones.build(name, input_shape=(3, 9, 13), **options), torch.randn(4, 3, 9, 13))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), dict(VARIANTS).items(), ids=str)  # the last variant of each
 def test_compiled(name, options):
     torch.compiler.reset()
@@ -103,6 +104,7 @@ def test_compiled(name, options):
     contract.compiled_is_eager(backbone, torch.randn(4, 1, 8, 8), compiler="aot_eager")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
 def test_compiled_to_machine_code():
     torch.compiler.reset()

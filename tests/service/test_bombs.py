@@ -7,6 +7,8 @@ import pytest
 from support.bombs import SMALL, all_of_them, picture_model
 from support.served_process import served
 
+pytestmark = pytest.mark.slow
+
 GROWTH = 100 << 20
 
 

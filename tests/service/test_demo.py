@@ -15,6 +15,8 @@ from support.service import running
 from protocols.recipes.building import load_model
 from protocols.service.demo import KNOWN, NAME, Feeder, fit_demo, send, stream
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -23,6 +23,8 @@ from protocols.commands.app import app
 from protocols.service.gate.first_key import VARIABLE
 from protocols.service.web.notify import notify
 
+pytestmark = pytest.mark.slow
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 if not DEPLOY.exists():
     pytest.skip("needs the checkout", allow_module_level=True)

@@ -18,6 +18,8 @@ from protocols.service.inbox.tables import member, review_group
 from slots.model.comparison import diff
 from slots.model.slot_model import SlotModel
 
+pytestmark = pytest.mark.slow
+
 MODEL = "/api/v1/models/small"
 
 

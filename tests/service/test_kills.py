@@ -20,6 +20,8 @@ from protocols.service.inbox.reviews import Query, QueryList
 from protocols.service.inbox.tables import item
 from slots.model.editing import relabel
 
+pytestmark = pytest.mark.slow
+
 KILLS = 40
 
 

@@ -18,6 +18,8 @@ from protocols.service.inbox.database import Database
 from protocols.service.service import Service
 from protocols.service.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 MODEL = "/api/v1/models/small"
 
 

@@ -5,12 +5,15 @@ import contextlib
 import socket
 
 import httpx
+import pytest
 import uvicorn
 from support.pressure import PREDICT, load, post
 from support.served_process import served
 from support.stopping import ROW, stopped_under_load
 
 from protocols.service.running import _Server
+
+pytestmark = pytest.mark.slow
 
 MANY = {"inputs": [[3.0, 0, 0, 0, 0, 0]] * 400}
 GROWTH = 200 << 20

@@ -19,6 +19,8 @@ from protocols.service.jobs.child.material import as_inputs
 from protocols.service.settings import Keeping, Policy
 from slots.training import TrainConfig, fit
 
+pytestmark = pytest.mark.slow
+
 MODEL = "/api/v1/models/small"
 KNOWN = {
     "money": ["what", "is", "my", "balance", "money", "bank", "pay", "bill"],

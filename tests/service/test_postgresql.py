@@ -16,6 +16,8 @@ from protocols.service.inbox.database import Database
 from protocols.service.inbox.tables import job
 from slots.errors import StorageError, UsageError
 
+pytestmark = pytest.mark.slow
+
 MODEL = "/api/v1/models/small"
 STOPS = 4
 

@@ -17,6 +17,8 @@ from protocols.service.answering.served_model import ServedModel
 from protocols.service.settings import Limits
 from protocols.service.web import quick
 
+pytestmark = pytest.mark.slow
+
 MODEL = "/api/v1/models/small"
 PLAIN, ORDINARY = {"Content-Type": "application/json"}, {"Content-Type": "application/json; charset=utf-8"}
 X = rows(6, 11, classes=4)[0].tolist()

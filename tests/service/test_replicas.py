@@ -14,6 +14,8 @@ from slots.model import SlotModel
 from slots.model.editing import relabel
 from slots.storage.states import POINTER, read_pointer
 
+pytestmark = pytest.mark.slow
+
 MODEL = "/api/v1/models/small"
 
 

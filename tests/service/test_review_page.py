@@ -17,6 +17,8 @@ from protocols.service.inbox.reviews import Query, QueryList
 from protocols.service.pages.jobs.following import grouped
 from protocols.service.pages.review.offers import few, with_keys
 
+pytestmark = pytest.mark.slow
+
 REVIEW = "/models/small/review"
 X, Y = rows(600, 5, classes=4)
 

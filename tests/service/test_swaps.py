@@ -1,6 +1,9 @@
 """While generations change under load, each answer is that of the generation it names, to the last bit."""
 
+import pytest
 from support.swapping import asked_under_swaps
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_thousand_answers_under_swaps_are_those_of_the_generations_they_name(own, tmp_path):

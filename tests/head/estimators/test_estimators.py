@@ -49,6 +49,7 @@ def test_passes_the_checks_of_scikit_learn(estimator, check):
         raise
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     Version(sklearn.__version__) < Version("1.9"), reason="this scikit-learn asks it of none but its own estimators"
 )

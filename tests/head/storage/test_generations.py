@@ -18,6 +18,8 @@ from slots.model.slot_model import SlotModel
 from slots.storage.generations import Generation, log, undo
 from slots.storage.store import read_state, write_state
 
+pytestmark = pytest.mark.slow
+
 
 def small_model():
     head = IncrementalNeuralHashing(feature_dim=4)

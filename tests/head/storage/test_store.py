@@ -542,6 +542,7 @@ assert answers.tolist() == model.predict(x.astype(np.float32)).labels.tolist() =
 """
 
 
+@pytest.mark.slow
 def test_models_are_fitted_saved_and_loaded_where_nothing_is_posix(tmp_path):
     command = [sys.executable, "-c", WITHOUT_POSIX, str(tmp_path / "model")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -23,6 +23,8 @@ from slots.model.slot_model import SlotModel
 from slots.storage.generations import Generation
 from slots.update.config import UpdateConfig
 
+pytestmark = pytest.mark.slow
+
 
 def feature_model(seed, feature=4, n_slots=5):
     """Random slots with caps that overlap, of three labels, some of them outside the pooled score."""

@@ -38,6 +38,8 @@ from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
 from slots.novelty.detector import NoveltyDetector
 
+pytestmark = pytest.mark.slow
+
 DIGITS = load_data("digits")
 
 

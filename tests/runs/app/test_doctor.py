@@ -173,6 +173,7 @@ def test_a_foreign_package_that_comes_first(tmp_path, monkeypatch, file):
     assert done.stdout == f"{Finding('packages', False, message, fix)}\n"
 
 
+@pytest.mark.slow
 def test_the_doctor_runs_where_slots_is_not_ours(foreign, answers, monkeypatch):
     """What torch says on such a path is asked once for the whole file, and told; the rest is tried here."""
     torch = json.dumps(answers(doctor._TRY_TORCH))

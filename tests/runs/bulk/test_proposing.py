@@ -25,6 +25,8 @@ from protocols.bulk.work import work
 from slots.model.slot_model import SlotModel
 from slots.training import TrainConfig, fit
 
+pytestmark = pytest.mark.slow
+
 pa = pytest.importorskip("pyarrow", reason="pip install 'neural-slots[parquet]'")
 parquet = pytest.importorskip("pyarrow.parquet")
 

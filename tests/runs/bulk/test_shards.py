@@ -32,6 +32,8 @@ from slots.progress import silent
 from slots.storage.atomic import temporary
 from slots.training import TrainConfig, fit
 
+pytestmark = pytest.mark.slow
+
 pa = pytest.importorskip("pyarrow", reason="pip install 'neural-slots[parquet]'")
 parquet = pytest.importorskip("pyarrow.parquet")
 

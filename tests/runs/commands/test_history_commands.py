@@ -228,6 +228,7 @@ def test_an_undo_can_be_repeated(folder, capsys):
     )
 
 
+@pytest.mark.slow
 def test_writers_wait_and_every_acknowledged_edit_is_in(folder):
     edits = [["relabel", folder, "--slots", str(i % 6), "--label", f"by {i}", "--wait", "300"] for i in range(6)]
     running = [begin(it) for it in edits]

@@ -26,6 +26,8 @@ from protocols.runs.continual.streaming_statistics import NearestMean, RandomRid
 from protocols.runs.continual.streams import KINDS, make_stream
 from slots.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 Y = np.repeat(np.arange(6), 30)
 
 

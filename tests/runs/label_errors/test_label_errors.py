@@ -17,6 +17,8 @@ from protocols.runs.label_errors.noise import PAIRS, add_noise, partners_of
 from protocols.runs.label_errors.protocol import PROTOCOL, run_seed
 from slots.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def quiet(_step, _share):
     """Report nothing."""

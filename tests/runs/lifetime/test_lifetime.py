@@ -26,6 +26,8 @@ from protocols.runs.lifetime.shifts import SHIFTS, shifted
 from protocols.runs.lifetime.stream import JUNK, Day, Stream, make_stream
 from slots.errors import MissingExtraError, UsageError
 
+pytestmark = pytest.mark.slow
+
 DIGITS = load_data("digits")
 WEEK = Calendar(days=8, new=2)
 PEERS = (VectorIndex, NightlyRegression, lambda seed: ReplayNetwork(10, seed))

@@ -26,6 +26,8 @@ from protocols.runs.ood.protocol import NOT_INSTALLED, PROTOCOL
 from slots.errors import UsageError
 from slots.features.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.slow
+
 SCORES = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=30)
 DIGITS = load_data("digits")
 

@@ -16,6 +16,8 @@ from slots.errors import UsageError
 from slots.training.config import TrainConfig
 from slots.training.defaults import AutoConfig
 
+pytestmark = pytest.mark.slow
+
 
 def quiet(_step, _share):
     """Report nothing."""

@@ -25,6 +25,8 @@ from protocols.runs.transfer.summary import promise, rank_rows, ranks
 from protocols.runs.transfer.variants import make_task
 from slots.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def setting(tmp_path, *, peers=PROTOCOL.peers, **options):
     return Setting(load_data("digits"), peers=peers, options=options, data_dir=tmp_path)

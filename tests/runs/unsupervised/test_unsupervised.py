@@ -17,6 +17,8 @@ from protocols.runs.unsupervised.metrics import agreement_figures, contingency, 
 from protocols.runs.unsupervised.protocol import PROTOCOL
 from slots.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def run(data, *, seed=0, names=(), backbone="pixels", **options):
     told = []

@@ -21,6 +21,8 @@ from slots.errors import DataError, OutdatedError, ServiceError, StorageError, U
 from slots.model.slot_model import SlotModel
 from slots.storage.generations import log
 
+pytestmark = pytest.mark.slow
+
 MODEL = "/api/v1/models/small"
 AT = f"{MODEL}/archive"
 

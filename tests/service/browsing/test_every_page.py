@@ -21,6 +21,8 @@ from protocols.service.inbox.labels import Person
 from protocols.service.inbox.reviews import Query, QueryList
 from slots.training import TrainConfig, fit
 
+pytestmark = pytest.mark.slow
+
 ATTACKS = (
     "<script>ran.push(1)</script>",
     "<img src=x onerror=ran.push(1)>",

@@ -11,6 +11,8 @@ from protocols.service.inbox import labels, reviews
 from protocols.service.inbox.reviews import Query, QueryList
 from slots.storage.generations import log
 
+pytestmark = pytest.mark.slow
+
 REVIEW = "/models/small/review"
 NAMES = ("red", "green", "blue", "sable")
 X, Y = rows(900, 11, classes=4)
