@@ -196,6 +196,19 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     ("parts", "mnist"): Recipe(train=_FEW, parts=PartConfig()),
     ("parts", "fashion_mnist"): Recipe(train=replace(_FEW, augment="flip*shift1"), parts=PartConfig()),
+    ("parts", "cifar10"): Recipe(
+        {"channels": 200, "receptive_field": 17, "width": 96, "where": "anywhere", "first": "pooled"},
+        replace(
+            _IMAGES,
+            epochs=14,
+            matrix_lr=0.24,
+            slots_per_class=2,
+            slot_lr=6e-3,
+            features_per_slot=10,
+            views="none",
+        ),
+        parts=PartConfig(max_parts=200, elsewhere=0.2, times=5),
+    ),
     ("pretrained", ""): Recipe({"network": "cifar_resnet20"}, _NETWORK, reads_data=True),
     ("pretrained", "cifar10"): Recipe({"network": "cifar_resnet20"}, _NETWORK),
 }
