@@ -31,10 +31,11 @@ TRIES = 200  # boxes drawn to find some of equal light
 
 
 def blanked(image, boxes):
-    """The image with boxes at the value of its darkest pixel a channel, the background of the drawings used here."""
+    """The image with boxes in one colour: a photograph's mean, or a drawing's darkest, which is its background."""
     changed = image.copy()
+    colour = image.mean((0, 1)) if image.ndim == 3 and image.shape[2] == 3 else image.min((0, 1))
     for top, left, bottom, right in boxes:
-        changed[top:bottom, left:right] = image.min((0, 1))
+        changed[top:bottom, left:right] = colour
     return changed
 
 

@@ -19,6 +19,7 @@ from slots.errors import UsageError
 from slots.parts.choosing import PartConfig
 from slots.robust.config import RobustConfig
 
+_OF_SLOTS = ("features_per_slot", "slots_per_class")  # options of a fit that parts may have numbers of their own for
 _OF_CLOSING = ("reach", "vouch", "open_share")  # options that are fields of the closing, under their own names
 
 
@@ -202,7 +203,7 @@ def plan(
     recipe = replace(_changed(recipe, changes), reconstruction=reconstruction, detach=detach)
     recipe = recipe if stabilize is None else replace(recipe, stabilize=stabilize)
     _check_regularizers(recipe, learns=learns)
-    recipe = replace(recipe, parts=_parts(recipe.parts, max_parts))
+    recipe = replace(recipe, parts=_parts(recipe.parts, max_parts, changes))
     reads_data = recipe.reads_data and chosen.get("frozen", True) and not recipe.train.features_per_slot
     return name, replace(recipe, backbone={**recipe.backbone, **chosen}, reads_data=reads_data)
 
@@ -224,8 +225,10 @@ def _check_regularizers(recipe: Recipe, *, learns: bool) -> None:
         raise UsageError("`stabilize` must be left out with reconstruction, got both. Drop one.")
 
 
-def _parts(parts: PartConfig | None, most: int | None) -> PartConfig | None:
-    """How parts are chosen, at most so many."""
+def _parts(parts: PartConfig | None, most: int | None, changes: Mapping[str, Any]) -> PartConfig | None:
+    """How parts are chosen, at most so many; what the user says of slots is true of the last ones too."""
+    if parts is not None:
+        parts = replace(parts, **{name: None for name in _OF_SLOTS if changes.get(name) is not None})
     if most is None:
         return parts
     if parts is None:

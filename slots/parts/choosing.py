@@ -53,6 +53,9 @@ class PartConfig:
         Patches to choose among (count, >= 1).
     quiet : float, default 0.5
         Share of the patches, of those with the shortest vectors, that show nothing and are no candidates; in [0, 1).
+    features_per_slot, slots_per_class : int, optional
+        Of the slots that are trained on the chosen parts (counts, >= 1). Default: as before the choice. A network
+        learns better under slots of more features than its answers need in the end.
     seed : int, default 0
         Of the images and candidates.
 
@@ -71,12 +74,15 @@ class PartConfig:
     examples: int = 3000
     candidates: int = 3000
     quiet: float = 0.5
+    features_per_slot: int | None = None
+    slots_per_class: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_parts", "times", "examples", "candidates"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"`{name}` must be >= 1, got {getattr(self, name)}. Pass a larger number.")
+        for name in ("max_parts", "times", "examples", "candidates", "features_per_slot", "slots_per_class"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"`{name}` must be >= 1, got {value}. Pass a larger number.")
         if not 0 < self.likeness < 1:
             raise UsageError(f"`likeness` must lie in (0, 1), got {self.likeness}. 0.8 is a cosine that parts share.")
         if not 0 < self.apart <= 1:

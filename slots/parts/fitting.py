@@ -76,7 +76,8 @@ def fit_parts(
     backbone : PartsBackbone
         ``backbones.build("parts", input_shape=...)``; it is trained, then frozen.
     config : TrainConfig
-        Of the training. ``features_per_slot`` says how many parts a slot may have, each with a place.
+        Of the training. ``features_per_slot`` says how many parts a slot may have, each with a place; ``parts`` may
+        say another number for the slots that are trained at the end.
     parts : PartConfig, optional
         How the parts are chosen.
     class_names, checkpoint, resume, keep_checkpoint, progress, log, stop, ranks
@@ -130,8 +131,19 @@ def fit_parts(
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
     torch.manual_seed(config.seed)
-    final = replace(config, augment="none", epochs=max(config.epochs, _FINAL_EPOCHS))
+    final = _final(config, parts or PartConfig())
     model, result = fit(
         x, y, backbone=backbone, config=final, class_names=class_names, progress=late, stop=stop, ranks=ranks
     )
     return model, PartsResult(training, chosen, result, time.monotonic() - started)
+
+
+def _final(config: TrainConfig, parts: PartConfig) -> TrainConfig:
+    """How slots are trained on the chosen parts."""
+    return replace(
+        config,
+        augment="none",
+        epochs=max(config.epochs, _FINAL_EPOCHS),
+        features_per_slot=parts.features_per_slot or config.features_per_slot,
+        slots_per_class=parts.slots_per_class or config.slots_per_class,
+    )

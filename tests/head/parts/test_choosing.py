@@ -138,6 +138,8 @@ def test_what_shows_nothing_has_no_parts(net, pictures):
     [
         ({"max_parts": 0}, "`max_parts` must be >= 1"),
         ({"times": 0}, "`times` must be >= 1"),
+        ({"features_per_slot": 0}, "`features_per_slot` must be >= 1, got 0"),
+        ({"slots_per_class": -1}, "`slots_per_class` must be >= 1, got -1"),
         ({"threshold": 1.0}, "`threshold` must lie in"),
         ({"likeness": 1.0}, "`likeness` must lie in"),
         ({"elsewhere": -0.1}, "`elsewhere` must lie in"),

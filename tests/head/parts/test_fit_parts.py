@@ -1,5 +1,7 @@
 """A fit with parts: few features a slot, answers that are sums over patches, and a model like any other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ import slots
 from protocols.recipes.building import load_model
 from slots.errors import UsageError
 from slots.parts import PartConfig, explain_by_parts, fit_parts
+from slots.parts.fitting import _final
 from slots.training.config import TrainConfig
 
 CONFIG = TrainConfig(
@@ -100,6 +103,14 @@ def test_a_model_of_parts_is_a_model_like_any_other(fitted, digits, tmp_path):
     again = load_model(tmp_path / "model")
     assert np.array_equal(again.predict(x).labels, model.predict(x).labels)
     assert [a.shares for a in explain_by_parts(again, x[:5])] == [a.shares for a in explain_by_parts(model, x[:5])]
+
+
+def test_slots_on_chosen_parts_may_have_fewer_features():
+    config = replace(CONFIG, augment="shift1")
+    same = _final(config, PartConfig())
+    assert (same.features_per_slot, same.slots_per_class, same.augment, same.epochs) == (5, 4, "none", 16)
+    few = _final(replace(config, epochs=3), PartConfig(features_per_slot=2, slots_per_class=7))
+    assert (few.features_per_slot, few.slots_per_class, few.epochs) == (2, 7, 12)
 
 
 def test_other_models_have_no_parts(digits):

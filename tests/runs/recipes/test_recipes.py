@@ -261,6 +261,10 @@ def test_parts_are_planned_for_their_backbone_alone():
     name, recipe = plan(tiny("images"), "parts", {"channels": 9}, max_parts=7, features_per_slot=3)
     assert (name, recipe.backbone["channels"], recipe.parts.max_parts) == ("parts", 9, 7)
     assert recipe.train.features_per_slot == 3
+    _, recipe = plan(images("cifar10", (32, 32, 3)), "parts", max_parts=7)
+    assert (recipe.train.features_per_slot, recipe.parts.features_per_slot, recipe.parts.max_parts) == (10, 5, 7)
+    _, recipe = plan(images("cifar10", (32, 32, 3)), "parts", features_per_slot=3)
+    assert (recipe.train.features_per_slot, recipe.parts.features_per_slot) == (3, None)
     with pytest.raises(UsageError, match="`max_parts` must come with the backbone parts, got 7"):
         plan(tiny("images"), "pixels", max_parts=7)
     with pytest.raises(UsageError, match="`reconstruction` must be left out with the backbone parts"):
