@@ -1,10 +1,12 @@
 """What each first layer and each normalisation of the input does to accuracy; and the two-class nets of early_nets.py.
 
     SLOTS_DATA_DIR=... python benchmarks/layers.py --out benchmarks/results/layers.json
+    SLOTS_DATA_DIR=... python benchmarks/layers.py --signs --epochs 2 --seeds 0 1 2 --out benchmarks/results/signs.json
     SLOTS_DATA_DIR=... python benchmarks/layers.py --early-nets --out benchmarks/results/early_nets.json
 
 The layers stand in the same small `positive` net with a linear layer above: 10,000 training images, the same
-few epochs for each, one thread. Only the first layer (or the normalisation) differs.
+few epochs for each, one thread. Only the first layer (or the normalisation) differs; all normalisations begin with a
+positive scale (``signs="plus"``) but where signs are compared.
 """
 
 from __future__ import annotations
@@ -36,10 +38,12 @@ CHOICES = [
     *({"first": kind} for kind in SLOW),
 ]
 
+OF_SIGNS = [{"first": first, "signs": signs} for first in ("convolution", "whitening") for signs in ("plus", "both")]
+
 
 def net(shape, choice):
     """`positive` with one thing changed, under a linear layer: it learns sooner than slots, and the epochs are few."""
-    backbone = backbones.build("positive", input_shape=shape, widths=WIDTHS, **choice)
+    backbone = backbones.build("positive", input_shape=shape, widths=WIDTHS, **{"signs": "plus", **choice})
     return nn.Sequential(backbone, nn.Linear(backbone.feature_dim, 10))
 
 
@@ -49,11 +53,11 @@ def subset(images, labels, count, seed):
     return scaled(images[ids]), torch.from_numpy(labels[ids]).long()
 
 
-def ablate(data, *, count, epochs, seeds, report, rows):
+def ablate(data, choices, *, count, epochs, seeds, report, rows):
     """One row a choice: test accuracies over the seeds; ``rows`` are there already."""
     rows = list(rows)
     x_test, y_test = subset(data.x_test, data.y_test, len(data.x_test), 0)
-    for choice in CHOICES:
+    for choice in choices:
         if any(row["choice"] == choice for row in rows):
             continue
         found, seconds = [], []
@@ -82,6 +86,9 @@ def main():
     """Measure, print, and write JSON after each row; the same command again goes on where it was stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--early-nets", action="store_true")
+    parser.add_argument(
+        "--signs", action="store_true", help="signs of the normalisations at the start, in place of layers"
+    )
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--train", type=int, default=10_000)
@@ -114,7 +121,8 @@ def main():
     else:
         document |= {"train": args.train, "widths": WIDTHS, "peak_rate": PEAK}
         rows = kept(args.out, document)
-        ablate(data, count=args.train, epochs=epochs, seeds=args.seeds, report=report, rows=rows)
+        choices = OF_SIGNS if args.signs else CHOICES
+        ablate(data, choices, count=args.train, epochs=epochs, seeds=args.seeds, report=report, rows=rows)
 
 
 def kept(path, document):
