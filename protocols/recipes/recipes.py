@@ -245,7 +245,7 @@ GPU_RECIPES: dict[tuple[str, str], Recipe] = {
         replace(_LONG, epochs=56, augment="flip*shift3", views="flip*cross1"),
     ),
     ("unfolding", "cifar10"): Recipe(_UNFOLDING | {"widths": [128, 256, 384]}, _LONG),
-    ("positive", "cifar10"): Recipe({"widths": [128, 256, 512]}, _LONG),
+    ("positive", "cifar10"): Recipe({"widths": [128, 256, 512], "first": "whitening"}, _LONG),
 }
 """Larger nets and longer training, used on a GPU in place of the recipe for a CPU."""
 
