@@ -228,7 +228,8 @@ def _check_regularizers(recipe: Recipe, *, learns: bool) -> None:
 def _parts(parts: PartConfig | None, most: int | None, changes: Mapping[str, Any]) -> PartConfig | None:
     """How parts are chosen, at most so many; what the user says of slots is true of the last ones too."""
     if parts is not None:
-        parts = replace(parts, **{name: None for name in _OF_SLOTS if changes.get(name) is not None})
+        said: dict[str, Any] = {name: None for name in _OF_SLOTS if changes.get(name) is not None}
+        parts = replace(parts, **said)
     if most is None:
         return parts
     if parts is None:
