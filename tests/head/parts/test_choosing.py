@@ -1,5 +1,7 @@
 """Parts are training patches, chosen as the slow way would choose them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import backbones
 from slots.errors import DataError, UsageError
 from slots.parts import PartConfig, choose_parts, fit_parts
 from slots.parts.backbone import check_parts_backbone
+from slots.parts.choosing import _best_places
 from slots.training.config import TrainConfig
 
 
@@ -87,6 +90,19 @@ def test_the_choice_is_that_of_the_slow_way(pictures, where, elsewhere, times):
     ]
     assert chosen.covered.tolist() == covered
     assert chosen.served == np.mean(np.array(covered) >= times)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 8), (20, 11)])
+def test_places_of_large_maps_are_told_apart_on_a_grid(rows, columns):
+    maps = torch.rand(50, 1, rows, columns, generator=torch.Generator().manual_seed(0))
+    found = _best_places(maps)
+    down, across = min(rows, 8), min(columns, 8)
+    assert found.shape == (50, down * across)
+    for one, places in zip(maps[:, 0].tolist(), found.tolist(), strict=True):
+        row, column = max(((r, c) for r in range(rows) for c in range(columns)), key=lambda at: one[at[0]][at[1]])
+        assert [at for at, is_there in enumerate(places) if is_there] == [
+            math.floor(row * down / rows) * across + math.floor(column * across / columns)
+        ]
 
 
 def test_parts_are_patches_of_training_images(net, pictures):

@@ -88,6 +88,18 @@ def test_a_pooled_first_layer_is_what_its_words_say():
     assert net.locations(x).shape == plain.locations(x).shape
 
 
+def test_a_pooled_first_layer_is_explained():
+    torch.manual_seed(0)
+    net = backbones.build(
+        "parts", input_shape=(2, 16, 18), channels=4, width=8, receptive_field=9, first="pooled"
+    ).double()
+    x = torch.randn(30, 2, 16, 18, dtype=torch.float64)
+    net.prepare_(x)
+    net.train()(x)  # statistics of their own
+    with backbones.detached_gates(net.eval()):
+        assert backbones.grp_gap(net, x[:4]).relative < 1e-10
+
+
 @pytest.mark.parametrize("options", [{"step": 1}, {"receptive_field": 4, "step": 2}])
 def test_a_pooled_first_layer_needs_a_step_of_two_and_five_pixels(options):
     with pytest.raises(ValueError, match="`first` must be convolution with a step of"):
