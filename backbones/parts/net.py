@@ -16,6 +16,7 @@ from backbones.checks import check_choice, check_count
 from backbones.layers.silu_batchnorm import SiLUBatchNorm
 from backbones.layers.whitening_stem import WhiteningStem
 from backbones.nets.sizes import sides_after
+from backbones.parts.bag import BagOfPatches
 from backbones.parts.competition import Competition
 from backbones.parts.receptive_field import Field
 
@@ -51,7 +52,8 @@ class Parts(AbstractBackbone):
     step : int, optional
         Pixels from one patch to the next (>= 1). Default: 2 where the shorter side is at least 16, else 1.
     width : int
-        Channels below the last layer (count, >= 1); the first two layers have three eighths and three quarters of it.
+        Channels below the last layer (count, >= 1); the first two layers have three eighths and three quarters of it,
+        or a quarter and half with ``first="pooled"``.
     sharpness : float
         Of the competition (>= 0).
     threshold : float
@@ -142,14 +144,44 @@ class Parts(AbstractBackbone):
     @torch.no_grad()
     def prepare_(self, x: Float[Tensor, "batch channel height width"]) -> None:
         """Take the filters of a whitening stem from training inputs."""
-        for layer in self.encoder.modules():
-            if isinstance(layer, WhiteningStem):
-                layer.learn_(x)
+        self.bag().prepare_(x)
+
+    def bag(self) -> BagOfPatches:
+        """The layers below the channels, whose weights it shares, as a network of its own; it learns faster."""
+        return BagOfPatches(self.encoder[0])
+
+    @torch.no_grad()
+    def begin_channels_(self, directions: Float[Tensor, "channels width"]) -> None:
+        """Let the channels begin as directions of what the layers below say of patches, one each.
+
+        Parameters
+        ----------
+        directions : float tensor of shape (channels or fewer, width)
+            Such as the centres of groups of patches. Channels that get none keep what they have.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another.
+        """
+        (weight,) = self.encoder[1].parameters()
+        most, width = weight.shape[:2]
+        if directions.ndim != 2 or directions.shape[1] != width or len(directions) > most:
+            raise ValueError(
+                f"`directions` must have a shape of at most ({most}, {width}), got {tuple(directions.shape)}. Give "
+                "one a channel."
+            )
+        weight[: len(directions)] = functional.normalize(directions.to(weight), dim=1)[:, :, None, None]
 
     @property
     def n_parts(self) -> int:
         """Number of parts."""
         return len(self.vectors)
+
+    @property
+    def n_channels(self) -> int:
+        """Channels that compete."""
+        return int(self.vectors.shape[1])
 
     def locations(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channels row column"]:
         """The vector of every patch."""
@@ -274,8 +306,9 @@ def _cells(sides: tuple[int, int], where: str) -> tuple[tuple[int, int], tuple[i
 def _encoder(channels: int, kernels: list[int], step: int, width: int, *, pooled: bool) -> nn.Sequential:
     """Convolutions without padding, and one more of a single place."""
     layers: list[nn.Module] = []
+    shares = (2, 4, 8) if pooled else (3, 6, 8)  # before the pooling every channel costs four times as much
     for place, kernel in enumerate([*kernels, 1]):
-        wide = max(1, width * (3, 6, 8)[min(place, 2)] // 8)
+        wide = max(1, width * shares[min(place, 2)] // 8)
         if place == 0 and pooled:
             stem = WhiteningStem(channels)
             layers += [stem, nn.ReLU(), nn.Conv2d(stem.out_channels, wide, 3, bias=False), nn.MaxPool2d(2)]

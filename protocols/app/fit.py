@@ -125,13 +125,13 @@ def _fit(data: Dataset, backbone: nn.Module | None, recipe: Recipe, **how: Any) 
         regularizer = _regularizer(recipe)
         return fit(x, y, backbone=backbone, config=recipe.config, class_names=names, regularizer=regularizer, **how)
     model, found = fit_parts(x, y, backbone=backbone, config=recipe.train, parts=recipe.parts, class_names=names, **how)
-    losses = found.training.losses + found.fit.losses
+    losses = found.losses + found.fit.losses
     return model, replace(
         found.fit,
         epochs=len(losses),
         losses=losses,
         elapsed_s=found.elapsed_s,
-        interrupted=found.training.interrupted or found.fit.interrupted,
+        interrupted=found.interrupted or found.fit.interrupted,
     )
 
 

@@ -40,6 +40,37 @@ class PartsBackbone(Protocol):
         """Use these patches as parts, which respond from a cosine of ``threshold`` on."""
 
 
+@runtime_checkable
+class BagBackbone(Protocol):
+    """A network of parts that can learn as a bag of patches before; `backbones.parts` is one."""
+
+    @property
+    def n_channels(self) -> int:
+        """Channels, which become parts."""
+
+    def bag(self) -> Any:
+        """The layers below the channels as a module: ``bag(x)`` are features, ``bag.maps(x)`` those of each place."""
+
+    def begin_channels_(self, directions: Tensor, /) -> None:
+        """Let the channels begin as such directions."""
+
+
+def check_bag_backbone(backbone: object) -> BagBackbone:
+    """The backbone, if it can learn as a bag of patches.
+
+    Raises
+    ------
+    UsageError
+        If it cannot.
+    """
+    if not isinstance(backbone, BagBackbone):
+        raise UsageError(
+            f"`bag_epochs` must be 0 for {type(backbone).__name__}, which has no bag of patches. Give it the methods "
+            "`bag` and `begin_channels_`, or leave `bag_epochs` out."
+        )
+    return backbone
+
+
 def check_parts_backbone(backbone: nn.Module | None) -> PartsBackbone:
     """The backbone, if it has parts.
 

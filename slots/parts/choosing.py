@@ -56,6 +56,9 @@ class PartConfig:
     features_per_slot, slots_per_class : int, optional
         Of the slots that are trained on the chosen parts (counts, >= 1). Default: as before the choice. A network
         learns better under slots of more features than its answers need in the end.
+    bag : float, default 0
+        Share of the training's epochs, in [0, 1), in which the network learns as a bag of patches before it learns
+        parts: on photographs it learns much faster so.
     seed : int, default 0
         Of the images and candidates.
 
@@ -76,6 +79,7 @@ class PartConfig:
     quiet: float = 0.5
     features_per_slot: int | None = None
     slots_per_class: int | None = None
+    bag: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,6 +93,8 @@ class PartConfig:
             raise UsageError(f"`apart` must lie in (0, 1], got {self.apart}. 0.95 keeps parts that look different.")
         if not 0 <= self.threshold < 1:
             raise UsageError(f"`threshold` must lie in [0, 1), got {self.threshold}. 0 lets every patch respond.")
+        if not 0 <= self.bag < 1:
+            raise UsageError(f"`bag` must lie in [0, 1), got {self.bag}. 0.6 leaves two fifths of the epochs to parts.")
         if not 0 <= self.elsewhere <= 1 or not 0 <= self.quiet < 1:
             raise UsageError(
                 f"`elsewhere` must lie in [0, 1] and `quiet` in [0, 1), got {self.elsewhere} and {self.quiet}. Try 0.1 "

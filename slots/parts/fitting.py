@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from slots.distributed import ALONE, Ranks
 from slots.errors import UsageError
 from slots.features.training_data import training_data
+from slots.labels import check_labels
 from slots.model.slot_model import SlotModel
 from slots.parts.backbone import check_parts_backbone
 from slots.parts.choosing import ChosenParts, PartConfig, choose_parts
+from slots.parts.training import part_epochs, train_on_parts
 from slots.progress import Log, Progress, part, silent
 from slots.shapes import RawInputs
 from slots.training.config import TrainConfig
-from slots.training.fitting import FitResult, fit, hold_out
+from slots.training.fitting import FitResult, drop_checkpoint, fit, hold_out
 
 _FINAL_EPOCHS = 12
 _TRAINING = 0.8  # of the progress that is shown
@@ -33,8 +35,11 @@ class PartsResult:
 
     Parameters
     ----------
-    training : FitResult
-        Of backbone and slots together, before the choice.
+    losses : tuple of float
+        Mean loss of each epoch of the network's training, before the choice; those of a bag of patches
+        (`PartConfig.bag`) first, unless a resume began after them.
+    interrupted : bool
+        Whether ``stop`` ended that training.
     parts : ChosenParts
         The patches that became parts.
     fit : FitResult
@@ -43,7 +48,8 @@ class PartsResult:
         Seconds of all three.
     """
 
-    training: FitResult
+    losses: tuple[float, ...]
+    interrupted: bool
     parts: ChosenParts
     fit: FitResult
     elapsed_s: float
@@ -95,26 +101,28 @@ def fit_parts(
 
     Notes
     -----
-    Three steps: backbone and slots are trained together on channels that compete; the fewest training patches that
+    Three steps: backbone and slots are trained together on channels that compete (before that, for `PartConfig.bag` of
+    the epochs, the layers below them as a bag of patches); the fewest training patches that
     show every image are put in the channels' place (`choose_parts`); the slots are trained anew on these, with the
     backbone frozen, and closed as always. Chosen parts need no projection onto patches, after which accuracy drops:
     they are patches when the slots are trained.
     """
     started = time.monotonic()
-    progress = progress or silent
+    progress, parts = progress or silent, parts or PartConfig()
     net = check_parts_backbone(backbone)
     if config.views != "none":
         raise UsageError(f"`views` must be none with parts, got {config.views!r}: a part has one place. Leave it out.")
     x, y, class_names = training_data(x, y, class_names)
-    first, training = fit(
+    labels = check_labels(x, y, n_names=len(class_names))
+    kept = None if checkpoint is None else Path(checkpoint)
+    trained = train_on_parts(
         x,
-        y,
+        labels,
         backbone=backbone,
         config=config,
-        class_names=class_names,
-        checkpoint=checkpoint,
+        bag=parts.bag,
+        checkpoint=kept,
         resume=resume,
-        keep_checkpoint=keep_checkpoint,
         progress=part(progress, 0.0, _TRAINING),
         log=log,
         stop=stop,
@@ -122,20 +130,21 @@ def fit_parts(
     )
 
     def inputs(ids: npt.NDArray[np.int64]) -> Tensor:
-        return first.preprocessing(x[ids], first.device)
+        return trained.model.preprocessing(x[ids], trained.model.device)
 
-    labels = np.asarray(y, np.int64)
     fitted = np.setdiff1d(np.arange(len(labels)), hold_out(labels, config.held_out, config.seed))
     late = part(progress, _TRAINING, 1.0)
     chosen = choose_parts(net, inputs, labels, parts, among=fitted, progress=late)
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
     torch.manual_seed(config.seed)
-    final = _final(config, parts or PartConfig())
+    final = _final(config, parts)
     model, result = fit(
-        x, y, backbone=backbone, config=final, class_names=class_names, progress=late, stop=stop, ranks=ranks
+        x, labels, backbone=backbone, config=final, class_names=class_names, progress=late, stop=stop, ranks=ranks
     )
-    return model, PartsResult(training, chosen, result, time.monotonic() - started)
+    if kept is not None and not keep_checkpoint and ranks.is_first:
+        drop_checkpoint(kept)
+    return model, PartsResult(trained.losses, trained.interrupted, chosen, result, time.monotonic() - started)
 
 
 def _final(config: TrainConfig, parts: PartConfig) -> TrainConfig:
@@ -143,7 +152,7 @@ def _final(config: TrainConfig, parts: PartConfig) -> TrainConfig:
     return replace(
         config,
         augment="none",
-        epochs=max(config.epochs, _FINAL_EPOCHS),
+        epochs=max(part_epochs(config, parts.bag), _FINAL_EPOCHS),
         features_per_slot=parts.features_per_slot or config.features_per_slot,
         slots_per_class=parts.slots_per_class or config.slots_per_class,
     )

@@ -114,6 +114,25 @@ def read_checkpoint(path: Path, config: Any, y: Tensor) -> Checkpoint | None:
     return Checkpoint(parts["model"], parts["optimizer"], tuple(tensors["losses"].tolist()))
 
 
+def is_checkpoint_of(path: Path, config: Any, y: Tensor) -> bool:
+    """Whether a file holds the state of this very fit; no where it cannot be read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    config : TrainConfig
+        Of the fit.
+    y : int64 tensor
+        Training labels.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return bool((file.metadata() or {}).get("fit") == _fingerprint(config, y))
+    except (safetensors.SafetensorError, OSError):
+        return False
+
+
 def shared_checkpoint(path: Path, config: Any, y: Tensor, ranks: Ranks) -> Checkpoint | None:
     """`read_checkpoint` of the first process, told to all: others need not see its disk.
 

@@ -21,12 +21,9 @@ from slots.deprecation import renamed
 from slots.distributed import ALONE, Ranks
 from slots.errors import DataError, UsageError
 from slots.features.example_ids import ExampleIds, check_example_ids, remembered_ids
-from slots.features.preprocessing import Preprocessing
 from slots.features.source import FeatureSource, first_views, unit_features
 from slots.features.training_data import training_data
-from slots.features.views import parse_views
 from slots.features.whitening import ClassSums, Whitening
-from slots.head.hashing import IncrementalNeuralHashing
 from slots.labels import check_labels
 from slots.model.slot_model import SlotModel
 from slots.novelty.left_out.measures import FEW
@@ -40,7 +37,8 @@ from slots.training.defaults import AutoConfig, Look, look_at
 from slots.training.distributed.alike import check_alike, check_models
 from slots.training.fixed_features import first_slots, train_fixed
 from slots.training.loop import FitLoop, Regularizer
-from slots.training.robust_slots import SHARP, check_robust, fit_robust_slots
+from slots.training.robust_slots import SHARP, fit_robust_slots
+from slots.training.steps.assembling import assemble, empty_head
 
 _OPEN_SHARE = 0.2  # of networks' features: right when matched 98 % on those of a network that had seen its rows
 _FEWEST = 10  # held-out examples that can calibrate anything
@@ -174,7 +172,7 @@ def fit(
     known = None if ids is None else check_example_ids(ids, len(labels))
     torch.manual_seed(config.seed)
     check_alike(x, labels, (config, auto), backbone, ranks)
-    model = _assemble(x, backbone, config, class_names)
+    model = assemble(x, backbone, config, class_names)
     held_out = hold_out(labels, config.held_out, config.seed)
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
     source = _fixed_features(model, x, config, progress, ranks)
@@ -215,7 +213,7 @@ def fit(
     model.eval()
     check_models(model, ranks)
     if checkpoint is not None and not keep_checkpoint and ranks.is_first:
-        _drop(Path(checkpoint))
+        drop_checkpoint(Path(checkpoint))
     _log_closed(log, model, closed.report, labels, epochs=len(losses))
     elapsed = time.monotonic() - started
     return model, FitResult(len(losses), tuple(losses), elapsed, interrupted, closed.report, config, look)
@@ -243,8 +241,14 @@ def _whitened(model: SlotModel, x: RawInputs, ranks: Ranks, progress: Progress) 
     return FeatureSource(model.featurizer, x, ranks=ranks).fill(progress)
 
 
-def _drop(checkpoint: Path) -> None:
-    """Remove the checkpoint of a fit that is done; that it stays is no reason to lose the model."""
+def drop_checkpoint(checkpoint: Path) -> None:
+    """Remove the checkpoint of a fit that is done; that it stays is no reason to lose the model.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Its file; nothing happens where there is none.
+    """
     try:
         checkpoint.unlink(missing_ok=True)
     except OSError as error:
@@ -326,7 +330,7 @@ def _whiten(model: SlotModel, rows: Tensor, labels: npt.NDArray[np.int64], confi
     ).to(rows.device)
     if model.featurizer.whitening.width != model.head.feature_dim:
         model.featurizer.feature_dim = model.featurizer.whitening.width
-        model.head = _empty_head(model.featurizer.feature_dim, config).to(rows.device)
+        model.head = empty_head(model.featurizer.feature_dim, config).to(rows.device)
 
 
 def _fixed_features(
@@ -372,29 +376,3 @@ def hold_out(labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDAr
     rank[order] = np.arange(count) - np.searchsorted(mine[order], mine[order])
     kept = drawn[rank < sizes[mine] // 2]
     return np.sort(kept if len(kept) >= _FEWEST else kept[:0]).astype(np.int64)
-
-
-def _assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, class_names: tuple[str, ...]) -> SlotModel:
-    """Model without slots, on its device."""
-    preprocessing = Preprocessing.of(x, standardize=config.standardize)
-    preprocessing.check(x)
-    if preprocessing.kind != "features" and backbone is None:
-        call = "'pixels', input_shape=..." if preprocessing.kind == "images" else "'text:NAME'"
-        raise UsageError(f"`backbone` must be given for {preprocessing.kind}, got none. Pass backbones.build({call}).")
-    views = parse_views(config.views)
-    if backbone is None:
-        feature_dim = preprocessing.shape[0]
-    else:
-        backbone.to(config.device).eval()
-        with torch.no_grad():
-            some = x[:1] if preprocessing.kind == "text" else preprocessing(x[:1], config.device)
-            feature_dim = int(backbone(some).shape[-1])
-    head = _empty_head(feature_dim, config)
-    model = SlotModel(preprocessing, head, backbone=backbone, class_names=class_names, views=views.spec)
-    if config.robust is not None:
-        check_robust(model, config)
-    return model.to(config.device)
-
-
-def _empty_head(feature_dim: int, config: TrainConfig) -> IncrementalNeuralHashing:
-    return IncrementalNeuralHashing(feature_dim, scale=config.scale, beta=config.beta, precision=config.precision)
