@@ -37,7 +37,7 @@ from slots.training.defaults import AutoConfig, Look, look_at
 from slots.training.distributed.alike import check_alike, check_models
 from slots.training.fixed_features import first_slots, train_fixed
 from slots.training.loop import FitLoop, Regularizer
-from slots.training.robust_slots import SHARP, fit_robust_slots
+from slots.training.robust_slots import SHARP, check_robust, fit_robust_slots
 from slots.training.steps.assembling import assemble, empty_head
 
 _OPEN_SHARE = 0.2  # of networks' features: right when matched 98 % on those of a network that had seen its rows
@@ -173,6 +173,8 @@ def fit(
     torch.manual_seed(config.seed)
     check_alike(x, labels, (config, auto), backbone, ranks)
     model = assemble(x, backbone, config, class_names)
+    if config.robust is not None:
+        check_robust(model, config)
     held_out = hold_out(labels, config.held_out, config.seed)
     fitted = np.setdiff1d(np.arange(len(labels)), held_out)
     source = _fixed_features(model, x, config, progress, ranks)

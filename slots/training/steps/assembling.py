@@ -12,7 +12,6 @@ from slots.head.hashing import IncrementalNeuralHashing
 from slots.model.slot_model import SlotModel
 from slots.shapes import RawInputs
 from slots.training.config import TrainConfig
-from slots.training.robust_slots import check_robust
 
 
 def assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, class_names: tuple[str, ...]) -> SlotModel:
@@ -32,7 +31,7 @@ def assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, clas
     Raises
     ------
     UsageError
-        If there is no backbone for images or texts, or the config asks for robust slots that cannot be.
+        If there is no backbone for images or texts.
     """
     preprocessing = Preprocessing.of(x, standardize=config.standardize)
     preprocessing.check(x)
@@ -49,8 +48,6 @@ def assemble(x: RawInputs, backbone: nn.Module | None, config: TrainConfig, clas
             feature_dim = int(backbone(some).shape[-1])
     head = empty_head(feature_dim, config)
     model = SlotModel(preprocessing, head, backbone=backbone, class_names=class_names, views=views.spec)
-    if config.robust is not None:
-        check_robust(model, config)
     return model.to(config.device)
 
 
