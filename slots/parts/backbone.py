@@ -65,8 +65,8 @@ def check_bag_backbone(backbone: object) -> BagBackbone:
     """
     if not isinstance(backbone, BagBackbone):
         raise UsageError(
-            f"`bag_epochs` must be 0 for {type(backbone).__name__}, which has no bag of patches. Give it the methods "
-            "`bag` and `begin_channels_`, or leave `bag_epochs` out."
+            f"`bag` must be 0 for {type(backbone).__name__}, which has no bag of patches. Give it the methods "
+            "`bag` and `begin_channels_`, or leave `bag` out."
         )
     return backbone
 
