@@ -1,5 +1,6 @@
 """Slots of parts: few training patches that show every image, and answers that are sums over them."""
 
+from slots.parts.backbone import BagBackbone as BagBackbone
 from slots.parts.backbone import PartsBackbone as PartsBackbone
 from slots.parts.choosing import ChosenParts as ChosenParts
 from slots.parts.choosing import PartConfig as PartConfig
