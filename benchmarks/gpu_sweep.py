@@ -34,8 +34,12 @@ from protocols.app.fit import fit_and_save
 from protocols.data.loading import load_data
 from protocols.recipes import load_model, plan
 from protocols.recipes.building import build_backbone
+from protocols.recipes.recipes import Recipe
 from protocols.summaries.evaluation import evaluate
 from slots.parts.choosing import PartConfig, choose_parts
+from slots.parts.fitting import final_config
+from slots.parts.training import train_on_parts
+from slots.progress import silent
 from slots.training.fitting import fit, hold_out
 
 Row = tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]
@@ -43,35 +47,32 @@ LONG = {"epochs": 30, "batch_size": 500, "label_smoothing": 0.1}
 SHORT = {"epochs": 14, "batch_size": 250, "label_smoothing": 0.0, "matrix_lr": 0.24}
 MIDDLE = {"widths": [64, 128, 256]}
 DEEP = {"widths": [64, 128, 192, 256, 256], "windows": [3, 3, 3, 3, 4], "strides": [1, 2, 2, 2, 4]}
-PARTS = {"width": 192, "channels": 200, "receptive_field": 17, "step": 2}
-FEW = {"epochs": 30, "features_per_slot": 5, "matrix_lr": 0.24, "slots_per_class": 10, "autocast": True}
+PARTS = {"epochs": 60, "batch_size": 500}
 READABLE = {"readable": True}
 
 ROWS: dict[str, Row] = {  # backbone, its options beside the recipe's, changes of the plan, and of the training
-    "parts": ("parts", PARTS, {}, FEW),
-    "parts, every pixel": ("parts", PARTS | {"step": 1}, {}, FEW),
+    "parts": ("parts", {}, {}, PARTS),
+    "parts, wide": ("parts", {"width": 256, "channels": 300}, {}, PARTS),
     "readable, wide, long": ("unfolding", {"widths": [96, 192, 256, 256]}, READABLE, LONG),
     "positive, wide, long": ("positive", {"widths": [128, 256, 512]}, {}, LONG | {"matrix_lr": 0.24}),
-    "parts, many slots": ("parts", PARTS, {}, FEW | {"slots_per_class": 40}),
     "positive, soft gates": ("positive", MIDDLE | {"activation": "silu"}, {}, SHORT),
     "readable": ("unfolding", {}, READABLE, {}),
-    "parts, wide": ("parts", PARTS | {"width": 384, "channels": 300}, {}, FEW),
     "positive, whitened inputs": ("positive", MIDDLE | {"inputs": "whitening"}, {}, SHORT),
     "readable, deep, long": ("unfolding", DEEP | {"residual": [0, 1, 1, 1, 0]}, READABLE, LONG),
     "unfolding, positive": ("unfolding", {"signs": "nonnegative", "stem": "none", "residual": 0}, {}, SHORT),
     "unfolding": ("unfolding", {}, {}, {}),
     "positive, negatives first": ("positive", MIDDLE | {"first": "negative"}, {}, SHORT),
     "positive, means": ("positive", MIDDLE | {"pooling": "mean"}, {}, SHORT),
-    "parts, no Muon": ("parts", PARTS, {}, FEW | {"matrix_lr": 0.0, "backbone_lr": 6e-3}),
+    "parts, more slots": ("parts", {}, {}, PARTS | {"slots_per_class": 10}),
     "readable, weight 0": ("unfolding", {}, READABLE | {"stabilize": 0.0}, {}),
     "readable, weight 0.3": ("unfolding", {}, READABLE | {"stabilize": 0.3}, {}),
     "readable, weight 3": ("unfolding", {}, READABLE | {"stabilize": 3.0}, {}),
 }
-CHOICES: dict[str, tuple[PartConfig, dict[str, Any]]] = {  # and changes of the second training
-    "0.6": (PartConfig(max_parts=200), {}),
-    "no threshold": (PartConfig(max_parts=200, threshold=0.0), {}),
-    "looser": (PartConfig(max_parts=200, times=16, likeness=0.7, elsewhere=0.2, threshold=0.4), {}),
-    "0.6, many slots": (PartConfig(max_parts=200), {"slots_per_class": 40}),
+CHOICES: dict[str, dict[str, Any]] = {  # changes of the recipe's choice of parts
+    "recipe": {},
+    "no threshold": {"threshold": 0.0},
+    "fewer": {"elsewhere": 0.3, "times": 8, "apart": 0.95},
+    "more slots": {"slots_per_class": 10},
 }
 LATE = 60  # seconds after the end in which a fit may still close
 
@@ -93,7 +94,7 @@ def one(name: str, asked: argparse.Namespace) -> dict[str, Any]:
         return time.time() > asked.until
 
     if kind == "parts":
-        found = _parts(build_backbone(kind, data, recipe, asked.seed), data, recipe.train, out, stop)
+        found = _parts(build_backbone(kind, data, recipe, asked.seed), data, recipe, out, stop)
     else:
         model, _ = fit_and_save(data, kind, recipe, out=out, command=name, stop=stop)
         found = _reached(model, data)
@@ -107,26 +108,26 @@ def _reached(model: Any, data: Any) -> dict[str, Any]:
     return {"accuracy": answers.accuracy, "matched": answers.matched, "slots": model.head.n_slots}
 
 
-def _parts(net: Any, data: Any, config: Any, out: Path, stop: Callable[[], bool]) -> dict[str, Any]:
+def _parts(net: Any, data: Any, recipe: Recipe, out: Path, stop: Callable[[], bool]) -> dict[str, Any]:
     """What `slots.parts.fit_parts` does, with one training for all choices."""
-    first, training = fit(data.x_train, data.y_train, backbone=net, config=config, stop=stop)
-    found: dict[str, Any] = {"channels": _reached(first, data), "epochs": training.epochs}
-    labels = np.asarray(data.y_train, np.int64)
+    config, known, labels = recipe.train, recipe.parts or PartConfig(), np.asarray(data.y_train, np.int64)
+    how = {"checkpoint": None, "resume": False, "progress": silent, "log": None, "stop": stop}
+    trained = train_on_parts(data.x_train, labels, backbone=net, config=config, bag=known.bag, **how)
+    found: dict[str, Any] = {"channels": _reached(trained.model, data), "epochs": len(trained.losses)}
     fitted = np.setdiff1d(np.arange(len(labels)), hold_out(labels, config.held_out, config.seed))
-    for label, (parts, changes) in CHOICES.items():
+    for label, changes in CHOICES.items():
         if stop():
             break
-        chosen_net = copy.deepcopy(net).eval().requires_grad_(False)
+        parts, chosen_net = replace(known, **changes), copy.deepcopy(net).eval().requires_grad_(False)
         chosen = choose_parts(
             chosen_net,
-            lambda ids: first.preprocessing(data.x_train[ids], first.device),
+            lambda ids: trained.model.preprocessing(data.x_train[ids], trained.model.device),
             labels,
             parts,
             among=fitted,
         )
         torch.manual_seed(config.seed)
-        final = replace(config, augment="none", epochs=max(config.epochs, 12), **changes)
-        model, _ = fit(data.x_train, data.y_train, backbone=chosen_net, config=final, stop=stop)
+        model, _ = fit(data.x_train, labels, backbone=chosen_net, config=final_config(config, parts), stop=stop)
         found[label] = _reached(model, data) | {"parts": chosen_net.n_parts, "served": chosen.served}
         model.save(out.with_name(f"{out.name}-{label.replace(', ', '-').replace(' ', '-')}"))
     return found

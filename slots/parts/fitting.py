@@ -138,7 +138,7 @@ def fit_parts(
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
     torch.manual_seed(config.seed)
-    final = _final(config, parts)
+    final = final_config(config, parts)
     model, result = fit(
         x, labels, backbone=backbone, config=final, class_names=class_names, progress=late, stop=stop, ranks=ranks
     )
@@ -147,8 +147,16 @@ def fit_parts(
     return model, PartsResult(trained.losses, trained.interrupted, chosen, result, time.monotonic() - started)
 
 
-def _final(config: TrainConfig, parts: PartConfig) -> TrainConfig:
-    """How slots are trained on the chosen parts."""
+def final_config(config: TrainConfig, parts: PartConfig) -> TrainConfig:
+    """How slots are trained on the chosen parts.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Of the network's training.
+    parts : PartConfig
+        Its ``features_per_slot`` and ``slots_per_class`` take the place of the training's.
+    """
     return replace(
         config,
         augment="none",

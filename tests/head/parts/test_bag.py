@@ -19,7 +19,8 @@ from slots.progress import silent
 from slots.training.config import TrainConfig
 
 CONFIG = TrainConfig(
-    epochs=5, batch_size=40, slots_per_class=2, scale=30.0, beta=30.0, slot_lr=6e-3, backbone_lr=6e-3, features_per_slot=5
+    epochs=5, batch_size=40, slots_per_class=2, scale=30.0, beta=30.0, slot_lr=6e-3, backbone_lr=6e-3,
+    features_per_slot=5,
 )  # fmt: skip
 PARTS = PartConfig(max_parts=30, bag=0.6, examples=200, candidates=200)
 
@@ -54,7 +55,8 @@ def test_a_bag_is_the_mean_of_what_patches_say():
     bag = net.bag()
     with torch.no_grad():
         for row in range(3):
-            said = [net.encoder[0](x[row : row + 1, :, i : i + 5, j : j + 5])[0, :, 0, 0] for i in range(4) for j in range(4)]
+            patches = [x[row : row + 1, :, i : i + 5, j : j + 5] for i in range(4) for j in range(4)]
+            said = [net.encoder[0](patch)[0, :, 0, 0] for patch in patches]
             assert torch.allclose(bag(x)[row], torch.stack(said).mean(0), atol=1e-6)
     mine = {parameter.data_ptr() for parameter in net.encoder[0].parameters()}
     assert {parameter.data_ptr() for parameter in bag.parameters()} == mine

@@ -12,7 +12,7 @@ import slots
 from protocols.recipes.building import load_model
 from slots.errors import UsageError
 from slots.parts import PartConfig, explain_by_parts, fit_parts
-from slots.parts.fitting import _final
+from slots.parts.fitting import final_config
 from slots.training.config import TrainConfig
 
 CONFIG = TrainConfig(
@@ -107,9 +107,9 @@ def test_a_model_of_parts_is_a_model_like_any_other(fitted, digits, tmp_path):
 
 def test_slots_on_chosen_parts_may_have_fewer_features():
     config = replace(CONFIG, augment="shift1")
-    same = _final(config, PartConfig())
+    same = final_config(config, PartConfig())
     assert (same.features_per_slot, same.slots_per_class, same.augment, same.epochs) == (5, 4, "none", 16)
-    few = _final(replace(config, epochs=3), PartConfig(features_per_slot=2, slots_per_class=7))
+    few = final_config(replace(config, epochs=3), PartConfig(features_per_slot=2, slots_per_class=7))
     assert (few.features_per_slot, few.slots_per_class, few.epochs) == (2, 7, 12)
 
 
