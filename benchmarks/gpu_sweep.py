@@ -40,7 +40,7 @@ from slots.parts.choosing import PartConfig, choose_parts
 from slots.parts.fitting import final_config
 from slots.parts.training import train_on_parts
 from slots.progress import silent
-from slots.training.fitting import fit, hold_out
+from slots.training.fitting import fit
 
 Row = tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]
 LONG = {"epochs": 30, "batch_size": 500, "label_smoothing": 0.1}
@@ -114,7 +114,6 @@ def _parts(net: Any, data: Any, recipe: Recipe, out: Path, stop: Callable[[], bo
     how = {"checkpoint": None, "resume": False, "progress": silent, "log": None, "stop": stop}
     trained = train_on_parts(data.x_train, labels, backbone=net, config=config, bag=known.bag, **how)
     found: dict[str, Any] = {"channels": _reached(trained.model, data), "epochs": len(trained.losses)}
-    fitted = np.setdiff1d(np.arange(len(labels)), hold_out(labels, config.held_out, config.seed))
     for label, changes in CHOICES.items():
         if stop():
             break
@@ -124,7 +123,7 @@ def _parts(net: Any, data: Any, recipe: Recipe, out: Path, stop: Callable[[], bo
             lambda ids: trained.model.preprocessing(data.x_train[ids], trained.model.device),
             labels,
             parts,
-            among=fitted,
+            among=trained.fitted,
         )
         torch.manual_seed(config.seed)
         model, _ = fit(data.x_train, labels, backbone=chosen_net, config=final_config(config, parts), stop=stop)

@@ -60,7 +60,7 @@ def train_bag(
     bag = net.bag()
     own = replace(config, features_per_slot=0, slots_per_class=_SLOTS_PER_CLASS)
     trained = train_network(x, y, backbone=bag, config=own, **how)
-    drawn = np.sort(np.random.default_rng(config.seed).permutation(len(y))[:_IMAGES])
+    drawn = np.sort(np.random.default_rng(config.seed).permutation(trained.fitted)[:_IMAGES])
     ready = trained.model.preprocessing
     batches = [ready(x[drawn[i : i + _BATCH]], trained.model.device) for i in range(0, len(drawn), _BATCH)]
     vectors = _patch_vectors(bag, batches, config.seed)

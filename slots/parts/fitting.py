@@ -23,7 +23,7 @@ from slots.parts.training import part_epochs, train_on_parts
 from slots.progress import Log, Progress, part, silent
 from slots.shapes import RawInputs
 from slots.training.config import TrainConfig
-from slots.training.fitting import FitResult, drop_checkpoint, fit, hold_out
+from slots.training.fitting import FitResult, drop_checkpoint, fit
 
 _FINAL_EPOCHS = 12
 _TRAINING = 0.8  # of the progress that is shown
@@ -132,9 +132,8 @@ def fit_parts(
     def inputs(ids: npt.NDArray[np.int64]) -> Tensor:
         return trained.model.preprocessing(x[ids], trained.model.device)
 
-    fitted = np.setdiff1d(np.arange(len(labels)), hold_out(labels, config.held_out, config.seed))
     late = part(progress, _TRAINING, 1.0)
-    chosen = choose_parts(net, inputs, labels, parts, among=fitted, progress=late)
+    chosen = choose_parts(net, inputs, labels, parts, among=trained.fitted, progress=late)
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
     torch.manual_seed(config.seed)

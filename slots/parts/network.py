@@ -35,11 +35,14 @@ class NetworkTraining:
         Mean loss of each epoch.
     interrupted : bool
         Whether ``stop`` ended it.
+    fitted : int64 array of shape (example,)
+        Ids of the examples that were trained on, in increasing order: all but those that a fit holds out.
     """
 
     model: SlotModel
     losses: tuple[float, ...]
     interrupted: bool
+    fitted: npt.NDArray[np.int64]
 
 
 def train_network(
@@ -89,4 +92,4 @@ def train_network(
     loop = FitLoop(model, x, targets, fitted, config, progress, ranks.agreed(stop), ranks=ranks, log=said)
     losses, interrupted = loop.train(checkpoint, resume=resume)
     model.eval()
-    return NetworkTraining(model, tuple(losses), interrupted)
+    return NetworkTraining(model, tuple(losses), interrupted, fitted)

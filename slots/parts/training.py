@@ -19,8 +19,7 @@ from slots.training.checkpoint import is_checkpoint_of
 from slots.training.config import TrainConfig
 
 _GENTLER = 0.2
-"""Of the network's rates after a bag: at full rates an epoch undoes what the bag has learnt (74 % after an epoch of
-15,000 photographs became 45)."""
+"""Of the network's rates after a bag: full rates undo in an epoch what the bag has learnt."""
 
 
 def train_on_parts(

@@ -81,6 +81,8 @@ def test_training_alone_is_the_training_of_a_fit(digits):
     _, result = slots.fit(x, y, backbone=fresh(), config=CONFIG)
     assert trained.losses == result.losses
     assert len(trained.model.head.labels) == 20
+    assert len(trained.fitted) == 475  # the others are kept to calibrate what a fit closes
+    assert (np.diff(trained.fitted) > 0).all()
     assert trained.model.novelty is None
 
 
