@@ -5,8 +5,9 @@
 
 For a fitted model and the test part of its data: accuracy; parts, and pairs of parts that are alike; different patches
 of a decision; how many answers change when the named patches are blanked, beside as many boxes of the same size at
-random places, and beside such boxes that hold as much light; the same for the largest patch alone; how often the
-largest part stays the same under noise.
+random places, and beside such boxes that hold as much light; the same for the largest patch alone; how many change when
+the named parts count as not found, pixels as they are, beside as many others that were found; how often the largest
+part stays the same under noise. A row takes the place of one of the same data and seed.
 """
 
 from __future__ import annotations
@@ -55,11 +56,47 @@ def elsewhere(image, boxes, rng, *, equal):
     return best
 
 
+def columns(model, answer):
+    """Places in the feature vector of the parts that an answer names."""
+    rows, across = model.backbone.cells
+    return [(share.part * rows + row) * across + column for share in answer.shares for row, column in share.cells]
+
+
+def others(model, x, named, rng):
+    """For each image as many features that were found in it and are not named; all where they are fewer."""
+    with torch.no_grad():
+        found = (model.backbone(model.preprocessing(x, model.device)) > 0).cpu().numpy()
+    drawn = []
+    for present, mine in zip(found, named, strict=True):
+        rest = np.setdiff1d(np.flatnonzero(present), mine)
+        drawn.append(rng.permutation(rest)[: len(mine)].tolist())
+    return drawn
+
+
+def forgotten(model, x, features):
+    """Labels where some features, others for each image, are taken for not found."""
+    labels = []
+    for image, mine in zip(x, features, strict=True):
+
+        def hide(_module, _inputs, output, mine=mine):
+            output = output.clone()
+            output[:, mine] = 0
+            return output
+
+        handle = model.backbone.register_forward_hook(hide)
+        try:
+            labels.append(model.predict(image[None]).labels[0])
+        finally:
+            handle.remove()
+    return np.array(labels)
+
+
 def measured(model, x, y, rng):
     """All figures of one model on some test examples."""
     labels = model.predict(x).labels
     answers = explain_by_parts(model, x)
     boxes = [[share.box for share in answer.shares] for answer in answers]
+    named = [columns(model, answer) for answer in answers]
 
     def changed(images):
         return float((model.predict(np.stack(images)).labels != labels).mean())
@@ -92,6 +129,8 @@ def measured(model, x, y, rng):
         "changed_without_one_of_equal_light": changed(
             [blanked(image, elsewhere(image, at[:1], rng, equal=True)) for image, at in zip(x, boxes, strict=True)]
         ),
+        "changed_without_named_parts": float((forgotten(model, x, named) != labels).mean()),
+        "changed_without_other_parts": float((forgotten(model, x, others(model, x, named, rng)) != labels).mean()),
         "largest_part_stays_under_noise": float(np.mean([a == b for a, b in first])),
     }
 
@@ -135,7 +174,8 @@ def main():
     print(json.dumps(record, indent=1))
     if args.output is not None:
         known = json.loads(args.output.read_text()) if args.add and args.output.exists() else []
-        args.output.write_text(json.dumps([*known, record], indent=1) + "\n")
+        kept = [it for it in known if (it["data"], it["seed"]) != (args.data, args.seed)]
+        args.output.write_text(json.dumps([*kept, record], indent=1) + "\n")
 
 
 if __name__ == "__main__":

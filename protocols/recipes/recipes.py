@@ -207,7 +207,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
             features_per_slot=10,
             views="none",
         ),
-        parts=PartConfig(max_parts=200, elsewhere=0.5, times=12, apart=0.98, features_per_slot=5, bag=2 / 3),
+        parts=PartConfig(max_parts=200, elsewhere=0.3, times=12, features_per_slot=5, slots_per_class=10, bag=2 / 3),
     ),
     ("pretrained", ""): Recipe({"network": "cifar_resnet20"}, _NETWORK, reads_data=True),
     ("pretrained", "cifar10"): Recipe({"network": "cifar_resnet20"}, _NETWORK),
