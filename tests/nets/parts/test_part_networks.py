@@ -96,7 +96,7 @@ def test_prototypes_of_a_decision_of_pip_net_by_hand(script):
 
 def test_the_linear_row_learns_and_leaves_the_model_alone(script, model, data):
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
-    row = script.peer("linear", model, data, arguments(epochs=8))
+    row = script.peer("linear", model, data, arguments(epochs=20))
     assert row["accuracy"] > 0.8
     assert "prototypes" not in row
     after = model.backbone.state_dict()
@@ -187,7 +187,7 @@ def test_a_missing_library_is_named_before_anything_is_read(script, monkeypatch)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["protopnet", "pipnet"])
 def test_a_peer_goes_through_all_its_phases(script, kinds, kind, model, data, capsys):
-    row = script.peer(kind, model, data, arguments(epochs=8))
+    row = script.peer(kind, model, data, arguments(epochs=20))
     said = capsys.readouterr().err
     if kind == "protopnet":
         assert row["accuracy"] > 0.5
