@@ -27,14 +27,24 @@ class OrthogonalMap(nn.Module):
     convolutional layers with the Cayley transform", ICLR 2021). No step of training leaves it, so nothing is projected.
     """
 
+    fixed: Tensor | None
+
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
         self.wide = n_in > n_out
         many, few = max(n_in, n_out), min(n_in, n_out)
         self.free = nn.Parameter(torch.randn(many, few) / math.sqrt(many))
+        self.register_buffer("fixed", None, persistent=False)
+
+    @torch.no_grad()
+    def fix_(self) -> None:
+        """Keep the matrix as it is from now on: a graph of another engine may know no inverse."""
+        self.fixed = self.matrix()
 
     def matrix(self) -> Float[Tensor, "n_out n_in"]:
         """The matrix as it is applied, orthonormal up to the rounding of its numbers."""
+        if self.fixed is not None:
+            return self.fixed
         with full_precision(self.free) as free:
             few = free.shape[1]
             upper, lower = free[:few], free[few:]

@@ -65,6 +65,10 @@ def feature_graph(featurizer: Featurizer) -> Any:
     if featurizer.preprocessing.kind == "features" and isinstance(featurizer.backbone, nn.Identity):
         return _rows_graph(featurizer.preprocessing.shape[0])
     front = _Front(copy.deepcopy(featurizer)).eval()
+    for layer in front.modules():
+        fix = getattr(layer, "fix_", None)
+        if callable(fix):  # what it computes of its weights alone becomes a constant of the graph
+            fix()
     shape = featurizer.preprocessing.shape
     if featurizer.preprocessing.kind == "images":
         example = torch.zeros(_ROWS, *shape[1:], shape[0], dtype=torch.uint8)

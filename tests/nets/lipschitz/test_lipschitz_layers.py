@@ -23,6 +23,17 @@ def test_rows_or_columns_are_orthonormal_whatever_the_weights(n_in, n_out, size)
     torch.testing.assert_close(layer(maps).flatten(2), by_place)
 
 
+def test_a_fixed_map_is_what_it_was():
+    layer = OrthogonalMap(6, 4)
+    x, before = torch.randn(3, 6), layer.matrix().detach()
+    layer.fix_()
+    assert "fixed" not in layer.state_dict()
+    with torch.no_grad():
+        layer.free.add_(1)
+    assert torch.equal(layer(x), torch.nn.functional.linear(x, before))
+    assert layer.double()(x.double()).dtype == torch.float64
+
+
 def test_a_norm_is_that_of_the_numbers_as_they_are():
     layer = OrthogonalMap(40, 30)
     found = torch.linalg.matrix_norm(layer.matrix().detach().double(), 2)

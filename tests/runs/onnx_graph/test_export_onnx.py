@@ -127,6 +127,9 @@ def test_whitening_is_part_of_the_graph_and_kept_rows_come_back_from_it(tmp_path
         ("disjunction", {}, "none"),
         ("directional", {}, "none"),
         ("gumbel", {}, "none"),
+        ("lipschitz", {}, "none"),
+        ("parts", {}, "none"),
+        ("parts", {"where": "anywhere", "first": "pooled", "step": 2, "receptive_field": 9, "threshold": 0.5}, "none"),
         ("pretrained", {"network": "cifar_resnet20"}, "none"),
     ],
 )
