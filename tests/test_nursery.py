@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from support import nursery
@@ -109,3 +111,15 @@ def test_where_an_import_may_read_the_environment_the_command_itself_is_started(
     process = nursery.begin(["--version"], env={**os.environ, "PYTHONWARNINGS": "error"})
     assert isinstance(process, subprocess.Popen)
     assert process.communicate()[0].startswith("slots ")
+
+
+def test_a_script_that_begins_a_server_leaves_it_no_pipes(tmp_path):
+    """Another environment has a server of its own, which outlives the script: its reader must not wait for that one."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(nursery.__file__).parents[1])!r}); from support import nursery; "
+        "nursery.Nursery(); print('done')"
+    )
+    env = os.environ | {"ANOTHER_ENVIRONMENT": tmp_path.name, "SLOTS_TEST_RUN": str(os.getpid())}
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "done\n"

@@ -126,9 +126,12 @@ class Nursery:
                 return None
             listening.listen()
             number = listening.fileno()
+            # A script that begins one must not leave it its pipes: who reads them waits for their last holder.
+            heard = None if "pytest" in sys.modules else subprocess.DEVNULL
             return subprocess.Popen(
                 [sys.executable, "-P", Path(__file__).with_name("nursery_server.py"), str(number), str(self._run)],
                 pass_fds=[number], env=BASE | THREADLESS, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=heard,
             )  # fmt: skip
 
     def is_ready(self):
