@@ -67,16 +67,18 @@ def train_on_parts(
     past = resume and checkpoint is not None and is_checkpoint_of(checkpoint, later, torch.from_numpy(y))
     share = before / config.epochs
     losses: tuple[float, ...] = ()
+    interrupted = False
     if not past:
         own, shown = replace(config, epochs=before), part(progress, 0.0, share)
-        losses = train_bag(x, y, config=own, resume=resume, progress=shown, log=log, **how).losses
+        first = train_bag(x, y, config=own, resume=resume, progress=shown, log=log, **how)
+        losses, interrupted = first.losses, first.interrupted
 
     def said(name: str, value: float, step: int) -> None:
         if log is not None:
             log(name, value, step + before)
 
     second = train_network(x, y, config=later, resume=past, progress=part(progress, share, 1.0), log=said, **how)
-    return replace(second, losses=losses + second.losses)
+    return replace(second, losses=losses + second.losses, interrupted=interrupted or second.interrupted)
 
 
 def part_epochs(config: TrainConfig, bag: float) -> int:

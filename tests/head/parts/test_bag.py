@@ -128,6 +128,14 @@ def test_a_bag_first_is_one_training_that_can_be_resumed_anywhere(digits, tmp_pa
         assert all(torch.equal(a, b) for a, b in zip(model.backbone.buffers(), whole.backbone.buffers(), strict=True))
 
 
+def test_a_bag_that_was_stopped_is_told_even_if_parts_were_not(digits):
+    x, y = digits
+    said = iter([False, True])
+    _, result = fit_parts(x, y, backbone=fresh(), config=CONFIG, parts=PARTS, stop=lambda: next(said, False))
+    assert result.interrupted
+    assert len(result.losses) == 2  # none of the bag's epochs was whole, both of the parts' were
+
+
 def test_networks_without_a_bag_are_refused(digits):
     x, y = digits
     net = fresh()
