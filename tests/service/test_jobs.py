@@ -9,38 +9,17 @@ import time
 
 import numpy as np
 import pytest
-from sqlalchemy import select
-from support.inbox_rows import items, put_items, put_labels, with_database
+from support.inbox_rows import items, put_items, put_labels
 from support.service import rows, running
+from support.service_jobs import done, groups_of, over
 
 from protocols.recipes.building import load_model
-from protocols.service.inbox.tables import member, review_group
 from slots.model.comparison import diff
 from slots.model.slot_model import SlotModel
 
 pytestmark = pytest.mark.slow
 
 MODEL = "/api/v1/models/small"
-
-
-def over(client, started, within=120):
-    """The document of a job when it is over."""
-    assert started.status_code == 202, started.text
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        found = client.get(started.headers["Location"]).json()
-        if found["state"] not in ("queued", "running"):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(found)
-
-
-def done(client, started):
-    """The result of a job that must be done."""
-    found = over(client, started)
-    assert found["state"] == "done", found
-    assert found["share"] == 1
-    return found["result"]
 
 
 def written(client):
@@ -51,19 +30,6 @@ def written(client):
 
 def answers(client, x):
     return client.post(f"{MODEL}/predict", json={"inputs": x.tolist()}).json()["answers"]
-
-
-def groups_of(data, number):
-    chosen = (
-        select(review_group.c.middle, review_group.c.gain, member.c.item)
-        .join(member, member.c.review_group == review_group.c.number)
-        .where(review_group.c.review == number)
-        .order_by(review_group.c.place, member.c.place)
-    )
-    found = {}
-    for middle, gain, of_group in with_database(data, lambda it: it.execute(chosen).all()):
-        found.setdefault((middle, gain), []).append(of_group)
-    return found
 
 
 @pytest.mark.parametrize("spread", [False, True])

@@ -16,6 +16,23 @@ _NAME = re.compile("[0-9a-f]{64}")
 _ASKED_AT_ONCE = 500
 
 
+class MissingContentError(ModelError):
+    """The file of a content is not there.
+
+    Parameters
+    ----------
+    digest : str
+        Of the content.
+    reason : str or None
+        What the system says.
+    """
+
+    def __init__(self, digest: str, reason: str | None) -> None:
+        what = f"The content {digest[:12]} is missing in the data folder ({reason})."
+        super().__init__(f"{what} Restore it from a backup.")
+        self.digest = digest
+
+
 class Blobs:
     """A folder of files, each under the SHA-256 of its content: ``ab/cd/abcd...``.
 
@@ -81,15 +98,13 @@ class Blobs:
 
         Raises
         ------
-        ModelError
-            If the file was removed by somebody else.
+        MissingContentError
+            If the file is gone: its item was deleted since its row was read, or somebody else removed the file.
         """
         try:
             return self.path(digest).read_bytes()
         except OSError as error:
-            raise ModelError(
-                f"The content {digest[:12]} is missing in the data folder ({error.strerror}). Restore it from a backup."
-            ) from error
+            raise MissingContentError(digest, error.strerror) from error
 
     def sweep(self, wanted: Callable[[list[str]], set[str]]) -> int:
         """Remove the files that no row names.

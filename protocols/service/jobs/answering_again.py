@@ -15,6 +15,7 @@ from protocols.service.answering.batching import Overloaded
 from protocols.service.answering.loaded import Answers
 from protocols.service.answering.served_model import ServedModel
 from protocols.service.engines.unavailable import UnavailableError
+from protocols.service.inbox.blobs import MissingContentError
 from protocols.service.inbox.database import Database
 from protocols.service.inbox.tables import item
 from protocols.service.jobs.child.material import as_inputs
@@ -95,14 +96,21 @@ class AnsweringAgain:
         inside = lineage(served.current.model.history)
         await self._database.write(partial(give_back_unlearned, model=served.name, inside=inside))
         after, generation = 0, served.current.generation
-        while rows := await self._database.read(partial(self._stale, served.name, generation, after)):
-            after = rows[-1].number
-            changes = await self._answered(served, rows)
+        while True:
+            last, rows = await self._database.read(partial(self._stale, served.name, generation, after))
+            if last is None:
+                return
+            after, changes = last, await self._answered(served, rows)
             if changes:
                 await self._database.write(partial(_store, changes=changes))
 
-    def _stale(self, name: str, generation: int, after: int, connection: Connection) -> list[_Stored]:
-        """The next items that another generation answered."""
+    def _stale(
+        self, name: str, generation: int, after: int, connection: Connection
+    ) -> tuple[int | None, list[_Stored]]:
+        """The next items that another generation answered, and the last number; None where there are no more.
+
+        An item whose file is gone was deleted since its row was read, or is lost: it keeps its answer.
+        """
         chosen = (
             select(item.c.number, item.c.content, item.c.digest)
             .where(item.c.model == name, item.c.state.in_(_WAITING), item.c.generation != generation)
@@ -110,14 +118,17 @@ class AnsweringAgain:
             .order_by(item.c.number)
             .limit(_AT_ONCE)
         )
-        return [
-            _Stored(number, self._content(digest) if content is None else content)
-            for number, content, digest in connection.execute(chosen)
-        ]
+        last, found = None, []
+        for last, content, digest in connection.execute(chosen):
+            with contextlib.suppress(MissingContentError):
+                found.append(_Stored(last, self._content(digest) if content is None else content))
+        return last, found
 
     async def _answered(self, served: ServedModel, rows: list[_Stored]) -> list[dict[str, Any]]:
         """New values of the items; none of those that the model does not take."""
         model = served.current.model
+        if not rows:
+            return []
         try:
             x = await asyncio.to_thread(as_inputs, model, [it.content for it in rows])
             while True:

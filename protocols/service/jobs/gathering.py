@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, select
 
+from protocols.service.inbox.blobs import MissingContentError
+from protocols.service.inbox.database import Database
+from protocols.service.inbox.keeping import named
 from protocols.service.inbox.tables import item, label
 from protocols.service.jobs.child.material import Material, MaterialWriter
 from slots.errors import DataError
@@ -84,6 +89,32 @@ def gather(
     material = Material(numbers, ids, labels, left_out, disagreed)
     writer.close(material)
     return material
+
+
+async def gather_there(
+    database: Database,
+    name: str,
+    model: SlotModel,
+    folder: Path,
+    content: Callable[[str], bytes],
+    *,
+    labelled: bool,
+) -> Material:
+    """`gather`, begun anew where an item was deleted between its row and its content.
+
+    Raises
+    ------
+    DataError
+        As there.
+    MissingContentError
+        If the content of an item that is still there is lost.
+    """
+    while True:
+        try:
+            return await database.read(lambda it: gather(it, name, model, folder, content, labelled=labelled))
+        except MissingContentError as error:
+            if await database.read(partial(named, digests=[error.digest])):
+                await asyncio.to_thread(content, error.digest)
 
 
 def _is_open(name: str) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
+from protocols.service.inbox import reviews
 from protocols.service.inbox.labels import said_since
-from protocols.service.inbox.tables import member, review, review_group
 from protocols.service.jobs.child.material import read_list
 from protocols.service.jobs.lineage import mark
 from protocols.service.jobs.records import Job
@@ -22,18 +21,12 @@ Result = dict[str, Any]
 
 
 def keep_review(connection: Connection, job: Job, result: Result) -> Result:
-    """Store the groups of a review; the job keeps its number and how many they are."""
-    facts = {key: result[key] for key in ("generation", "unmatched", "bound", "purity")}
-    made = insert(review).values(model=job.model, made=time.time(), **facts).returning(review.c.number)
-    number = connection.execute(made).scalar_one()
-    for place, group in enumerate(result["groups"]):
-        values = {"review": number, "place": place, "middle": group["middle"], "gain": group["gain"], "state": "open"}
-        made = insert(review_group).values(**values).returning(review_group.c.number)
-        of_group = connection.execute(made).scalar_one()
-        rows = [{"review_group": of_group, "item": it, "place": i} for i, it in enumerate(group["members"])]
-        connection.execute(insert(member), rows)
-    covered = sum(group["gain"] for group in result["groups"])
-    return {**result, "review": number, "groups": len(result["groups"]), "covered": covered}
+    """Store the groups of a review, without what was deleted meanwhile; the job keeps its number and their sizes."""
+    queries = tuple(reviews.Query(it["middle"], it["gain"], tuple(it["members"])) for it in result["groups"])
+    asked = reviews.QueryList(result["generation"], result["unmatched"], result["bound"], result["purity"], queries)
+    number = reviews.put(connection, job.model, asked)
+    stored = reviews.find(connection, number)
+    return {**result, "review": number, "groups": stored.groups, "covered": stored.covered}
 
 
 def keep_learned(connection: Connection, job: Job, result: Result) -> Result:

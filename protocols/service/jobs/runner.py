@@ -24,7 +24,7 @@ from protocols.service.jobs.child.tasks import Answered, Task
 from protocols.service.jobs.children import Child, ChildEnded, Children
 from protocols.service.jobs.events import ended_event, record_cancel, record_order
 from protocols.service.jobs.feed import Feed
-from protocols.service.jobs.gathering import gather
+from protocols.service.jobs.gathering import gather_there
 from protocols.service.jobs.memory import need
 from protocols.service.jobs.outcomes import KEEP, as_it_is, landed
 from protocols.service.jobs.records import Job, JobState
@@ -233,10 +233,8 @@ class JobRunner:
             await asyncio.to_thread(self.uploads.hand_over, job.arguments["upload"], folder / ARCHIVE)
         if job.kind not in ("review", "update"):
             return
-        model = served.current.model
-        await self._database.read(
-            lambda it: gather(it, job.model, model, folder, self._content, labelled=job.kind == "update")
-        )
+        model, labelled = served.current.model, job.kind == "update"
+        await gather_there(self._database, job.model, model, folder, self._content, labelled=labelled)
 
     async def _end(self, served: ServedModel, job: Job, answered: Answered) -> None:
         if answered.result is None:
