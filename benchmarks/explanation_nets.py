@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 import backbones
+from slots.rounding import multiplies_bfloat16
 from slots.training.muon import Muon, matrices
 
 WIDTHS = (32, 64, 128)
@@ -95,7 +96,7 @@ def train(model, x, y, *, epochs, seed=0):
     rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in ids]
     muon, adam = Muon([{"params": moved, "lr": FILTERS}]), torch.optim.AdamW(rest, lr=REST, weight_decay=0.05)
     model.train()
-    done, steps = 0, epochs * (len(x) // BATCH)
+    done, steps, half = 0, epochs * (len(x) // BATCH), multiplies_bfloat16(x.device)
     for epoch in range(epochs):
         total = 0.0
         for batch in torch.randperm(len(x), generator=generator).split(BATCH):
@@ -104,7 +105,7 @@ def train(model, x, y, *, epochs, seed=0):
             share = done / steps
             warm = min(1.0, share / 0.2) if share < 0.2 else 0.5 * (1 + math.cos(math.pi * (share - 0.2) / 0.8))
             muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = FILTERS * (1 - share), REST * max(warm, 0.01)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 scores = model(shifted(x[batch], generator).contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(scores.float(), y[batch], label_smoothing=0.1)
             muon.zero_grad()
