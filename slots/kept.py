@@ -12,14 +12,16 @@ from torch import Tensor
 from slots.jit import compiled
 
 _T = TypeVar("_T")
+_MOST_THERE = 1 << 28  # elements of tensors off the CPU, where nothing is read
 
 
 class Kept(Generic[_T]):
     """Values made from tensors, kept until other tensors are asked about.
 
     Before each use the bits of the tensors are compared by a digest (7 GB a second), so whatever changes one, in place
-    or not, makes a new value. A copy of this object, and one that was pickled, starts without values. Threads may undo
-    each other's work and mix nothing.
+    or not, makes a new value. Off the CPU, where a look would wait for the device, torch's own count of changes in
+    place is compared instead: whoever changes a tensor behind its back (through ``.data``) must count too. A copy of
+    this object, and one that was pickled, starts without values. Threads may undo each other's work and mix nothing.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ class Kept(Generic[_T]):
 
     def __init__(self, *, most_values: int = 2, most_numbers: int = 1 << 24) -> None:
         self._most_values, self._most_numbers = most_values, most_numbers
-        self._values: tuple[tuple[Hashable, _T], ...] = ()
+        self._values: tuple[tuple[Hashable, _T, tuple[Tensor, ...]], ...] = ()
 
     def __len__(self) -> int:
         """How many values are kept now."""
@@ -65,18 +67,30 @@ class Kept(Generic[_T]):
             Whether the value holds the tensors themselves. Then it is not given for others of the same content, since
             one of these could change without the other.
         """
-        if any(it.device.type != "cpu" for it in tensors) or sum(it.numel() for it in tensors) > self._most_numbers:
+        there, n_numbers = any(it.device.type != "cpu" for it in tensors), sum(it.numel() for it in tensors)
+        if n_numbers > (_MOST_THERE if there else self._most_numbers) or (
+            there and any(map(Tensor.is_inference, tensors))
+        ):
             return make()
-        stamp = tuple((digest(it), it.dtype, it.shape, it.data_ptr() if shares else 0) for it in tensors)
+        stamp = _stamp_there(tensors) if there else _stamp(tensors, shares=shares)
         values = self._values
-        for place, (known, value) in enumerate(values):
+        for place, (known, value, _) in enumerate(values):
             if known == stamp:
                 if place:
                     self._values = (values[place], *values[:place], *values[place + 1 :])
                 return value
         value = make()
-        self._values = ((stamp, value), *values[: self._most_values - 1])
+        held = tensors if there else ()  # while it lives no other tensor can lie where it does
+        self._values = ((stamp, value, held), *values[: self._most_values - 1])
         return value
+
+
+def _stamp(tensors: tuple[Tensor, ...], *, shares: bool) -> Hashable:
+    return tuple((digest(it), it.dtype, it.shape, it.data_ptr() if shares else 0) for it in tensors)
+
+
+def _stamp_there(tensors: tuple[Tensor, ...]) -> Hashable:
+    return tuple((it.data_ptr(), it._version, it.dtype, it.shape) for it in tensors)  # noqa: SLF001  # torch's count
 
 
 def _fresh(most_values: int, most_numbers: int) -> Kept[Any]:

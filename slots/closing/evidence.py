@@ -15,7 +15,8 @@ from torch import Tensor
 
 from slots.features.source import FeatureSource
 from slots.head.caps import SlotCaps
-from slots.head.decision import exact_scores, matching_pairs
+from slots.head.deciding.exact import exact_scores
+from slots.head.decision import matching_pairs
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.jit import compiled
 from slots.shapes import Ids

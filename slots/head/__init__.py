@@ -5,11 +5,11 @@ from __future__ import annotations
 from slots.head.caps import SlotCaps as SlotCaps
 from slots.head.caps import free_radius as free_radius
 from slots.head.caps import margins as margins
+from slots.head.deciding.exact import exact_scores as exact_scores
 from slots.head.decision import CandidatePairs as CandidatePairs
 from slots.head.decision import MatchedPairs as MatchedPairs
 from slots.head.decision import best_pairs as best_pairs
 from slots.head.decision import decide as decide
-from slots.head.decision import exact_scores as exact_scores
 from slots.head.decision import matching_pairs as matching_pairs
 from slots.head.exact_thresholds import PrecisionAccumulator as PrecisionAccumulator
 from slots.head.exact_thresholds import precision_thresholds_over as precision_thresholds_over

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from slots.head.pooled_answers import PooledSlots
 from slots.head.recalling.recall import Recall
 from slots.head.similarities import normalize
 from slots.kept import Kept
@@ -41,8 +41,8 @@ class SlotCaps:
     recall : Recall, optional
         What guesses where nothing matches, beside the pooled score. Default: the pooled score alone.
     kept : Kept, optional
-        Where what answers to unmatched inputs need of these slots is kept between calls; it looks whether they are
-        still the same. Default: it is made anew by each call.
+        Where what answers need of these slots is kept between calls, of unmatched inputs on the CPU and of all on a
+        device; it looks whether they are still the same. Default: it is made anew by each call.
     """
 
     weights: SlotVectors
@@ -54,7 +54,7 @@ class SlotCaps:
     pooled: Bool[Tensor, " slot"]
     beta: float
     recall: Recall | None = field(default=None, repr=False, compare=False)
-    kept: Kept[PooledSlots] | None = field(default=None, repr=False, compare=False)
+    kept: Kept[Any] | None = field(default=None, repr=False, compare=False)
 
 
 def exact_angles(a: SlotVectors, b: SlotVectors) -> Float[Tensor, "row column"]:

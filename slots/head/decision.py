@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from slots.head.caps import SlotCaps, margins
+from slots.head.deciding.exact import PAIR_ELEMENTS, exact_margins, exact_scores
+from slots.head.deciding.on_device import (
+    BLOCK_ELEMENTS,
+    DeviceSlots,
+    quick_in_float64,
+    settled,
+)
 from slots.head.kernels import Answers, CapArrays, Scored, arrays_of, contenders, settle
 from slots.head.pooled_answers import PooledSlots, nearest_of_best_labels
 from slots.head.pooling import class_groups, softmax_pool
@@ -32,10 +40,7 @@ Rows = npt.NDArray[np.int64]
 TOLERANCE = 1e-5
 """Largest difference, in cosine, between a float32 product and the exact score (4e-6 seen at 2,048 features)."""
 
-_PAIR_ELEMENTS = 1 << 15  # numbers held at once while single pairs are computed: 256 KB in float64, still in a cache
-_PAIR_ELEMENTS_ON_DEVICE = 1 << 22  # the same off the CPU, where every step costs launches, however small: 32 MB
 _TIMES_DEARER = 64  # a product of one pair alone, beside its share of the product of all on a CPU: roughly
-_BLOCK_ELEMENTS = 1 << 24  # float64 scores held at once where a device makes all of them: 128 MB
 
 
 @dataclass(frozen=True)
@@ -68,48 +73,6 @@ class CandidatePairs:
     weight_scores: Float[Tensor, " pair"]
     centre_scores: Float[Tensor, " pair"]
     tolerance: float = TOLERANCE
-
-
-def exact_scores(
-    features: ViewFeatures, vectors: SlotVectors, pairs: tuple[Tensor, Tensor, Tensor]
-) -> Float[Tensor, " pair"]:
-    """Cosine of single (example, view, slot) triples in float64, both sides normalised in float64."""
-    return _exact_scores(features, (vectors,), pairs)[0]
-
-
-def _exact_scores(
-    features: ViewFeatures, vectors: tuple[SlotVectors, ...], pairs: tuple[Tensor, Tensor, Tensor]
-) -> list[Float[Tensor, " pair"]]:
-    """The same for several vectors of each slot."""
-    example, view, slot = pairs
-    rows, place = features.flatten(0, 1), example * features.shape[1] + view
-    held = _PAIR_ELEMENTS if features.device.type == "cpu" else _PAIR_ELEMENTS_ON_DEVICE
-    step = max(1, held // max(1, features.shape[-1]))
-    if 0 < len(slot) * (1 + len(vectors)) <= step:  # a few pairs of a few inputs, all sides at once
-        sides = [rows.index_select(0, place).double(), *(it.index_select(0, slot).double() for it in vectors)]
-        unit = normalize(torch.stack(sides))
-        return list((unit[0] * unit[1:]).sum(-1).unbind())
-    found = [[torch.zeros(0, dtype=torch.float64, device=features.device)] for _ in vectors]
-    for i in range(0, len(slot), step):
-        u = normalize(rows.index_select(0, place[i : i + step]).double())
-        for parts, of_slots in zip(found, vectors, strict=True):
-            parts.append((u * normalize(of_slots.index_select(0, slot[i : i + step]).double())).sum(-1))
-    return [torch.cat(parts) for parts in found]
-
-
-def exact_margins(
-    features: ViewFeatures, caps: SlotCaps, pairs: tuple[Tensor, Tensor, Tensor]
-) -> Float[Tensor, " pair"]:
-    """Margin of single (example, view, slot) triples in radians, from float64 scores.
-
-    The sign follows the cosine rule (strictly above both thresholds) to the last bit.
-    """
-    slot = pairs[2]
-    weight_scores, centre_scores = _exact_scores(features, (caps.weights, caps.centres), pairs)
-    precision, support = caps.precision.index_select(0, slot).double(), caps.support.index_select(0, slot).double()
-    depth = margins(weight_scores, centre_scores, precision, support)
-    fires = (weight_scores > precision) & (centre_scores > support)
-    return torch.where(fires, depth.clamp_min(np.finfo(np.float64).tiny), depth.clamp_max(0.0))
 
 
 def candidate_pairs(features: ViewFeatures, caps: SlotCaps) -> CandidatePairs:
@@ -145,7 +108,7 @@ def _candidates(weight_scores: Tensor, place: Tensor, centre_scores: Tensor) -> 
 
 def _scores_of(rows: Tensor, of_row: Tensor, vectors: SlotVectors, of_vector: Tensor) -> Tensor:
     """Float32 products of single pairs of rows and vectors."""
-    step = max(1, _PAIR_ELEMENTS // max(1, rows.shape[1]))
+    step = max(1, PAIR_ELEMENTS // max(1, rows.shape[1]))
     found = [
         torch.linalg.vecdot(rows.index_select(0, a), vectors.index_select(0, b))
         for a, b in zip(of_row.split(step), of_vector.split(step), strict=True)
@@ -253,8 +216,22 @@ def decide(
     change any part of an answer that an earlier one gave, for no input whatever. Unmatched: the best label by the
     pooled score, or by ``caps.recall`` where that is set.
     """
-    n = len(features)
-    out = Prediction(
+    out = _nothing_known(len(features))
+    if len(features) == 0:
+        return out
+    if candidates is None and quick_in_float64(features.device):
+        _answer_there(features, caps, out)
+    else:
+        _answer_pairs(features, caps, candidates, pooled, out)
+    unmatched = np.flatnonzero(~out.matched)
+    if len(unmatched) and caps.recall is not None:
+        _answer_by_recall(features, caps, caps.recall, unmatched, out)
+    return out
+
+
+def _nothing_known(n: int) -> Prediction:
+    """Columns of so many inputs, to be filled in."""
+    return Prediction(
         labels=np.zeros(n, np.int64),
         answers=np.zeros(n, np.int8),
         slots=np.full(n, -1, np.int64),
@@ -262,8 +239,33 @@ def decide(
         runner_up_slots=np.full(n, -1, np.int64),
         runner_up_margins=np.full(n, -np.inf),
     )
-    if n == 0:
-        return out
+
+
+def _answer_there(features: ViewFeatures, caps: SlotCaps, out: Prediction) -> None:
+    """Fill in all inputs on their device, and what is in doubt then on the CPU."""
+    columns = [it for it in vars(caps).values() if isinstance(it, Tensor)]
+    make = partial(DeviceSlots.of, caps)
+    slots: DeviceSlots = make() if caps.kept is None else caps.kept(*columns, make=make, shares=True)
+    *found, doubtful = arrays_of(*vars(settled(features, slots)).values())
+    for column, values in zip(vars(out).values(), found, strict=True):
+        column[:] = values
+    if doubtful.any():
+        rows = np.flatnonzero(doubtful)
+        block = features.index_select(0, torch.from_numpy(rows).to(features.device)).cpu()
+        again = _nothing_known(len(rows))
+        _answer_pairs(block, slots.on_host, None, None, again)
+        for column, values in zip(vars(out).values(), vars(again).values(), strict=True):
+            column[rows] = values
+
+
+def _answer_pairs(
+    features: ViewFeatures,
+    caps: SlotCaps,
+    candidates: CandidatePairs | None,
+    pooled: PooledSlots | None,
+    out: Prediction,
+) -> None:
+    """Fill in all inputs by the pairs that may match, those that no slot matches by the pooled score."""
     found = candidate_pairs(features, caps) if candidates is None else candidates
     of_slots = caps.precision, caps.support, caps.labels, caps.generations, caps.pooled
     of_pairs = found.examples, found.slots, found.weight_scores, found.centre_scores
@@ -276,9 +278,6 @@ def decide(
         _answer_unmatched(features, caps, _pooled(caps) if pooled is None else pooled, unmatched, out)
     elif len(unmatched):
         _answer_unmatched_anywhere(features, caps, columns[2], pooling, unmatched, out)
-    if len(unmatched) and caps.recall is not None:
-        _answer_by_recall(features, caps, caps.recall, unmatched, out)
-    return out
 
 
 def _pooled(caps: SlotCaps) -> PooledSlots:
@@ -286,7 +285,8 @@ def _pooled(caps: SlotCaps) -> PooledSlots:
     columns = caps.weights, caps.labels, caps.pooled
     if caps.kept is None:
         return PooledSlots.of(*columns)
-    return caps.kept(*columns, make=lambda: PooledSlots.of(*columns), shares=True)
+    found: PooledSlots = caps.kept(*columns, make=lambda: PooledSlots.of(*columns), shares=True)
+    return found
 
 
 def _answer_matched(  # noqa: PLR0917 - the pairs twice: there and here
@@ -332,7 +332,7 @@ def _answer_unmatched_anywhere(  # noqa: PLR0917 - two columns of the slots that
     of_class = torch.from_numpy(np.where(pooled, labels, labels.min() - 1))
     members = class_groups(of_class, torch.from_numpy(classes)).to(features.device)
     weights = normalize(caps.weights.double())
-    step = max(1, _BLOCK_ELEMENTS // max(1, features.shape[1] * len(weights)))
+    step = max(1, BLOCK_ELEMENTS // max(1, features.shape[1] * len(weights)))
     found = [
         _nearest_of_ranked(features[places], caps, weights, members)
         for places in torch.from_numpy(rows).to(features.device).split(step)

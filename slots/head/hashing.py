@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,6 @@ from slots.cover.greedy import greedy_set_cover
 from slots.errors import EmptyHeadError
 from slots.head.caps import SlotCaps
 from slots.head.decision import decide
-from slots.head.pooled_answers import PooledSlots
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Prediction
 from slots.head.recalling.recall import Recall
@@ -66,8 +66,8 @@ class IncrementalNeuralHashing(SlotTable):
         self._groups: tuple[tuple[Tensor, ...], tuple[int, ...], Tensor] | None = None
 
     @cached_property
-    def _kept(self) -> Kept[PooledSlots]:
-        """What unmatched inputs are answered with, as long as the slots stay as they are; none in a copy."""
+    def _kept(self) -> Kept[Any]:
+        """What inputs are answered with, as long as the slots stay as they are; none in a copy."""
         return Kept()
 
     def extra_repr(self) -> str:

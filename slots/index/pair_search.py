@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slots.head.caps import SlotCaps
-from slots.head.decision import CandidatePairs, exact_scores
+from slots.head.deciding.exact import exact_scores
+from slots.head.decision import CandidatePairs
 from slots.head.similarities import inverse_lengths, normalize
 from slots.index.cap_bound import NEAR, CapBound, enclosing_caps
 from slots.index.faiss_proposer import FaissProposer, Kind, load_faiss

@@ -47,28 +47,35 @@ _MOVES = {Tensor.to, Tensor.cpu, Tensor.cuda}
 class PretendedGpu(TorchFunctionMode):
     """Within it ``cuda`` is a device.
 
+    Parameters
+    ----------
+    capability : tuple of int
+        Which GPU it is; by default one that is quick in float64, as an H100 is.
+
     Attributes
     ----------
     waits : Counter of str
         How often the host waited, by the line that made it wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, capability: tuple[int, int] = (9, 0)) -> None:
         super().__init__()
+        self.capability = capability
         self.waits: collections.Counter[str] = collections.Counter()
         self._there: dict[int, bool] = {}  # by the address of the memory: what was said of it last
 
     def __enter__(self) -> PretendedGpu:
         from_numpy = torch.from_numpy  # which no mode sees
-        self._before = torch.Generator, torch.cuda.mem_get_info, from_numpy
+        self._before = torch.Generator, torch.cuda.mem_get_info, torch.cuda.get_device_capability, from_numpy
         torch.Generator, torch.cuda.mem_get_info = _Generator, lambda *_: (_MEMORY, _MEMORY)  # type: ignore[misc]
+        torch.cuda.get_device_capability = lambda *_: self.capability
         torch.from_numpy = lambda array: self.put(from_numpy(array), False)
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        torch.Generator, torch.cuda.mem_get_info, torch.from_numpy = self._before  # type: ignore[misc]
+        torch.Generator, torch.cuda.mem_get_info, torch.cuda.get_device_capability, torch.from_numpy = self._before  # type: ignore[misc]
 
     @property
     def n_waits(self) -> int:

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import torch
 
-from slots.head.decision import best_pairs, exact_margins
+from slots.head.deciding.exact import exact_margins
+from slots.head.decision import best_pairs
 from slots.head.pooling import class_groups, softmax_pool
 from slots.head.prediction import Answer, Prediction
 from slots.head.similarities import normalize

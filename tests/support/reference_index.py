@@ -1,9 +1,11 @@
 """Which slots match, by loops over single numbers in float64, and inputs placed where rounding could tell."""
 
+import dataclasses
 import math
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 from support import reference_head as literal
 
 from slots.head.caps import SlotCaps
@@ -72,3 +74,31 @@ def inputs_near(rng, caps, n, n_views):
         features[place] = row * rng.uniform(0.1, 30)
     features[0, 0] = 0
     return torch.from_numpy(features).float()
+
+
+def changed(caps, **fields):
+    return dataclasses.replace(caps, **fields)
+
+
+def tight(caps, seed):
+    """For two of three seeds caps so small that much is unmatched; else some that hold everything."""
+    least = [-math.inf, 0.8, 0.97][seed % 3]
+    return changed(caps, precision=caps.precision.clamp_min(least))
+
+
+def case(seed, n_slots, feature, n_views, n_labels, beta):
+    """Slots of several labels and generations, and inputs at their edges."""
+    rng = np.random.default_rng(seed)
+    caps = random_caps(rng, n_slots, feature, loose=0.3)
+    labels = torch.from_numpy(rng.integers(0, n_labels, n_slots) * 3 - 4)
+    return changed(tight(caps, seed), labels=labels, beta=beta), inputs_near(rng, caps, 40, n_views)
+
+
+cases = st.tuples(
+    st.integers(0, 2**31),
+    st.integers(1, 120),
+    st.sampled_from([2, 3, 8, 70]),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.sampled_from([0.0, 1.0, 20.0, 400.0]),
+)

@@ -1,6 +1,5 @@
 """Quick answers are those of float64 throughout, to the bit, and every bound on the way holds."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import reference_decision as slow
-from support.reference_index import inputs_near, random_caps
+from support.reference_index import case, cases, changed, inputs_near, random_caps, tight
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slots.head import decision, pooled_answers
@@ -35,34 +34,6 @@ class Counted(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.n += 1
         return function(*args, **kwargs or {})
-
-
-def changed(caps, **fields):
-    return dataclasses.replace(caps, **fields)
-
-
-def tight(caps, seed):
-    """For two of three seeds caps so small that much is unmatched; else some that hold everything."""
-    least = [-math.inf, 0.8, 0.97][seed % 3]
-    return changed(caps, precision=caps.precision.clamp_min(least))
-
-
-def case(seed, n_slots, feature, n_views, n_labels, beta):
-    """Slots of several labels and generations, and inputs at their edges."""
-    rng = np.random.default_rng(seed)
-    caps = random_caps(rng, n_slots, feature, loose=0.3)
-    labels = torch.from_numpy(rng.integers(0, n_labels, n_slots) * 3 - 4)
-    return changed(tight(caps, seed), labels=labels, beta=beta), inputs_near(rng, caps, 40, n_views)
-
-
-cases = st.tuples(
-    st.integers(0, 2**31),
-    st.integers(1, 120),
-    st.sampled_from([2, 3, 8, 70]),
-    st.integers(1, 3),
-    st.integers(1, 9),
-    st.sampled_from([0.0, 1.0, 20.0, 400.0]),
-)
 
 
 @settings(max_examples=150, deadline=None)
@@ -173,7 +144,7 @@ def test_the_way_for_other_devices_gives_the_same_answers(held, monkeypatch):
         columns = caps.labels.numpy(), caps.pooled.numpy()
         decision._answer_unmatched_anywhere(features, caps, *columns, rows, out)
 
-    monkeypatch.setattr(decision, "_BLOCK_ELEMENTS", held)
+    monkeypatch.setattr(decision, "BLOCK_ELEMENTS", held)
     monkeypatch.setattr(decision, "_answer_unmatched", anywhere)
     same(decide(views, caps), wanted)
     assert not wanted.matched.all()

@@ -33,7 +33,7 @@ from protocols.runs.adversarial.surrogates import (
     wrongly_matched,
 )
 from slots.errors import UsageError
-from slots.head.decision import exact_margins
+from slots.head.deciding.exact import exact_margins
 from slots.head.hashing import IncrementalNeuralHashing
 from slots.head.similarities import normalize
 from slots.novelty.detector import NoveltyDetector

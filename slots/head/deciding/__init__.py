@@ -1,0 +1,1 @@
+"""Exact decisions: single pairs in float64, and whole blocks on a device."""
