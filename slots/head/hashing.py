@@ -74,13 +74,15 @@ class IncrementalNeuralHashing(SlotTable):
         """Sizes shown by ``print(head)``."""
         return f"slots={self.n_slots}, feature_dim={self.feature_dim}, scale={self.scale}, beta={self.beta}"
 
-    def scores(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch slot"]:
+    def scores(self, features: Float[Tensor, "*batch feature"], *, half: bool = False) -> Float[Tensor, "*batch slot"]:
         """Cosine of inputs to slot weights, in float32 also under autocast (thresholds need the bits).
 
         Parameters
         ----------
         features : float tensor of shape (..., feature)
             Raw features of the backbone; any scale.
+        half : bool, default False
+            Multiply in bfloat16, for a training: scores are then off by up to 0.008, and their gradients by as much.
 
         Returns
         -------
@@ -93,10 +95,11 @@ class IncrementalNeuralHashing(SlotTable):
             )
         with torch.autocast(features.device.type, enabled=False):
             wide = features.to(torch.promote_types(features.dtype, torch.float32))
-            return normalize(wide) @ self.weights.to(wide.dtype).T
+            unit, kind = normalize(wide), torch.bfloat16 if half else wide.dtype
+            return (unit.to(kind) @ self.weights.to(kind).T).to(wide.dtype)
 
     def forward(
-        self, features: Float[Tensor, "batch feature"] | Float[Tensor, "batch view feature"]
+        self, features: Float[Tensor, "batch feature"] | Float[Tensor, "batch view feature"], *, half: bool = False
     ) -> Float[Tensor, "batch label"]:
         """Class scores for training: ``scale * SoftMaxPool`` of the best view's cosines.
 
@@ -104,6 +107,8 @@ class IncrementalNeuralHashing(SlotTable):
         ----------
         features : float tensor of shape (batch, feature) or (batch, view, feature)
             Raw features; of several views of an input the best one counts for each slot.
+        half : bool, default False
+            As `scores` has it.
 
         Returns
         -------
@@ -115,7 +120,7 @@ class IncrementalNeuralHashing(SlotTable):
         EmptyHeadError
             If the head has no slots yet.
         """
-        return self.class_scores(self._best(features))
+        return self.class_scores(self._best(features, half=half))
 
     def class_scores(self, scores: Float[Tensor, "batch slot"]) -> Float[Tensor, "batch label"]:
         """Pool slot scores (best view already taken) into scaled class scores, shape (batch, class)."""
@@ -245,9 +250,9 @@ class IncrementalNeuralHashing(SlotTable):
         """Put the slot weights back on the unit sphere."""
         self.weights.copy_(normalize(self.weights))
 
-    def _best(self, features: Tensor) -> Tensor:
+    def _best(self, features: Tensor, *, half: bool = False) -> Tensor:
         """Scores of the best view, shape (batch, slot)."""
-        scores = self.scores(features)
+        scores = self.scores(features, half=half)
         return scores.amax(1) if scores.ndim == 3 else scores
 
     def require_slots(self) -> None:

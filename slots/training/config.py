@@ -48,6 +48,9 @@ class TrainConfig:
     autocast : bool, default False
         Run the backbone in bfloat16 during training, on a GPU and on a CPU with instructions for it (AVX512-BF16 or
         AMX); others take float32, which is several times as fast there. Scores and thresholds stay float32.
+    half_products : bool, default False
+        Multiply features with the slots in bfloat16 during training, where ``autocast`` would run the backbone in it.
+        Thresholds and answers stay float32.
     held_out : float, default 0.05
         Share of the training data kept aside: it sets the reach of support caps and measures each slot's precision.
     precision : float in (0, 1], default 1.0
@@ -96,6 +99,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     margin: float = 0.0
     autocast: bool = False
+    half_products: bool = False
     held_out: float = 0.05
     precision: float = 1.0
     standardize: bool = False

@@ -66,6 +66,11 @@ class FitLoop:
         return self.config.autocast and multiplies_bfloat16(self.y.device)
 
     @cached_property
+    def _half_products(self) -> bool:
+        """Whether the slots are multiplied with in bfloat16."""
+        return self.config.half_products and multiplies_bfloat16(self.y.device)
+
+    @cached_property
     def n_labels(self) -> int:
         """How many labels the data has."""
         return len(self.y.unique())
@@ -179,7 +184,7 @@ class FitLoop:
                 if not bool(known.all()):
                     features, targets = features[known], targets[known]
             wanted = columns(head.classes, targets)
-            logits = head(features)
+            logits = head(features, half=self._half_products)
             if config.margin:
                 logits = logits - head.scale * config.margin * functional.one_hot(wanted, head.n_classes)
             loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing) + extra
@@ -217,7 +222,9 @@ class FitLoop:
         """Whether the slots can be divided among processes without a change of any bit."""
         head, batch, n = self.model.head, self.config.batch_size, len(self.fitted)
         config = self.config
-        if self.regularizer is not None or config.autocast or config.features_per_slot or not self._all_known():
+        if self.regularizer is not None or config.autocast or config.half_products or config.features_per_slot:
+            return False
+        if not self._all_known():
             return False
         views = min(self.model.views.n_views, self.config.sampled_views)
         sizes = {min(batch, n), n % batch} - {0, *([] if n == 1 else [1])}

@@ -74,6 +74,22 @@ def test_autocast_takes_what_the_processor_multiplies(has_instructions, monkeypa
     assert model.head.weights.dtype == torch.float32
 
 
+@pytest.mark.parametrize("has_instructions", [False, True])
+def test_products_in_half_precision(has_instructions, monkeypatch):
+    """They change what is learned a little, where the processor has them, and nothing that is decided with it."""
+    monkeypatch.setattr("slots.training.loop.multiplies_bfloat16", lambda device: has_instructions)
+    x, y = blobs(300, spread=1.2)
+    wide, narrow = (fit(x, y, config=replace(QUICK, half_products=it))[0] for it in (False, True))
+    assert torch.equal(wide.head.weights, narrow.head.weights) is not has_instructions
+    assert narrow.head.weights.dtype == torch.float32
+    assert np.mean(wide.predict(x).labels == narrow.predict(x).labels) > 0.95
+    features = torch.from_numpy(x)
+    with torch.no_grad():
+        scores, rough = narrow.head.scores(features), narrow.head.scores(features, half=True)
+    assert rough.dtype == torch.float32
+    assert 0 < float((scores - rough).abs().max()) <= 0.008
+
+
 def test_growing_matches_every_example_that_can_be():
     x, y = blobs(200, spread=1.2)
     x[5], x[6] = x[7], 0  # a contradiction and a zero vector
