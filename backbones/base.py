@@ -91,6 +91,11 @@ class AbstractBackbone(nn.Module, ABC):
             Share of the training that is done, in [0, 1].
         """
 
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the backbone has a `schedule_` of its own."""
+        return type(self).schedule_ is not AbstractBackbone.schedule_
+
     @torch.no_grad()
     def prepare_(self, x: Float[Tensor, "batch channel height width"]) -> None:
         """Look at some training inputs before the training, for layers that start from data. Default: nothing to do.

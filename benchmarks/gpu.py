@@ -4,8 +4,9 @@
     python benchmarks/gpu.py --device cpu --tiny --data-dir FOLDER     # the same code on small data, in two minutes
 
 FOLDER (or SLOTS_DATA_DIR) holds NAME.npz in the layout of mnist.npz. ``--steps`` are env, products, cover, tilings,
-large, match, mnist, graph, novelty, agreement, commands, explor. One that fails is recorded and the next goes on; after
-``--deadline`` seconds none begins. Times are on the clock between two waits for the device, the median of several.
+large, match, mnist, recorded, graph, novelty, agreement, commands, explor. One that fails is recorded and the next goes
+on; after ``--deadline`` seconds none begins. Times are on the clock between two waits for the device, the median of
+several.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from gpu_agreement import agreement, commands
 from gpu_bench import Bench
 from gpu_cover import cover, large, products, tilings
-from gpu_fits import explor, graph, mnist, novelty
+from gpu_fits import explor, graph, mnist, novelty, recorded
 from gpu_matching import match
 
 from protocols import provenance
@@ -39,7 +40,7 @@ def env(bench: Bench) -> Any:
 STEPS = {
     step.__name__: step
     for step in (
-        env, products, cover, tilings, large, match, mnist, graph, novelty, agreement, commands, explor,
+        env, products, cover, tilings, large, match, mnist, recorded, graph, novelty, agreement, commands, explor,
     )
 }  # fmt: skip
 

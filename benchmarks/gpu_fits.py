@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from typing import Any
 
@@ -46,6 +47,20 @@ def novelty(bench: Bench) -> Any:
 def mnist(bench: Bench) -> Any:
     """The whole fit of MNIST pixels."""
     return _fit(bench, "mnist", "pixels", 1500 if bench.tiny else None, 2 if bench.tiny else None)
+
+
+def recorded(bench: Bench) -> Any:
+    """The fit of MNIST pixels with steps as they are, and replayed from a CUDA graph: the losses must be the same."""
+    found, before = {}, os.environ.get("SLOTS_GRAPH")
+    try:
+        for name, word in (("as they are", "0"), ("replayed", "1")):
+            os.environ["SLOTS_GRAPH"] = word
+            found[name] = mnist(bench)
+    finally:
+        os.environ.pop("SLOTS_GRAPH", None)
+        if before is not None:
+            os.environ["SLOTS_GRAPH"] = before
+    return {**found, "same_losses": found["as they are"]["losses"] == found["replayed"]["losses"]}
 
 
 def explor(bench: Bench) -> Any:

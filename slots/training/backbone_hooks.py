@@ -24,6 +24,14 @@ def schedule(backbone: nn.Module, progress: float) -> None:
         rule(progress)
 
 
+def has_schedule(backbone: nn.Module) -> bool:
+    """Whether `schedule` may change anything: a layer has a rule that it does not (``has_schedule``) call none."""
+    rules = (
+        getattr(layer, "has_schedule", callable(getattr(layer, "schedule_", None))) for layer in backbone.modules()
+    )
+    return any(rules)
+
+
 def constrain(backbone: nn.Module) -> None:
     """Let a backbone with constrained weights (``constrain_()``) put them back where they must lie."""
     rule = getattr(backbone, "constrain_", None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,19 +23,20 @@ from slots.model.slot_model import SlotModel
 from slots.progress import Log, Progress, unlogged
 from slots.rounding import multiplies_bfloat16
 from slots.shapes import RawInputs
-from slots.training.backbone_hooks import constrain, prepare, schedule
+from slots.training.backbone_hooks import constrain, has_schedule, learns, prepare, schedule
 from slots.training.checkpoint import Checkpoint, shared_checkpoint, write_checkpoint
 from slots.training.config import TrainConfig
 from slots.training.distributed.class_shard import ClassShard, divides_exactly
-from slots.training.optimizers import Optimizer, follow, make_optimizers, set_rates
+from slots.training.optimizers import Optimizer, follow, make_capturable, make_optimizers, set_rates
+from slots.training.steps.recorded import RecordedStep, records_steps
 from slots.training.steps.sparse import allowed_features, keep_largest_
+from slots.training.steps.tally import Tally
 
 Regularizer = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 """``regularizer(backbone, inputs)``: features of a batch of inputs, and what is added to the loss."""
 
 _SAMPLE = 2000  # training inputs that a backbone may look at before the training
 _SHARE_OF_MEMORY = 4  # raw inputs may take one part in so many of the free memory of a GPU
-_SECONDS_BETWEEN_LOOKS = 0.25
 _KMEANS_EXAMPLES = 3000  # per class; more moves the centres little and costs time
 
 
@@ -59,6 +58,11 @@ class FitLoop:
     """Processes that all run this loop on the same data, and divide the slots where the features do not change."""
     log: Log = unlogged
     """Told the loss and the number of slots after each epoch."""
+
+    @cached_property
+    def _learns(self) -> bool:
+        """Whether the backbone learns."""
+        return learns(self.model.backbone)
 
     @cached_property
     def _halves(self) -> bool:
@@ -87,7 +91,6 @@ class FitLoop:
     def train(self, path: Path | None, *, resume: bool) -> tuple[list[float], bool]:
         """Run the epochs; returns the mean loss of each, and whether ``stop`` ended them."""
         model, config = self.model, self.config
-        trainable = [p for p in model.backbone.parameters() if p.requires_grad]
         losses: list[float] = []
         stored = shared_checkpoint(path, config, self.y, self.ranks) if resume and path is not None else None
         if stored is not None:
@@ -98,18 +101,19 @@ class FitLoop:
                 sample = np.random.default_rng(config.seed).permutation(self.fitted)[:_SAMPLE]
                 prepare(model.backbone, model.preprocessing(self.x[np.sort(sample)], model.device))
             if config.slots_per_class:
-                self._start(train_mode=bool(trainable))
+                self._start(train_mode=self._learns)
         optimizers = make_optimizers(model.head, model.backbone, config)
         if stored is not None:
             stored.restore(optimizers)
+        recorded = self._recorded(optimizers)
         for epoch in range(len(losses), config.epochs):
-            if trainable:  # a backbone or a regulariser may draw: after a resume it draws the same
+            if self._learns:  # a backbone or a regulariser may draw: after a resume it draws the same
                 torch.manual_seed(int(np.random.default_rng([config.seed, epoch, 1]).integers(1 << 62)))
             grows = config.slots_per_class == 0 and epoch < config.grow_epochs
             if self.ranks.size > 1 and not grows and self._divides:
                 loss = self._epoch_by_class(epoch, optimizers)
             else:
-                loss = self._epoch(epoch, optimizers, trainable)
+                loss = self._epoch(epoch, optimizers, recorded)
             if loss is None:
                 return losses, True
             losses.append(loss)
@@ -159,57 +163,123 @@ class FitLoop:
         features, extra = self.regularizer(self.model.backbone, views.flatten(0, 1))
         return features.reshape(*views.shape[:2], features.shape[-1]).float(), extra
 
-    def _epoch(self, epoch: int, optimizers: Sequence[Optimizer], trainable: list[nn.Parameter]) -> float | None:
+    def _epoch(self, epoch: int, optimizers: Sequence[Optimizer], recorded: RecordedStep | None) -> float | None:
         """One pass over the training part; None when stopped."""
-        model, config, head = self.model, self.config, self.model.head
-        model.train(bool(trainable))
+        model, config = self.model, self.config
+        model.train(self._learns)
         growing = config.slots_per_class == 0 and epoch < config.grow_epochs
-        tally = _Tally(self.y.device)
+        tally = Tally(self.y.device)
         for start, batch, views in self.batches(epoch):
             ids = _sent(batch, self.y.device)
-            targets = self.y[ids]
             done = (epoch + start / len(self.fitted)) / config.epochs
+            after = done + len(batch) / len(self.fitted) / config.epochs
             schedule(model.backbone, done)
-            with (
-                torch.set_grad_enabled(bool(trainable)),
-                torch.autocast(self.y.device.type, torch.bfloat16, enabled=self._halves),
-            ):
-                features, extra = self._features(views)
-            if growing:
-                head.grow(features.detach(), targets, ids)
-            if growing or not self._all_known():
-                known = torch.isin(targets, head.classes)  # of a class of zero rows there is no slot
-                if not bool(known.any()):
-                    continue
-                if not bool(known.all()):
-                    features, targets = features[known], targets[known]
-            wanted = columns(head.classes, targets)
-            logits = head(features, half=self._half_products)
-            if config.margin:
-                logits = logits - head.scale * config.margin * functional.one_hot(wanted, head.n_classes)
-            loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing) + extra
-            follow(optimizers, head)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            loss.backward()
             set_rates(optimizers, done)
             if growing:
-                head.step_(10 * config.slot_lr)  # and the optimiser, without a gradient, leaves the slots alone
-            for optimizer in optimizers:
-                optimizer.step()
-            self._keep_few(done + len(batch) / len(self.fitted) / config.epochs)
-            head.renormalize_()
-            constrain(model.backbone)
-            tally.add(loss.detach(), len(batch))
+                loss = self._growing_step(views, ids, optimizers, after)
+            elif recorded is not None:
+                loss = recorded(views, self.y[ids])
+            else:
+                loss = self._step(views, self.y[ids], optimizers, after)
+            if loss is None:
+                continue
+            tally.add(loss, len(batch))
             if tally.is_due():
                 text = f"epoch {epoch + 1}/{config.epochs}  loss {tally.mean():.4f}"
                 self.progress(text, (start + len(batch)) / len(self.fitted))
             if self.stop():
                 return None
         if growing:
-            head.prune()
-            follow(optimizers, head)
+            model.head.prune()
+            follow(optimizers, model.head)
         return tally.mean()
+
+    def _step(self, views: Tensor, targets: Tensor, optimizers: Sequence[Optimizer], after: float) -> Tensor | None:
+        """Learn from a batch, ``after`` which so much is done; its loss, or None where no slot has a label of it."""
+        features, extra = self._learned_features(views)
+        known = self._of_known_labels(features, targets)
+        if known is None:
+            return None
+        loss = self._descend(*known, extra, optimizers)
+        for optimizer in optimizers:
+            optimizer.step()
+        self._put_back(after)
+        return loss
+
+    def _growing_step(self, views: Tensor, ids: Tensor, optimizers: Sequence[Optimizer], after: float) -> Tensor | None:
+        """The same where the head may take new slots first; they move by plain steps."""
+        head, targets = self.model.head, self.y[ids]
+        features, extra = self._learned_features(views)
+        head.grow(features.detach(), targets, ids)
+        known = self._of_known_labels(features, targets)
+        if known is None:
+            return None
+        loss = self._descend(*known, extra, optimizers)
+        head.step_(10 * self.config.slot_lr)  # and the optimiser, without a gradient, leaves the slots alone
+        for optimizer in optimizers:
+            optimizer.step()
+        self._put_back(after)
+        return loss
+
+    def _learned_features(self, views: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Features of a batch, with gradients where the backbone learns."""
+        with (
+            torch.set_grad_enabled(self._learns),
+            torch.autocast(self.y.device.type, torch.bfloat16, enabled=self._halves),
+        ):
+            return self._features(views)
+
+    def _of_known_labels(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What has a slot of its label; of a class of zero rows there is none."""
+        if self._all_known():
+            return features, targets
+        known = torch.isin(targets, self.model.head.classes)
+        if not bool(known.any()):
+            return None
+        return (features, targets) if bool(known.all()) else (features[known], targets[known])
+
+    def _descend(
+        self, features: Tensor, targets: Tensor, extra: Tensor | float, optimizers: Sequence[Optimizer]
+    ) -> Tensor:
+        """Loss of a batch; leaves its gradients."""
+        head, config = self.model.head, self.config
+        wanted = columns(head.classes, targets)
+        logits = head(features, half=self._half_products)
+        if config.margin:
+            own = wanted[:, None] == torch.arange(head.n_classes, device=wanted.device)
+            logits = logits - head.scale * config.margin * own
+        loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing) + extra
+        follow(optimizers, head)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        return loss.detach()
+
+    def _put_back(self, after: float) -> None:
+        """Weights onto few features and the sphere, and into what a backbone allows."""
+        self._keep_few(after)
+        self.model.head.renormalize_()
+        constrain(self.model.backbone)
+
+    def _recorded(self, optimizers: Sequence[Optimizer]) -> RecordedStep | None:
+        """A step that can be replayed, where one is wanted and the host decides nothing in it."""
+        config, device = self.config, self.y.device
+        if not records_steps(device) or config.slots_per_class == 0 or config.features_per_slot or config.matrix_lr:
+            return None
+        if (
+            self.regularizer is not None
+            or not self._all_known()
+            or (self._learns and has_schedule(self.model.backbone))
+        ):
+            return None
+
+        def step(views: Tensor, targets: Tensor) -> Tensor:
+            loss = self._step(views, targets, optimizers, 1.0)
+            assert loss is not None  # all labels are known
+            return loss
+
+        make_capturable(optimizers)
+        return RecordedStep(step, lambda: list(self.model.parameters()))
 
     def _keep_few(self, progress: float) -> None:
         """Leave the slots as many features as they may have at this point of the training."""
@@ -232,7 +302,7 @@ class FitLoop:
 
     def _epoch_by_class(self, epoch: int, optimizers: Sequence[Optimizer]) -> float | None:
         """`_epoch` where the slots of each process are those of some classes."""
-        config, head, tally = self.config, self.model.head, _Tally(self.y.device)
+        config, head, tally = self.config, self.model.head, Tally(self.y.device)
         shard = ClassShard(head, optimizers, config, self.ranks)
         for start, batch, views in self.batches(epoch):
             with torch.no_grad():
@@ -280,30 +350,6 @@ class FitLoop:
                     changed = torch.where(kept[:, None, None, None], inputs, changed)
                 inputs = changed
             yield start, batch, _view(model.views, drawn, inputs)
-
-
-class _Tally:
-    """Mean loss so far. A GPU is asked for it now and then only: asking waits until it has caught up."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._total = torch.zeros((), dtype=torch.float64, device=device)
-        self._seen = 0
-        self._every = 0.0 if device.type == "cpu" else _SECONDS_BETWEEN_LOOKS
-        self._last = -math.inf
-
-    def add(self, loss: Tensor, count: int) -> None:
-        """Take in the mean loss of a batch."""
-        self._total += loss.double() * count
-        self._seen += count
-
-    def is_due(self) -> bool:
-        """Whether it is time for a look."""
-        return time.monotonic() - self._last >= self._every
-
-    def mean(self) -> float:
-        """Look."""
-        self._last = time.monotonic()
-        return float(self._total) / max(1, self._seen)
 
 
 def _sent(ids: npt.NDArray[np.int64], device: torch.device) -> Tensor:

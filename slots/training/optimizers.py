@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -71,6 +72,15 @@ def follow(optimizers: Sequence[Optimizer], head: IncrementalNeuralHashing) -> N
         params[0] = head.weights
 
 
+def make_capturable(optimizers: Sequence[Optimizer]) -> None:
+    """Keep rates on the device, where a recorded step reads them at each replay."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            device = group["params"][0].device
+            group["lr"] = torch.tensor(float(group.get("lr", group["peak"])), dtype=torch.float32, device=device)
+            group["capturable"] = True
+
+
 def set_rates(optimizers: Sequence[Optimizer], progress: float) -> None:
     """Rates for a share of the training done: each group's peak, warmed up linearly, then decayed to 0.
 
@@ -86,4 +96,10 @@ def set_rates(optimizers: Sequence[Optimizer], progress: float) -> None:
                 share = 1 - progress
             else:
                 share = 0.5 * (1 + math.cos(math.pi * (progress - warm) / (1 - warm)))
-            group["lr"] = group["peak"] * share
+            rate = group["peak"] * share
+            if group.get("fused"):
+                rate = float(np.float32(rate))  # as which a recorded step reads it
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate

@@ -223,7 +223,7 @@ def test_an_update_picks_and_teaches_as_on_the_cpu(model, new, gpu):
 
 def test_an_epoch_of_training_waits_twice_at_most(gpu, monkeypatch):
     """Of a head alone and of a network, whatever the number of batches; four times a second more for the progress."""
-    monkeypatch.setattr("slots.training.loop._SECONDS_BETWEEN_LOOKS", math.inf)
+    monkeypatch.setattr("slots.training.steps.tally._SECONDS_BETWEEN_LOOKS", math.inf)
     x, y = blobs(1500, **ROWS)
     images, kinds = strokes(200)
     nets = {"views": "flip", "augment": "shift1", "slots_per_class": 2, "batch_size": 20, "device": "cuda"}
