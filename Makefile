@@ -1,7 +1,7 @@
 # Sets up everything from Python 3.11+ and make alone. `make help` lists what it can do.
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test test-slow lint dist docs notebooks gallery bench fuzz fuzz-api kills label-studio interfaces audit sbom hashes test-minimum clean
+.PHONY: help demo test test-slow lint dist docs notebooks gallery bench explanations fuzz fuzz-api kills label-studio interfaces audit sbom hashes test-minimum clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -91,6 +91,9 @@ bench: $(VENV)/.installed ## how to measure the claims
 	@echo "Each script in benchmarks/ measures one claim; its --help says on what data and for how long:"
 	@ls benchmarks/*.py 2>/dev/null | sed 's|^|  $(BIN)/python |; s|$$| --help|'
 	@echo "The solvers and rivals that they compare with:  $(PIP) install -c constraints.txt '.[benchmarks]'"
+
+explanations: $(VENV)/.installed ## DiffROAR and max-sensitivity of six networks, captum's methods beside ours: two hours on two cores
+	$(BIN)/python benchmarks/explanation_seeds.py --cache .nets --workers 2 --output benchmarks/results/explanation_seeds.json
 
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 0

@@ -148,11 +148,11 @@ def points(it):
 
 
 def wanted(args):
-    """Names, methods and seeds of all rows: one round of seeds after the other."""
-    for seed in SEEDS:
-        nets = [("none", WITHOUT), ("ordinary", ORDINARY), ("explor", EXPLOR)]
-        nets += [("ResNet-56", RESNET)] if args.weights else []
-        yield from ((name, method, seed) for name, methods in nets for method in methods)
+    """Names, methods and seeds of all rows: one round of seeds after the other, what takes longest at the end."""
+    nets = [("none", WITHOUT), ("ordinary", ORDINARY), ("explor", EXPLOR)]
+    nets += [("ResNet-56", RESNET)] if args.weights else []
+    rows = [(name, method, seed) for seed in SEEDS for name, methods in nets for method in methods]
+    return sorted(rows, key=lambda it: (it[0] == "ResNet-56", "Integrated" in it[1]))
 
 
 def main():
