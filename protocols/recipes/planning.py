@@ -102,7 +102,7 @@ def parse_robust(word: str | None) -> RobustConfig | None:
     Examples
     --------
     >>> parse_robust("l2:2.5")
-    RobustConfig(norm='l2', radius=2.5, plain=0.5)
+    RobustConfig(norm='l2', radius=2.5, plain=0.5, floor=None)
     """
     if word is None:
         return None
@@ -182,8 +182,9 @@ def plan(
             chosen.setdefault("size", side)
     device = str(changes.get("device") or "cpu")
     recipe = find_readable(name, data.name) if readable else find_recipe(name, data.name, device)
-    if changes.get("robust") is not None:
-        recipe = for_certificates(recipe, images=data.kind == "images")
+    robust: RobustConfig | None = changes.get("robust")
+    if robust is not None:
+        recipe = for_certificates(recipe, robust.norm, images=data.kind == "images")
     if name == "pretrained" and chosen.get("frozen", True) and not chosen.get("weights"):
         raise UsageError("`weights` must be given for a frozen network, got none. Pass --weights FILE or default.")
     if chosen and name == "none":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from protocols.recipes.weights import TrainedBackbone
 from slots.closing.config import ClosingConfig
 from slots.errors import UsageError
 from slots.parts.choosing import PartConfig
+from slots.robust import Norm
 from slots.training.config import TrainConfig
 from slots.training.defaults import AutoConfig
 
@@ -250,20 +251,24 @@ GPU_RECIPES: dict[tuple[str, str], Recipe] = {
 """Larger nets and longer training, used on a GPU in place of the recipe for a CPU."""
 
 
-_ROBUST = TrainConfig(epochs=24, batch_size=250, slots_per_class=200, slot_lr=4.4e-4)
+_ROBUST = TrainConfig(epochs=24, batch_size=250, slots_per_class=200)
+_ROBUST_RATES: Final[dict[Norm, float]] = {"l2": 8e-4, "linf": 4.4e-4}
 
 
-def for_certificates(recipe: Recipe, *, images: bool) -> Recipe:
+def for_certificates(recipe: Recipe, norm: Norm, *, images: bool) -> Recipe:
     """The recipe for training on certified radii: many slots, small steps, one view, and nothing left to a look.
 
     Parameters
     ----------
     recipe : Recipe
         Of the backbone and data set; its options of the backbone stay.
+    norm : {"l2", "linf"}
+        How changes are measured.
     images : bool
         Whether inputs are images, half of which are moved by up to one pixel in training.
     """
-    return replace(recipe, train=replace(_ROBUST, augment="shift1" if images else "none"), reads_data=False)
+    train = replace(_ROBUST, slot_lr=_ROBUST_RATES[norm], augment="shift1" if images else "none")
+    return replace(recipe, train=train, reads_data=False)
 
 
 def from_trained(recipe: Recipe, trained: TrainedBackbone, *, fine_tune: bool) -> Recipe:

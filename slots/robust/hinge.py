@@ -56,7 +56,7 @@ def train_robust(
     log: Log = unlogged,
     stop: Callable[[], bool],
 ) -> RobustTraining:
-    """Minimise the mean of ``max(0, R - r(x))`` over the training rows, where ``r`` is the signed certified radius.
+    """Minimise the mean of ``max(0, R - max(r(x), floor))`` over training rows, ``r`` the signed certified radius.
 
     Parameters
     ----------
@@ -88,7 +88,8 @@ def train_robust(
     Voracek and Hein 2022 ("Provably adversarially robust nearest prototype classifiers") train prototypes so. For unit
     slots ``r(x) = min over slots j of other labels of max over own slots i of <x, w_i - w_j> / |w_i - w_j|_q``, with q
     = 2 for the Euclidean norm and q = 1 for the largest entry. A step moves only the pair ``(i, j)`` that decides: the
-    best own slot, and the rival that makes the quotient smallest.
+    best own slot, and the rival that makes the quotient smallest. Rows below the floor move nothing (a ramp in place of
+    the hinge, as in Collobert et al. 2006, "Trading convexity for scalability").
     """
     slots = normalize(weights.clone())
     adam, losses, stopped, taken = Adam(slots), list[float](), False, 0
@@ -154,7 +155,7 @@ def hinge(
     picked: tuple[Int[Tensor, " row"], Int[Tensor, " row"]],
     config: RobustConfig,
 ) -> tuple[float, Float[Tensor, "slot feature"]]:
-    """Mean of ``max(0, R - r)`` over the rows, and its gradient along the sphere.
+    """Mean of ``max(0, R - max(r, floor))`` over the rows, and its gradient along the sphere.
 
     Parameters
     ----------
@@ -176,8 +177,8 @@ def hinge(
         gap = apart.abs().sum(1, keepdim=True).clamp_min(_SMALLEST_GAP)
         slope = apart.sign()
     radius = (rows * apart).sum(1, keepdim=True) / gap
-    short = (config.radius - radius).clamp_min(0)
-    pull = (rows - radius * slope) / gap * (short > 0) / len(rows)
+    short = (config.radius - radius).clamp(0, config.radius - config.least)
+    pull = (rows - radius * slope) / gap * ((short > 0) & (radius > config.least)) / len(rows)
     gradient = torch.zeros_like(slots)
     gradient.index_add_(0, own, pull, alpha=-1)
     gradient.index_add_(0, rival, pull)

@@ -117,7 +117,7 @@ def prepare_robust(setting: Setting, seed: int, option: dict[str, int | float], 
         started, told = time.monotonic(), part(progress, place / len(wanted), (place + 1) / len(wanted))
         config = TrainConfig(slots_per_class=int(option["slots"]) // len(classes), seed=seed)
         if robust is not None:
-            recipe = for_certificates(Recipe(), images=True)
+            recipe = for_certificates(Recipe(), robust.norm, images=True)
             config = replace(recipe.train, slots_per_class=config.slots_per_class, seed=seed, robust=robust)
         if option["epochs"]:
             config = replace(config, epochs=int(option["epochs"]))

@@ -39,17 +39,19 @@ def test_the_pair_is_the_best_own_slot_and_its_worst_rival(seed, norm):
         assert danger[int(j)] == pytest.approx(min(danger.values()), abs=1e-5)
 
 
-@given(st.integers(0, 10**6), st.sampled_from(["l2", "linf"]), st.sampled_from([0.1, 2.0]))
-@settings(max_examples=20)
-def test_the_gradient_is_that_of_the_hinge_along_the_sphere(seed, norm, radius):
+@given(
+    st.integers(0, 10**6), st.sampled_from(["l2", "linf"]), st.sampled_from([0.1, 2.0]), st.sampled_from([None, 0, -9])
+)
+@settings(max_examples=40)
+def test_the_gradient_is_that_of_the_hinge_along_the_sphere(seed, norm, radius, floor):
     x, wanted, slots, labels = drawn(seed)
-    config = RobustConfig(norm, radius)
+    config = RobustConfig(norm, radius, floor=floor)
     picked = decisive_pairs(x, wanted, slots, labels, norm)
     loss, gradient = hinge(x, slots, picked, config)
     free = slots.clone().requires_grad_()
     apart = free[picked[0]] - free[picked[1]]
     size = apart.norm(dim=1) if norm == "l2" else apart.abs().sum(1)
-    expected = (radius - (x * apart).sum(1) / size).clamp_min(0).mean()
+    expected = (radius - (x * apart).sum(1) / size).clamp(0, radius - config.least).mean()
     expected.backward()
     along = free.grad - (free.grad * slots).sum(1, keepdim=True) * slots
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5, abs=1e-7)
@@ -99,6 +101,7 @@ def test_a_training_can_be_ended():
         ({"norm": "l1"}, "`norm` must be l2 or linf, got 'l1'"),
         ({"radius": 0}, "`radius` must be a number > 0, got 0"),
         ({"plain": 2}, r"`plain` must lie in \[0, 1\], got 2"),
+        ({"floor": 0.1}, "`floor` must be <= 0, got 0.1"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(options, said):
