@@ -11,7 +11,7 @@ from slots.errors import UsageError
 Norm = Literal["l2", "linf"]
 """How a change is measured: by its Euclidean length, or by its largest entry."""
 
-_FLOORS: Final = {"l2": -0.12, "linf": -math.inf}  # measured on MNIST; for linf nothing was
+_FLOORS: Final = {"l2": -0.04, "linf": -math.inf}  # measured on MNIST; for linf nothing was
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RobustConfig:
         all of them, slots would be spread over changes that no test image shows.
     floor : float, optional
         Share of the radius, <= 0. An image whose signed radius lies below it moves nothing: it is wrong by so much that
-        the room is better given to others. Default: -0.12 for l2, no floor for linf.
+        the room is better given to others. Default: -0.04 for l2, no floor for linf.
 
     Raises
     ------
@@ -50,7 +50,7 @@ class RobustConfig:
         if not 0 <= self.plain <= 1:
             raise UsageError(f"`plain` must lie in [0, 1], got {self.plain}. 0.5 changes one image in two.")
         if self.floor is not None and not self.floor <= 0:
-            raise UsageError(f"`floor` must be <= 0, got {self.floor}. -0.12 gives up what is wrong by far.")
+            raise UsageError(f"`floor` must be <= 0, got {self.floor}. -0.04 gives up what is wrong by far.")
         if not 0 < self.radius < math.inf:
             raise UsageError(f"`radius` must be a number > 0, got {self.radius}. 2.5 suits pixels in Euclidean length.")
 
