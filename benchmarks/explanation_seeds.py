@@ -170,6 +170,8 @@ def main():
     args = parser.parse_args()
     args.sizes = tuple(args.sizes)
     document = made_with(__file__, SEEDS[0], ("torch", "numpy", "captum"))
+    command = " ".join("FOLDER" if "/" in it else it for it in sys.argv[1:])  # where it lay tells nobody anything
+    document |= {"command": f"python benchmarks/{Path(__file__).name} {command}"}
     document |= {"seeds": SEEDS, "summary": {}, "rows": {}}
     if args.output and args.output.is_file():
         document["rows"] = json.loads(args.output.read_text())["rows"]
