@@ -8,7 +8,7 @@ alone, in a batch, on any device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -246,14 +246,14 @@ def _answer_there(features: ViewFeatures, caps: SlotCaps, out: Prediction) -> No
     columns = [it for it in vars(caps).values() if isinstance(it, Tensor)]
     make = partial(DeviceSlots.of, caps)
     slots: DeviceSlots = make() if caps.kept is None else caps.kept(*columns, make=make, shares=True)
-    *found, doubtful = arrays_of(*vars(settled(features, slots)).values())
+    *found, doubtful = arrays_of(*vars(settled(features, caps, slots)).values())
     for column, values in zip(vars(out).values(), found, strict=True):
         column[:] = values
     if doubtful.any():
         rows = np.flatnonzero(doubtful)
         block = features.index_select(0, torch.from_numpy(rows).to(features.device)).cpu()
         again = _nothing_known(len(rows))
-        _answer_pairs(block, slots.on_host, None, None, again)
+        _answer_pairs(block, replace(slots.on_host, beta=caps.beta), None, None, again)
         for column, values in zip(vars(out).values(), vars(again).values(), strict=True):
             column[rows] = values
 

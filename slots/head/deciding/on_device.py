@@ -122,35 +122,37 @@ class Settled:
     doubtful: Bool[Tensor, " example"]
 
 
-def settled(features: ViewFeatures, slots: DeviceSlots) -> Settled:
+def settled(features: ViewFeatures, caps: SlotCaps, slots: DeviceSlots) -> Settled:
     """Answer inputs without waiting for the device.
 
     Parameters
     ----------
     features : float tensor of shape (example, view, feature)
         Raw features; any scale.
+    caps : SlotCaps
+        At least one slot; what its ``recall`` guesses is not looked at.
     slots : DeviceSlots
-        At least one; what their ``recall`` guesses is not looked at.
+        Of the same slots; they may have been made when ``beta`` was another.
 
     Returns
     -------
     Settled
     """
     step = max(1, BLOCK_ELEMENTS // max(1, features.shape[1] * len(slots.weights)))
-    parts = [_block(block, slots) for block in features.split(step)]
+    parts = [_block(block, caps, slots) for block in features.split(step)]
     return Settled(*(torch.cat(columns) for columns in zip(*(vars(it).values() for it in parts), strict=True)))
 
 
-def _block(block: ViewFeatures, slots: DeviceSlots) -> Settled:
+def _block(block: ViewFeatures, caps: SlotCaps, slots: DeviceSlots) -> Settled:
     """Answers of so many inputs as fit into memory."""
-    caps, unit = slots.caps, normalize(block.double())
+    unit = normalize(block.double())
     by_weight, by_centre = unit @ slots.weights.T, unit @ slots.centres.T
     depths, doubtful = _firing(by_weight, by_centre, caps)
     oldest = caps.generations.expand_as(depths).masked_fill(depths.isinf(), _NONE).flatten(1).amin(1)
     matched = oldest < _NONE
     depths = depths.masked_fill(caps.generations != oldest[:, None, None], -math.inf)
     deepest = _two_labels(block, caps, depths.flatten(1))
-    nearest = _two_classes(block, slots, by_weight)
+    nearest = _two_classes(block, caps, slots, by_weight)
     first, second = (_either(matched, *pair) for pair in zip(deepest, nearest, strict=True))
     return Settled(
         labels=caps.labels[first.slots],
@@ -195,17 +197,16 @@ def _two_labels(block: ViewFeatures, caps: SlotCaps, depths: Float[Tensor, "exam
 
 
 def _two_classes(
-    block: ViewFeatures, slots: DeviceSlots, by_weight: Float[Tensor, "example view slot"]
+    block: ViewFeatures, caps: SlotCaps, slots: DeviceSlots, by_weight: Float[Tensor, "example view slot"]
 ) -> tuple[_Found, _Found]:
     """The nearest slot of the class of largest pooled score, and that of the next class."""
-    beta, off = slots.caps.beta, _off(block.shape[-1])
+    beta, off = caps.beta, _off(block.shape[-1])
     pooled = softmax_pool(by_weight.amax(1), slots.members, beta=beta)
     scores, ranked = pooled.topk(min(3, pooled.shape[1]), dim=1)
     level = (scores[:, :-1] - scores[:, 1:] <= 2 * off * (1 + 2 * beta)).any(1)  # a pool moves by no more
     class_of, pairs = slots.class_of.repeat(block.shape[1]), by_weight.flatten(1)
     found = [
-        _largest(block, slots.caps, pairs.masked_fill(class_of != of[:, None], -math.inf), 2 * off)
-        for of in ranked.T[:2]
+        _largest(block, caps, pairs.masked_fill(class_of != of[:, None], -math.inf), 2 * off) for of in ranked.T[:2]
     ]
     found[0] = found[0]._replace(doubtful=found[0].doubtful | level)
     if len(found) == 1:

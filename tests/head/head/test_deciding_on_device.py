@@ -42,7 +42,7 @@ def by_pairs(views, caps):
 
 
 def there(caps, views):
-    return settled(views, DeviceSlots.of(caps))
+    return settled(views, caps, DeviceSlots.of(caps))
 
 
 @settings(max_examples=150, deadline=None)
@@ -140,6 +140,21 @@ def test_what_slots_are_asked_with_is_kept_until_they_change():
     assert len(kept) == 1
     caps.weights[:] = caps.weights.flip(0)
     same(decide(views, caps), slow.decide(views, caps))
+
+
+def test_what_is_kept_does_not_keep_the_temperature():
+    """Neither for what the device decides nor for what it leaves to the CPU."""
+    caps = dataclasses.replace(random_caps(np.random.default_rng(6), 40, 3), kept=Kept())
+    caps = tight(changed(caps, labels=torch.arange(40) % 3), 2)
+    views = inputs_near(np.random.default_rng(7), caps, 60, 1)
+    labels = []
+    for beta in (0.0, 400.0):
+        other = changed(caps, beta=beta)
+        same(decide(views, other), slow.decide(views, other))
+        labels.append(decide(views, other).labels)
+        assert there(other, torch.zeros(1, 1, 3)).doubtful.all()
+        same(decide(torch.zeros(1, 1, 3), other), slow.decide(torch.zeros(1, 1, 3), other))
+    assert (labels[0] != labels[1]).any()
 
 
 def test_which_devices_are_quick():
